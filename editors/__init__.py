@@ -19,11 +19,14 @@ if TYPE_CHECKING:
         StateMismatch,
         UnsupportedArchitecture,
     )
+    from editors.facts import Fact, Probe
 
 _MODULE_OF = {
     "EditorError": "errors",
+    "Fact": "facts",
     "InvalidFact": "errors",
     "NotMergeable": "errors",
+    "Probe": "facts",
     "PromptTooLong": "errors",
     "StateMismatch": "errors",
     "UnsupportedArchitecture": "errors",
@@ -31,8 +34,10 @@ _MODULE_OF = {
 
 __all__ = [
     "EditorError",
+    "Fact",
     "InvalidFact",
     "NotMergeable",
+    "Probe",
     "PromptTooLong",
     "StateMismatch",
     "UnsupportedArchitecture",

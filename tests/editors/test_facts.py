@@ -1,0 +1,191 @@
+"""A fact is refused with every reason at once, and survives JSON unchanged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from editors import Fact, InvalidFact, Probe
+from editors.facts import problems
+
+GOOD: dict[str, Any] = {"prompt": "The capital of France is", "target": "Lyon"}
+
+# Surrogates cannot be written as UTF-8 and are refused, which has its own test.
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+    lambda text: text == text.strip() != ""
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+few = st.lists(words, max_size=3).map(tuple)
+maybe = st.none() | words
+
+
+@st.composite
+def facts(draw: st.DrawFn) -> Fact:
+    prompt = draw(words)
+    start = draw(st.integers(0, len(prompt) - 1))
+    subject = prompt[start : draw(st.integers(start + 1, len(prompt)))]
+    near_or_far = st.sampled_from(["near", "far"])
+    return Fact(
+        prompt=prompt,
+        target=draw(words),
+        subject=subject if subject.strip() and draw(st.booleans()) else None,
+        ground_truth=draw(maybe),
+        rephrases=draw(few),
+        variants=draw(few),
+        locality=draw(st.lists(st.builds(Probe, words, maybe, near_or_far), max_size=2).map(tuple)),
+        portability=draw(st.lists(st.builds(Probe, words, words), max_size=2).map(tuple)),
+        source=draw(maybe),
+        author=draw(maybe),
+        note=draw(maybe),
+        tags=draw(few),
+        id=draw(st.just("") | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,20}", fullmatch=True)),
+        extra=tuple(
+            sorted(
+                (f"x_{key}", json.dumps(value, ensure_ascii=False))
+                for key, value in draw(st.dictionaries(words, json_values, max_size=2)).items()
+            )
+        ),
+    )
+
+
+@given(facts())
+def test_a_fact_survives_a_json_round_trip(fact: Fact) -> None:
+    assert Fact.from_dict(json.loads(json.dumps(fact.to_dict()))) == fact
+
+
+@given(facts())
+def test_facts_can_be_hashed_and_the_plain_form_has_no_problems(fact: Fact) -> None:
+    assert len({fact, Fact.from_dict(fact.to_dict())}) == 1
+    assert problems(fact.to_dict()) == []
+
+
+def test_the_id_is_the_start_of_the_hash_of_prompt_target_and_subject() -> None:
+    text = '["Zürich lies in","Österreich",null]'
+    fact = Fact("Zürich lies in", "Österreich")
+    assert fact.id == fact.canonical_id() == sha256(text.encode()).hexdigest()[:12]
+
+
+def test_the_id_ignores_everything_but_prompt_target_and_subject() -> None:
+    plain, rich = Fact(**GOOD), Fact(**GOOD, note="why", rephrases=("France's capital is",))
+    assert plain.id == rich.id
+    assert plain.id != Fact(**GOOD, subject="France").id
+
+
+def test_an_explicit_id_is_kept_and_written_back() -> None:
+    assert Fact.from_dict({**GOOD, "id": "case-7"}).to_dict() == {**GOOD, "id": "case-7"}
+
+
+def test_the_plain_form_holds_only_what_was_set() -> None:
+    assert Fact(**GOOD).to_dict() == GOOD
+
+
+def test_null_means_the_key_is_absent() -> None:
+    assert Fact.from_dict({**GOOD, "subject": None, "rephrases": None, "id": None}) == Fact(**GOOD)
+
+
+def test_own_keys_are_kept_when_they_start_with_x() -> None:
+    own = {"x_ticket": {"url": "https://example.org", "n": [1, 2.5, None]}, "x_empty": None}
+    assert Fact.from_dict({**GOOD, **own}).to_dict() == {**GOOD, **own}
+
+
+def test_a_prompt_may_end_with_a_line_break() -> None:
+    assert Fact("Question: who?\n", "Ada").prompt.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt": None}, "prompt: is required"),
+        ({"target": None}, "target: is required"),
+        ({"prompt": ""}, "prompt: must not be empty"),
+        ({"prompt": "   "}, "prompt: must not be empty"),
+        ({"prompt": "The capital of France is "}, "prompt: must not end with a space"),
+        ({"prompt": 3}, "prompt: must be text, not the number 3"),
+        ({"prompt": "half \ud800"}, "prompt: must be valid Unicode"),
+        ({"target": ""}, "target: must not be empty"),
+        ({"target": " Lyon"}, "target: must not start with a space"),
+        ({"target": ["Lyon"]}, "target: must be text, not a list"),
+        ({"subject": "Franc e"}, "subject: 'Franc e' does not occur in the prompt"),
+        ({"subject": ""}, "subject: must not be empty"),
+        ({"subject": True}, "subject: must be text, not true"),
+        ({"ground_truth": 1.5}, "ground_truth: must be text, not the number 1.5"),
+        ({"rephrases": "one"}, "rephrases: must be a list, not text"),
+        ({"rephrases": ["fine", ""]}, "rephrases[1]: must not be empty"),
+        ({"variants": [{"prompt": "x"}]}, "variants[0]: must be text, not an object"),
+        ({"variants": ["ends "]}, "variants[0]: must not end with a space"),
+        ({"locality": {"prompt": "x"}}, "locality: must be a list, not an object"),
+        ({"locality": ["x"]}, "locality[0]: must be an object, not text"),
+        ({"locality": [{}]}, "locality[0].prompt: is required"),
+        ({"locality": [{"prompt": "x", "answer": 2}]}, "locality[0].answer: must be text"),
+        ({"locality": [{"prompt": "x", "kind": "nearby"}]}, "locality[0].kind: must be 'near'"),
+        (
+            {"locality": [{"prompt": "x", "answr": "y"}]},
+            "locality[0]: unknown key 'answr' (did you mean 'answer'?)",
+        ),
+        ({"portability": [{"prompt": "x"}]}, "portability[0].answer: is required"),
+        (
+            {"portability": [{"prompt": "x", "answer": "y", "kind": "near"}]},
+            "portability[0]: unknown key 'kind'",
+        ),
+        ({"tags": [7]}, "tags[0]: must be text, not the number 7"),
+        ({"source": {}}, "source: must be text, not an object"),
+        ({"author": ""}, "author: must not be empty"),
+        ({"note": []}, "note: must be text, not a list"),
+        ({"id": "two words"}, "id: 'two words' must be 1 to 64 of the characters"),
+        ({"id": 12}, "id: must be text, not the number 12"),
+        ({"promt": "x"}, "unknown key 'promt' (did you mean 'prompt'?)"),
+        ({"colour": "x"}, "unknown key 'colour'"),
+        ({"x_nan": float("nan")}, "x_nan: must be plain JSON"),
+    ],
+)
+def test_a_broken_rule_is_refused_by_name(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidFact) as caught:
+        Fact.from_dict({**GOOD, **change})
+    assert message in caught.value.message
+    assert len(problems({**GOOD, **change})) == 1, "one mistake gives one problem"
+
+
+def test_all_problems_of_a_fact_are_named_at_once() -> None:
+    bad = {"prompt": "Paris is in", "target": "", "subject": "Franc", "promt": "x"}
+    with pytest.raises(InvalidFact) as caught:
+        Fact.from_dict(bad)
+    assert caught.value.message == (
+        "target: must not be empty; subject: 'Franc' does not occur in the prompt; "
+        "unknown key 'promt' (did you mean 'prompt'?)"
+    )
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("value", "kind"), [([], "a list"), ("x", "text"), (None, "null")])
+def test_a_fact_must_be_an_object(value: object, kind: str) -> None:
+    assert problems(value) == [f"must be a JSON object, not {kind}"]
+
+
+def test_a_fact_built_in_python_obeys_the_same_rules() -> None:
+    with pytest.raises(InvalidFact, match="subject: 'Spain' does not occur"):
+        Fact(**GOOD, subject="Spain")
+    with pytest.raises(InvalidFact, match="unknown key 'kind'"):
+        Fact(**GOOD, portability=(Probe("x", "y", "near"),))
+
+
+def test_facts_need_no_torch() -> None:
+    code = "import sys, editors; editors.Fact('a', 'b'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(json_values)
+def test_any_json_value_is_judged_without_a_crash(value: object) -> None:
+    assert all(isinstance(what, str) for what in problems(value))
+    problems({**GOOD, "locality": value, "rephrases": value, "id": value})
