@@ -1,0 +1,5 @@
+"""`python -m editcli`."""
+
+from editcli.app import main
+
+main()

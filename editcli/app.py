@@ -1,0 +1,140 @@
+"""The command line: which commands there are, how they are listed, and how errors end.
+
+To add a command, write `editcli/commands/<name>.py` with a function `command` (or a Typer `group`
+for subcommands) and add `<name>` to a panel below. Commands import torch inside the function.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import defaultdict
+from importlib import import_module, metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from editcli import __version__
+from editcli.output import Output
+from editcli.settings import env_flag
+from editors import EditorError
+
+# Help panel -> its commands, in the order of the help text.
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "Edit": (),
+    "Check": (),
+    "Conflicts": (),
+    "History": (),
+    "Checkpoints": (),
+    "Reference": ("facts",),
+}
+
+INTERRUPTED = 130
+
+
+class _Root(TyperGroup):
+    """The root group: groups commands by panel, and turns errors into messages and exit codes."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                panels[getattr(command, "rich_help_panel", None) or "Commands"].append(
+                    (name, command)
+                )
+        width = max((len(name) for rows in panels.values() for name, _ in rows), default=0)
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                limit = formatter.width - 6 - width
+                formatter.write_dl(
+                    # Padded, so that the panels' columns stand below each other.
+                    [(f"{name:<{width}}", row.get_short_help_str(limit)) for name, row in rows]
+                )
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EditorError as error:
+            if env_flag(os.environ, "EDITCLI_DEBUG"):
+                raise
+            Output().error(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            if env_flag(os.environ, "EDITCLI_DEBUG"):
+                raise
+            Output().error(EditorError("interrupted"))
+            raise typer.Exit(INTERRUPTED) from error
+
+
+def _print_versions(wanted: bool) -> None:
+    if not wanted:
+        return
+    typer.echo(f"editcli {__version__}")
+    for package in ("torch", "transformers"):
+        typer.echo(f"{package} {_installed(package)}")
+    raise typer.Exit
+
+
+def _installed(package: str) -> str:
+    """The version of a package, from its metadata: importing torch takes seconds."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+app = typer.Typer(
+    name="editcli",
+    cls=_Root,
+    no_args_is_help=True,
+    # Plain help: no boxes in logs, and nothing in a help text is read as markup.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_versions,
+            is_eager=True,
+            help="Print the versions of editcli, torch and transformers.",
+        ),
+    ] = False,
+) -> None:
+    """Version control for what a language model believes.
+
+    Edit facts into a model, check what changed, take edits back, and keep the record.
+
+    \b
+    Examples:
+      editcli --version
+      editcli facts validate facts.jsonl
+
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 check below threshold, 4 some facts refused,
+    130 interrupted. EDITCLI_DEBUG=1 shows tracebacks.
+    """
+
+
+for _panel, _names in COMMANDS.items():
+    for _name in _names:
+        _module = import_module(f"editcli.commands.{_name}")
+        if hasattr(_module, "group"):
+            app.add_typer(_module.group, name=_name, rich_help_panel=_panel)
+        else:
+            app.command(_name, rich_help_panel=_panel)(_module.command)
+
+
+def main() -> None:
+    """The entry point of the `editcli` script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character should show its escape, not a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app()

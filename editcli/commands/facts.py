@@ -1,0 +1,117 @@
+"""`editcli facts`: check and tidy fact files, without a store or a model."""
+
+from __future__ import annotations
+
+import typer
+
+from editcli.factfile import FactFile, Replaced, read_facts
+from editcli.options import (
+    FactFileArgument,
+    JsonOption,
+    OnConflictOption,
+    QuietOption,
+    SkipBadOption,
+)
+from editcli.output import Output
+
+REFUSED = 4
+
+group = typer.Typer(no_args_is_help=True)
+
+
+@group.callback()
+def facts() -> None:
+    """Check and tidy fact files.
+
+    A fact file holds one JSON object a line; prompt and target are required.
+
+    \b
+    Examples:
+      echo '{"prompt": "The capital of France is", "target": "Lyon"}' > facts.jsonl
+      editcli facts validate facts.jsonl
+      editcli facts dedupe facts.jsonl > tidy.jsonl
+    """
+
+
+@group.command()
+def validate(
+    file: FactFileArgument,
+    on_conflict: OnConflictOption = "refuse",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check every line of a fact file and name all that is wrong.
+
+    Exits with 4 when lines are refused, and with 2 when the file cannot be read at all.
+
+    \b
+    Examples:
+      editcli facts validate facts.jsonl
+      cat monday.jsonl tuesday.jsonl | editcli facts validate -
+      editcli facts validate facts.jsonl --json
+    """
+    out = Output(json_mode=json, quiet=quiet)
+    found = read_facts(file, on_conflict=on_conflict)
+    if json:
+        out.record(_summary(found))
+    else:
+        for finding in found.findings():
+            out.finding(finding)
+        for line in _remarks(found):
+            out.note(line)
+        out.text(
+            f"{len(found.accepted)} facts are fine, {len(found.refused)} lines are refused, "
+            f"{len(found.duplicates)} repeat another"
+        )
+    if found.refused:
+        if not json:
+            out.hint(found.hint())
+        raise typer.Exit(REFUSED)
+
+
+@group.command()
+def dedupe(
+    file: FactFileArgument,
+    on_conflict: OnConflictOption = "refuse",
+    skip_bad: SkipBadOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Print each fact once, as JSON Lines, with or without --json.
+
+    \b
+    Examples:
+      editcli facts dedupe facts.jsonl > tidy.jsonl
+      editcli facts dedupe facts.jsonl --on-conflict newest > tidy.jsonl
+      cat *.jsonl | editcli facts dedupe - --skip-bad | editcli apply -
+    """
+    out = Output(json_mode=json, quiet=quiet)
+    found = read_facts(file, on_conflict=on_conflict)
+    for fact in found.require(skip_bad=skip_bad):
+        out.json_line(fact.to_dict())
+    for finding in found.findings():
+        out.warn(f"left out {finding}")
+    for line in _remarks(found):
+        out.note(line)
+    if found.refused:
+        raise typer.Exit(REFUSED)
+
+
+def _remarks(found: FactFile) -> list[str]:
+    same = [(entry.line, f"same fact as line {entry.by}, left out") for entry in found.duplicates]
+    older = [(entry.line, f"superseded by line {entry.by}") for entry in found.superseded]
+    return [f"{found.name}:{line}: {what}" for line, what in sorted(same + older)]
+
+
+def _summary(found: FactFile) -> dict[str, object]:
+    return {
+        "file": found.name,
+        "facts": len(found.accepted),
+        "refused": [{"line": bad.line, "reason": bad.reason} for bad in found.refused],
+        "duplicates": [_replaced(entry) for entry in found.duplicates],
+        "superseded": [_replaced(entry) for entry in found.superseded],
+    }
+
+
+def _replaced(entry: Replaced) -> dict[str, object]:
+    return {"line": entry.line, "by": entry.by, "id": entry.fact.id}

@@ -1,0 +1,63 @@
+"""Settings from the environment and from `--set key=value`.
+
+A flag wins over its `EDITCLI_*` variable, which wins over the default. Typer does that for options;
+`env_name` keeps the names regular and `env_flag` reads the few that have no option.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from editcli.errors import UsageError
+
+Setting = str | int | float | bool
+
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")
+_INT = re.compile(r"[+-]?[0-9]+")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_HINT = "`--set key=value`, once for each setting"
+
+
+def env_name(option: str) -> str:
+    """The environment variable of a long option: "on-conflict" -> "EDITCLI_ON_CONFLICT"."""
+    return "EDITCLI_" + option.upper().replace("-", "_")
+
+
+def env_flag(env: Mapping[str, str], name: str) -> bool:
+    """Whether the variable `name` asks for something: set, and none of "", 0, false, no, off."""
+    return env.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Setting]:
+    """Typed values of `key=value` pairs; hyphens in keys count as underscores.
+
+    Raises UsageError for a pair without "=", a malformed key or a key given twice.
+    """
+    settings: dict[str, Setting] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        key = name.strip().replace("-", "_")
+        if not equals or not _KEY.fullmatch(key):
+            raise UsageError(f"cannot read the setting {pair!r}", _HINT)
+        if key in settings:
+            raise UsageError(f"the setting {key!r} is given twice", _HINT)
+        settings[key] = parse_value(value.strip())
+    return settings
+
+
+def parse_value(text: str) -> Setting:
+    """`text` as the bool, int, float or str it looks like; double quotes keep it a str."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if _INT.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            return text
+    return text
