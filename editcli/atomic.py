@@ -1,0 +1,132 @@
+"""Writes that a crash cannot tear: every change a store makes on disk goes through this module.
+
+A file appears whole or not at all: its bytes are written to a temporary file in the same folder,
+synced, and renamed. An append that fails is cut off again. `sync_directory` makes renames durable;
+callers call it once for many files, before they write what refers to them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from editors import EditorError
+
+TEMP_PREFIX = ".tmp-"
+
+_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+# Windows opens files in text mode unless told otherwise.
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def stage(path: Path, data: bytes) -> Path:
+    """Write `data` to a synced temporary file beside `path` and return the temporary's path.
+
+    Everything that needs room on the disk happens here, so that the rename that follows does not.
+    Raises OSError; nothing is left behind then.
+    """
+    temp = path.parent / f"{TEMP_PREFIX}{secrets.token_hex(8)}"
+    try:
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+        try:
+            _write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        discard(temp)
+        raise
+    return temp
+
+
+def replace(temp: Path, path: Path) -> None:
+    """Rename a staged file to `path`; on failure the temporary is removed and OSError raised."""
+    try:
+        os.replace(temp, path)
+    except BaseException:
+        discard(temp)
+        raise
+
+
+def write(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, whole or not at all. Raises OSError."""
+    replace(stage(path, data), path)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add `data` to the end of an existing file and sync it; on any failure cut it off again.
+
+    Raises OSError. A process killed in between can leave a part of `data` at the end.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | _BINARY)
+    try:
+        before = os.fstat(fd).st_size
+        try:
+            _write_all(fd, data)
+            os.fsync(fd)
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(fd, before)
+                os.fsync(fd)
+            raise
+    finally:
+        os.close(fd)
+
+
+def truncate(path: Path, size: int) -> None:
+    """Cut a file to its first `size` bytes and sync it. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | _BINARY)
+    try:
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the renames done in folder `path` survive a power cut. Raises OSError."""
+    if os.name == "nt":  # folders cannot be opened there; the rename itself is journalled
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def discard(path: Path) -> None:
+    """Remove a file if it is there; failing to is not an error, for it is only litter."""
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in `folder`."""
+    for temp in folder.glob(f"{TEMP_PREFIX}*"):
+        discard(temp)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn an OSError inside the block into an EditorError that names `what` was being done."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise EditorError(
+                f"no space left on the disk while {what}; nothing was changed",
+                "make room, for instance with `editcli gc`, and run the command again",
+            ) from error
+        reason = (error.strerror or str(error)).lower()
+        where = f" ({error.filename})" if error.filename else ""
+        raise EditorError(f"{what} failed: {reason}{where}") from error
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
