@@ -15,10 +15,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
+from editcli import atomic
+from editcli.layout import Layout
 from editcli.versions import is_version_id, json_bytes
+from editors import EditorError
 
 GENESIS = "0" * 64
 """What the first line carries in place of the hash of a line before it."""
+
+DAMAGED = "`editcli verify` lists the damage"
+"""The hint of every error about damage."""
 
 _ANCHOR = re.compile(rb"(v[0-9]{4,})\nhistory ([1-9][0-9]*) ([0-9a-f]{64})\n")
 
@@ -162,6 +168,21 @@ def parse(data: bytes) -> Chain:
             events.append(event)
             digests.append(previous)
     return Chain(tuple(events), tuple(digests), len(data) - len(rest), len(rest), tuple(problems))
+
+
+def read(layout: Layout) -> tuple[Anchor | None, Chain]:
+    """HEAD's anchor and the history, in this order: the history may only be ahead.
+
+    Raises EditorError when a file cannot be read; `check` tells whether they are sound.
+    """
+    with atomic.explained("reading the history"):
+        try:
+            anchor = Anchor.from_bytes(layout.head.read_bytes())
+        except FileNotFoundError:
+            anchor = None
+        except ValueError as error:
+            raise EditorError(str(error), DAMAGED) from error
+        return anchor, parse(layout.history.read_bytes())
 
 
 def check(chain: Chain, anchor: Anchor | None) -> list[str]:

@@ -6,7 +6,6 @@ and folders first, the history that justifies them after.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -14,9 +13,7 @@ from pathlib import Path
 from editcli import history
 from editcli.atomic import TEMP_PREFIX
 from editcli.layout import Layout
-from editcli.versions import Version, is_version_id, version_id
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+from editcli.versions import DIGEST, Version, is_version_id, version_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +129,7 @@ def _check_blobs(layout: Layout, versions: list[Version]) -> list[Problem]:
         what = f"blobs/{digest}"
         version_name, name = users.get(digest, ("", ""))
         used = f" ({name!r} of {version_name} and later)" if version_name else ""
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             problems.append(Problem(what, "is not a blob"))
             continue
         try:

@@ -19,6 +19,10 @@ Digest = NewType("Digest", str)
 
 Setting = str | int | float | bool
 
+DIGEST = re.compile(r"[0-9a-f]{64}")
+NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
+"""What a user may type for a version: 3, v3, v0003."""
+
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ID = re.compile(r"v[0-9]{4,}")
 
