@@ -131,6 +131,19 @@ for _panel, _names in COMMANDS.items():
             app.command(_name, rich_help_panel=_panel)(_module.command)
 
 
+def command_paths() -> list[tuple[str, ...]]:
+    """Every command and group, the root `()` first, as the words that call it."""
+    found: list[tuple[str, ...]] = []
+
+    def walk(command: Any, path: tuple[str, ...]) -> None:
+        found.append(path)
+        for name, child in getattr(command, "commands", {}).items():
+            walk(child, (*path, name))
+
+    walk(typer.main.get_command(app), ())
+    return found
+
+
 def main() -> None:
     """The entry point of the `editcli` script."""
     for stream in (sys.stdout, sys.stderr):

@@ -2,4 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
+# Read when the libraries are imported, so they are set before any test module is: no test may reach
+# for the network, and one thread makes floating-point sums repeatable. Subprocesses inherit both.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+# A developer's own settings must not change what is tested.
+for name in [name for name in os.environ if name.startswith("EDITCLI_")]:
+    del os.environ[name]
+for name in ("NO_COLOR", "FORCE_COLOR"):
+    os.environ.pop(name, None)
+
 pytest_plugins = ["tiny_models"]  # tests/support, on the path by pyproject.toml

@@ -60,8 +60,9 @@ def validate(
         for line in _remarks(found):
             out.note(line)
         out.text(
-            f"{len(found.accepted)} facts are fine, {len(found.refused)} lines are refused, "
-            f"{len(found.duplicates)} repeat another"
+            f"{_count(len(found.accepted), 'fact')} fine, "
+            f"{_count(len(found.refused), 'line')} refused, "
+            f"{_count(len(found.duplicates), 'line')} left out as repeated"
         )
     if found.refused:
         if not json:
@@ -95,6 +96,10 @@ def dedupe(
         out.note(line)
     if found.refused:
         raise typer.Exit(REFUSED)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"1 {noun} is" if n == 1 else f"{n} {noun}s are"
 
 
 def _remarks(found: FactFile) -> list[str]:

@@ -1,0 +1,58 @@
+# `make demo` and `make test` work as the first command after a clone: each installs what it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Where pip looks for more packages. A machine without an accelerator saves gigabytes with
+#   make install PIP_INDEX=https://download.pytorch.org/whl/cpu
+PIP_INDEX ?=
+PIP_FLAGS := -c constraints.txt $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format type bench wheel-check docs clean
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
+
+install: $(STAMP)  ## make .venv with editcli and the development tools
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than Python 3.11; hint: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## edit the embedded model, check it, undo it
+	PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh
+
+test: $(STAMP)  ## the tests that need no weights and no accelerator
+	$(BIN)/pytest -q
+
+test-all: $(STAMP)  ## every test, the slow ones too
+	$(BIN)/pytest -q -m 'slow or gpu or not slow'
+
+lint: $(STAMP)  ## style and formatting, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(STAMP)  ## strict types of both packages
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## measure speed and memory
+	$(BIN)/python scripts/bench.py
+
+wheel-check: $(STAMP)  ## build the wheel and use it outside the checkout
+	PATH="$(abspath $(BIN)):$$PATH" bash scripts/wheel_check.sh
+
+docs: $(STAMP)  ## write docs/cli.md from the help texts
+	$(BIN)/python scripts/cli_docs.py
+
+clean:  ## remove builds and caches; .venv stays
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,131 @@
+"""What every command promises: help with examples, errors on stderr, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import editcli
+from editcli.app import COMMANDS, app, command_paths
+from editors import EditorError
+
+PATHS = command_paths()
+each_command = pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(("editcli", *path)))
+LEAVES = [p for p in PATHS if not any(other[: len(p)] == p and other != p for other in PATHS)]
+each_leaf = pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+
+
+def help_of(path: tuple[str, ...]) -> str:
+    result = CliRunner().invoke(app, [*path, "-h"], prog_name="editcli")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    return result.stdout
+
+
+@each_command
+def test_every_command_has_help_with_examples_that_call_it(path: tuple[str, ...]) -> None:
+    text = help_of(path)
+    assert "Examples:" in text
+    examples = text.partition("Examples:")[2].partition("\n\n")[0]
+    called = " ".join(("editcli", *path))
+    assert 2 <= examples.count("editcli") <= 6
+    assert called in examples
+
+
+@each_command
+def test_help_is_plain_and_fits_a_terminal(path: tuple[str, ...]) -> None:
+    text = help_of(path)
+    assert text.isascii(), "help must survive any terminal"
+    assert max(len(line) for line in text.splitlines()) <= 88
+
+
+@each_leaf
+def test_every_command_documents_all_its_parameters(path: tuple[str, ...]) -> None:
+    command = typer.main.get_command(app)
+    for word in path:
+        command = command.commands[word]  # type: ignore[attr-defined]
+    assert [p.name for p in command.params if not getattr(p, "help", None)] == []
+
+
+@each_leaf
+def test_an_unknown_flag_is_a_usage_error_on_stderr(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*path, "--no-such-flag"], prog_name="editcli")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "--no-such-flag" in result.stderr
+
+
+def test_commands_are_listed_under_their_panel() -> None:
+    text = help_of(())
+    for panel, names in COMMANDS.items():
+        section = text.partition(f"\n{panel}:\n")[2].partition("\n\n")[0]
+        assert [
+            n for n in names if not any(r.split()[:1] == [n] for r in section.splitlines())
+        ] == []
+
+
+def test_every_command_module_is_registered() -> None:
+    modules = {p.stem for p in (Path(editcli.__file__).parent / "commands").glob("[!_]*.py")}
+    assert modules == {name for names in COMMANDS.values() for name in names}
+
+
+def test_an_unknown_command_gets_a_suggestion() -> None:
+    result = CliRunner().invoke(app, ["fact"])
+    assert result.exit_code == 2
+    assert "Did you mean 'facts'?" in result.stderr
+
+
+def test_version_names_editcli_torch_and_transformers() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.stdout.splitlines() == [
+        f"editcli {editcli.__version__}",
+        f"torch {metadata.version('torch')}",
+        f"transformers {metadata.version('transformers')}",
+    ]
+
+
+def test_an_error_ends_with_its_hint_and_code_on_stderr(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["facts", "validate", str(tmp_path / "absent.jsonl")])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    error, blank, hint = result.stderr.splitlines()
+    assert error.startswith("error: cannot read ")
+    assert blank == ""
+    assert hint.startswith("hint: `")
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITCLI_DEBUG", "1")
+    result = CliRunner().invoke(app, ["facts", "validate", "absent.jsonl"])
+    assert isinstance(result.exception, EditorError)
+
+
+def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("editcli.commands.facts.read_facts", interrupted)
+    result = CliRunner().invoke(app, ["facts", "validate", "any.jsonl"])
+    assert result.exit_code == 130
+    assert result.stderr == "error: interrupted\n"
+
+
+def test_the_package_runs_as_a_module_outside_the_checkout(tmp_path: Path) -> None:
+    root = str(Path(editcli.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "editcli", "facts", "validate", "-"],
+        input='{"prompt": "a", "target": ""}\n',
+        env={"PYTHONPATH": root, "PATH": ""},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "<stdin>:1: target: must not be empty" in done.stdout
