@@ -83,7 +83,7 @@ class FactFile:
         """What helps against the refused lines."""
         if any(bad.reason.startswith(_CONTRADICTS) for bad in self.refused):
             return "mend the lines, or let the later one win with `--on-conflict newest`"
-        return "mend the lines, or leave them out with `--skip-bad`"
+        return "mend the lines; `apply` and `facts dedupe` leave them out with `--skip-bad`"
 
 
 _CONTRADICTS = "contradicts "

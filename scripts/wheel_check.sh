@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Build the wheel, install it outside the checkout and use it there: a forgotten subpackage or data
-# file imports from an editable install, and is missing only here.
+# Build sdist and wheel, install the wheel outside the checkout and use it there: a forgotten
+# subpackage or data file imports from an editable install, and is missing only here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 
-python -m build --wheel --outdir "$place/dist" . >"$place/build.log" 2>&1 \
+python -m build --outdir "$place/dist" . >"$place/build.log" 2>&1 \
   || { cat "$place/build.log" >&2; exit 1; }
 python -m venv "$place/venv"
 "$place/venv/bin/pip" install --quiet --no-deps "$place"/dist/*.whl
