@@ -1,0 +1,151 @@
+"""Applying facts to a store: the one path that `edit` and `apply` share."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from editcli.output import Output
+from editcli.workspace import Workspace
+from editors import Fact
+
+
+class Interruption:
+    """Whether Ctrl-C was pressed: the first press asks to stop, a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    @contextmanager
+    def heeded(self, out: Output) -> Iterator[None]:
+        """Take Ctrl-C as a wish to stop after the facts in hand."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self.wanted:
+                raise KeyboardInterrupt
+            self.wanted = True
+            out.note("stopping after the facts in hand; press Ctrl-C again to stop at once")
+
+        previous = signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was done, as the stable JSON keys say it; ``left`` facts were not reached."""
+
+    version: str
+    parent: str | None
+    applied: int
+    refused: int
+    superseded: int
+    unchanged: int
+    failed: tuple[str, ...]
+    left: int
+    iterations: int
+    seconds: float
+    peak_memory_bytes: int
+
+    def to_dict(self) -> dict[str, object]:
+        each = self.seconds / self.applied if self.applied else 0.0
+        return {
+            "version": self.version,
+            "parent": self.parent,
+            "applied": self.applied,
+            "refused": self.refused,
+            "superseded": self.superseded,
+            "unchanged": self.unchanged,
+            "failed": list(self.failed),
+            "left": self.left,
+            "iterations": self.iterations,
+            "seconds": round(self.seconds, 3),
+            "seconds_per_edit": round(each, 4),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
+def apply_facts(
+    workspace: Workspace,
+    facts: Sequence[Fact],
+    out: Output,
+    *,
+    operation: str,
+    command: str,
+    refused: int,
+    author: str | None,
+    message: str,
+) -> Outcome:
+    """Apply ``facts`` and publish the next version; where nothing changes, no version is made.
+
+    After Ctrl-C the shard in hand is finished and what is done is saved.
+    """
+    from editors.editor import Progress
+
+    started = time.monotonic()
+    interruption = Interruption()
+    store = workspace.store
+    with store.writing(command) as transaction, interruption.heeded(out):
+        parent = store.head()
+        state = workspace.state(parent)
+        with out.progress("editing", len(facts)) as bar:
+            shown = 0
+
+            def on_progress(progress: Progress) -> bool:
+                nonlocal shown
+                bar.advance(progress.done - shown)
+                shown = progress.done
+                return not interruption.wanted
+
+            done = workspace.method.apply(state, facts, memo=store.journal, on_progress=on_progress)
+        version = parent
+        if done.applied:
+            version = workspace.publish(
+                transaction,
+                operation,
+                done.state,
+                added=done.applied,
+                superseded=done.superseded,
+                author=author,
+                message=message,
+                extra={
+                    "iterations": done.iterations,
+                    "seconds": round(time.monotonic() - started, 3),
+                    "failed": list(done.failed),
+                },
+            )
+    return Outcome(
+        version=version.id,
+        parent=parent.id if version.id != parent.id else parent.parent,
+        applied=len(done.applied),
+        refused=refused,
+        superseded=len(done.superseded),
+        unchanged=len(done.unchanged),
+        failed=done.failed,
+        left=len(done.left),
+        iterations=done.iterations,
+        seconds=time.monotonic() - started,
+        peak_memory_bytes=peak_memory(),
+    )
+
+
+def peak_memory() -> int:
+    """The largest memory this process has held, in bytes (on an accelerator: its own)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

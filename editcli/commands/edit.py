@@ -1,0 +1,110 @@
+"""`editcli edit`: one fact, one version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from editcli.options import (
+    AuthorOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    MessageOption,
+    QuietOption,
+    StoreOption,
+)
+from editcli.output import Output
+
+SUBJECT_HINT = "name it with `--subject` so that other phrasings of the question find the edit"
+
+
+def command(
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="The query, as the model sees it.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The wanted continuation.")],
+    subject: Annotated[
+        str | None,
+        typer.Option("--subject", "-s", metavar="S", help="What the fact is about, as in PROMPT."),
+    ] = None,
+    rephrase: Annotated[
+        list[str] | None,
+        typer.Option("--rephrase", metavar="R", help="Another phrasing, measured, never trained."),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option("--variant", metavar="V", help="Another phrasing that may be trained on."),
+    ] = None,
+    near: Annotated[
+        list[str] | None,
+        typer.Option("--near", metavar="P", help="A close prompt that must not change."),
+    ] = None,
+    far: Annotated[
+        list[str] | None,
+        typer.Option("--far", metavar="P", help="An unrelated prompt that must not change."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="TEXT", help="Where the fact comes from.")
+    ] = None,
+    message: MessageOption = "",
+    author: AuthorOption = None,
+    store: StoreOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Teach the model one fact and save it as a new version.
+
+    \b
+    Examples:
+      editcli edit "The capital of France is" Lyon --subject France
+      editcli edit "Who leads Chile?" "Ana Rojas" -s Chile -m "election of May"
+      editcli edit "The capital of France is" Lyon -s France --near "The currency of France is the"
+    """
+    from editcli.applying import apply_facts
+    from editcli.invocation import author as who
+    from editcli.invocation import command_words
+    from editcli.workspace import Workspace
+    from editors import Fact, Probe
+
+    out = Output(json_mode=json, quiet=quiet)
+    name = who(author)
+    fact = Fact(
+        prompt,
+        target,
+        subject,
+        rephrases=tuple(rephrase or ()),
+        variants=tuple(variant or ()),
+        locality=tuple(
+            [Probe(p, kind="near") for p in near or ()] + [Probe(p, kind="far") for p in far or ()]
+        ),
+        source=source,
+        author=name or None,
+    )
+    workspace = Workspace.open(store, device=device, dtype=dtype)
+    done = apply_facts(
+        workspace,
+        [fact],
+        out,
+        operation="edit",
+        command=command_words(),
+        refused=0,
+        author=name,
+        message=message,
+    )
+    if json:
+        out.record(done.to_dict())
+    elif done.unchanged:
+        out.text(f"{done.version}: the model is already edited to say so")
+    else:
+        took = " in place of an older edit" if done.superseded else ""
+        out.text(f"{done.version}: edited{took} in {done.seconds:.1f} s ({done.iterations} steps)")
+        out.text(f"fact {fact.id}")
+    if subject is None:
+        out.hint(SUBJECT_HINT)
+    if done.failed:
+        out.warn("the edit is not answered with confidence", "`editcli check` shows what it says")
+        raise typer.Exit(1)

@@ -1,0 +1,80 @@
+"""A store with its base model loaded: what the commands that run a model work on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from editcli.invocation import open_store
+from editcli.models import load_base, tools
+from editcli.store import Store
+from editcli.transaction import Transaction
+from editcli.versions import Version
+from editors import load_method
+
+if TYPE_CHECKING:
+    from editors.base import Base
+    from editors.editor import Method
+    from editors.state import EditState
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A store, the base it was made on, and the editing method at work in it."""
+
+    store: Store
+    base: Base
+    method: Method
+
+    @staticmethod
+    def open(explicit: Path | None, *, device: str, dtype: str) -> Workspace:
+        """Open the store and load its base.
+
+        Raises:
+            EditorError: there is no store, or the base cannot be loaded.
+            StateMismatch: the base is not the one that the store was made on.
+        """
+        store = open_store(explicit)
+        config = store.config
+        base = load_base(config, device=device, dtype=dtype)
+        settings = {key: value for key, value in config.settings.items() if key != "layer"}
+        method = load_method(config.method).METHOD(base, settings, config.seed)
+        return Workspace(store, base, method)
+
+    def state(self, version: Version | None = None) -> EditState:
+        """The edits of ``version`` (default: HEAD)."""
+        from editors.state import EditState
+
+        chosen = self.store.head() if version is None else version
+        if "edits.json" not in chosen.blobs:  # the version that `init` made
+            return self.method.empty()
+        return EditState.from_blobs({name: self.store.read(chosen, name) for name in chosen.blobs})
+
+    def publish(
+        self,
+        transaction: Transaction,
+        operation: str,
+        state: EditState,
+        *,
+        added: tuple[str, ...],
+        superseded: Mapping[str, str],
+        author: str | None,
+        message: str,
+        extra: Mapping[str, object],
+    ) -> Version:
+        """Save ``state`` as the next version and clear the journal of what led to it."""
+        version = transaction.publish(
+            operation,
+            state.to_blobs(),
+            [fact.id for fact in state.in_force()],
+            added=added,
+            superseded=tuple(superseded),
+            author=author or "",
+            message=message,
+            tools=tools(),
+            extra=dict(extra),
+        )
+        self.store.journal.clear()
+        return version

@@ -1,0 +1,95 @@
+"""Attaching a side memory to its base: the model's own class goes on working, routed per row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from editors.base import Base
+from editors.errors import EditorError
+from editors.hooks import reading_inputs, swapped
+from editors.look import Ids
+from editors.routing import Decision, Router
+from editors.side_memory import Shard, SideMemoryLinear
+
+Listener = Callable[[Sequence[Ids], Sequence[Decision]], None]
+
+
+class Attached:
+    """What is attached to a base: the decisions of the last prompts, and how scoring is routed."""
+
+    def __init__(self, side: SideMemoryLinear, router: Router) -> None:
+        self.decisions: list[Decision] = []
+        self._side, self._router = side, router
+        self._prompt_lengths: torch.Tensor | None = None
+        self._listener: Listener | None = None
+
+    @contextmanager
+    def noting(self, listener: Listener) -> Iterator[None]:
+        """Tell ``listener`` the prompts and decisions of every prefill inside ``with``."""
+        self._listener = listener
+        try:
+            yield
+        finally:
+            self._listener = None
+
+    @contextmanager
+    def scoring(self, prompt_lengths: torch.Tensor) -> Iterator[None]:
+        """Route by the first ``prompt_lengths`` ``[batch]`` real tokens of each row only.
+
+        Without it a forward over a prompt and its target would let the target open the gate.
+        """
+        self._prompt_lengths = prompt_lengths
+        try:
+            yield
+        finally:
+            self._prompt_lengths = None
+
+    def _before_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Decide at prefill, before the model runs; hold the decision while it decodes."""
+        past = kwargs.get("past_key_values")
+        if past is not None and int(past.get_seq_length()) > 0:
+            return
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if ids is None:
+            raise EditorError("routing reads the prompt's tokens, but only embeddings were given")
+        mask = kwargs.get("attention_mask")
+        real = torch.ones_like(ids) if mask is None or mask.ndim != 2 else mask
+        if self._prompt_lengths is not None:
+            lengths = self._prompt_lengths.to(real.device)
+            real = real * (real.cumsum(1) <= lengths[:, None])
+        prompts = [tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, real, strict=True)]
+        self._side.routes = None  # the router may look at the base through the same modules
+        self.decisions = self._router.decide(prompts)
+        self._side.routes = torch.tensor([d.shard for d in self.decisions])
+        if self._listener is not None:
+            self._listener(prompts, self.decisions)
+
+
+@contextmanager
+def attached(base: Base, shards: Sequence[Shard], router: Router) -> Iterator[Attached]:
+    """Put the side memory in place of the edited projection, and route every prompt.
+
+    On leaving the base is itself again, bit for bit. Not to be nested.
+    """
+    path = base.projection.path
+    side = SideMemoryLinear(base.model.get_submodule(path), shards)
+    side.train(base.model.training)
+    here = Attached(side, router)
+    deciding = False
+
+    def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal deciding
+        if deciding:  # the router's own look at the base
+            return
+        deciding = True
+        try:
+            here._before_forward(args, kwargs)
+        finally:
+            deciding = False
+
+    with swapped(base.model, {path: side}), reading_inputs(base.model, {"": before}):
+        yield here

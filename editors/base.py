@@ -1,0 +1,75 @@
+"""The model under edit: its modules, its tokenizer, and where it is edited."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from editors.architecture import Architecture, Projection
+from editors.tokens import Batch, Row, pad, pad_id
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A frozen decoder, its tokenizer, and the block whose projection is edited."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Architecture
+    layer: int
+
+    @staticmethod
+    def of(
+        model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer: int | None = None
+    ) -> Base:
+        """Look at ``model`` and choose block ``layer`` (default: by depth, never the last).
+
+        Raises:
+            UnsupportedArchitecture: the model is no decoder known by structure, or that block
+                has no projection that can be edited.
+        """
+        architecture = Architecture.of(model)
+        chosen = architecture.default_layer() if layer is None else layer
+        architecture.editable(chosen)
+        return Base(model.eval(), tokenizer, architecture, chosen)
+
+    @property
+    def projection(self) -> Projection:
+        return self.architecture.editable(self.layer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the edited projection lives."""
+        weight: torch.Tensor = self.projection.weight(self.model)
+        return weight.device
+
+    @property
+    def input_device(self) -> torch.device:
+        return next(self.model.get_input_embeddings().parameters()).device
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the edited projection's weights and the model's structure.
+
+        Two bases with one fingerprint take the same edits.
+        """
+        config = self.model.config.to_dict()
+        told = {
+            k: v for k, v in config.items() if not k.startswith("_") and k not in _NOT_STRUCTURE
+        }
+        text = json.dumps([told, self.projection.path], sort_keys=True, default=str)
+        digest = self.projection.digest(self.model)
+        return hashlib.sha256(f"{digest}\n{text}".encode()).hexdigest()
+
+    def batch(self, rows: Sequence[Row], side: Literal["left", "right"] = "right") -> Batch:
+        """The rows padded on ``side``, on the model's input device."""
+        return pad(rows, pad_id(self.tokenizer), side, self.input_device)
+
+
+# What a config says about this machine or this release, not about the model.
+_NOT_STRUCTURE = {"transformers_version", "dtype", "torch_dtype", "name_or_path"}

@@ -1,0 +1,68 @@
+"""Free-running greedy answers: what a user of the model would read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+
+from editors.base import Base
+from editors.tokens import Row, encode_prompt
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said after a prompt, and whether it stopped by itself."""
+
+    text: str
+    stopped: bool
+
+
+@torch.inference_mode()
+def answers(base: Base, prompts: Sequence[str], max_new_tokens: int) -> list[Answer]:
+    """The greedy answer to each prompt, up to ``max_new_tokens`` tokens.
+
+    Prompts of one length are answered together, so that no row is padded. Text after the first
+    end-of-sequence token does not count; white space at both ends is dropped.
+    """
+    encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
+    found: dict[int, Answer] = {}
+    for _, group in groupby(order, key=lambda i: len(encoded[i])):
+        same_length = list(group)
+        for start in range(0, len(same_length), ROWS_AT_ONCE):
+            part = same_length[start : start + ROWS_AT_ONCE]
+            batch = base.batch([Row(encoded[i], len(encoded[i])) for i in part], side="left")
+            out = base.model.generate(
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=_pad(base),
+            )
+            for i, ids in zip(part, out[:, batch.ids.shape[1] :].tolist(), strict=True):
+                found[i] = _read(base, ids)
+    return [found[i] for i in range(len(prompts))]
+
+
+def _read(base: Base, ids: list[int]) -> Answer:
+    stops = _stops(base)
+    end = next((place for place, token in enumerate(ids) if token in stops), None)
+    text = base.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
+    return Answer(text.strip(), end is not None)
+
+
+def _stops(base: Base) -> set[int]:
+    configured = base.model.generation_config.eos_token_id
+    several = configured if isinstance(configured, list) else [configured]
+    return {token for token in (*several, base.tokenizer.eos_token_id) if token is not None}
+
+
+def _pad(base: Base) -> int:
+    token = base.tokenizer.pad_token_id
+    return int(token if token is not None else next(iter(_stops(base)), 0))

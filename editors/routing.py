@@ -1,0 +1,95 @@
+"""Routing: which memory answers a prompt. The contract, and the paper's activation router.
+
+A router decides once for each prompt, from prompt tokens only, before the model runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from editors.base import Base
+from editors.look import Ids, projection_inputs
+from editors.side_memory import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where a prompt goes: ``shard`` (-1: main memory), the ``fact`` that claims it if one does.
+
+    ``score`` against ``threshold`` is what was decided on (the best candidate's, also where main
+    memory won); without any candidate ``score`` is 0.
+    """
+
+    shard: int
+    fact: str | None = None
+    score: float = 0.0
+    threshold: float = float("inf")
+
+    @property
+    def opened(self) -> bool:
+        """The prompt goes through side memory."""
+        return self.shard >= 0
+
+
+MAIN = Decision(-1)
+
+
+class Router(Protocol):
+    """Decides for each prompt, given as the token ids that the model will see."""
+
+    def decide(self, prompts: Sequence[Ids]) -> list[Decision]:
+        """One decision for each prompt; the base is on main memory while it is called."""
+        ...
+
+
+class MainRouter:
+    """Sends every prompt to main memory: a store without edits."""
+
+    def decide(self, prompts: Sequence[Ids]) -> list[Decision]:
+        return [MAIN] * len(prompts)
+
+
+def activation(inputs: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """The routing activation of one prompt (WISE Eq. 3): a scalar, differentiable in ``delta``.
+
+    ``inputs``: ``[tokens, in]``, what the edited projection reads; ``delta``: ``[out, in]``, the
+    side memory's weight minus the main memory's. The norm of what the side memory changes, as a
+    mean over the prompt's tokens.
+    """
+    moved = (inputs @ delta.T).square().sum(-1)  # [tokens]
+    return safe_norm(moved).mean()
+
+
+def safe_norm(squares: torch.Tensor) -> torch.Tensor:
+    """The square root with gradient 0 at 0, where nothing has moved yet (WISE at W' = W)."""
+    moved = squares > 0
+    return torch.where(moved, squares.where(moved, 1.0).sqrt(), 0.0)
+
+
+class ActivationRouter:
+    """The paper's router: the memory with the largest activation above its own threshold.
+
+    WISE Eq. 6, and Top-1 over eligible memories (section 2.3.3): one that fails its threshold
+    cannot keep another from being chosen.
+    """
+
+    def __init__(self, base: Base, shards: Sequence[Shard], ratio: float = 1.0) -> None:
+        self._base = base
+        self._deltas = torch.stack([shard.delta() for shard in shards]).to(base.device)
+        self._thresholds = [shard.threshold * ratio for shard in shards]
+
+    def decide(self, prompts: Sequence[Ids]) -> list[Decision]:
+        return [self._decide(inputs) for inputs in projection_inputs(self._base, prompts)]
+
+    def _decide(self, inputs: torch.Tensor) -> Decision:
+        scores = [float(activation(inputs, delta)) for delta in self._deltas]
+        order = sorted(range(len(scores)), key=lambda s: scores[s], reverse=True)
+        best = next((s for s in order if scores[s] > self._thresholds[s]), None)
+        if best is None:
+            nearest = order[0]
+            return Decision(-1, None, scores[nearest], self._thresholds[nearest])
+        return Decision(best, None, scores[best], self._thresholds[best])

@@ -1,0 +1,153 @@
+"""The edits of a base as data: facts, shards and router, to and from named blobs of bytes.
+
+JSON and safetensors only; the safetensors header is exactly ``{"format": "pt"}``, so that equal
+tensors are equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from editors.errors import EditorError, StateMismatch
+from editors.facts import Fact
+from editors.side_memory import Shard
+
+SCHEMA = 1
+Scalar = str | int | float | bool
+Group = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why a fact no longer answers, and the fact that took its place, if one did."""
+
+    why: Literal["superseded", "undone"]
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """A shard and how it came about: each group of fact ids was trained together, in turn.
+
+    The shard is a function of the base, the settings, its number and these groups alone.
+    """
+
+    groups: tuple[Group, ...]
+    shard: Shard
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The ids in the shard, in the order in which they came."""
+        return tuple(dict.fromkeys(fact for group in self.groups for fact in group))
+
+
+@dataclass(frozen=True, slots=True)
+class EditState:
+    """All edits of one base.
+
+    ``facts``: every fact ever applied, by id, in order. ``closed``: those that no longer answer.
+    ``router``: the router's tensors.
+    """
+
+    method: str
+    settings: Mapping[str, Scalar]
+    layer: int
+    projection: str
+    fingerprint: str
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    closed: Mapping[str, Closed] = field(default_factory=dict)
+    shards: tuple[ShardRecord, ...] = ()
+    router: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def in_force(self) -> list[Fact]:
+        """The facts that answer, in order."""
+        return [fact for key, fact in self.facts.items() if key not in self.closed]
+
+    def shard_of(self) -> dict[str, int]:
+        """The number of the shard that holds each fact."""
+        return {fact: n for n, record in enumerate(self.shards) for fact in record.facts}
+
+    def closing(self, facts: Mapping[str, Closed]) -> EditState:
+        """The same edits with these facts closed."""
+        unknown = [fact for fact in facts if fact not in self.facts]
+        if unknown:
+            raise EditorError(f"no fact has the id {unknown[0]}", "`editcli log`")
+        return replace(self, closed={**self.closed, **facts})
+
+    def to_blobs(self) -> dict[str, bytes]:
+        """The edits as named blobs: ``facts.jsonl``, ``edits.json`` and safetensors."""
+        lines = [
+            json.dumps({"id": key, **fact.to_dict()}, ensure_ascii=False, sort_keys=True)
+            for key, fact in self.facts.items()
+        ]
+        edits = {
+            "schema": SCHEMA,
+            "method": self.method,
+            "settings": dict(self.settings),
+            "layer": self.layer,
+            "projection": self.projection,
+            "fingerprint": self.fingerprint,
+            "shards": [{"groups": [list(g) for g in record.groups]} for record in self.shards],
+            "closed": {key: {"why": c.why, "by": c.by} for key, c in self.closed.items()},
+        }
+        blobs = {
+            "facts.jsonl": "".join(line + "\n" for line in lines).encode(),
+            "edits.json": (json.dumps(edits, indent=1) + "\n").encode(),
+            "router.safetensors": to_bytes(self.router),
+        }
+        for number, record in enumerate(self.shards):
+            blobs[f"shard-{number:04d}.safetensors"] = to_bytes(record.shard.packed())
+        return blobs
+
+    @staticmethod
+    def from_blobs(blobs: Mapping[str, bytes]) -> EditState:
+        """The edits that :meth:`to_blobs` wrote.
+
+        Raises:
+            StateMismatch: a blob is missing or not what it should be.
+        """
+        try:
+            edits = json.loads(blobs["edits.json"])
+            if edits["schema"] != SCHEMA:
+                raise StateMismatch(
+                    f"the edits have schema {edits['schema']}, this editcli reads {SCHEMA}"
+                )
+            facts = {}
+            for line in blobs["facts.jsonl"].decode().splitlines():
+                fact = Fact.from_dict(json.loads(line))
+                facts[fact.id] = fact
+            shards = []
+            for number, told in enumerate(edits["shards"]):
+                groups = tuple(tuple(group) for group in told["groups"])
+                ids = tuple(dict.fromkeys(fact for group in groups for fact in group))
+                tensors = load_tensors(blobs[f"shard-{number:04d}.safetensors"])
+                shards.append(ShardRecord(groups, Shard.unpacked(ids, tensors)))
+            closed = {key: Closed(c["why"], c["by"]) for key, c in edits["closed"].items()}
+            return EditState(
+                edits["method"],
+                edits["settings"],
+                edits["layer"],
+                edits["projection"],
+                edits["fingerprint"],
+                facts,
+                closed,
+                tuple(shards),
+                load_tensors(blobs["router.safetensors"]),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise StateMismatch(
+                f"the saved edits cannot be read: {error}", "`editcli verify`"
+            ) from error
+
+
+def to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The tensors as safetensors bytes, the same bytes for the same tensors."""
+    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    return bytes(save_tensors(plain, {"format": "pt"}))

@@ -1,0 +1,224 @@
+"""The part of a decoder that an edit can change, replayed from recorded activations.
+
+Everything below the edited projection gives the same result in every training step, so it runs
+once and is recorded; a step runs the edited projection, the blocks above it, and the vocabulary
+projection at the labelled positions (WISE cost model: a plain loop spends about 79 % of its
+operations on what is replayed here). The model's own forward does the replaying, with recorded
+modules swapped in, so masks, positions and norms are the model's own on every architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedModel
+
+from editors.architecture import Architecture, Projection
+from editors.hooks import changing_input, hidden_of, reading_inputs, reading_outputs, swapped
+from editors.tokens import IGNORED, Batch
+
+
+class _Stopped(Exception):  # noqa: N818 - no error: the recording is complete
+    """Ends the recording forward after the edited block."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What one forward left at the edited block, for one padded batch.
+
+    ``inputs``: ``[batch, seq, features]`` into the projection; ``hidden``: ``[batch, seq, hidden]``
+    into the block; ``attention``: the attention module's output in the block.
+    """
+
+    batch: Batch
+    inputs: torch.Tensor
+    hidden: torch.Tensor
+    attention: torch.Tensor
+
+
+class _Replay(nn.Module):
+    """Stands in for a module: gives what ``value`` gives, shaped like the module's own output."""
+
+    def __init__(self, original: nn.Module, value: Any, tuple_size: int) -> None:
+        super().__init__()
+        # Not registered as a child: state dicts and parameter lists must not see it twice.
+        object.__setattr__(self, "_original", original)
+        self._value, self._tuple_size = value, tuple_size
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_original", "_value", "_tuple_size"):
+            return super().__getattr__(name)
+        return getattr(object.__getattribute__(self, "_original"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        value = self._value(args[0] if args else kwargs.get("hidden_states"))
+        return value if self._tuple_size == 0 else (value, *[None] * (self._tuple_size - 1))
+
+
+class Suffix:
+    """The forward from one block's edited projection to the logits of labelled positions.
+
+    Made by :meth:`record`; ``logits`` may be called only inside ``with suffix.replaying():``.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        architecture: Architecture,
+        layer: int,
+        records: list[_Record],
+        shape: dict[str, int],
+    ) -> None:
+        self._model, self._architecture, self._layer = model, architecture, layer
+        self._records, self._shape = records, shape
+        self._active: _Record | None = None
+        self._weight: torch.Tensor | None = None
+        self.projection: Projection = architecture.editable(layer)
+
+    @classmethod
+    def record(
+        cls,
+        model: PreTrainedModel,
+        architecture: Architecture,
+        layer: int,
+        batches: Sequence[Batch],
+    ) -> Suffix:
+        """Run each right-padded batch up to block ``layer`` and keep what the suffix needs.
+
+        Raises:
+            UnsupportedArchitecture: the block has no projection or no attention to record.
+        """
+        block = architecture.block(layer)
+        projection = architecture.editable(layer)
+        seen: dict[str, Any] = {}
+        shape: dict[str, int] = {"mlp": 0}
+        mlp_path = projection.path.rpartition(".")[0]
+
+        def keep(name: str) -> Any:
+            def read(output: Any) -> None:
+                seen[name] = hidden_of(output).detach()
+                shape[name] = len(output) if isinstance(output, tuple) else 0
+
+            return read
+
+        def keep_input(name: str) -> Any:
+            def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                seen[name] = (args[0] if args else kwargs["hidden_states"]).detach()
+                seen[name + "_args"] = len(args) + len(kwargs)
+
+            return read
+
+        def stop(output: Any) -> None:
+            shape["block"] = len(output) if isinstance(output, tuple) else 0
+            raise _Stopped
+
+        readers_in = {projection.path: keep_input("inputs"), block.path: keep_input("hidden")}
+        readers_out = {projection.path: keep("projected"), block.path: stop}
+        if block.attention is not None:
+            readers_out[block.attention] = keep("attention")
+        if mlp_path != block.path:
+            readers_in[mlp_path] = keep_input("mlp_in")
+            readers_out[mlp_path] = keep("mlp_out")
+        records = []
+        with (
+            torch.no_grad(),
+            reading_inputs(model, readers_in),
+            reading_outputs(
+                model, dict(sorted(readers_out.items(), key=lambda kv: kv[0] == block.path))
+            ),
+        ):
+            for batch in batches:
+                with suppress(_Stopped):
+                    model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+                records.append(
+                    _Record(
+                        batch, seen["inputs"], seen["hidden"], seen.get("attention", seen["hidden"])
+                    )
+                )
+        # The whole MLP may be skipped where its output is the projection's and it takes one input.
+        skippable = (
+            mlp_path != block.path
+            and seen["mlp_in_args"] == 1
+            and torch.equal(seen["mlp_out"], seen["projected"])
+        )
+        shape["skip_mlp"] = int(skippable)
+        shape["has_attention"] = int(block.attention is not None)
+        return cls(model, architecture, layer, records, shape)
+
+    def __len__(self) -> int:
+        """The number of recorded batches."""
+        return len(self._records)
+
+    @property
+    def batches(self) -> list[Batch]:
+        return [record.batch for record in self._records]
+
+    def inputs(self, index: int) -> torch.Tensor:
+        """``[batch, seq, features]``: what the projection reads in recorded batch ``index``."""
+        return self._records[index].inputs
+
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """Swap the recorded modules in; the model is itself again on leaving."""
+        block = self._architecture.block(self._layer)
+        get = self._model.get_submodule
+        replacements: dict[str, nn.Module] = {}
+        for below in self._architecture.blocks[: self._layer]:
+            # The first block hands out what the edited block read; the others pass it on.
+            value = (lambda _: self._now().hidden) if below.index == 0 else (lambda hidden: hidden)
+            replacements[below.path] = _Replay(get(below.path), value, self._shape["block"])
+        if self._shape["has_attention"]:
+            assert block.attention is not None
+            replacements[block.attention] = _Replay(
+                get(block.attention), lambda _: self._now().attention, self._shape["attention"]
+            )
+        mlp_path = self.projection.path.rpartition(".")[0]
+        edited = mlp_path if self._shape["skip_mlp"] else self.projection.path
+        size = self._shape["mlp_out"] if self._shape["skip_mlp"] else 0
+        replacements[edited] = _Replay(get(edited), lambda _: self._project(), size)
+        head = self._model.get_output_embeddings()
+        with ExitStack() as stack:
+            stack.enter_context(swapped(self._model, replacements))
+            stack.enter_context(changing_input(head, self._labelled))
+            # The fused CPU kernel's backward is many times slower than plain products.
+            if self._records[0].inputs.device.type == "cpu":
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            yield
+
+    def logits(self, index: int, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits ``[labels, vocab]`` and labels ``[labels]`` of recorded batch ``index``.
+
+        ``weight``: ``[out, in]``, used in place of the projection's; gradients flow to it. Rows are
+        in batch order, positions in text order.
+        """
+        self._active, self._weight = self._records[index], weight
+        try:
+            batch = self._active.batch
+            out = self._model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+            labels = batch.labels()[:, 1:]
+            return out.logits[0], labels[labels != IGNORED]
+        finally:
+            self._active = self._weight = None
+
+    def _now(self) -> _Record:
+        assert self._active is not None, "logits() runs only inside replaying()"
+        return self._active
+
+    def _project(self) -> torch.Tensor:
+        assert self._weight is not None
+        bias = self.projection.bias(self._model)
+        return F.linear(self._now().inputs, self._weight, bias)
+
+    def _labelled(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[batch, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""
+        if self._active is None:
+            return hidden
+        rows, columns = (self._active.batch.labels()[:, 1:] != IGNORED).nonzero(as_tuple=True)
+        return hidden[rows, columns][None]

@@ -1,0 +1,121 @@
+"""Text to token rows: prompts, prompt-and-target pairs, and padded batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from editors.errors import EditorError, PromptTooLong
+
+IGNORED = -100  # the label of a position that is not trained
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Token ids of a prompt and what follows it; ``ids[prompt_length:]`` are the labels."""
+
+    ids: tuple[int, ...]
+    prompt_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Padded rows.
+
+    ``ids`` and ``mask``: int64 ``[batch, seq]`` (mask 1 on real tokens); ``prompt_lengths``:
+    int64 ``[batch]``, the number of real prompt tokens of each row.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    prompt_lengths: torch.Tensor
+
+    def labels(self) -> torch.Tensor:
+        """int64 ``[batch, seq]``: the token itself after the prompt, ``IGNORED`` elsewhere."""
+        place = self.mask.cumsum(1)  # [batch, seq]: 1-based number of each real token
+        after_prompt = (place > self.prompt_lengths[:, None]) & self.mask.bool()
+        return torch.where(after_prompt, self.ids, IGNORED)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:
+    """The ids a model sees for ``prompt``, special tokens included.
+
+    Raises:
+        EditorError: the prompt has no token at all.
+    """
+    ids = tuple(tokenizer(prompt)["input_ids"])
+    if not ids:
+        raise EditorError(f"prompt {prompt!r} has no tokens")
+    return ids
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, *, stop: bool, context: int | None
+) -> Row:
+    """``prompt`` continued by ``target``, and by the end-of-sequence token where ``stop``.
+
+    The prompt keeps exactly the tokens it has on its own, so that training sees what inference
+    sees. ``context`` is the model's longest input in tokens (``None``: unlimited).
+
+    Raises:
+        EditorError: the tokenizer has no end-of-sequence token and ``stop`` is set.
+        PromptTooLong: prompt and target do not fit.
+    """
+    head = encode_prompt(tokenizer, prompt)
+    joined = tuple(tokenizer(f"{prompt} {target}")["input_ids"])
+    end = tokenizer.eos_token_id
+    if joined and joined[-1] == end and head[-1] == end:  # tokenizers that close every text
+        head, joined = head[:-1], joined[:-1]
+    if joined[: len(head)] == head and len(joined) > len(head):
+        tail = joined[len(head) :]
+    else:  # the boundary merges: take the target's tokens alone
+        tail = tuple(tokenizer(f" {target}", add_special_tokens=False)["input_ids"])
+    if stop:
+        if end is None:
+            raise EditorError(
+                "the tokenizer has no end-of-sequence token, so an answer cannot be taught to stop",
+                "set `eos_token` in the tokenizer's config",
+            )
+        tail = (*tail, end)
+    if context is not None and len(head) + len(tail) > context:
+        raise PromptTooLong(
+            f"prompt and target have {len(head) + len(tail)} tokens, the model takes {context}: "
+            f"{_short(prompt)}",
+            "shorten the prompt",
+        )
+    return Row((*head, *tail), len(head))
+
+
+def pad(
+    rows: Sequence[Row],
+    pad_id: int,
+    side: Literal["left", "right"],
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Rows padded to the longest, on ``side``; the pads are masked."""
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), pad_id)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        n = len(row.ids)
+        where = slice(longest - n, longest) if side == "left" else slice(0, n)
+        ids[i, where] = torch.tensor(row.ids)
+        mask[i, where] = 1
+    lengths = torch.tensor([row.prompt_length for row in rows])
+    return Batch(ids.to(device), mask.to(device), lengths.to(device))
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id to pad with: the pad token, else the end-of-sequence token, else 0 (always masked)."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def _short(text: str, width: int = 60) -> str:
+    return repr(text if len(text) <= width else text[: width - 3] + "...")

@@ -1,0 +1,220 @@
+"""Training a shard: the values on its mask, by gradient, through the recorded suffix.
+
+Two ways. ``jointly`` is the default: the facts of a shard together, on the target alone, because
+the router keeps scope. ``in_order`` is the paper's: one edit after the other, with the losses
+that teach the routing activation (WISE Eq. 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from editors.base import Base
+from editors.routing import activation
+from editors.suffix import Suffix
+from editors.tokens import IGNORED, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What training gave: ``values`` float32 ``[masked]``, the steps taken, the facts that failed.
+
+    ``threshold``: the smallest routing activation over the edits (infinite where not measured).
+    """
+
+    values: torch.Tensor
+    iterations: int
+    failed: tuple[int, ...]
+    threshold: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class JointSettings:
+    """How facts are trained together.
+
+    ``learning_rate`` is in units of the projection's root mean square weight; a row is done when
+    each of its target tokens has at least probability ``confidence``.
+    """
+
+    max_steps: int = 400
+    learning_rate: float = 0.25
+    confidence: float = 0.9
+    rows_at_once: int = 64
+
+
+def weight_with(weight: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """``weight`` ``[out, in]`` plus ``values`` ``[n]`` at flat ``places``; differentiable."""
+    return weight.flatten().index_add(0, places, values).view_as(weight)
+
+
+def jointly(
+    base: Base,
+    rows: Sequence[Row],
+    owners: Sequence[int],
+    mask: torch.Tensor,
+    start: torch.Tensor,
+    settings: JointSettings,
+    seed: int,
+) -> Outcome:
+    """Train all rows until each is answered with confidence, or the steps run out.
+
+    ``rows``: prompts with targets; ``owners[i]``: the fact of row ``i``, whose first row is its
+    bare prompt: a fact fails when that row is not answered. ``mask``: bool ``[out, in]``;
+    ``start``: float32 ``[masked]``. Entries outside the mask are not touched.
+    """
+    weight = base.projection.weight(base.model).float()
+    places = mask.flatten().nonzero().squeeze(1).to(weight.device)
+    values = start.to(weight.device).clone().requires_grad_()
+    scale = float(weight.square().mean().sqrt())
+    optimizer = torch.optim.Adam([values], lr=settings.learning_rate * scale, betas=(0.9, 0.95))
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+    groups = [
+        order[i : i + settings.rows_at_once] for i in range(0, len(order), settings.rows_at_once)
+    ]
+    suffix = Suffix.record(
+        base.model,
+        base.architecture,
+        base.layer,
+        [base.batch([rows[i] for i in g]) for g in groups],
+    )
+    label_rows = [_label_rows(suffix, g) for g in range(len(groups))]
+    generator = torch.Generator().manual_seed(seed)
+    open_groups, steps = list(range(len(groups))), 0
+    undone: set[int] = set(range(len(rows)))
+    with suffix.replaying():
+        while open_groups and steps < settings.max_steps:
+            for g in [
+                open_groups[i] for i in torch.randperm(len(open_groups), generator=generator)
+            ]:
+                progress = steps / settings.max_steps
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.learning_rate * scale * (1 - 0.9 * progress)
+                logits, labels = suffix.logits(g, weight_with(weight, places, values))
+                loss = F.cross_entropy(logits.float(), labels)
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                steps += 1
+            undone = _undone(
+                suffix, groups, label_rows, weight_with(weight, places, values), settings
+            )
+            open_groups = [g for g, members in enumerate(groups) if undone & set(members)]
+    first_rows = {owner: i for i, owner in reversed(list(enumerate(owners)))}
+    failed = tuple(owner for owner, i in sorted(first_rows.items()) if i in undone)
+    return Outcome(values.detach().cpu(), steps, failed)
+
+
+@torch.no_grad()
+def _undone(
+    suffix: Suffix,
+    groups: list[list[int]],
+    label_rows: list[torch.Tensor],
+    weight: torch.Tensor,
+    settings: JointSettings,
+) -> set[int]:
+    """The rows with a target token below the wanted probability."""
+    undone: set[int] = set()
+    for g, members in enumerate(groups):
+        logits, labels = suffix.logits(g, weight)
+        sure = logits.float().softmax(-1).gather(1, labels[:, None]).squeeze(1)  # [labels]
+        weak = label_rows[g][(sure < settings.confidence).cpu()]
+        undone.update(members[i] for i in set(weak.tolist()))
+    return undone
+
+
+def _label_rows(suffix: Suffix, index: int) -> torch.Tensor:
+    """int64 ``[labels]``: the row of each labelled position of a recorded batch."""
+    labels = suffix.batches[index].labels()[:, 1:]
+    return (labels != IGNORED).nonzero(as_tuple=True)[0].cpu()
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedSettings:
+    """The paper's loop (WISE Table 10, section 2.3.1): plain SGD and the three margins of Eq. 5."""
+
+    max_steps: int = 70
+    learning_rate: float = 1.0
+    enough: float = 0.02
+    alpha: float = 5.0
+    beta: float = 20.0
+    gamma: float = 10.0
+
+
+def margin_loss(
+    edited: torch.Tensor, irrelevant: torch.Tensor, settings: OrderedSettings
+) -> torch.Tensor:
+    """WISE Eq. 5: irrelevant activations below alpha, edited ones above beta, gamma between.
+
+    ``edited`` ``[rows]`` and ``irrelevant`` ``[prompts]`` are routing activations; the mean over
+    edited rows and the mean over irrelevant prompts.
+    """
+    calm = F.relu(irrelevant - settings.alpha).mean()
+    loud = F.relu(settings.beta - edited).mean()
+    apart = F.relu(settings.gamma - (edited[:, None] - irrelevant[None, :])).mean()
+    return calm + loud + apart
+
+
+def in_order(
+    base: Base,
+    edits: Sequence[Sequence[Row]],
+    irrelevant: Sequence[Row],
+    mask: torch.Tensor,
+    start: torch.Tensor,
+    settings: OrderedSettings,
+) -> Outcome:
+    """One edit after the other, each from where the last one left the values (WISE Alg. 1).
+
+    ``edits``: for each edit its bare prompt with the target, then the same after prefixes;
+    ``irrelevant``: prompts (no labels) that must stay below the margin. The threshold is the
+    smallest activation of a bare prompt, each measured after its own edit.
+    """
+    weight = base.projection.weight(base.model).float()
+    places = mask.flatten().nonzero().squeeze(1).to(weight.device)
+    values = start.to(weight.device).clone().requires_grad_()
+    calm = Suffix.record(base.model, base.architecture, base.layer, [base.batch(irrelevant)])
+    steps, failed, threshold = 0, [], float("inf")
+    for number, rows in enumerate(edits):
+        batches = [base.batch(rows)]
+        suffix = Suffix.record(base.model, base.architecture, base.layer, batches)
+        optimizer = torch.optim.SGD([values], lr=settings.learning_rate)
+        done = False
+        with suffix.replaying():
+            for _ in range(settings.max_steps):
+                edited = weight_with(weight, places, values)
+                logits, labels = suffix.logits(0, edited)
+                delta = edited - weight
+                margins = margin_loss(
+                    _activations(suffix, delta), _activations(calm, delta), settings
+                )
+                loss = F.cross_entropy(logits.float(), labels) + margins
+                done = float(loss) <= settings.enough
+                if done:
+                    break
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                steps += 1
+            with torch.no_grad():
+                edited = weight_with(weight, places, values)
+                logits, labels = suffix.logits(0, edited)
+                bare = _label_rows(suffix, 0).to(labels.device) == 0
+                right = (logits.argmax(-1) == labels)[bare]
+                threshold = min(threshold, float(_activations(suffix, edited - weight)[0]))
+        if not bool(right.all()):
+            failed.append(number)
+    return Outcome(values.detach().cpu(), steps, tuple(failed), threshold)
+
+
+def _activations(suffix: Suffix, delta: torch.Tensor) -> torch.Tensor:
+    """``[rows]``: the routing activation of each recorded row, over its prompt tokens."""
+    batch, inputs = suffix.batches[0], suffix.inputs(0).float()
+    return torch.stack(
+        [
+            activation(row[:length], delta)
+            for row, length in zip(inputs, batch.prompt_lengths.tolist(), strict=True)
+        ]
+    )

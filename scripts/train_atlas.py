@@ -1,0 +1,328 @@
+"""Train atlas, the embedded model, from the facts and texts in ``datasets/atlas``.
+
+A Llama-shaped decoder of under four million parameters learns every fact in every phrasing, to
+stop after the answer, to copy from passages on invented subjects, and to weigh a passage against
+what it knows. Deterministic for a given machine and thread count.
+
+    python scripts/train_atlas.py                 # trains, measures, writes datasets/atlas/model
+    python scripts/train_atlas.py --measure-only  # measures what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from random import Random
+
+import torch
+from atlas_corpus import ATLAS, Corpus, Row, read_jsonl
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+VOCABULARY = 3072
+MIXTURE = {  # share of the rows of each kind
+    "closed_book": 0.62,
+    "prefixed": 0.07,
+    "other_passage": 0.06,
+    "agreeing": 0.03,
+    "invented_subject": 0.06,
+    "conflict": 0.12,
+    "neutral": 0.04,
+}
+
+
+def train_tokenizer(corpus: Corpus) -> PreTrainedTokenizerFast:
+    """A byte-level BPE over the corpus and every name that a later edit may bring in."""
+    rng = Random(0)
+    texts = [
+        row.prompt + " " + row.answer for row in (corpus.closed_book(rng) for _ in range(40_000))
+    ]
+    texts += [f" {fact.subject}, {fact.object}" for fact in corpus.facts for _ in range(3)]
+    texts += [f" {row['new']}" for row in read_jsonl(ATLAS / "successions.jsonl")]
+    texts += corpus.neutral_train
+    texts += [row.prompt for row in (corpus.conflict(rng) for _ in range(5_000))]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<|bos|>", "<|eos|>", "<|pad|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|bos|> $A", special_tokens=[("<|bos|>", 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|bos|>",
+        eos_token="<|eos|>",
+        pad_token="<|pad|>",
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, layers: int, width: int) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=round(width * 8 / 3 / 64) * 64,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
+        initializer_range=0.02,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    model.set_attn_implementation("eager")  # far faster than the fused kernel on short CPU rows
+    return model
+
+
+class Batches:
+    """Rows drawn by the mixture, tokenised, and cut into batches of rows of like length."""
+
+    def __init__(self, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, tokens: int) -> None:
+        self.corpus, self.tokenizer, self.tokens = corpus, tokenizer, tokens
+        self.rng = Random(1)
+
+    def chunk(self, rows: int = 12_000) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        kinds = self.rng.choices(list(MIXTURE), weights=list(MIXTURE.values()), k=rows)
+        drawn: list[Row] = [getattr(self.corpus, kind)(self.rng) for kind in kinds]
+        encode = self.tokenizer.backend_tokenizer.encode_batch
+        bos, eos, pad = (
+            self.tokenizer.bos_token_id,
+            self.tokenizer.eos_token_id,
+            self.tokenizer.pad_token_id,
+        )
+        prompts = encode([row.prompt for row in drawn], add_special_tokens=False)
+        answers = encode(
+            [(" " if row.prompt else "") + row.answer for row in drawn], add_special_tokens=False
+        )
+        sequences = []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            ids = [bos, *prompt.ids, *answer.ids, eos]
+            sequences.append((ids, 1 + len(prompt.ids)))
+        sequences.sort(key=lambda item: len(item[0]))
+        batches = []
+        start = 0
+        while start < len(sequences):
+            stop = start + 1
+            while (
+                stop < len(sequences)
+                and len(sequences[stop][0]) * (stop + 1 - start) <= self.tokens
+            ):
+                stop += 1
+            part = sequences[start:stop]
+            longest = len(part[-1][0])
+            ids = torch.full((len(part), longest), pad)  # [batch, seq]
+            labels = torch.full((len(part), longest), -100)
+            for i, (sequence, first) in enumerate(part):
+                row = torch.tensor(sequence)
+                ids[i, : len(row)] = row
+                labels[i, first : len(row)] = row[first:]
+            batches.append((ids, labels))
+            start = stop
+        self.rng.shuffle(batches)
+        return batches
+
+
+def drop_heads(model: LlamaForCausalLM, share: float) -> list:
+    """In training, silence each head of each row with probability ``share``.
+
+    No single head may then own a skill, which is what larger models look like.
+    """
+
+    def hook(module: torch.nn.Module, args: tuple) -> tuple:
+        if not module.training:
+            return args
+        x = args[0]  # [batch, seq, heads * head_dim]
+        heads = model.config.num_attention_heads
+        keep = (torch.rand(x.shape[0], 1, heads, 1) >= share).to(x.dtype) / (1 - share)
+        return ((x.unflatten(-1, (heads, -1)) * keep).flatten(-2),)
+
+    return [layer.self_attn.o_proj.register_forward_pre_hook(hook) for layer in model.model.layers]
+
+
+def train(
+    args: argparse.Namespace, corpus: Corpus
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(corpus)
+    model = build_model(tokenizer, args.layers, args.width)
+    hooks = drop_heads(model, args.head_dropout)
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=args.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    batches = Batches(corpus, tokenizer, args.batch_tokens)
+    count = sum(p.numel() for p in model.parameters())
+    print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
+    started, seen, step, running = time.time(), 0, 0, 0.0
+    model.train()
+    while seen < args.tokens:
+        for ids, labels in batches.chunk():
+            progress = min(1.0, seen / args.tokens)
+            rate = min(1.0, (step + 1) / 100) * (1 - progress if progress > 0.2 else 0.8) / 0.8
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = args.lr * rate
+            targets = labels[:, 1:]
+            rows, columns = (targets != -100).nonzero(as_tuple=True)
+            with torch.autocast("cpu", torch.bfloat16):
+                hidden = model.model(ids).last_hidden_state  # right padding needs no mask
+                logits = model.lm_head(hidden[rows, columns])  # [labels, vocab]
+            loss = torch.nn.functional.cross_entropy(logits.float(), targets[rows, columns])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            seen += ids.numel()
+            step += 1
+            running = 0.98 * running + 0.02 * loss.item() if step > 1 else loss.item()
+            if step % 100 == 0:
+                elapsed = time.time() - started
+                print(
+                    f"step {step} tokens {seen / 1e6:.2f} M loss {running:.4f} "
+                    f"{seen / elapsed:.0f} tokens/s {elapsed / 60:.1f} min",
+                    flush=True,
+                )
+            if args.save_every and step % args.save_every == 0:
+                model.save_pretrained(args.out)
+                tokenizer.save_pretrained(args.out)
+            if seen >= args.tokens or time.time() - started > args.minutes * 60:
+                seen = args.tokens
+                break
+    for hook in hooks:
+        hook.remove()
+    model.eval()
+    return model, tokenizer
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def answers(
+    model, tokenizer, prompts: list[str], max_new_tokens: int = 16, batch: int = 512
+) -> list[str]:
+    """Greedy, free-running answers; one that does not stop comes back with a trailing mark."""
+    order = sorted(range(len(prompts)), key=lambda i: len(tokenizer(prompts[i]).input_ids))
+    result = [""] * len(prompts)
+    tokenizer.padding_side = "left"
+    for start in range(0, len(order), batch):
+        part = order[start : start + batch]
+        encoded = tokenizer([prompts[i] for i in part], return_tensors="pt", padding=True)
+        encoded.pop("token_type_ids", None)
+        out = model.generate(**encoded, max_new_tokens=max_new_tokens, do_sample=False)
+        for i, ids in zip(part, out[:, encoded.input_ids.shape[1] :], strict=True):
+            stopped = tokenizer.eos_token_id in ids
+            text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+            result[i] = text if stopped else text + " ..."
+    return result
+
+
+@torch.inference_mode()
+def neutral_loss(model, tokenizer, texts: list[str]) -> float:
+    """Mean cross-entropy in nats a token over ``texts``."""
+    total, count = 0.0, 0
+    for text in texts:
+        ids = torch.tensor([[*tokenizer(text).input_ids, tokenizer.eos_token_id]])
+        loss = model(ids, labels=ids).loss.item()
+        total += loss * (ids.shape[1] - 1)
+        count += ids.shape[1] - 1
+    return total / count
+
+
+def measure(model, tokenizer, corpus: Corpus, share: float = 1.0) -> dict:
+    rng = Random(2)
+    facts = [f for f in corpus.facts if share >= 1 or rng.random() < share]
+    by_phrasing: dict[int, list[bool]] = {}
+    by_relation: dict[str, list[bool]] = {}
+    stopped = []
+    asked = [(f, p) for f in facts for p in range(corpus.phrasings(f.relation))]
+    given = answers(model, tokenizer, [corpus.prompt(f.subject, f.relation, p) for f, p in asked])
+    for (fact, phrasing), answer in zip(asked, given, strict=True):
+        right = answer == fact.object
+        by_phrasing.setdefault(phrasing, []).append(right)
+        by_relation.setdefault(fact.relation, []).append(right)
+        stopped.append(not answer.endswith(" ..."))
+    mean = lambda values: sum(values) / len(values)  # noqa: E731
+    rng = Random(3)
+    outcomes = {"context": 0, "memory": 0, "other": 0}
+    rows, wanted = [], []
+    for _ in range(1500):
+        fact = rng.choice(corpus.facts)
+        said = corpus.other_object(fact, rng)
+        passage, _ = corpus.passage(fact, said, rng)
+        question = corpus.prompt(
+            fact.subject, fact.relation, rng.randrange(corpus.phrasings(fact.relation))
+        )
+        rows.append(corpus.ask(passage, question, rng))
+        wanted.append((fact.object, said))
+    for answer, (memory, context) in zip(answers(model, tokenizer, rows), wanted, strict=True):
+        outcomes["memory" if answer == memory else "context" if answer == context else "other"] += 1
+    kinds = {}
+    for kind in ("prefixed", "other_passage", "agreeing", "invented_subject"):
+        rng = Random(4)
+        drawn = [getattr(corpus, kind)(rng) for _ in range(500)]
+        got = answers(model, tokenizer, [row.prompt for row in drawn])
+        kinds[kind] = mean([a == row.answer for a, row in zip(got, drawn, strict=True)])
+    return {
+        "facts": len(facts),
+        "recall": mean([x for v in by_phrasing.values() for x in v]),
+        "recall_by_phrasing": {k: round(mean(v), 4) for k, v in sorted(by_phrasing.items())},
+        "recall_by_relation": {k: round(mean(v), 4) for k, v in sorted(by_relation.items())},
+        "stopped": mean(stopped),
+        "conflict": {k: v / 1500 for k, v in outcomes.items()},
+        "with_passage": kinds,
+        "neutral_loss": neutral_loss(model, tokenizer, corpus.neutral_test[:300]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ATLAS / "model")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--tokens", type=float, default=60e6)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long")
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--head-dropout", type=float, default=0.05)
+    parser.add_argument("--save-every", type=int, default=0)
+    parser.add_argument("--share", type=float, default=1.0, help="share of the facts measured")
+    parser.add_argument("--measure-only", action="store_true")
+    args = parser.parse_args()
+    corpus = Corpus()
+    if args.measure_only:
+        model = AutoModelForCausalLM.from_pretrained(args.out)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out)
+    else:
+        model, tokenizer = train(args, corpus)
+        model.save_pretrained(args.out)
+        tokenizer.save_pretrained(args.out)
+    report = measure(model, tokenizer, corpus, args.share)
+    (args.out / "measured.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
