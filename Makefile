@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Where pip looks for more packages. A machine without an accelerator saves gigabytes with
-#   make install PIP_INDEX=https://download.pytorch.org/whl/cpu
+# A further package index for pip, as a URL. A machine without an accelerator saves gigabytes when
+# this is the index of CPU builds that the installation page of torch names.
 PIP_INDEX ?=
 PIP_FLAGS := -c constraints.txt $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 
