@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         UnsupportedArchitecture,
     )
     from editors.facts import Fact, Probe
+    from editors.methods import load_method, methods_available
 
 _MODULE_OF = {
     "EditorError": "errors",
@@ -30,6 +31,8 @@ _MODULE_OF = {
     "PromptTooLong": "errors",
     "StateMismatch": "errors",
     "UnsupportedArchitecture": "errors",
+    "load_method": "methods",
+    "methods_available": "methods",
 }
 
 __all__ = [
@@ -41,6 +44,8 @@ __all__ = [
     "PromptTooLong",
     "StateMismatch",
     "UnsupportedArchitecture",
+    "load_method",
+    "methods_available",
 ]
 
 
