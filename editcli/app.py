@@ -9,23 +9,23 @@ from __future__ import annotations
 import os
 import sys
 from collections import defaultdict
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from editcli import __version__
+from editcli.models import tools
 from editcli.output import Output
 from editcli.settings import env_flag
 from editors import EditorError
 
 # Help panel -> its commands, in the order of the help text.
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "Edit": (),
-    "Check": (),
+    "Edit": ("init",),
+    "Check": ("verify",),
     "Conflicts": (),
-    "History": (),
+    "History": ("log", "show", "checkout", "tag"),
     "Checkpoints": (),
     "Reference": ("facts",),
 }
@@ -71,18 +71,9 @@ class _Root(TyperGroup):
 def _print_versions(wanted: bool) -> None:
     if not wanted:
         return
-    typer.echo(f"editcli {__version__}")
-    for package in ("torch", "transformers"):
-        typer.echo(f"{package} {_installed(package)}")
+    for package, version in tools().items():
+        typer.echo(f"{package} {version}")
     raise typer.Exit
-
-
-def _installed(package: str) -> str:
-    """The version of a package, from its metadata: importing torch takes seconds."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 app = typer.Typer(

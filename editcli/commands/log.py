@@ -1,0 +1,91 @@
+"""`editcli log`: what was done to the store, when and by whom."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from editcli import history
+from editcli.history import Event
+from editcli.invocation import local_time, open_store
+from editcli.ledger import full_id
+from editcli.options import JsonOption, QuietOption, StoreOption
+from editcli.output import Output
+
+COLUMNS = ("version", "when", "who", "operation", "changes", "message", "tags")
+
+
+def command(
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="The newest N only.")
+    ] = None,
+    fact: Annotated[
+        str | None, typer.Option("--fact", metavar="ID", help="Only what touched this fact.")
+    ] = None,
+    operation: Annotated[
+        str | None, typer.Option("--operation", metavar="NAME", help="Only this operation.")
+    ] = None,
+    who: Annotated[
+        str | None, typer.Option("--who", metavar="WHO", help="Only what this person did.")
+    ] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """List what was done, newest first: versions made, versions named, HEAD moved.
+
+    Changes are counted: +added -removed ~superseded facts. With -q only the ids of new versions
+    are printed.
+
+    \b
+    Examples:
+      editcli log
+      editcli log --limit 10 --who ann
+      editcli log --fact 1f3a5c7e9b0d --json
+    """
+    out = Output(json_mode=json, quiet=quiet)
+    opened = open_store(store)
+    everything = opened.history()
+    if fact is not None:
+        touched = (i for e in everything for i in (*e.added, *e.removed, *e.superseded))
+        fact = full_id(fact, touched)
+    events = history.select(everything, fact=fact, operation=operation, who=who)[::-1]
+    if quiet:
+        events = tuple(event for event in events if event.manifest)
+    events = events[:limit]
+    names = _names(everything)
+    if json:
+        out.table(
+            ({**event.to_dict(), "tags": names.get(event.seq, [])} for event in events), COLUMNS
+        )
+        return
+    out.table(
+        (
+            {
+                "version": event.version,
+                "when": local_time(event.at),
+                "who": event.who,
+                "operation": event.operation,
+                "changes": _changes(event),
+                "message": event.message or (event.tag and f"as {event.tag}"),
+                "tags": names.get(event.seq, []),
+            }
+            for event in events
+        ),
+        COLUMNS,
+    )
+
+
+def _names(events: tuple[Event, ...]) -> dict[int, list[str]]:
+    """HEAD and the tags, each under the `seq` of the event that made its version."""
+    made = {event.version: event.seq for event in events if event.manifest}
+    names: dict[int, list[str]] = {}
+    for name, version in {"HEAD": events[-1].head, **history.tags(events)}.items():
+        names.setdefault(made[version], []).append(name)
+    return names
+
+
+def _changes(event: Event) -> str:
+    counts = (("+", event.added), ("-", event.removed), ("~", event.superseded))
+    return " ".join(f"{sign}{len(ids)}" for sign, ids in counts if ids)

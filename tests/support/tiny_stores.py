@@ -1,0 +1,111 @@
+"""Stores whose versions are made by hand, and folders with a tiny model, for tests of commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiny_models import build, build_tokenizer
+
+from editcli.store import Store, StoreConfig
+from editors import Fact
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG = StoreConfig(base="atlas", fingerprint="f" * 64, method="wise", settings={"layer": 4})
+
+PARIS = Fact("The capital of France is", "Lyon", subject="France", source="atlas, p. 3")
+PARIS_AGAIN = Fact("The capital of France is", "Nice", subject="France")
+ROME = Fact("The capital of Italy is", "Milan", tags=("capitals",))
+SCORES = b'{"reliability": 0.98765, "locality": {"near": 1.0}, "per_fact": []}'
+
+
+def save_model(
+    folder: Path, family: str = "llama", *, dtype: torch.dtype | None = None, tokenizer: bool = True
+) -> Path:
+    """`folder`, with a tiny model of `family` saved in it and the word tokenizer beside it."""
+    build(family).to(dtype).save_pretrained(folder)
+    if tokenizer:
+        build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+class Clock:
+    """A clock that stands until `hour` is set: UTC, on the first of March 2026."""
+
+    def __init__(self, hour: int = 12) -> None:
+        self.hour = hour
+
+    def __call__(self) -> datetime:
+        return datetime(2026, 3, 1, self.hour, tzinfo=UTC)
+
+
+def blobs(
+    facts: Sequence[Fact],
+    groups: Sequence[Sequence[Sequence[str]]] = (),
+    closed: Mapping[str, tuple[str, str | None]] | None = None,
+) -> dict[str, bytes]:
+    """`facts.jsonl` and `edits.json`; `groups` holds the ids of each group of each shard."""
+    lines = [json.dumps({"id": fact.id, **fact.to_dict()}, ensure_ascii=False) for fact in facts]
+    edits = {
+        "schema": 1,
+        "method": "wise",
+        "settings": {"profile": "robust"},
+        "layer": 4,
+        "projection": "model.layers.4.mlp.down_proj",
+        "fingerprint": "f" * 64,
+        "shards": [{"groups": [list(group) for group in shard]} for shard in groups],
+        "closed": {key: {"why": why, "by": by} for key, (why, by) in (closed or {}).items()},
+    }
+    return {
+        "facts.jsonl": "".join(f"{line}\n" for line in lines).encode(),
+        "edits.json": json.dumps(edits).encode(),
+    }
+
+
+def store_with_a_past(path: Path) -> Store:
+    """v0001 init at noon; v0002 at 13 h adds PARIS and ROME; v0003 at 14 h supersedes PARIS by
+    PARIS_AGAIN; v0004 at 15 h, Bob's, undoes ROME; at 16 h the tag `first` names v0002.
+    """
+    clock = Clock()
+    store = Store.create(path, CONFIG, author="ann", clock=clock)
+    old, other, new = PARIS.id, ROME.id, PARIS_AGAIN.id
+    superseded = {old: ("superseded", new)}
+    undone = {**superseded, other: ("undone", None)}
+    two, three = [[[old, other]]], [[[old, other]], [[new]]]
+    with store.writing() as change:
+        clock.hour = 13
+        change.publish(
+            "apply",
+            blobs([PARIS, ROME], two),
+            [old, other],
+            added=[old, other],
+            author="ann",
+            message="the first batch",
+            tools={"editcli": "0.1.0"},
+        )
+        clock.hour = 14
+        change.publish(
+            "edit",
+            {**blobs([PARIS, ROME, PARIS_AGAIN], three, superseded), "scores.json": SCORES},
+            [other, new],
+            added=[new],
+            superseded=[old],
+            author="ann",
+        )
+        clock.hour = 15
+        change.publish(
+            "undo",
+            blobs([PARIS, ROME, PARIS_AGAIN], three, undone),
+            [new],
+            removed=[other],
+            author="bob",
+            message="Milan was wrong",
+        )
+        clock.hour = 16
+        change.tag("first", "v0002", author="ann")
+    return store
