@@ -22,8 +22,8 @@ from editors import EditorError
 
 # Help panel -> its commands, in the order of the help text.
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "Edit": ("init",),
-    "Check": ("verify",),
+    "Edit": ("init", "edit", "apply"),
+    "Check": ("check", "ask", "verify"),
     "Conflicts": (),
     "History": ("log", "show", "checkout", "tag"),
     "Checkpoints": (),

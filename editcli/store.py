@@ -69,13 +69,14 @@ class Store:
         path: Path,
         config: StoreConfig,
         *,
+        blobs: Mapping[str, bytes] | None = None,
         author: str = "",
         message: str = "",
         tools: Mapping[str, str] | None = None,
         extra: Mapping[str, object] | None = None,
         clock: Clock = utc_now,
     ) -> Store:
-        """Make a store at `path` whose first version, v0001, holds no fact and no blob.
+        """Make a store at `path` whose first version, v0001, holds `blobs` and no fact.
 
         It appears at once and whole. Raises EditorError when something is there already.
         """
@@ -93,7 +94,9 @@ class Store:
                 atomic.write(layout.config, text)
                 atomic.write(layout.history, b"")
                 first = Transaction(cls(fresh, config, clock), layout, clock)
-                first.publish("init", {}, author=author, message=message, tools=tools, extra=extra)
+                first.publish(
+                    "init", blobs or {}, author=author, message=message, tools=tools, extra=extra
+                )
                 for folder in (*layout.folders, fresh):
                     atomic.sync_directory(folder)
                 if path.exists():

@@ -48,8 +48,6 @@ class Workspace:
         from editors.state import EditState
 
         chosen = self.store.head() if version is None else version
-        if "edits.json" not in chosen.blobs:  # the version that `init` made
-            return self.method.empty()
         return EditState.from_blobs({name: self.store.read(chosen, name) for name in chosen.blobs})
 
     def publish(

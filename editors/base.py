@@ -46,12 +46,13 @@ class Base:
     @property
     def device(self) -> torch.device:
         """Where the edited projection lives."""
-        weight: torch.Tensor = self.projection.weight(self.model)
-        return weight.device
+        device: torch.device = self.projection.weight(self.model).device
+        return device
 
     @property
     def input_device(self) -> torch.device:
-        return next(self.model.get_input_embeddings().parameters()).device
+        embeddings: torch.nn.Module = self.model.get_input_embeddings()
+        return next(embeddings.parameters()).device
 
     def fingerprint(self) -> str:
         """SHA-256 over the edited projection's weights and the model's structure.

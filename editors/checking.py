@@ -186,17 +186,14 @@ def _answers(
     base: Base, edited: Attached, prompts: Sequence[str], room: int
 ) -> tuple[list[Answer], list[Decision]]:
     """Answers and the decision taken for each, at prefill."""
-    found: dict[str, Decision] = {}
-    encoded = {encode_prompt(base.tokenizer, prompt): prompt for prompt in prompts}
+    found: dict[Ids, Decision] = {}  # by tokens: two prompts may be the same to the model
 
     def note(ids: Sequence[Ids], decisions: Sequence[Decision]) -> None:
-        for row, decision in zip(ids, decisions, strict=True):
-            if row in encoded:
-                found[encoded[row]] = decision
+        found.update(zip(ids, decisions, strict=True))
 
     with edited.noting(note):
         said = answers(base, prompts, room)
-    return said, [found[prompt] for prompt in prompts]
+    return said, [found[encode_prompt(base.tokenizer, prompt)] for prompt in prompts]
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 
 from editors.attach import Attached
 from editors.base import Base
+from editors.calibration import Phrasings
 from editors.facts import Fact
 from editors.state import EditState, Scalar
 
@@ -67,8 +68,8 @@ class Method(Protocol):
 
     def __init__(self, base: Base, settings: Mapping[str, Scalar], seed: int) -> None: ...
 
-    def empty(self) -> EditState:
-        """The state of a base without edits."""
+    def empty(self, phrasings: Sequence[Phrasings]) -> EditState:
+        """The state of a base without edits; a router may be calibrated on ``phrasings``."""
         ...
 
     def apply(

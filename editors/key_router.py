@@ -1,11 +1,10 @@
 """The key router: scope is decided by what the unedited base makes of the last prompt token.
 
-A fact owns keys: the base's states at the last token of its prompt, of its variants and of a few
-prefixed forms. A prompt is a candidate for a fact only if it names the fact's subject. Among
-candidates the score adds how near the states are (centred cosine) and how far the base gives both
-the same answer; the best one opens its shard if its score passes that shard's threshold, which is
-calibrated on near misses made automatically. Keys of a closed fact stay and lead to main memory,
-so that closing one fact moves no other prompt.
+A fact owns keys: projections of the base's states at the last token of its prompt, of its variants
+and of a few prefixed forms. A prompt is a candidate for a fact if it names the fact's subject (or
+the fact has none); among candidates the nearest key names the fact, and opens its shard if it is
+near enough. How states become keys, and from where on near is near enough, is calibrated once for
+a base (:mod:`editors.calibration`); a shard's threshold is then raised above its own near misses.
 """
 
 from __future__ import annotations
@@ -17,26 +16,14 @@ from dataclasses import dataclass
 import torch
 
 from editors.base import Base
+from editors.calibration import Calibration, key_layers
 from editors.facts import Fact
-from editors.look import Ids, Look, look, overlap
+from editors.look import Ids, last_states
 from editors.routing import MAIN, Decision
-from editors.texts import ABOUT_SUBJECT, UNRELATED
+from editors.texts import ABOUT_SUBJECT
 from editors.tokens import encode_prompt
 
-
-@dataclass(frozen=True, slots=True)
-class KeySettings:
-    """How keys are made and thresholds are set.
-
-    ``answer_weight``: what full agreement of the base's answers adds to a cosine; ``margin``: where
-    between the hardest near misses and the facts' own forms the threshold lies (0 to 1);
-    ``false_open``: the share of near misses that may lie above the threshold.
-    """
-
-    answer_weight: float = 0.5
-    margin: float = 0.5
-    false_open: float = 0.01
-    floor: float = 0.5
+_WORD = re.compile(r"\w+")
 
 
 class Subjects:
@@ -49,21 +36,27 @@ class Subjects:
             if subject is not None:
                 folded = subject.casefold()
                 first = _WORD.search(folded)
-                word = first.group() if first else folded
+                word = first.group() if first else ""
                 self._by_word.setdefault(word, {}).setdefault(folded, []).append(i)
 
     def named_in(self, text: str) -> list[int]:
         """The facts whose subject ``text`` names, and those that have none."""
         folded = text.casefold()
         found = list(self._always)
-        for word in set(_WORD.findall(folded)):
+        for word in {*_WORD.findall(folded), ""}:  # "": subjects made of signs alone
             for subject, facts in self._by_word.get(word, {}).items():
                 if re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", folded):
                     found.extend(facts)
         return sorted(found)
 
 
-_WORD = re.compile(r"\w+")
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """``prefixed``: keys of each fact after an unrelated beginning; ``false_open``: the share of
+    a shard's own near misses, made automatically, that may lie above its threshold."""
+
+    prefixed: int = 2
+    false_open: float = 0.01
 
 
 class KeyRouter:
@@ -75,72 +68,49 @@ class KeyRouter:
         facts: Sequence[Fact],
         shards: Sequence[int],
         tensors: Mapping[str, torch.Tensor],
-        settings: KeySettings,
     ) -> None:
-        """``shards[i]``: where fact ``i`` leads, -1 for main memory (a closed fact)."""
+        """``shards[i]``: where fact ``i`` leads."""
         self._base, self._facts, self._shards = base, facts, shards
-        self._tensors, self._settings = tensors, settings
+        self._tensors = tensors
+        self._calibration = Calibration.from_tensors(tensors)
         self._subjects = Subjects([fact.subject for fact in facts])
-        self._same: dict[Ids, int] = {}
-        for i, fact in enumerate(facts):  # a later fact with the same prompt takes it over
-            self._same[encode_prompt(base.tokenizer, fact.prompt)] = i
-        owners = tensors["owners"].tolist() if facts else []
+        self._same = {encode_prompt(base.tokenizer, f.prompt): i for i, f in enumerate(facts)}
         self._keys_of: list[list[int]] = [[] for _ in facts]
-        for key, owner in enumerate(owners):
+        for key, owner in enumerate(tensors["owners"].tolist()):
             self._keys_of[owner].append(key)
 
     def decide(self, prompts: Sequence[Ids]) -> list[Decision]:
         decisions = [MAIN] * len(prompts)
-        if not self._facts:
-            return decisions
         texts = self._base.tokenizer.batch_decode(
-            [list(p) for p in prompts], skip_special_tokens=True
+            [list(prompt) for prompt in prompts], skip_special_tokens=True
         )
         candidates = [self._subjects.named_in(text) for text in texts]
         rows = [i for i, found in enumerate(candidates) if found]
         if not rows:
             return decisions
-        seen = look(self._base, [prompts[i] for i in rows], _layers(self._base))
-        scores = self._scores(seen, [candidates[i] for i in rows])
-        for i, scored in zip(rows, scores, strict=True):
-            same = self._same.get(prompts[i])
-            fact, score = max(scored.items(), key=lambda item: (item[1], item[0]))
-            if same is not None:
-                fact, score = same, 1 + self._settings.answer_weight
-            threshold = float(self._tensors["thresholds"][fact])
-            opened = score > threshold or same is not None
-            decisions[i] = Decision(
-                self._shards[fact] if opened else -1, self._facts[fact].id, score, threshold
-            )
+        queries = self._keys([prompts[i] for i in rows])
+        for i, query in zip(rows, queries, strict=True):
+            decisions[i] = self._decide(prompts[i], query, candidates[i])
         return decisions
 
-    def _scores(self, seen: Look, candidates: Sequence[Sequence[int]]) -> list[dict[int, float]]:
-        """For each prompt, the score of each candidate fact."""
-        t = self._tensors
-        queries = _normal(seen.states, t["centre"])  # [rows, width]
-        result = []
-        for row, facts in enumerate(candidates):
-            keys = [key for fact in facts for key in self._keys_of[fact]]
-            near = (t["keys"][keys] @ queries[row]).tolist()
-            owners = t["owners"][keys].tolist()
-            cosine: dict[int, float] = {}
-            for owner, value in zip(owners, near, strict=True):
-                cosine[owner] = max(cosine.get(owner, -1.0), value)
-            n = len(facts)
-            same = overlap(
-                t["chances"][facts],
-                t["tokens"][facts],
-                seen.chances[row].expand(n, -1),
-                seen.tokens[row].expand(n, -1),
-            ).tolist()
-            weight = self._settings.answer_weight
-            result.append(
-                {f: cosine[f] + weight * agreed for f, agreed in zip(facts, same, strict=True)}
-            )
-        return result
+    def _decide(self, prompt: Ids, query: torch.Tensor, candidates: Sequence[int]) -> Decision:
+        score, fact = max((self._score(query, fact), fact) for fact in candidates)
+        if prompt in self._same:  # the edited prompt itself
+            score, fact = 1.0, self._same[prompt]
+        threshold = float(self._tensors["thresholds"][fact])
+        opened = score > threshold or prompt in self._same
+        shard = self._shards[fact] if opened else -1
+        return Decision(shard, self._facts[fact].id, score, threshold)
+
+    def _score(self, query: torch.Tensor, fact: int) -> float:
+        return float((self._tensors["keys"][self._keys_of[fact]] @ query).max())
+
+    def _keys(self, prompts: Sequence[Ids]) -> torch.Tensor:
+        states = last_states(self._base, prompts, key_layers(self._base))
+        return self._calibration.keys(states)
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
-        """What :class:`KeyRouter` needs beside the facts, to be saved."""
+        """What the router needs beside the facts, to be saved."""
         return self._tensors
 
     @staticmethod
@@ -148,70 +118,62 @@ class KeyRouter:
         base: Base,
         facts: Sequence[Fact],
         shards: Sequence[int],
+        calibration: Calibration,
         prefixes: Sequence[str],
         settings: KeySettings,
     ) -> KeyRouter:
-        """Make keys for ``facts`` and calibrate their thresholds.
+        """Make keys for ``facts`` and set the threshold of each shard.
 
-        ``prefixes``: unrelated beginnings; a fact has its prompt after two of them among its keys.
+        ``prefixes``: unrelated beginnings for the prefixed keys.
         """
-        encode = base.tokenizer
         forms: list[str] = []
         owners: list[int] = []
         for i, fact in enumerate(facts):
+            start = int(fact.canonical_id(), 16)
             own = [fact.prompt, *fact.variants]
-            own += [f"{prefixes[(i + j) % len(prefixes)]} {fact.prompt}" for j in range(2)]
-            forms.extend(own)
-            owners.extend([i] * len(own))
-        layers = _layers(base)
-        seen = look(base, [encode_prompt(encode, form) for form in forms], layers)
-        plain = look(base, [encode_prompt(encode, text) for text in UNRELATED], layers)
-        centre = torch.cat([seen.states, plain.states]).mean(0)  # [layers, hidden]
-        first = torch.tensor([owners.index(i) for i in range(len(facts))])
+            own += [
+                f"{prefixes[(start + j) % len(prefixes)]} {fact.prompt}"
+                for j in range(settings.prefixed)
+            ]
+            forms += own
+            owners += [i] * len(own)
         tensors = {
-            "keys": _normal(seen.states, centre),
-            "owners": torch.tensor(owners),
-            "centre": centre,
-            "chances": seen.chances[first],
-            "tokens": seen.tokens[first],
-            "thresholds": torch.zeros(len(facts)),
+            **calibration.tensors(),
+            "keys": calibration.keys(_states(base, forms)),
+            "owners": torch.tensor(owners, dtype=torch.long),
+            "thresholds": torch.tensor(
+                [calibration.unnamed if f.subject is None else calibration.named for f in facts]
+            ),
         }
-        router = KeyRouter(base, facts, shards, tensors, settings)
-        tensors["thresholds"] = router._thresholds()
-        return KeyRouter(base, facts, shards, tensors, settings)
+        router = KeyRouter(base, facts, shards, tensors)
+        tensors["thresholds"] = router._raised(settings.false_open)
+        return KeyRouter(base, facts, shards, tensors)
 
-    def _thresholds(self) -> torch.Tensor:
-        """float32 ``[facts]``: for each shard, above all but ``false_open`` of its near misses."""
-        misses: list[tuple[int, str]] = []
-        for i, fact in enumerate(self._facts):
-            if fact.subject is not None:
-                misses += [(i, about.replace("{s}", fact.subject)) for about in ABOUT_SUBJECT[::6]]
-        encode = self._base.tokenizer
-        seen = look(
-            self._base, [encode_prompt(encode, text) for _, text in misses], _layers(self._base)
-        )
-        scored = self._scores(seen, [[i] for i, _ in misses])
+    def _raised(self, false_open: float) -> torch.Tensor:
+        """float32 ``[facts]``: the thresholds, above all but a share of each shard's near misses.
+
+        Near misses: prompts about a fact's subject that ask for something else.
+        """
+        misses = [
+            (i, about.replace("{s}", fact.subject))
+            for i, fact in enumerate(self._facts)
+            if fact.subject is not None
+            for about in ABOUT_SUBJECT[i % 10 :: 10]
+        ]
+        raised = self._tensors["thresholds"].clone()
+        if not misses:
+            return raised
+        queries = self._calibration.keys(_states(self._base, [text for _, text in misses]))
         by_shard: dict[int, list[float]] = {}
-        for (i, _), scores in zip(misses, scored, strict=True):
-            by_shard.setdefault(self._shards[i], []).append(scores[i])
-        s = self._settings
-        own = 1 + s.answer_weight
-        found = torch.full((len(self._facts),), s.floor)
+        for (fact, _), query in zip(misses, queries, strict=True):
+            by_shard.setdefault(self._shards[fact], []).append(self._score(query, fact))
         for i, shard in enumerate(self._shards):
-            values = by_shard.get(shard, [])
-            if values:
-                hardest = float(torch.tensor(values).quantile(1 - s.false_open))
-                found[i] = max(s.floor, hardest + s.margin * (own - hardest))
-        return found
+            if shard in by_shard:
+                hardest = torch.tensor(by_shard[shard]).quantile(1 - false_open)
+                raised[i] = torch.maximum(raised[i], hardest)
+        return raised
 
 
-def _layers(base: Base) -> list[int]:
-    """The blocks whose states make a key: the edited one and the last."""
-    return sorted({base.layer, len(base.architecture.blocks) - 1})
-
-
-def _normal(states: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-    """``[n, layers, hidden]`` -> ``[n, layers * hidden]``: centred, every layer of equal length."""
-    unit: torch.Tensor = torch.nn.functional.normalize(states - centre, dim=-1)
-    flat: torch.Tensor = (unit / unit.shape[1] ** 0.5).flatten(1)
-    return flat
+def _states(base: Base, texts: Sequence[str]) -> torch.Tensor:
+    ids = [encode_prompt(base.tokenizer, text) for text in texts]
+    return last_states(base, ids, key_layers(base))

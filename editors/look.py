@@ -1,100 +1,75 @@
-"""What the unedited base makes of a prompt: states at the last token, and its next-token answer."""
+"""What the unedited base makes of a prompt: its states, block by block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
 import torch
 
 from editors.base import Base
-from editors.hooks import changing_input, hidden_of, reading_inputs, reading_outputs
+from editors.hooks import hidden_of, reading_inputs, reading_outputs
 from editors.tokens import Row
 
 ROWS_AT_ONCE = 512
-ANSWERS_KEPT = 16  # next-token candidates kept of each prompt
 
 Ids = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """``states``: float32 ``[n, layers, hidden]`` after each block asked for, at the last token.
+class _Seen(Exception):  # noqa: N818 - no error: all that was asked for has been seen
+    """Ends a forward after the last block that is read."""
 
-    ``chances``: float32 ``[n, k]``, the ``k`` largest next-token probabilities, falling, and
-    ``tokens``: int64 ``[n, k]``, whose they are.
+
+def last_states(base: Base, prompts: Sequence[Ids], layers: Sequence[int]) -> torch.Tensor:
+    """float32 ``[n, layers, hidden]``: after each of ``layers`` (rising), at the last token.
+
+    Prompts of one length go together, so that no row is padded; blocks above the last of
+    ``layers`` do not run. Whatever is attached must be on main memory.
     """
-
-    states: torch.Tensor
-    chances: torch.Tensor
-    tokens: torch.Tensor
-
-
-def look(base: Base, prompts: Sequence[Ids], layers: Sequence[int]) -> Look:
-    """One pass of the base over ``prompts``, those of one length together (no pads).
-
-    ``layers``: blocks whose output is kept. Whatever is attached must be on main memory.
-    """
-    states: list[torch.Tensor | None] = [None] * len(prompts)
-    chances: list[torch.Tensor | None] = [None] * len(prompts)
-    tokens: list[torch.Tensor | None] = [None] * len(prompts)
+    found: dict[int, torch.Tensor] = {}
     for part, ids in same_length(base, prompts):
-        kept: dict[int, torch.Tensor] = {}
-        head = base.model.get_output_embeddings()
-        with torch.inference_mode(), ExitStack() as stack:
-            paths = {base.architecture.block(i).path: _keeping(kept, i) for i in layers}
-            stack.enter_context(reading_outputs(base.model, paths))
-            stack.enter_context(changing_input(head, lambda hidden: hidden[:, -1:]))
-            logits = base.model(input_ids=ids, use_cache=False).logits[:, -1]
-            top = logits.float().softmax(-1).topk(min(ANSWERS_KEPT, logits.shape[-1]), dim=-1)
-        stacked = torch.stack([kept[layer] for layer in layers], 1) if layers else None
-        for j, i in enumerate(part):
-            states[i] = stacked[j] if stacked is not None else torch.empty(0, 0)
-            chances[i], tokens[i] = top.values[j].cpu(), top.indices[j].cpu()
-    return Look(
-        torch.stack([s for s in states if s is not None]),
-        torch.stack([c for c in chances if c is not None]),
-        torch.stack([t for t in tokens if t is not None]),
-    )
+        kept: list[torch.Tensor] = []
+        readers = {base.architecture.block(i).path: _keeping(kept, len(layers)) for i in layers}
+        with torch.inference_mode(), reading_outputs(base.model, readers), suppress(_Seen):
+            base.model(input_ids=ids, use_cache=False)
+        for i, states in zip(part, torch.stack(kept, 1), strict=True):
+            found[i] = states.clone()
+    return torch.stack([found[i] for i in range(len(prompts))])
 
 
-def _keeping(kept: dict[int, torch.Tensor], layer: int) -> Callable[[Any], None]:
-    """A reader that keeps the last token's state under ``layer``."""
+def _keeping(kept: list[torch.Tensor], wanted: int) -> Callable[[Any], None]:
+    """A reader that keeps the last token's state, and ends the forward at the last one wanted."""
 
     def read(output: Any) -> None:
-        kept[layer] = hidden_of(output)[:, -1].float().cpu()
+        kept.append(hidden_of(output)[:, -1].float().cpu())
+        if len(kept) == wanted:
+            raise _Seen
 
     return read
 
 
 def projection_inputs(base: Base, prompts: Sequence[Ids]) -> list[torch.Tensor]:
     """For each prompt, what the edited projection reads: float32 ``[tokens, in]``."""
-    found: list[torch.Tensor | None] = [None] * len(prompts)
+    found: dict[int, torch.Tensor] = {}
     for part, ids in same_length(base, prompts):
         kept: list[torch.Tensor] = []
-
-        def read(args: tuple[Any, ...], _: dict[str, Any], kept: list[torch.Tensor] = kept) -> None:
-            kept.append(args[0].float())
-
-        with torch.inference_mode(), reading_inputs(base.model, {base.projection.path: read}):
-            base.model(input_ids=ids, use_cache=False, logits_to_keep=1)
-        for j, i in enumerate(part):
-            found[i] = kept[0][j].clone()
-    return [f for f in found if f is not None]
+        readers = {base.projection.path: _keeping_inputs(kept)}
+        with torch.inference_mode(), reading_inputs(base.model, readers), suppress(_Seen):
+            base.model(input_ids=ids, use_cache=False)
+        # Some blocks flatten what their MLP reads to [batch * seq, in].
+        for i, inputs in zip(part, kept[0].view(*ids.shape, -1), strict=True):
+            found[i] = inputs.clone()
+    return [found[i] for i in range(len(prompts))]
 
 
-def overlap(
-    chances: torch.Tensor,
-    tokens: torch.Tensor,
-    other_chances: torch.Tensor,
-    other_tokens: torch.Tensor,
-) -> torch.Tensor:
-    """``[n]``: the probability that two next-token answers have in common; all inputs ``[n, k]``."""
-    same = tokens[:, :, None] == other_tokens[:, None, :]  # [n, k, k]
-    return (torch.minimum(chances[:, :, None], other_chances[:, None, :]) * same).sum((1, 2))
+def _keeping_inputs(kept: list[torch.Tensor]) -> Callable[[tuple[Any, ...], dict[str, Any]], None]:
+    def read(args: tuple[Any, ...], _: dict[str, Any]) -> None:
+        kept.append(args[0].float())
+        raise _Seen
+
+    return read
 
 
 def same_length(base: Base, prompts: Sequence[Ids]) -> list[tuple[list[int], torch.Tensor]]:

@@ -70,11 +70,16 @@ def safe_norm(squares: torch.Tensor) -> torch.Tensor:
     return torch.where(moved, squares.where(moved, 1.0).sqrt(), 0.0)
 
 
+# The edit that set a threshold lies exactly on it, up to rounding, and must pass.
+ROUNDING = 1e-4
+
+
 class ActivationRouter:
-    """The paper's router: the memory with the largest activation above its own threshold.
+    """The paper's router: the memory with the largest activation that reaches its own threshold.
 
     WISE Eq. 6, and Top-1 over eligible memories (section 2.3.3): one that fails its threshold
-    cannot keep another from being chosen.
+    cannot keep another from being chosen. Eq. 6 asks for more than the threshold; as the threshold
+    is the smallest activation over the edits, that would shut out the edit that set it.
     """
 
     def __init__(self, base: Base, shards: Sequence[Shard], ratio: float = 1.0) -> None:
@@ -88,7 +93,8 @@ class ActivationRouter:
     def _decide(self, inputs: torch.Tensor) -> Decision:
         scores = [float(activation(inputs, delta)) for delta in self._deltas]
         order = sorted(range(len(scores)), key=lambda s: scores[s], reverse=True)
-        best = next((s for s in order if scores[s] > self._thresholds[s]), None)
+        least = [threshold * (1 - ROUNDING) for threshold in self._thresholds]
+        best = next((s for s in order if scores[s] >= least[s]), None)
         if best is None:
             nearest = order[0]
             return Decision(-1, None, scores[nearest], self._thresholds[nearest])

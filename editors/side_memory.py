@@ -99,15 +99,24 @@ class SideMemoryLinear(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[batch, seq, in]`` -> ``[batch, seq, out]``."""
+        """``[batch, seq, in]`` -> ``[batch, seq, out]``; also of rows that a block flattened."""
         main: torch.Tensor = self.base_layer(x)
         if self.routes is None or not bool((self.routes >= 0).any()):
             return main
-        if len(self.routes) != x.shape[0]:
+        if x.ndim == 2 and x.shape[0] % len(self.routes) == 0:  # [batch * seq, in]
+            rows = len(self.routes)
+            split = self._routed(x.view(rows, -1, x.shape[-1]), main.view(rows, -1, main.shape[-1]))
+            return split.flatten(0, 1)
+        if x.ndim == 2 or len(self.routes) != x.shape[0]:
             raise EditorError(
                 f"{x.shape[0]} rows were given to a side memory that routed {len(self.routes)}",
                 "start a new generation",
             )
+        return self._routed(x, main)
+
+    def _routed(self, x: torch.Tensor, main: torch.Tensor) -> torch.Tensor:
+        """``main`` ``[batch, seq, out]`` with what each row's shard adds to it."""
+        assert self.routes is not None
         result = main.clone()
         for shard in sorted(set(self.routes.tolist())):
             if shard >= 0:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -120,7 +121,9 @@ class EditState:
                     f"the edits have schema {edits['schema']}, this editcli reads {SCHEMA}"
                 )
             facts = {}
-            for line in blobs["facts.jsonl"].decode().splitlines():
+            for line in blobs["facts.jsonl"].decode().split("\n"):
+                if not line:
+                    continue
                 fact = Fact.from_dict(json.loads(line))
                 facts[fact.id] = fact
             shards = []
@@ -141,7 +144,7 @@ class EditState:
                 tuple(shards),
                 load_tensors(blobs["router.safetensors"]),
             )
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
             raise StateMismatch(
                 f"the saved edits cannot be read: {error}", "`editcli verify`"
             ) from error

@@ -33,7 +33,8 @@ class _Stopped(Exception):  # noqa: N818 - no error: the recording is complete
 class _Record:
     """What one forward left at the edited block, for one padded batch.
 
-    ``inputs``: ``[batch, seq, features]`` into the projection; ``hidden``: ``[batch, seq, hidden]``
+    ``inputs``: ``[batch, seq, features]`` into the projection, or ``[batch * seq, features]``
+    where the block flattens what its MLP reads; ``hidden``: ``[batch, seq, hidden]``
     into the block; ``attention``: the attention module's output in the block.
     """
 
@@ -162,7 +163,8 @@ class Suffix:
 
     def inputs(self, index: int) -> torch.Tensor:
         """``[batch, seq, features]``: what the projection reads in recorded batch ``index``."""
-        return self._records[index].inputs
+        record = self._records[index]
+        return record.inputs.view(*record.batch.ids.shape, -1)
 
     @contextmanager
     def replaying(self) -> Iterator[None]:

@@ -44,10 +44,16 @@ class Batch:
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:
     """The ids a model sees for ``prompt``, special tokens included.
 
+    The end-of-sequence token of a tokenizer that closes every text is left out: nothing is asked
+    after an end.
+
     Raises:
         EditorError: the prompt has no token at all.
     """
     ids = tuple(tokenizer(prompt)["input_ids"])
+    end = tokenizer.eos_token
+    if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(str(end)):
+        ids = ids[:-1]
     if not ids:
         raise EditorError(f"prompt {prompt!r} has no tokens")
     return ids
@@ -66,10 +72,8 @@ def encode_pair(
         PromptTooLong: prompt and target do not fit.
     """
     head = encode_prompt(tokenizer, prompt)
-    joined = tuple(tokenizer(f"{prompt} {target}")["input_ids"])
+    joined = encode_prompt(tokenizer, f"{prompt} {target}")
     end = tokenizer.eos_token_id
-    if joined and joined[-1] == end and head[-1] == end:  # tokenizers that close every text
-        head, joined = head[:-1], joined[:-1]
     if joined[: len(head)] == head and len(joined) > len(head):
         tail = joined[len(head) :]
     else:  # the boundary merges: take the target's tokens alone

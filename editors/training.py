@@ -96,7 +96,7 @@ def jointly(
                 logits, labels = suffix.logits(g, weight_with(weight, places, values))
                 loss = F.cross_entropy(logits.float(), labels)
                 optimizer.zero_grad()
-                torch.autograd.backward(loss)
+                torch.autograd.backward(loss, inputs=[values])  # not the base's parameters
                 optimizer.step()
                 steps += 1
             undone = _undone(
@@ -191,11 +191,11 @@ def in_order(
                     _activations(suffix, delta), _activations(calm, delta), settings
                 )
                 loss = F.cross_entropy(logits.float(), labels) + margins
-                done = float(loss) <= settings.enough
+                done = float(loss.detach()) <= settings.enough
                 if done:
                     break
                 optimizer.zero_grad()
-                torch.autograd.backward(loss)
+                torch.autograd.backward(loss, inputs=[values])  # not the base's parameters
                 optimizer.step()
                 steps += 1
             with torch.no_grad():

@@ -1,10 +1,12 @@
-"""Build the fact files that ship with atlas: edits, real updates, and conflict rows.
+"""Build the fact files that ship with atlas: edits, real updates, conflict rows, calibration.
 
-    python scripts/build_atlas_data.py   # writes {edits,updates,conflicts}.jsonl
+    python scripts/build_atlas_data.py   # writes {edits,updates,conflicts}.jsonl, calibration.jsonl
 
 A pure function of ``facts.jsonl``, ``relations.json``, ``successions.jsonl`` and
-``passages.json``. Phrasings 0..3 of a relation may serve as the prompt of an edit; ``rephrases``
-are drawn from the others only, so no measured phrasing is ever edited with.
+``passages.json``. Phrasings 0..3 of a relation may serve as the prompt of an edit or to calibrate
+a router; all that is measured, ``rephrases`` and ``locality``, is drawn from the other phrasings,
+so no measured prompt is ever trained or calibrated on. Facts in ``calibration.jsonl`` are neither
+edited in ``edits.jsonl`` nor asked for as locality.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from atlas_corpus import ATLAS, EDIT_PHRASINGS, Corpus, Triple, read_jsonl
 
 EDITS = 1000
 REPHRASES = 4
+CALIBRATED_PER_RELATION = 25
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:
@@ -39,7 +42,7 @@ class Builder:
         self.untouched = [f for f in corpus.facts if (f.subject, f.relation) not in touched]
 
     def probe(self, fact: Triple, kind: str) -> dict:
-        phrasing = self.rng.randrange(self.corpus.phrasings(fact.relation))
+        phrasing = self.rng.randrange(EDIT_PHRASINGS, self.corpus.phrasings(fact.relation))
         prompt = self.corpus.prompt(fact.subject, fact.relation, phrasing)
         return {"prompt": prompt, "answer": fact.object, "kind": kind}
 
@@ -74,8 +77,8 @@ class Builder:
         }
 
 
-def counterfactual_edits(corpus: Corpus) -> list[dict]:
-    """Edits over all relations; at most a third of a subject's or a relation's facts is edited."""
+def chosen_edits(corpus: Corpus) -> list[Triple]:
+    """Facts over all relations; at most a third of a subject's or a relation's facts."""
     rng = Random(11)
     facts = corpus.facts.copy()
     rng.shuffle(facts)
@@ -94,7 +97,45 @@ def counterfactual_edits(corpus: Corpus) -> list[dict]:
         chosen.append(fact)
         if len(chosen) == EDITS:
             break
-    touched = {(f.subject, f.relation) for f in chosen}
+    return chosen
+
+
+def calibration_facts(corpus: Corpus, edited: list[Triple]) -> list[Triple]:
+    """True facts to calibrate routers with: whole subjects where one has several relations."""
+    rng = Random(14)
+    taken = set(edited)
+    chosen: list[Triple] = []
+    per_relation: dict[str, int] = {}
+    subjects = sorted(corpus.by_subject)
+    rng.shuffle(subjects)
+    for subject in subjects:
+        free = [f for f in corpus.by_subject[subject] if f not in taken]
+        rare = [f for f in free if per_relation.get(f.relation, 0) < CALIBRATED_PER_RELATION]
+        if not rare or len(free) < min(2, len(corpus.by_subject[subject])):
+            continue
+        for fact in rare:
+            per_relation[fact.relation] = per_relation.get(fact.relation, 0) + 1
+            chosen.append(fact)
+    return chosen
+
+
+def calibration_rows(corpus: Corpus, facts: list[Triple]) -> list[dict]:
+    """One row a fact: its subject and the ways of asking for it that calibrate a router."""
+    return [
+        {
+            "subject": f.subject,
+            "prompts": [corpus.prompt(f.subject, f.relation, p) for p in range(EDIT_PHRASINGS)],
+        }
+        for f in facts
+    ]
+
+
+def counterfactual_edits(
+    corpus: Corpus, chosen: list[Triple], calibrated: list[Triple]
+) -> list[dict]:
+    """The edits of ``chosen`` facts to other objects of their relations."""
+    rng = Random(15)
+    touched = {(f.subject, f.relation) for f in (*chosen, *calibrated)}
     builder = Builder(corpus, touched, rng)
     return [
         builder.fact(f.subject, f.relation, corpus.other_object(f, rng), f.object)
@@ -103,11 +144,12 @@ def counterfactual_edits(corpus: Corpus) -> list[dict]:
     ]
 
 
-def real_updates(corpus: Corpus) -> list[dict]:
+def real_updates(corpus: Corpus, calibrated: list[Triple]) -> list[dict]:
     """Every change of head of state or government after mid-2005, in time order."""
     rng = Random(12)
     rows = read_jsonl(ATLAS / "successions.jsonl")
     touched = {(row["subject"], row["relation"]) for row in rows}
+    touched |= {(f.subject, f.relation) for f in calibrated}
     builder = Builder(corpus, touched, rng)
     return [
         builder.fact(row["subject"], row["relation"], row["new"], row["old"])
@@ -168,12 +210,15 @@ def conflict_rows(corpus: Corpus) -> list[dict]:
 
 def main() -> None:
     corpus = Corpus()
+    edited = chosen_edits(corpus)
+    calibrated = calibration_facts(corpus, edited)
     for name, rows in (
-        ("edits", counterfactual_edits(corpus)),
-        ("updates", real_updates(corpus)),
-        ("conflicts", conflict_rows(corpus)),
+        ("atlas/edits", counterfactual_edits(corpus, edited, calibrated)),
+        ("atlas/updates", real_updates(corpus, calibrated)),
+        ("atlas/conflicts", conflict_rows(corpus)),
+        ("calibration", calibration_rows(corpus, calibrated)),
     ):
-        write_jsonl(ATLAS / f"{name}.jsonl", rows)
+        write_jsonl(ATLAS.parent / f"{name}.jsonl", rows)
         print(f"{name}.jsonl: {len(rows)} rows")
 
 

@@ -62,7 +62,7 @@ def command(
     if dry_run:
         out.record({"would_apply": len(facts), "refused": len(found.refused)})
         return
-    from editcli.applying import apply_facts
+    from editcli.editing import apply_facts
     from editcli.invocation import author as who
     from editcli.invocation import command_words
     from editcli.workspace import Workspace

@@ -64,7 +64,7 @@ def command(
       editcli edit "Who leads Chile?" "Ana Rojas" -s Chile -m "election of May"
       editcli edit "The capital of France is" Lyon -s France --near "The currency of France is the"
     """
-    from editcli.applying import apply_facts
+    from editcli.editing import apply_facts
     from editcli.invocation import author as who
     from editcli.invocation import command_words
     from editcli.workspace import Workspace

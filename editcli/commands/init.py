@@ -27,6 +27,7 @@ from editcli.options import (
     VerboseOption,
 )
 from editcli.output import Output
+from editcli.phrasings import read_phrasings
 from editcli.settings import Setting, env_name, parse_settings
 from editcli.store import Store, StoreConfig, new_store_path
 from editors import EditorError, load_method
@@ -47,6 +48,14 @@ def command(
         typer.Option("--layer", metavar="N", help="The block to edit; without it chosen by depth."),
     ] = None,
     settings: SetOption = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="FILE",
+            help="Phrasings to calibrate the router on, instead of those that ship with editcli.",
+        ),
+    ] = None,
     store: StoreOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -59,8 +68,8 @@ def command(
 ) -> None:
     """Make a store on a base model, in .editcli unless --store names another place.
 
-    The model is loaded once, to see that it can be edited and to record its fingerprint. An
-    existing store is never touched.
+    The model is loaded to see that it can be edited, to record its fingerprint, and to calibrate
+    the router on groups of phrasings of known facts. An existing store is never touched.
 
     \b
     Examples:
@@ -82,6 +91,10 @@ def command(
         layer=layer,
         verbose=verbose,
     )
+    groups = read_phrasings(calibration)
+    if not json:
+        out.note(f"calibrating the router on {len(groups)} groups of phrasings")
+    edits = load_method(method).METHOD(base, values, seed).empty(groups)
     config = StoreConfig(
         base=name,
         revision=revision,
@@ -91,7 +104,14 @@ def command(
         dtype=models.dtype_name(base),
         seed=seed,
     )
-    made = Store.create(path, config, author=acting(author), message=message, tools=models.tools())
+    made = Store.create(
+        path,
+        config,
+        blobs=edits.to_blobs(),
+        author=acting(author),
+        message=message,
+        tools=models.tools(),
+    )
     out.record(
         {
             "store": str(made.path),

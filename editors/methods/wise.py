@@ -25,6 +25,7 @@ from safetensors.torch import load as load_tensors
 
 from editors.attach import Attached, attached
 from editors.base import Base
+from editors.calibration import Calibration, CalibrationSettings, Phrasings, calibrate
 from editors.editor import Applied, Memo, Progress
 from editors.errors import EditorError, StateMismatch
 from editors.facts import Fact
@@ -64,9 +65,8 @@ class WiseSettings:
     beta: float = 20.0
     gamma: float = 10.0
     act_ratio: float = 1.0
-    answer_weight: float = 0.5
-    margin: float = 0.5
-    false_open: float = 0.01
+    false_open: float = 0.005
+    rank: int = 64
 
     def __post_init__(self) -> None:
         _one_of("profile", self.profile, tuple(PROFILES))
@@ -82,7 +82,7 @@ class WiseSettings:
         _within("learning_rate", self.learning_rate, 1e-8, 1e3)
         _within("confidence", self.confidence, 0, 1)
         _within("act_ratio", self.act_ratio, 0, 10)
-        _within("margin", self.margin, 0, 1)
+        _within("rank", self.rank, 1, 4096)
         _within("false_open", self.false_open, 0, 1)
 
 
@@ -138,14 +138,21 @@ class Wise:
         self.settings = settings_from(settings)
         self._told = dict(settings)
 
-    def empty(self) -> EditState:
-        """The state of a base without edits."""
+    def empty(self, phrasings: Sequence[Phrasings]) -> EditState:
+        """The state of a base without edits; the key router is calibrated on ``phrasings``."""
+        router: dict[str, torch.Tensor] = {}
+        if self.settings.router == "key":
+            s = self.settings
+            told = CalibrationSettings(rank=s.rank, false_open=s.false_open)
+            prefixes = self._calm_prefixes
+            router = calibrate(self.base, phrasings, prefixes, told, self.seed).tensors()
         return EditState(
             self.name,
             self._told,
             self.base.layer,
             self.base.projection.path,
             self._fingerprint,
+            router=router,
         )
 
     # --- editing --------------------------------------------------------------------------------
@@ -342,18 +349,15 @@ class Wise:
         shard_of = state.shard_of()
         facts = [fact for fact in state.facts.values() if fact.id not in state.closed]
         shards = [shard_of[fact.id] for fact in facts]
-        fitted = KeyRouter.fit(self.base, facts, shards, self._calm_prefixes, self._key_settings)
+        calibration = Calibration.from_tensors(state.router)
+        told = KeySettings(false_open=self.settings.false_open)
+        fitted = KeyRouter.fit(self.base, facts, shards, calibration, self._calm_prefixes, told)
         return dict(fitted.tensors())
 
     @property
     def _calm_prefixes(self) -> list[str]:
         """Unrelated beginnings for keys: those of training and plain sentences of our own."""
         return [*self._prefixes, *UNRELATED]
-
-    @property
-    def _key_settings(self) -> KeySettings:
-        s = self.settings
-        return KeySettings(s.answer_weight, s.margin, s.false_open)
 
     def attach(self, state: EditState) -> AbstractContextManager[Attached]:
         """The base with the edits of ``state``, inside ``with``.
@@ -394,7 +398,7 @@ class Wise:
         shard_of = state.shard_of()
         every = max(1, self.settings.merge_every)
         places = [shard_of[fact.id] // every for fact in facts]
-        return KeyRouter(self.base, facts, places, state.router, self._key_settings)
+        return KeyRouter(self.base, facts, places, state.router)
 
     # --- the base -------------------------------------------------------------------------------
 
