@@ -1,0 +1,53 @@
+"""Fixtures of the library's tests: bases and methods on the tiny models, the reference trainer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tiny_edits import FAST
+
+if TYPE_CHECKING:
+    from editors.base import Base
+    from editors.methods.wise import Wise
+    from editors.state import Scalar
+
+BaseOf = Callable[..., "Base"]
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_model: Any, word_tokenizer: Any) -> BaseOf:
+    """``tiny_base(family)``: the shared model of that family with a word tokenizer."""
+    from editors.base import Base
+
+    return lambda family="llama", **kinds: Base.of(tiny_model(family), word_tokenizer(**kinds))
+
+
+@pytest.fixture(scope="session")
+def tiny_wise(tiny_base: BaseOf) -> Callable[..., Wise]:
+    """``tiny_wise(family, settings, seed)``: the method on a shared model."""
+    from editors.methods.wise import Wise
+
+    def make(
+        family: str = "llama", settings: Mapping[str, Scalar] | None = None, seed: int = 0
+    ) -> Wise:
+        return Wise(tiny_base(family), FAST if settings is None else settings, seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def full_loop() -> ModuleType:
+    """``tests/reference/full_loop.py``, which is on no import path."""
+    path = Path(__file__).parents[1] / "reference" / "full_loop.py"
+    spec = spec_from_file_location("full_loop", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["full_loop"] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

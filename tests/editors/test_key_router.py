@@ -1,0 +1,134 @@
+"""The key router: who is named, whose own prompts open, and what cannot move a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_edits import FACTS, edit
+
+from editors.key_router import Subjects
+from editors.routing import Decision
+from editors.tokens import Row, encode_prompt
+
+Wises = Callable[..., Any]
+
+
+# --- subjects ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("subject", "text", "named"),
+    [
+        ("France", "The capital of France is", True),
+        ("France", "the capital of FRANCE's neighbour", True),
+        ("France", "a Frances by name", False),
+        ("New York", "New York is large", True),
+        ("New York", "New Yorkers are many", False),
+        ("New York", "York is New", False),
+        ("C++", "who wrote C++ ?", True),
+        ("U.S.", "the U.S. is", True),
+        ("U.S.", "the US is", False),
+        ("St. John's", "where is St. John's?", True),
+        ("Straße", "die STRASSE", True),
+        ("!!!", "the band !!! plays", True),
+        (None, "anything at all", True),
+    ],
+)
+def test_a_subject_is_named_as_whole_words(subject: str | None, text: str, named: bool) -> None:
+    assert Subjects([subject]).named_in(text) == ([0] if named else [])
+
+
+words = st.text(alphabet="abcé' .+-", min_size=1, max_size=8).filter(
+    lambda s: s.strip() == s and any(c.isalnum() for c in s)
+)
+
+
+@given(subject=words, before=words, after=words)
+def test_a_subject_between_other_words_is_always_found(
+    subject: str, before: str, after: str
+) -> None:
+    found = Subjects(["zz", subject]).named_in(f"{before} {subject} {after}")
+    assert 1 in found
+    assert found == sorted(set(found))
+
+
+# --- decisions --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def edited(tiny_wise: Wises) -> tuple[Any, Any]:
+    method = tiny_wise("llama")
+    return method, edit(method, FACTS).state
+
+
+def decide(edited: tuple[Any, Any], texts: list[str]) -> list[Decision]:
+    """What attaching routes each text to, each in a forward of its own."""
+    method, state = edited
+    found = []
+    with method.attach(state) as here, torch.no_grad():
+        for text in texts:
+            ids = torch.tensor([encode_prompt(method.base.tokenizer, text)])
+            method.base.model(input_ids=ids)
+            found += here.decisions
+    return found
+
+
+def test_the_prompt_of_a_fact_opens_its_own_shard(edited: tuple[Any, Any]) -> None:
+    _, state = edited
+    for fact, decision in zip(FACTS, decide(edited, [f.prompt for f in FACTS]), strict=True):
+        assert decision.opened
+        assert decision.fact == fact.id
+        assert decision.shard == state.shard_of()[fact.id]
+        assert decision.score > decision.threshold
+
+
+def test_a_prompt_that_names_no_subject_stays_on_main(edited: tuple[Any, Any]) -> None:
+    others = ["the capital of Spain is", "who plays the piano ?", "the river of Kenya is", "red"]
+    assert not any(decision.opened for decision in decide(edited, others))
+
+
+def test_a_fact_without_a_subject_opens_for_its_own_prompt(tiny_wise: Wises) -> None:
+    from editors import Fact
+
+    method = tiny_wise("llama")
+    fact = Fact("who speaks Italian in Rome ?", "Eva")
+    state = edit(method, [fact]).state
+    assert decide((method, state), [fact.prompt])[0].fact == fact.id
+
+
+def test_deciding_together_is_deciding_alone(edited: tuple[Any, Any]) -> None:
+    texts = [f.prompt for f in FACTS] + ["of Peru", "France is a country in", "the sea", "Japan"]
+    method, state = edited
+    alone = decide(edited, texts)
+    encoded = [encode_prompt(method.base.tokenizer, text) for text in texts]
+    for side in ("left", "right"):
+        batch = method.base.batch([Row(ids, len(ids)) for ids in encoded], side=side)
+        with method.attach(state) as here, torch.no_grad():
+            method.base.model(input_ids=batch.ids, attention_mask=batch.mask)
+        assert [(d.shard, d.fact) for d in here.decisions] == [(d.shard, d.fact) for d in alone]
+        assert [d.score for d in here.decisions] == pytest.approx(
+            [d.score for d in alone], abs=1e-4
+        )
+
+
+def test_the_router_is_fitted_the_same_way_twice(tiny_wise: Wises) -> None:
+    one, two = (edit(tiny_wise("llama"), FACTS[:2]).state.router for _ in range(2))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_what_the_shards_hold_moves_no_decision(edited: tuple[Any, Any]) -> None:
+    """Decisions are taken on the base."""
+    method, state = edited
+    texts = [fact.prompt for fact in FACTS]
+    louder = tuple(
+        replace(record, shard=replace(record.shard, values=record.shard.values * 50))
+        for record in state.shards
+    )
+    assert decide((method, replace(state, shards=louder)), texts) == decide(edited, texts)

@@ -1,0 +1,118 @@
+"""The replayed suffix gives what the whole model gives, and leaves the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_models import EDITABLE
+
+from editors.suffix import Suffix
+from editors.tokens import Row
+
+BaseOf = Callable[..., Any]
+ROWS = [
+    Row((1, 5, 9, 20, 31, 7, 2), 4),
+    Row((1, 8, 40, 2), 2),
+    Row((1, 33, 12, 64, 70, 18, 22, 41, 50, 11), 10),  # the longest is an irrelevant text
+    Row((1, 6, 14, 60, 2), 3),
+]
+
+
+def other_weight(base: Any) -> torch.Tensor:
+    weight: torch.Tensor = base.projection.weight(base.model)
+    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+    return weight + 0.3 * noise
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("family", EDITABLE)
+def test_labelled_logits_are_those_of_the_whole_model(
+    tiny_base: BaseOf, full_loop: ModuleType, family: str, layer: int
+) -> None:
+    base = tiny_base(family)
+    projection = base.architecture.editable(layer)
+    suffix = Suffix.record(base.model, base.architecture, layer, [base.batch(ROWS)])
+    weight = projection.weight(base.model) + 0.1
+    with suffix.replaying(), torch.no_grad():
+        logits, labels = suffix.logits(0, weight)
+    full = full_loop.FullModel(base.model, projection.path, stored_transposed=projection.transposed)
+    wanted, gold = [], []
+    with torch.no_grad():
+        for row in ROWS:
+            whole, _ = full.run(row.ids, weight)
+            wanted.append(whole[row.prompt_length - 1 : -1])
+            gold += row.ids[row.prompt_length :]
+    assert labels.tolist() == gold
+    torch.testing.assert_close(logits, torch.cat(wanted), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
+def test_recorded_inputs_are_what_the_projection_reads(
+    tiny_base: BaseOf, full_loop: ModuleType, family: str
+) -> None:
+    base = tiny_base(family)
+    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+    recorded = suffix.inputs(0)
+    assert recorded.shape[:2] == (len(ROWS), max(len(row.ids) for row in ROWS))
+    projection = base.projection
+    full = full_loop.FullModel(base.model, projection.path, stored_transposed=projection.transposed)
+    for i, row in enumerate(ROWS):
+        with torch.no_grad():
+            _, read = full.run(row.ids, full.weight())
+        torch.testing.assert_close(recorded[i, : len(row.ids)], read, atol=1e-5, rtol=1e-4)
+
+
+def test_cross_entropy_of_a_batch_is_the_mean_over_unpadded_rows(
+    tiny_base: BaseOf, full_loop: ModuleType
+) -> None:
+    base = tiny_base("gpt2")  # absolute positions would show pads that count
+    weight = other_weight(base)
+    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+    with suffix.replaying(), torch.no_grad():
+        found = F.cross_entropy(*suffix.logits(0, weight))
+    full = full_loop.FullModel(base.model, base.projection.path, stored_transposed=True)
+    with torch.no_grad():
+        summed = sum(float(full.target_loss(row, weight)) for row in ROWS)
+    assert float(found) == pytest.approx(summed / full_loop.tokens_after_prompts(ROWS), abs=1e-5)
+
+
+def test_several_batches_are_kept_apart(tiny_base: BaseOf) -> None:
+    base = tiny_base("llama")
+    batches = [base.batch(ROWS[:2]), base.batch(ROWS[2:])]
+    both = Suffix.record(base.model, base.architecture, base.layer, batches)
+    alone = Suffix.record(base.model, base.architecture, base.layer, batches[1:])
+    weight = other_weight(base)
+    with both.replaying():
+        found = both.logits(1, weight)[0]
+    with alone.replaying():
+        assert torch.equal(found, alone.logits(0, weight)[0])
+    assert len(both) == 2
+
+
+def test_only_the_weight_gets_a_gradient(tiny_base: BaseOf) -> None:
+    base = tiny_base("llama")
+    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+    weight = other_weight(base).requires_grad_()
+    with suffix.replaying():
+        logits, labels = suffix.logits(0, weight)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels), weight)
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in base.model.parameters())
+
+
+def test_the_model_is_itself_again_also_after_an_error(tiny_base: BaseOf) -> None:
+    base = tiny_base("llama")
+    ids = torch.tensor([ROWS[0].ids])
+    with torch.no_grad():
+        before = base.model(input_ids=ids).logits
+    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+    with pytest.raises(RuntimeError), suffix.replaying():
+        suffix.logits(0, torch.zeros(2, 2))
+    with torch.no_grad():
+        assert torch.equal(base.model(input_ids=ids).logits, before)

@@ -1,0 +1,154 @@
+"""WISE's two training loops written plainly, to compare the library's trainer with.
+
+Nothing is cached, padded or replayed: in every step each row runs alone through the model's own
+forward, from its first token to all logits, with the whole edited weight as a functional parameter.
+A mask multiplies the gradient (WISE Eq. 7), so the weight is one matrix and never a list of values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.func import functional_call
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """``weight``: W' ``[out, in]``; the optimizer's steps; the smallest bare-prompt activation."""
+
+    weight: torch.Tensor
+    steps: int
+    threshold: float = float("inf")
+
+
+class FullModel:
+    """A model whose projection at ``path`` takes its weight ``[out, in]`` as an argument."""
+
+    def __init__(self, model: Any, path: str, *, stored_transposed: bool) -> None:
+        self.model, self.path, self.stored_transposed = model, path, stored_transposed
+
+    def weight(self) -> torch.Tensor:
+        stored = self.model.get_submodule(self.path).weight.detach().clone()
+        return stored.T.contiguous() if self.stored_transposed else stored
+
+    def run(self, ids: Tokens, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits ``[seq, vocab]``, and what the projection read ``[seq, in]``."""
+        read: list[torch.Tensor] = []
+        handle = self.model.get_submodule(self.path).register_forward_pre_hook(
+            lambda _, args: read.append(args[0])
+        )
+        stored = weight.T if self.stored_transposed else weight
+        parameters = {f"{self.path}.weight": stored}
+        inputs = {"input_ids": torch.tensor([ids]), "use_cache": False}
+        try:
+            logits = functional_call(self.model, parameters, args=(), kwargs=inputs).logits
+        finally:
+            handle.remove()
+        return logits[0], read[0].reshape(len(ids), -1)
+
+    def target_loss(self, row: Any, weight: torch.Tensor) -> torch.Tensor:
+        """The summed cross-entropy of the tokens after the prompt."""
+        logits, _ = self.run(row.ids, weight)
+        log_chances = logits.log_softmax(-1)
+        total = torch.zeros(())
+        for place in range(row.prompt_length, len(row.ids)):
+            total = total - log_chances[place - 1, row.ids[place]]
+        return total
+
+    def target_chances(self, row: Any, weight: torch.Tensor) -> list[float]:
+        """The probability of each token after the prompt."""
+        chances = self.run(row.ids, weight)[0].softmax(-1)
+        places = range(row.prompt_length, len(row.ids))
+        return [chances[place - 1, row.ids[place]].item() for place in places]
+
+    def activation(self, prompt: Tokens, weight: torch.Tensor, main: torch.Tensor) -> torch.Tensor:
+        """WISE Eq. 3, as a mean over the prompt's tokens."""
+        _, inputs = self.run(prompt, weight)
+        norms = []
+        for features in inputs:
+            moved = (weight - main) @ features
+            # The norm's derivative is undefined where nothing moves; there the loss is flat.
+            norms.append(moved.norm() if bool(moved.any()) else torch.zeros(()))
+        return torch.stack(norms).mean()
+
+
+def tokens_after_prompts(rows: Sequence[Any]) -> int:
+    return sum(len(row.ids) - row.prompt_length for row in rows)
+
+
+def positive(value: torch.Tensor) -> torch.Tensor:
+    return value.clamp(min=0)
+
+
+def in_order(
+    full: FullModel,
+    edits: Sequence[Sequence[Any]],
+    irrelevant: Sequence[Any],
+    mask: torch.Tensor,
+    settings: Any,
+) -> Trained:
+    """WISE Algorithm 1: edits one after the other, SGD on Eq. 5 and the target's likelihood.
+
+    Rows have ``ids`` and ``prompt_length``; the first row of an edit is its bare prompt.
+    """
+    main = full.weight()
+    weight, steps, threshold = main.clone(), 0, float("inf")
+    for rows in edits:
+        for _ in range(settings.max_steps):
+            weight = weight.detach().requires_grad_()
+            edited = [full.activation(r.ids[: r.prompt_length], weight, main) for r in rows]
+            calm = [full.activation(r.ids, weight, main) for r in irrelevant]
+            answer = sum(full.target_loss(r, weight) for r in rows) / tokens_after_prompts(rows)
+            quiet = sum(positive(d - settings.alpha) for d in calm) / len(calm)
+            loud = sum(positive(settings.beta - d) for d in edited) / len(edited)
+            gaps = [positive(settings.gamma - (e - i)) for e in edited for i in calm]
+            loss = answer + quiet + loud + sum(gaps) / len(gaps)
+            if loss.item() <= settings.enough:
+                break
+            (gradient,) = torch.autograd.grad(loss, weight)
+            weight = weight.detach() - settings.learning_rate * gradient * mask
+            steps += 1
+        bare = rows[0].ids[: rows[0].prompt_length]
+        threshold = min(threshold, full.activation(bare, weight.detach(), main).item())
+    return Trained(weight.detach(), steps, threshold)
+
+
+def jointly(
+    full: FullModel, rows: Sequence[Any], mask: torch.Tensor, settings: Any, seed: int
+) -> Trained:
+    """All rows together by Adam, in rounds over groups of rows of like length.
+
+    A group drops out after a round in which each of its tokens is likely enough, and comes back
+    should a later round spoil it.
+    """
+    main = full.weight()
+    scale = main.pow(2).mean().sqrt().item()
+    weight = main.clone().requires_grad_()
+    optimizer = torch.optim.Adam([weight], lr=settings.learning_rate * scale, betas=(0.9, 0.95))
+    by_length = sorted(rows, key=lambda row: len(row.ids))
+    size = settings.rows_at_once
+    groups = [by_length[start : start + size] for start in range(0, len(by_length), size)]
+    generator = torch.Generator().manual_seed(seed)
+    unfinished, steps = groups, 0
+    while unfinished and steps < settings.max_steps:
+        for turn in torch.randperm(len(unfinished), generator=generator).tolist():
+            group = unfinished[turn]
+            share = steps / settings.max_steps
+            optimizer.param_groups[0]["lr"] = settings.learning_rate * scale * (1 - 0.9 * share)
+            loss = sum(full.target_loss(r, weight) for r in group) / tokens_after_prompts(group)
+            (gradient,) = torch.autograd.grad(loss, weight)
+            weight.grad = gradient * mask
+            optimizer.step()
+            steps += 1
+        final = weight.detach()
+        unfinished = [
+            group
+            for group in groups
+            if any(min(full.target_chances(row, final)) < settings.confidence for row in group)
+        ]
+    return Trained(weight.detach(), steps)
