@@ -69,7 +69,7 @@ class KeyRouter:
         shards: Sequence[int],
         tensors: Mapping[str, torch.Tensor],
     ) -> None:
-        """``shards[i]``: where fact ``i`` leads."""
+        """``shards[i]``: where fact ``i`` leads, -1 for main memory (a closed fact)."""
         self._base, self._facts, self._shards = base, facts, shards
         self._tensors = tensors
         self._calibration = Calibration.from_tensors(tensors)

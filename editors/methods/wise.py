@@ -73,6 +73,11 @@ class WiseSettings:
         _one_of("router", self.router, ("key", "activation"))
         _one_of("training", self.training, ("joint", "ordered"))
         _one_of("merge", self.merge, ("ties", "linear"))
+        if self.router == "activation" and self.training == "joint":
+            raise EditorError(
+                "router=activation needs training=ordered: training=joint measures no thresholds",
+                "`--set training=ordered`",
+            )
         _within("shard_size", self.shard_size, 1, 100_000)
         _within("mask_ratio", self.mask_ratio, 1e-4, 1)
         _within("prefixes", self.prefixes, 0, 10)
@@ -352,7 +357,10 @@ class Wise:
         calibration = Calibration.from_tensors(state.router)
         told = KeySettings(false_open=self.settings.false_open)
         fitted = KeyRouter.fit(self.base, facts, shards, calibration, self._calm_prefixes, told)
-        return dict(fitted.tensors())
+        numbers = {key: number for number, key in enumerate(state.facts)}
+        # Facts closed later keep their keys, so that closing one moves no other prompt.
+        known = torch.tensor([numbers[fact.id] for fact in facts], dtype=torch.long)
+        return {**fitted.tensors(), "facts": known}
 
     @property
     def _calm_prefixes(self) -> list[str]:
@@ -394,10 +402,11 @@ class Wise:
             return MainRouter()
         if self.settings.router == "activation":
             return ActivationRouter(self.base, memories, self.settings.act_ratio)
-        facts = [fact for fact in state.facts.values() if fact.id not in state.closed]
+        everything = list(state.facts.values())
+        facts = [everything[number] for number in state.router["facts"].tolist()]
         shard_of = state.shard_of()
         every = max(1, self.settings.merge_every)
-        places = [shard_of[fact.id] // every for fact in facts]
+        places = [-1 if fact.id in state.closed else shard_of[fact.id] // every for fact in facts]
         return KeyRouter(self.base, facts, places, state.router)
 
     # --- the base -------------------------------------------------------------------------------

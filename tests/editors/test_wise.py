@@ -327,3 +327,42 @@ def test_a_single_edit_of_the_paper_opens_its_own_memory(tiny_wise: Wises, famil
         with method.attach(state) as here:
             answers(method.base, [fact.prompt], 1)
             assert [decision.opened for decision in here.decisions] == [True]
+
+
+# --- closing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", [FRANCE, JAPAN, FACTS[-1]])
+def test_a_closed_fact_leaves_its_prompt_to_the_base_and_moves_no_other(
+    tiny_wise: Wises, closed: Fact
+) -> None:
+    method = tiny_wise("llama")
+    before = edit(method, FACTS).state
+    after = EditState.from_blobs(before.closing({closed.id: Closed("undone")}).to_blobs())
+    others = [fact for fact in FACTS if fact != closed]
+    with method.attach(no_edits(method)):
+        untouched = answers(method.base, [closed.prompt], 5)
+    with method.attach(after) as here:
+        assert answers(method.base, [closed.prompt], 5) == untouched
+        assert not here.decisions[0].opened
+    assert say(method, after, others) == [fact.target for fact in others]
+
+
+def test_edits_go_on_after_a_fact_was_closed(tiny_wise: Wises) -> None:
+    method = tiny_wise("llama")
+    closed = edit(method, [FRANCE, JAPAN]).state.closing({FRANCE.id: Closed("undone")})
+    state = edit(method, [PERU], closed).state
+    assert state.in_force() == [JAPAN, PERU]
+    assert say(method, state, [JAPAN, PERU]) == [JAPAN.target, PERU.target]
+    again = edit(method, [FRANCE], state)
+    assert again.applied == (FRANCE.id,)
+    asked = [FRANCE, JAPAN, PERU]
+    assert say(method, again.state, asked) == [fact.target for fact in asked]
+
+
+def test_a_router_that_could_never_open_is_refused() -> None:
+    """Only training in order measures the activations that its thresholds are made of."""
+    with pytest.raises(EditorError, match="router=activation needs training=ordered") as caught:
+        settings_from({"router": "activation"})
+    assert "`--set training=ordered`" in caught.value.hint
+    assert settings_from({"router": "activation", "training": "ordered"}).router == "activation"
