@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from editcli.errors import Interrupted
+from editcli.journal import Journal
 from editcli.output import Output
 from editcli.workspace import Workspace
 from editors import Fact
@@ -33,20 +35,44 @@ class Interruption:
         previous = signal.signal(signal.SIGINT, ask)
         try:
             yield
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted", "run the same command again to go on; finished shards are kept"
+            ) from None
         finally:
             signal.signal(signal.SIGINT, previous)
 
 
+class _Resuming:
+    """The journal of a store, counting the shards that an earlier run left in it."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.found = 0
+
+    def get(self, key: str) -> bytes | None:
+        payload = self._journal.get(key)
+        self.found += payload is not None
+        return payload
+
+    def put(self, key: str, payload: bytes) -> None:
+        self._journal.put(key, payload)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was done, as the stable JSON keys say it; ``left`` facts were not reached."""
+    """What was done, as the stable JSON keys say it.
+
+    ``unchanged`` and ``failed`` hold ids of facts, the JSON only counts the former; ``left`` facts
+    were not reached.
+    """
 
     version: str
     parent: str | None
     applied: int
     refused: int
     superseded: int
-    unchanged: int
+    unchanged: tuple[str, ...]
     failed: tuple[str, ...]
     left: int
     iterations: int
@@ -61,7 +87,7 @@ class Outcome:
             "applied": self.applied,
             "refused": self.refused,
             "superseded": self.superseded,
-            "unchanged": self.unchanged,
+            "unchanged": len(self.unchanged),
             "failed": list(self.failed),
             "left": self.left,
             "iterations": self.iterations,
@@ -84,13 +110,19 @@ def apply_facts(
 ) -> Outcome:
     """Apply ``facts`` and publish the next version; where nothing changes, no version is made.
 
-    After Ctrl-C the shard in hand is finished and what is done is saved.
+    After Ctrl-C the shard in hand is finished and what is done is saved; what a killed run had
+    finished is not done again.
+
+    Raises:
+        EditorError: another process writes to the store, or a fact cannot be trained.
+        Interrupted: Ctrl-C was pressed twice; nothing is saved but finished shards.
     """
     from editors.editor import Progress
 
     started = time.monotonic()
     interruption = Interruption()
     store = workspace.store
+    journal = _Resuming(store.journal)
     with store.writing(command) as transaction, interruption.heeded(out):
         parent = store.head()
         state = workspace.state(parent)
@@ -99,11 +131,15 @@ def apply_facts(
 
             def on_progress(progress: Progress) -> bool:
                 nonlocal shown
-                bar.advance(progress.done - shown)
-                shown = progress.done
+                done = len(facts) - progress.total + progress.done  # some were in force already
+                bar.advance(done - shown)
+                shown = done
                 return not interruption.wanted
 
-            done = workspace.method.apply(state, facts, memo=store.journal, on_progress=on_progress)
+            done = workspace.method.apply(state, facts, memo=journal, on_progress=on_progress)
+        if journal.found:
+            shards = "1 shard" if journal.found == 1 else f"{journal.found} shards"
+            out.note(f"{shards} had been trained by a run that was stopped, and needed no training")
         version = parent
         if done.applied:
             version = workspace.publish(
@@ -126,7 +162,7 @@ def apply_facts(
         applied=len(done.applied),
         refused=refused,
         superseded=len(done.superseded),
-        unchanged=len(done.unchanged),
+        unchanged=done.unchanged,
         failed=done.failed,
         left=len(done.left),
         iterations=done.iterations,

@@ -13,6 +13,12 @@ class UsageError(EditorError):
     exit_code: ClassVar[int] = 2
 
 
+class Interrupted(EditorError):
+    """Ctrl-C, where there is more to say than that."""
+
+    exit_code: ClassVar[int] = 130
+
+
 class FactsRefused(EditorError):
     """Some lines of a fact file were refused."""
 

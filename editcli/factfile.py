@@ -11,8 +11,8 @@ import io
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal, NoReturn
 
@@ -69,6 +69,24 @@ class FactFile:
     def findings(self) -> list[str]:
         """The refused lines as `name:line: reason`."""
         return [f"{self.name}:{bad.line}: {bad.reason}" for bad in self.refused]
+
+    def remarks(self) -> list[str]:
+        """The lines left out without being at fault, as `name:line: why`."""
+        same = [(bad.line, f"same fact as line {bad.by}, left out") for bad in self.duplicates]
+        older = [(bad.line, f"superseded by line {bad.by}") for bad in self.superseded]
+        return [f"{self.name}:{line}: {what}" for line, what in sorted(same + older)]
+
+    def refusing(self, objection: Callable[[Fact], str | None]) -> FactFile:
+        """The same file without the facts that `objection` gives a reason against."""
+        accepted, refused = [], list(self.refused)
+        for entry in self.accepted:
+            reason = objection(entry.fact)
+            if reason is None:
+                accepted.append(entry)
+            else:
+                refused.append(Refused(entry.line, reason))
+        refused.sort(key=lambda bad: bad.line)
+        return replace(self, accepted=tuple(accepted), refused=tuple(refused))
 
     def require(self, *, skip_bad: bool = False) -> tuple[Fact, ...]:
         """The facts; raises FactsRefused naming every refused line, unless `skip_bad`."""
@@ -127,7 +145,7 @@ def _parse(name: str, data: bytes) -> tuple[list[FactLine], list[Refused]]:
         )
     good: list[FactLine] = []
     refused: list[Refused] = []
-    for line, value in _values(data):
+    for line, value in json_lines(data):
         if isinstance(value, str):
             refused.append(Refused(line, value))
             continue
@@ -140,7 +158,7 @@ def _parse(name: str, data: bytes) -> tuple[list[FactLine], list[Refused]]:
     return good, refused
 
 
-def _values(data: bytes) -> Iterator[tuple[int, dict[str, object] | str]]:
+def json_lines(data: bytes) -> Iterator[tuple[int, dict[str, object] | str]]:
     """Line number and JSON object of each line that is not blank, or what is wrong with it."""
     number = 0
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jsonlines
-
 from editcli.errors import UsageError
+from editcli.factfile import json_lines
 from editcli.paths import datasets_dir
 from editors import EditorError
 
 if TYPE_CHECKING:
     from editors.calibration import Phrasings
+
+_LINE = '`{"subject": "France", "prompts": ["The capital of France is", "..."]}` is a line of it'
 
 
 def read_phrasings(path: Path | None) -> list[Phrasings]:
@@ -23,16 +24,17 @@ def read_phrasings(path: Path | None) -> list[Phrasings]:
     from editors.calibration import Phrasings
 
     source = datasets_dir() / "calibration.jsonl" if path is None else path
-    groups: list[Phrasings] = []
     try:
-        with jsonlines.open(source) as lines:
-            for number, row in enumerate(lines.iter(type=dict, skip_empty=True), start=1):
-                try:
-                    groups.append(Phrasings.from_dict(row))
-                except EditorError as error:
-                    raise UsageError(f"{source}:{number}: {error.message}") from error
-    except jsonlines.InvalidLineError as error:
-        raise UsageError(f"{source}:{error.lineno}: not a JSON object") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{source} cannot be read: {error}") from error
+        data = source.read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read {source}: {why.lower()}", "`--calibration FILE`") from error
+    groups: list[Phrasings] = []
+    for number, row in json_lines(data):
+        if isinstance(row, str):
+            raise UsageError(f"{source}:{number}: {row}", _LINE)
+        try:
+            groups.append(Phrasings.from_dict(row))
+        except EditorError as error:
+            raise UsageError(f"{source}:{number}: {error.message}", _LINE) from error
     return groups

@@ -12,7 +12,7 @@ from editcli.models import load_base, tools
 from editcli.store import Store
 from editcli.transaction import Transaction
 from editcli.versions import Version
-from editors import load_method
+from editors import Fact, load_method
 
 if TYPE_CHECKING:
     from editors.base import Base
@@ -29,16 +29,18 @@ class Workspace:
     method: Method
 
     @staticmethod
-    def open(explicit: Path | None, *, device: str, dtype: str) -> Workspace:
-        """Open the store and load its base.
+    def open(
+        explicit: Path | Store | None, *, device: str, dtype: str, verbose: int = 0
+    ) -> Workspace:
+        """Open the store (unless it is open already) and load its base.
 
         Raises:
             EditorError: there is no store, or the base cannot be loaded.
             StateMismatch: the base is not the one that the store was made on.
         """
-        store = open_store(explicit)
+        store = explicit if isinstance(explicit, Store) else open_store(explicit)
         config = store.config
-        base = load_base(config, device=device, dtype=dtype)
+        base = load_base(config, device=device, dtype=dtype, verbose=verbose)
         settings = {key: value for key, value in config.settings.items() if key != "layer"}
         method = load_method(config.method).METHOD(base, settings, config.seed)
         return Workspace(store, base, method)
@@ -49,6 +51,24 @@ class Workspace:
 
         chosen = self.store.head() if version is None else version
         return EditState.from_blobs({name: self.store.read(chosen, name) for name in chosen.blobs})
+
+    def unfit(self, fact: Fact) -> str | None:
+        """Why the base cannot take `fact`: a prompt too long for its context; None where it can."""
+        from editors.errors import PromptTooLong
+        from editors.tokens import encode_pair
+
+        asked = [("prompt", fact.prompt, fact.target)]
+        asked += [("variants", prompt, fact.target) for prompt in fact.variants]
+        asked += [("rephrases", prompt, fact.target) for prompt in fact.rephrases]
+        for key, probes in (("locality", fact.locality), ("portability", fact.portability)):
+            asked += [(key, probe.prompt, probe.answer or fact.target) for probe in probes]
+        context = self.base.architecture.context
+        for key, prompt, target in asked:
+            try:
+                encode_pair(self.base.tokenizer, prompt, target, stop=True, context=context)
+            except PromptTooLong as error:
+                return f"{key}: {error.message}"
+        return None
 
     def publish(
         self,

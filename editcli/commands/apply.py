@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,11 +19,19 @@ from editcli.options import (
     QuietOption,
     SkipBadOption,
     StoreOption,
+    VerboseOption,
 )
 from editcli.output import Output
 
+if TYPE_CHECKING:
+    from editcli.editing import Outcome
+    from editcli.factfile import FactFile
+    from editcli.ledger import Ledger
+    from editors import Fact
+
 REFUSED = 4
 INTERRUPTED = 130
+SHOWN = 10  # failed facts named one by one
 
 
 def command(
@@ -40,11 +49,13 @@ def command(
     dtype: DtypeOption = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
 ) -> None:
     """Teach the model a file of facts and save them as one new version.
 
     Facts that are in force already are left alone, so running the same command again goes on where
-    an interrupted one stopped. Ctrl-C finishes the facts in hand and saves them.
+    an interrupted one stopped. Ctrl-C finishes the facts in hand and saves them. Facts that are not
+    answered with confidence are saved too, and named.
 
     \b
     Examples:
@@ -53,21 +64,29 @@ def command(
       cat corrections.jsonl | editcli apply - --skip-bad --json
     """
     from editcli.factfile import read_facts
+    from editcli.invocation import open_store
+    from editcli.ledger import Ledger
 
-    out = Output(json_mode=json, quiet=quiet)
+    out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     found = read_facts(file, on_conflict=on_conflict)
-    facts = found.require(skip_bad=skip_bad)[:limit]
-    for refused in found.findings() if skip_bad else []:
-        out.warn(refused)
+    found.require(skip_bad=skip_bad)  # said before a large model is loaded, not after
+    opened = open_store(store)
+    ledger = Ledger.of(opened)
+    found = found.refusing(_id_clash(ledger))
+    for line in found.remarks():
+        out.note(line)
     if dry_run:
-        out.record({"would_apply": len(facts), "refused": len(found.refused)})
+        out.record(_forecast(ledger, found.require(skip_bad=skip_bad)[:limit], len(found.refused)))
+        _warn_refused(out, found)
         return
     from editcli.editing import apply_facts
     from editcli.invocation import author as who
     from editcli.invocation import command_words
     from editcli.workspace import Workspace
 
-    workspace = Workspace.open(store, device=device, dtype=dtype)
+    workspace = Workspace.open(opened, device=device, dtype=dtype, verbose=verbose)
+    found = found.refusing(workspace.unfit)
+    facts = found.require(skip_bad=skip_bad)[:limit]
     done = apply_facts(
         workspace,
         facts,
@@ -78,22 +97,73 @@ def command(
         author=who(author),
         message=message,
     )
-    if json:
+    if json or quiet:
         out.record(done.to_dict())
     else:
-        each = f", {done.seconds / done.applied:.2f} s an edit" if done.applied else ""
-        out.text(
-            f"{done.version}: {done.applied} applied, {done.superseded} superseded, "
-            f"{done.unchanged} in force already, {len(done.failed)} failed "
-            f"({done.seconds:.1f} s{each})"
+        out.text(_told(done))
+    if done.failed:
+        out.warn(
+            f"{_facts(len(done.failed))} saved, but not answered with confidence: "
+            f"{', '.join(done.failed[:SHOWN])}{' and others' * (len(done.failed) > SHOWN)}",
+            "`editcli check --per-fact` shows what the model says",
         )
-    for fact in done.failed[:10]:
-        out.warn(f"fact {fact} is not answered with confidence", f"`editcli show {fact}`")
     if done.left:
         out.warn(
-            f"interrupted: {done.left} facts are left; what was done is saved as {done.version}",
+            f"interrupted: {_facts(done.left)} left; what was done is saved as {done.version}",
             "run the same command again to go on",
         )
         raise typer.Exit(INTERRUPTED)
+    _warn_refused(out, found)
+
+
+def _told(done: Outcome) -> str:
+    if not done.applied and not done.left:
+        count = len(done.unchanged)
+        every = "the fact is" if count == 1 else f"all {count} facts are"
+        return f"{done.version}: nothing to do, {every} in force already"
+    counts = [
+        (done.applied, "applied"),
+        (done.superseded, "superseded"),
+        (len(done.unchanged), "in force already"),
+        (len(done.failed), "failed"),
+    ]
+    said = ", ".join(f"{count} {what}" for count, what in counts if count or what == "applied")
+    each = f", {done.seconds / done.applied:.2f} s an edit" if done.applied else ""
+    return f"{done.version}: {said} ({done.seconds:.1f} s{each})"
+
+
+def _forecast(ledger: Ledger, facts: Sequence[Fact], refused: int) -> dict[str, object]:
+    """What applying would do, as far as can be told without the model."""
+    current = {fact.prompt: fact.target for fact in ledger.in_force()}
+    fresh = [fact for fact in facts if current.get(fact.prompt) != fact.target]
+    return {
+        "would_apply": len(fresh),
+        "would_supersede": sum(fact.prompt in current for fact in fresh),
+        "unchanged": len(facts) - len(fresh),
+        "refused": refused,
+    }
+
+
+def _id_clash(ledger: Ledger) -> Callable[[Fact], str | None]:
+    """Objects to a fact whose id names another fact, in force or not: ids must stay unique."""
+    prompts = {fact.id: fact.prompt for fact in ledger.facts}
+
+    def objection(fact: Fact) -> str | None:
+        other = prompts.get(fact.id, fact.prompt)
+        if other == fact.prompt:
+            return None
+        return f"id: {fact.id!r} names another fact in the store: {other!r}"
+
+    return objection
+
+
+def _warn_refused(out: Output, found: FactFile) -> None:
+    """Name the lines left out, and exit with 4 if there are any."""
+    for finding in found.findings():
+        out.warn(f"left out {finding}")
     if found.refused:
         raise typer.Exit(REFUSED)
+
+
+def _facts(count: int) -> str:
+    return "1 fact is" if count == 1 else f"{count} facts are"

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editcli.invocation import open_store
 from editcli.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
     QuietOption,
     StoreOption,
+    VerboseOption,
     VersionOption,
 )
 from editcli.output import Output
+
+if TYPE_CHECKING:
+    from editors.base import Base
 
 
 def command(
@@ -33,6 +38,7 @@ def command(
     dtype: DtypeOption = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
 ) -> None:
     """Ask the edited model, and see which memory answered and why.
 
@@ -45,20 +51,23 @@ def command(
     from editcli.workspace import Workspace
     from editors.generation import answers
 
-    out = Output(json_mode=json, quiet=quiet)
-    workspace = Workspace.open(store, device=device, dtype=dtype)
+    out = Output(json_mode=json, quiet=quiet, verbose=verbose)
+    opened = open_store(store)
+    chosen = opened.version(version)
+    workspace = Workspace.open(opened, device=device, dtype=dtype, verbose=verbose)
     text = prompt if context is None else f"{context} {prompt}"
-    state = None if base else workspace.state(workspace.store.version(version))
+    max_new_tokens = _room(workspace.base, text, max_new_tokens)
+    state = None if base else workspace.state(chosen)
     with nullcontext() if state is None else workspace.method.attach(state) as edited:
         answer = answers(workspace.base, [text], max_new_tokens)[0]
         decision = edited.decisions[0] if edited is not None else None
-    opened = decision is not None and decision.opened
-    facts = [decision.fact] if decision and opened and decision.fact else []
+    edited_by = decision if decision is not None and decision.opened else None
+    facts = [edited_by.fact] if edited_by and edited_by.fact else []
     near = decision is not None and decision.threshold != float("inf")
     record = {
         "answer": answer.text,
-        "memory": "side" if opened else "main",
-        "shard": decision.shard if decision and opened else None,
+        "memory": "side" if edited_by else "main",
+        "shard": edited_by.shard if edited_by else None,
         "activation": round(decision.score, 4) if decision and near else None,
         "threshold": round(decision.threshold, 4) if decision and near else None,
         "facts": facts,
@@ -69,13 +78,31 @@ def command(
     out.finding(answer.text)
     if not answer.stopped:
         out.note(f"cut after {max_new_tokens} tokens; raise it with `--max-new-tokens`")
-    if opened and decision:
+    if edited_by:
         claimed = f", fact {facts[0]}" if facts else ""
         out.note(
-            f"side memory, shard {decision.shard}{claimed}: "
-            f"{decision.score:.3f} above {decision.threshold:.3f}"
+            f"side memory, shard {edited_by.shard}{claimed}: "
+            f"{edited_by.score:.3f} above {edited_by.threshold:.3f}"
         )
+    elif base:
+        out.note("the base model, without edits")
     elif decision and near:
         out.note(f"main memory: {decision.score:.3f} not above {decision.threshold:.3f}")
     else:
         out.note("main memory: no edit claims this prompt")
+
+
+def _room(base: Base, text: str, wanted: int) -> int:
+    """How many tokens an answer may have in the model's context, at most `wanted`."""
+    from editors import PromptTooLong
+    from editors.tokens import encode_prompt
+
+    context, used = base.architecture.context, len(encode_prompt(base.tokenizer, text))
+    if context is None:
+        return wanted
+    if used >= context:
+        raise PromptTooLong(
+            f"the prompt has {used} tokens, the model takes {context} with the answer",
+            "shorten PROMPT or `--context`",
+        )
+    return min(wanted, context - used)

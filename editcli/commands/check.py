@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from editcli.invocation import open_store
 from editcli.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
     QuietOption,
     StoreOption,
+    VerboseOption,
     VersionOption,
 )
 from editcli.output import Output
-from editors import EditorError
+from editors import EditorError, Fact
 
 if TYPE_CHECKING:
     from editors.checking import Scores
     from editors.metrics import Rate
 
 BELOW = 3
+NOTHING = "`editcli apply FILE`, or name a file to check"
+MEASURED_ON = {
+    "reliability": "a prompt",
+    "generalization": "`rephrases`",
+    "locality": "`locality` prompts",
+}
 
 Protocol = Literal["generate", "teacher-forced", "both"]
 
@@ -30,7 +39,9 @@ Protocol = Literal["generate", "teacher-forced", "both"]
 def command(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE]", help="A fact file; without it the version's own facts."),
+        typer.Argument(
+            metavar="[FILE]", help="A fact file, or - for standard input; else the version's facts."
+        ),
     ] = None,
     version: VersionOption = "HEAD",
     protocol: Annotated[
@@ -54,6 +65,7 @@ def command(
     dtype: DtypeOption = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
 ) -> None:
     """Score a version: what was asked for, other phrasings of it, and all that must not change.
 
@@ -69,18 +81,24 @@ def command(
     from editcli.workspace import Workspace
     from editors.checking import check
 
-    out = Output(json_mode=json, quiet=quiet)
-    facts = None
+    out = Output(json_mode=json, quiet=quiet, verbose=verbose)
+    found = None
     if file is not None:
         from editcli.factfile import read_facts
 
-        facts = read_facts(file).require(skip_bad=False)
-    workspace = Workspace.open(store, device=device, dtype=dtype)
-    chosen = workspace.store.version(version)
+        found = read_facts(file)
+        found.require()
+        for line in found.remarks():
+            out.note(line)
+    opened = open_store(store)
+    chosen = opened.version(version)
+    if found is None and not chosen.facts:
+        raise EditorError(f"{chosen.id} has no facts to check", NOTHING)
+    workspace = Workspace.open(opened, device=device, dtype=dtype, verbose=verbose)
     state = workspace.state(chosen)
-    asked = list(facts) if facts is not None else state.in_force()
-    if not asked:
-        raise EditorError(f"{chosen.id} has no facts to check", "`editcli apply FILE`")
+    asked: Sequence[Fact] = state.in_force()
+    if found is not None:
+        asked = found.refusing(workspace.unfit).require()
     with out.progress("checking", None, unit="stages") as bar:
         scores = check(
             workspace.base,
@@ -89,7 +107,7 @@ def command(
             teacher_forced=protocol != "generate",
             on_stage=bar.describe,
         )
-    if json:
+    if json or quiet:
         out.record(_record(chosen.id, protocol, scores, per_fact=per_fact))
     else:
         _print(out, chosen.id, scores, protocol)
@@ -115,10 +133,14 @@ def command(
             ("generalization", scores.generalization, min_generalization),
             ("locality", scores.locality, min_locality),
         )
-        if least is not None and not rate.value >= least
+        if least is not None
+        and not rate.value >= least  # NaN, where nothing was measured, is below
     ]
     for name, value, least in below:
-        out.warn(f"{name} {value:.4f} is below {least}")
+        if value == value:
+            out.warn(f"{name} {value:.4f} is below {least}")
+        else:
+            out.warn(f"{name} cannot be at least {least}: no fact has {MEASURED_ON[name]}")
     if below:
         raise typer.Exit(BELOW)
 
@@ -137,7 +159,7 @@ def _print(out: Output, version: str, scores: Scores, protocol: Protocol) -> Non
         ("routed right, in scope", scores.opened_in_scope, None),
         ("opened, out of scope", scores.opened_out_of_scope, None),
     ]
-    out.text(f"{version}: {scores.facts} facts")
+    out.text(f"{version}: {scores.facts} fact{'s' * (scores.facts != 1)}")
     out.table(
         [
             {
@@ -154,7 +176,7 @@ def _print(out: Output, version: str, scores: Scores, protocol: Protocol) -> Non
     )
     if len(scores.retention) > 1:
         kept = "  ".join(f"{band.reliability:.2f}" for band in scores.retention)
-        out.text(f"retention, newest to oldest tenth: {kept}")
+        out.text(f"retention, newest edits first: {kept}")
 
 
 def _number(rate: Rate) -> float | None:

@@ -14,6 +14,7 @@ from editcli.options import (
     MessageOption,
     QuietOption,
     StoreOption,
+    VerboseOption,
 )
 from editcli.output import Output
 
@@ -55,6 +56,7 @@ def command(
     dtype: DtypeOption = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
 ) -> None:
     """Teach the model one fact and save it as a new version.
 
@@ -62,15 +64,15 @@ def command(
     Examples:
       editcli edit "The capital of France is" Lyon --subject France
       editcli edit "Who leads Chile?" "Ana Rojas" -s Chile -m "election of May"
-      editcli edit "The capital of France is" Lyon -s France --near "The currency of France is the"
+      editcli edit "The capital of France is" Lyon -s France --near "The sea of France is"
     """
     from editcli.editing import apply_facts
     from editcli.invocation import author as who
     from editcli.invocation import command_words
     from editcli.workspace import Workspace
-    from editors import Fact, Probe
+    from editors import Fact, InvalidFact, Probe
 
-    out = Output(json_mode=json, quiet=quiet)
+    out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     name = who(author)
     fact = Fact(
         prompt,
@@ -84,7 +86,9 @@ def command(
         source=source,
         author=name or None,
     )
-    workspace = Workspace.open(store, device=device, dtype=dtype)
+    workspace = Workspace.open(store, device=device, dtype=dtype, verbose=verbose)
+    if reason := workspace.unfit(fact):
+        raise InvalidFact(reason, "shorten it")
     done = apply_facts(
         workspace,
         [fact],
@@ -95,16 +99,21 @@ def command(
         author=name,
         message=message,
     )
-    if json:
-        out.record(done.to_dict())
+    standing = done.unchanged[0] if done.unchanged else fact.id
+    if json or quiet:
+        out.record({**done.to_dict(), "fact": standing})
     elif done.unchanged:
-        out.text(f"{done.version}: the model is already edited to say so")
+        out.text(f"{done.version}: the model is already edited to say so, nothing was changed")
+        out.text(f"fact {standing}")
     else:
         took = " in place of an older edit" if done.superseded else ""
         out.text(f"{done.version}: edited{took} in {done.seconds:.1f} s ({done.iterations} steps)")
-        out.text(f"fact {fact.id}")
-    if subject is None:
+        out.text(f"fact {standing}")
+    if subject is None and not json:
         out.hint(SUBJECT_HINT)
     if done.failed:
-        out.warn("the edit is not answered with confidence", "`editcli check` shows what it says")
+        out.warn(
+            "the edit is saved, but not answered with confidence",
+            "`editcli check --per-fact` shows what the model says",
+        )
         raise typer.Exit(1)

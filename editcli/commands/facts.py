@@ -57,7 +57,7 @@ def validate(
     else:
         for finding in found.findings():
             out.finding(finding)
-        for line in _remarks(found):
+        for line in found.remarks():
             out.note(line)
         out.text(
             f"{_count(len(found.accepted), 'fact')} fine, "
@@ -92,7 +92,7 @@ def dedupe(
         out.json_line(fact.to_dict())
     for finding in found.findings():
         out.warn(f"left out {finding}")
-    for line in _remarks(found):
+    for line in found.remarks():
         out.note(line)
     if found.refused:
         raise typer.Exit(REFUSED)
@@ -100,12 +100,6 @@ def dedupe(
 
 def _count(n: int, noun: str) -> str:
     return f"1 {noun} is" if n == 1 else f"{n} {noun}s are"
-
-
-def _remarks(found: FactFile) -> list[str]:
-    same = [(entry.line, f"same fact as line {entry.by}, left out") for entry in found.duplicates]
-    older = [(entry.line, f"superseded by line {entry.by}") for entry in found.superseded]
-    return [f"{found.name}:{line}: {what}" for line, what in sorted(same + older)]
 
 
 def _summary(found: FactFile) -> dict[str, object]:

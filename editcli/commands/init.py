@@ -53,6 +53,7 @@ def command(
         typer.Option(
             "--calibration",
             metavar="FILE",
+            envvar=env_name("calibration"),
             help="Phrasings to calibrate the router on, instead of those that ship with editcli.",
         ),
     ] = None,
@@ -93,7 +94,7 @@ def command(
     )
     groups = read_phrasings(calibration)
     if not json:
-        out.note(f"calibrating the router on {len(groups)} groups of phrasings")
+        out.note(f"preparing the router with {len(groups)} groups of phrasings")
     edits = load_method(method).METHOD(base, values, seed).empty(groups)
     config = StoreConfig(
         base=name,

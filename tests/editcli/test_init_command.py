@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-from tiny_stores import PARIS, blobs, save_model
+from tiny_stores import PARIS, blobs, save_calibration, save_model
 from typer.testing import CliRunner, Result
 
 from editcli.app import app
+from editcli.ledger import Ledger
 from editcli.store import Store
 
 
@@ -19,6 +21,14 @@ from editcli.store import Store
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model's folder. Leave it as you found it."""
     return save_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _calibrated_on_a_small_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    path = save_calibration(tmp_path_factory.mktemp("calibration") / "phrasings.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDITCLI_CALIBRATION", str(path))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +79,9 @@ def test_init_as_json_says_what_was_chosen(folder: Path) -> None:
 def test_init_in_a_pipe_is_tab_separated_and_ends_with_the_next_step(folder: Path) -> None:
     result = init(folder)
     assert "base\t" + str(folder) in result.stdout.splitlines()
-    assert result.stderr.startswith("hint: `editcli edit ")
+    progress, hint = result.stderr.splitlines()
+    assert progress == "preparing the router with 12 groups of phrasings"
+    assert hint.startswith("hint: `editcli edit ")
     assert init(folder, "--store", "quiet", "-q").stdout == f"{Path('quiet').absolute()}\n"
 
 
@@ -77,6 +89,41 @@ def test_init_records_every_setting_of_the_method(folder: Path) -> None:
     store = made(init(folder, "--set", "shard-size=9"))
     assert store.config.settings["shard_size"] == 9
     assert store.config.settings["profile"] == "robust"
+
+
+def test_the_first_version_holds_the_calibrated_router_and_no_fact(folder: Path) -> None:
+    store = made(init(folder))
+    first = store.head()
+    assert set(first.blobs) == {"facts.jsonl", "edits.json", "router.safetensors"}
+    assert store.read(first, "facts.jsonl") == b""
+    again = made(init(folder, "--store", "other"))
+    assert again.head().blobs == first.blobs
+    assert Ledger.of(store) == Ledger.of(Store.open(Path("other").absolute()))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('\n{"subject": "a", "prompts": ["b", "c"]}\n\n{"subject":', "groups.jsonl:4: not JSON: "),
+        ('\n{"subject": "a", "prompts": ["b"]}\n', "groups.jsonl:2: the phrasings of 'a' need at"),
+        ('{"prompts": ["b", "c"]}\n', "groups.jsonl:1: a group of phrasings needs a subject"),
+        ("[]\n", "groups.jsonl:1: must be a JSON object, not []"),
+    ],
+)
+def test_a_bad_line_of_phrasings_is_named(folder: Path, text: str, message: str) -> None:
+    Path("groups.jsonl").write_text(text)
+    result = init(folder, "--calibration", "groups.jsonl")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert [path.name for path in Path.cwd().iterdir()] == ["groups.jsonl"]
+
+
+def test_too_few_phrasings_are_refused(folder: Path) -> None:
+    Path("groups.jsonl").write_text('{"subject": "a", "prompts": ["b", "c"]}\n')
+    result = init(folder, "--calibration", "groups.jsonl")
+    assert result.exit_code == 1
+    assert "at least 10 groups of phrasings, not 1" in result.stderr
+    assert not Path(".editcli").exists()
 
 
 def test_init_never_overwrites_a_store(folder: Path, tmp_path: Path) -> None:
@@ -100,6 +147,7 @@ def test_init_never_overwrites_a_store(folder: Path, tmp_path: Path) -> None:
         (["--method", "wize"], 1, "`--method wise`"),
         (["--dtype", "int8"], 2, "unknown dtype 'int8'"),
         (["--device", "tpu"], 2, "'tpu'"),
+        (["--calibration", "absent.jsonl"], 2, "cannot read absent.jsonl: no such file"),
     ],
 )
 def test_init_leaves_nothing_behind_when_it_refuses(

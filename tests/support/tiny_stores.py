@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiny_models import build, build_tokenizer
+from typer.testing import CliRunner, Result
 
+from editcli.app import app
 from editcli.store import Store, StoreConfig
 from editors import Fact
 
@@ -32,6 +34,47 @@ def save_model(
     if tokenizer:
         build_tokenizer().save_pretrained(folder)
     return folder
+
+
+def save_calibration(path: Path) -> Path:
+    """`path`, now a file of twelve groups of phrasings in the words of the tiny models."""
+    groups = [
+        {
+            "subject": subject,
+            "prompts": [f"the {asked} of {subject} is", f"what is the {asked} of {subject} ?"],
+        }
+        for subject in ("Spain", "Kenya", "Italy", "Egypt")
+        for asked in ("sea", "city", "leader")
+    ]
+    path.write_text("".join(f"{json.dumps(group)}\n" for group in groups))
+    return path
+
+
+def save_facts(path: Path, facts: Sequence[Fact]) -> Path:
+    """`path`, now a fact file."""
+    lines = [json.dumps(fact.to_dict(), ensure_ascii=False) for fact in facts]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of a store with its bytes, but the lock, which holds none."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "lock"
+    }
+
+
+def run(*arguments: str, stdin: str | None = None) -> Result:
+    """The outcome of `editcli ARGUMENTS...`, its two streams apart."""
+    return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+def said(result: Result) -> dict[str, Any]:
+    """The one JSON object that a command printed."""
+    record: dict[str, Any] = json.loads(result.stdout)
+    return record
 
 
 class Clock:
