@@ -21,6 +21,7 @@ from editcli.output import Output
 
 if TYPE_CHECKING:
     from editors.base import Base
+    from editors.routing import Decision
 
 
 def command(
@@ -80,16 +81,17 @@ def command(
         out.note(f"cut after {max_new_tokens} tokens; raise it with `--max-new-tokens`")
     if edited_by:
         claimed = f", fact {facts[0]}" if facts else ""
-        out.note(
-            f"side memory, shard {edited_by.shard}{claimed}: "
-            f"{edited_by.score:.3f} above {edited_by.threshold:.3f}"
-        )
+        out.note(f"side memory, shard {edited_by.shard}{claimed}: {_measured(edited_by)}")
     elif base:
         out.note("the base model, without edits")
     elif decision and near:
-        out.note(f"main memory: {decision.score:.3f} not above {decision.threshold:.3f}")
+        out.note(f"main memory: {_measured(decision)}")
     else:
         out.note("main memory: no edit claims this prompt")
+
+
+def _measured(decision: Decision) -> str:
+    return f"activation {decision.score:.3f}, threshold {decision.threshold:.3f}"
 
 
 def _room(base: Base, text: str, wanted: int) -> int:

@@ -182,6 +182,7 @@ def test_a_second_ctrl_c_stops_at_once_and_keeps_what_is_finished(
 
 
 KILLS = 5
+AT_LEAST = 3  # shards finished before the last kills, and far from all
 
 
 def test_a_killed_apply_harms_nothing_and_what_it_finished_is_not_trained_again(
@@ -196,8 +197,8 @@ def test_a_killed_apply_harms_nothing_and_what_it_finished_is_not_trained_again(
     kept: dict[str, int] = {}
     for kill in range(KILLS):
         running = start(folder, *APPLY)
-        wait_for_shards(folder, kill)
-        time.sleep(chance.uniform(0, 1.5 * seconds / SHARDS))
+        wait_for_shards(folder, min(kill, AT_LEAST))
+        time.sleep(chance.uniform(0, seconds / SHARDS))
         os.kill(running.pid, signal.SIGKILL)
         assert running.ended() == -signal.SIGKILL
         store = store_in(folder)
@@ -207,7 +208,7 @@ def test_a_killed_apply_harms_nothing_and_what_it_finished_is_not_trained_again(
         written = {key: (journal / key).stat().st_mtime_ns for key in sound}
         assert kept.items() <= written.items(), "a finished shard was trained again"
         kept = written
-    assert KILLS - 1 <= len(kept) < SHARDS
+    assert AT_LEAST <= len(kept) < SHARDS
 
     import editors.methods.wise as wise
 

@@ -39,7 +39,7 @@ def test_a_prompt_that_names_no_subject_is_answered_by_the_main_memory(edited: S
 def test_people_read_the_answer_and_who_gave_it_apart(edited: Store) -> None:
     side = run("ask", FRANCE.prompt)
     assert side.stdout == "Rome\n"
-    assert side.stderr.startswith(f"side memory, shard 0, fact {FRANCE.id}: 1.000 above ")
+    assert side.stderr.startswith(f"side memory, shard 0, fact {FRANCE.id}: activation 1.000, ")
     main = run("ask", ELSEWHERE, "--max-new-tokens", "2")
     assert len(main.stdout.splitlines()) == 1
     assert main.stderr.splitlines() == [
