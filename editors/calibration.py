@@ -2,9 +2,9 @@
 
 The base's states at the last prompt token differ between phrasings of one question, and differ
 between questions about one subject. Groups of phrasings of known facts show which difference is
-which: a linear projection is fitted once for a base, contrastively, so that phrasings of one group
-come together and other questions, first of all those on the same subject, move apart. What it has
-learned is kept with the edits; nothing in it is about any edit.
+which: Fisher's linear discriminant, conditioned on the subject, keeps the few directions along
+which questions about one subject differ most for how little phrasings of one question do. It is
+fitted once for a base, in closed form, and kept with the edits; nothing in it is about any edit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from editors.errors import EditorError
 from editors.look import last_states
 from editors.tokens import encode_prompt
 
-FOLDS = 3  # subjects are split so that thresholds are measured on subjects not fitted on
+FOLDS = 3
+SPAN = 1024  # directions of the data that the discriminant looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,13 @@ class Phrasings:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSettings:
-    """``rank``: width of a key; ``false_open``: share of near misses that may pass a threshold."""
+    """``rank``: width of a key; ``shrinkage``: how far the spread of phrasings is pulled towards
+    equal spread in all directions; ``false_open``: share of near misses that may pass a threshold.
+    """
 
-    rank: int = 64
-    steps: int = 200
-    learning_rate: float = 3e-3
-    decay: float = 1e-3
-    temperature: float = 0.1
-    false_open: float = 0.005
+    rank: int = 24
+    shrinkage: float = 1.0
+    false_open: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,6 @@ def calibrate(
     groups: Sequence[Phrasings],
     prefixes: Sequence[str],
     settings: CalibrationSettings,
-    seed: int,
 ) -> Calibration:
     """Fit the projection on ``groups`` and set the thresholds.
 
@@ -114,23 +113,24 @@ def calibrate(
     forms = _centred(states, centre).view(len(groups), width + 1, -1)  # [groups, forms, width]
     subjects = {s: i for i, s in enumerate(dict.fromkeys(group.subject for group in groups))}
     about = torch.tensor([subjects[group.subject] for group in groups])
-    named, unnamed = [], []
-    for fold in range(FOLDS):
+    near, any_other = [], []
+    for fold in range(FOLDS):  # thresholds are measured on subjects that were not fitted on
         held = about % FOLDS == fold
-        projection = _fit(forms[~held], about[~held], settings, seed)
-        near, any_other = _negatives(forms[held] @ projection, about[held])
-        named.append(_threshold(near if len(near) else any_other, settings.false_open))
-        unnamed.append(_threshold(any_other, settings.false_open))
-    projection = _fit(forms, about, settings, seed)
-    return Calibration(
-        centre, projection, sum(named) / FOLDS, max(sum(unnamed), sum(named)) / FOLDS
-    )
+        misses = _misses(
+            forms[held] @ _discriminant(forms[~held], about[~held], settings), about[held]
+        )
+        near.append(misses[0])
+        any_other.append(misses[1])
+    unnamed = _threshold(torch.cat(any_other), settings.false_open)
+    named = _threshold(torch.cat(near), settings.false_open) if len(torch.cat(near)) else unnamed
+    return Calibration(centre, _discriminant(forms, about, settings), named, max(named, unnamed))
 
 
 def key_layers(base: Base) -> list[int]:
-    """The blocks whose states make a key: spread from the first third to the last."""
+    """The blocks whose states make a key: at most eight, from the first quarter to the last."""
     last = len(base.architecture.blocks) - 1
-    return sorted({round(last * share) for share in (0.3, 0.55, 0.85, 1.0)})
+    first = last / 4
+    return sorted({round(first + (last - first) * i / 7) for i in range(8)})
 
 
 def _centred(states: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
@@ -140,40 +140,36 @@ def _centred(states: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
     return flat
 
 
-def _fit(
-    forms: torch.Tensor, about: torch.Tensor, settings: CalibrationSettings, seed: int
+def _discriminant(
+    forms: torch.Tensor, about: torch.Tensor, settings: CalibrationSettings
 ) -> torch.Tensor:
-    """float32 ``[width, rank]``: InfoNCE over all groups plus InfoNCE within one subject.
+    """float32 ``[width, rank]``: the leading directions of Fisher's discriminant.
 
+    Within: the spread of the forms of a group around their mean. Between: the differences of the
+    means of groups on one subject (of all groups, where no subject has two).
     ``forms``: ``[groups, forms, width]``; ``about``: the subject of each group.
     """
-    generator = torch.Generator().manual_seed(seed)
-    groups, count, width = forms.shape
-    rank = min(settings.rank, width)
-    start = torch.linalg.qr(torch.randn(width, rank, generator=generator)).Q
-    projection = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([projection], lr=settings.learning_rate)
-    everyone = torch.arange(groups)
-    elsewhere = about[:, None] != about[None, :]
-    several = (~elsewhere).sum(1) > 1
-    for _ in range(settings.steps):
-        one = forms[everyone, torch.randint(count, (groups,), generator=generator)]
-        other = forms[everyone, torch.randint(count, (groups,), generator=generator)]
-        keys = F.normalize(one @ projection, dim=-1)
-        queries = F.normalize(other @ projection, dim=-1)
-        scores = queries @ keys.T / settings.temperature  # [groups, groups]
-        loss = F.cross_entropy(scores, everyone) + settings.decay * projection.square().sum()
-        if bool(several.any()):
-            within = scores.masked_fill(elsewhere, float("-inf"))
-            loss = loss + F.cross_entropy(within[several], everyone[several])
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-    fitted: torch.Tensor = projection.detach()
+    means = forms.mean(1)  # [groups, width]
+    # In the span of the data first: a large model's states are far wider than the data are many.
+    basis = torch.linalg.svd(forms.flatten(0, 1), full_matrices=False).Vh[:SPAN].T  # [width, span]
+    inside = ((forms - means[:, None]).flatten(0, 1) @ basis).double()
+    within = inside.T @ inside / len(inside)
+    pairs = about[:, None] == about[None, :]
+    pairs = pairs.triu(1) if bool(pairs.triu(1).any()) else torch.ones_like(pairs).triu(1)
+    one, other = pairs.nonzero(as_tuple=True)
+    apart = ((means[one] - means[other]) @ basis).double()
+    between = apart.T @ apart / len(apart)
+    even = within.trace() / len(within) * torch.eye(len(within), dtype=torch.float64)
+    root = torch.linalg.cholesky(within + settings.shrinkage * even)
+    half = torch.linalg.solve_triangular(root, between, upper=False)
+    ratio = torch.linalg.solve_triangular(root, half.T, upper=False)
+    leading = torch.linalg.eigh((ratio + ratio.T) / 2).eigenvectors[:, -settings.rank :]
+    directions = torch.linalg.solve_triangular(root.T, leading, upper=True)
+    fitted: torch.Tensor = (basis.double() @ directions).float()
     return fitted
 
 
-def _negatives(projected: torch.Tensor, about: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _misses(projected: torch.Tensor, about: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """For each form, its nearest form in another group: on the same subject, and on any.
 
     ``projected``: ``[groups, forms, rank]``. Forms without another group are left out.

@@ -35,10 +35,18 @@ def pick_phrasing(subject: str, relation: str) -> int:
 
 
 class Builder:
-    """Draws probes around facts, never about a fact in ``touched``."""
+    """Draws probes around ``edited`` facts (subject, relation), never about those or ``kept``."""
 
-    def __init__(self, corpus: Corpus, touched: set[tuple[str, str]], rng: Random) -> None:
-        self.corpus, self.touched, self.rng = corpus, touched, rng
+    def __init__(
+        self,
+        corpus: Corpus,
+        edited: set[tuple[str, str]],
+        kept: list[Triple],
+        rng: Random,
+    ) -> None:
+        self.corpus, self.rng = corpus, rng
+        self.edited = {subject for subject, _ in edited}
+        self.touched = touched = edited | {(f.subject, f.relation) for f in kept}
         self.untouched = [f for f in corpus.facts if (f.subject, f.relation) not in touched]
 
     def probe(self, fact: Triple, kind: str) -> dict:
@@ -50,7 +58,7 @@ class Builder:
         return [f for f in pool if (f.subject, f.relation) not in self.touched]
 
     def locality(self, fact: Triple) -> list[dict]:
-        """Near: same subject (up to 2) and same relation (2); far: unrelated (2)."""
+        """Near: same subject (to 2), same relation (2); far: subjects no edit is about (2)."""
         same_subject = self.free(self.corpus.by_subject[fact.subject])
         same_relation = self.free(self.corpus.by_relation[fact.relation])
         near = self.rng.sample(same_subject, min(2, len(same_subject)))
@@ -58,7 +66,7 @@ class Builder:
         far = []
         while len(far) < 2:
             other = self.rng.choice(self.untouched)
-            if other.subject != fact.subject and other.relation != fact.relation:
+            if other.subject not in self.edited and other.relation != fact.relation:
                 far.append(other)
         return [self.probe(f, "near") for f in near] + [self.probe(f, "far") for f in far]
 
@@ -135,8 +143,8 @@ def counterfactual_edits(
 ) -> list[dict]:
     """The edits of ``chosen`` facts to other objects of their relations."""
     rng = Random(15)
-    touched = {(f.subject, f.relation) for f in (*chosen, *calibrated)}
-    builder = Builder(corpus, touched, rng)
+    edited = {(f.subject, f.relation) for f in chosen}
+    builder = Builder(corpus, edited, calibrated, rng)
     return [
         builder.fact(f.subject, f.relation, corpus.other_object(f, rng), f.object)
         | {"tags": [f.relation], "source": "counterfactual"}
@@ -148,9 +156,8 @@ def real_updates(corpus: Corpus, calibrated: list[Triple]) -> list[dict]:
     """Every change of head of state or government after mid-2005, in time order."""
     rng = Random(12)
     rows = read_jsonl(ATLAS / "successions.jsonl")
-    touched = {(row["subject"], row["relation"]) for row in rows}
-    touched |= {(f.subject, f.relation) for f in calibrated}
-    builder = Builder(corpus, touched, rng)
+    edited = {(row["subject"], row["relation"]) for row in rows}
+    builder = Builder(corpus, edited, calibrated, rng)
     return [
         builder.fact(row["subject"], row["relation"], row["new"], row["old"])
         | {

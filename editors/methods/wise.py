@@ -60,13 +60,13 @@ class WiseSettings:
     density: float = 1.0
     max_steps: int = 400
     learning_rate: float = 1.0
-    confidence: float = 0.9
+    confidence: float = 0.98
     alpha: float = 5.0
     beta: float = 20.0
     gamma: float = 10.0
     act_ratio: float = 1.0
-    false_open: float = 0.005
-    rank: int = 64
+    false_open: float = 0.045
+    rank: int = 24
 
     def __post_init__(self) -> None:
         _one_of("profile", self.profile, tuple(PROFILES))
@@ -150,7 +150,7 @@ class Wise:
             s = self.settings
             told = CalibrationSettings(rank=s.rank, false_open=s.false_open)
             prefixes = self._calm_prefixes
-            router = calibrate(self.base, phrasings, prefixes, told, self.seed).tensors()
+            router = calibrate(self.base, phrasings, prefixes, told).tensors()
         return EditState(
             self.name,
             self._told,
