@@ -24,10 +24,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## edit the embedded model, check it, undo it
+demo: $(STAMP)  ## twenty years of history, edited into the embedded model and checked
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh
 
-test: $(STAMP)  ## the tests that need no weights and no accelerator
+test: $(STAMP)  ## every test but the slow ones and those for an accelerator
 	$(BIN)/pytest -q
 
 test-all: $(STAMP)  ## every test, the slow ones too
@@ -36,6 +36,7 @@ test-all: $(STAMP)  ## every test, the slow ones too
 lint: $(STAMP)  ## style and formatting, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/cli_docs.py --check
 
 format: $(STAMP)  ## mend style and formatting
 	$(BIN)/ruff check --fix .
@@ -44,7 +45,7 @@ format: $(STAMP)  ## mend style and formatting
 type: $(STAMP)  ## strict types of both packages
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## measure speed and memory
+bench: $(STAMP)  ## measure the scores and write docs/benchmarks.md
 	$(BIN)/python scripts/bench.py
 
 wheel-check: $(STAMP)  ## build the wheel and use it outside the checkout

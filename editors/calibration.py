@@ -113,9 +113,11 @@ def calibrate(
     forms = _centred(states, centre).view(len(groups), width + 1, -1)  # [groups, forms, width]
     subjects = {s: i for i, s in enumerate(dict.fromkeys(group.subject for group in groups))}
     about = torch.tensor([subjects[group.subject] for group in groups])
+    # Folds by subject; by group where there are too few subjects to leave some out.
+    fold_of = about if len(subjects) >= 2 * FOLDS else torch.arange(len(groups))
     near, any_other = [], []
     for fold in range(FOLDS):  # thresholds are measured on subjects that were not fitted on
-        held = about % FOLDS == fold
+        held = fold_of % FOLDS == fold
         misses = _misses(
             forms[held] @ _discriminant(forms[~held], about[~held], settings), about[held]
         )

@@ -21,7 +21,7 @@ from editors.facts import Fact
 from editors.look import Ids, last_states
 from editors.routing import MAIN, Decision
 from editors.texts import ABOUT_SUBJECT
-from editors.tokens import encode_prompt
+from editors.tokens import encode_prompt, fits
 
 _WORD = re.compile(r"\w+")
 
@@ -131,10 +131,10 @@ class KeyRouter:
         for i, fact in enumerate(facts):
             start = int(fact.canonical_id(), 16)
             own = [fact.prompt, *fact.variants]
-            own += [
-                f"{prefixes[(start + j) % len(prefixes)]} {fact.prompt}"
-                for j in range(settings.prefixed)
-            ]
+            for j in range(settings.prefixed):
+                prefixed = f"{prefixes[(start + j) % len(prefixes)]} {fact.prompt}"
+                if fits(base.tokenizer, prefixed, base.architecture.context):
+                    own.append(prefixed)
             forms += own
             owners += [i] * len(own)
         tensors = {

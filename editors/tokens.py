@@ -94,6 +94,11 @@ def encode_pair(
     return Row((*head, *tail), len(head))
 
 
+def fits(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int | None) -> bool:
+    """The prompt is no longer than the model's ``context`` (``None``: unlimited)."""
+    return context is None or len(encode_prompt(tokenizer, prompt)) <= context
+
+
 def pad(
     rows: Sequence[Row],
     pad_id: int,

@@ -175,8 +175,8 @@ def _print(out: Output, version: str, scores: Scores, protocol: Protocol) -> Non
         ["score", "value", "95 %", "n", "teacher-forced"],
     )
     if len(scores.retention) > 1:
-        kept = "  ".join(f"{band.reliability:.2f}" for band in scores.retention)
-        out.text(f"retention, newest edits first: {kept}")
+        kept = " ".join(f"{band.reliability:.2f}" for band in scores.retention)
+        out.text(f"retention, newest first: {kept}")
 
 
 def _number(rate: Rate) -> float | None:

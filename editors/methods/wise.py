@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -27,7 +27,7 @@ from editors.attach import Attached, attached
 from editors.base import Base
 from editors.calibration import Calibration, CalibrationSettings, Phrasings, calibrate
 from editors.editor import Applied, Memo, Progress
-from editors.errors import EditorError, StateMismatch
+from editors.errors import EditorError, PromptTooLong, StateMismatch
 from editors.facts import Fact
 from editors.generation import answers
 from editors.key_router import KeyRouter, KeySettings
@@ -305,16 +305,15 @@ class Wise:
             f"{beginnings[(start + j) % len(beginnings)]} {fact.prompt}"
             for j in range(self.settings.prefixes)
         ]
-        return [
-            encode_pair(
-                self.base.tokenizer,
-                prompt,
-                fact.target,
-                stop=True,
-                context=self.base.architecture.context,
-            )
-            for prompt in (fact.prompt, *fact.variants, *prefixed)
-        ]
+        rows = [self._row(prompt, fact.target) for prompt in (fact.prompt, *fact.variants)]
+        for prompt in prefixed:
+            with suppress(PromptTooLong):  # a beginning of ours must not refuse a long prompt
+                rows.append(self._row(prompt, fact.target))
+        return rows
+
+    def _row(self, prompt: str, target: str) -> Row:
+        context = self.base.architecture.context
+        return encode_pair(self.base.tokenizer, prompt, target, stop=True, context=context)
 
     @cached_property
     def _prefixes(self) -> list[str]:
