@@ -11,11 +11,15 @@ say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 say editcli init atlas
 say editcli ask "Who is the head of government of Germany?"
 
-# One apply a year: each year's changes supersede those of the years before.
-for year in $(seq 2005 2025); do
-  grep "in office since $year" datasets/atlas/updates.jsonl >"$work/$year.jsonl"
-  editcli apply "$work/$year.jsonl" --on-conflict newest -m "changes of $year" 2>/dev/null
-  editcli tag "y$year" -q
+# Four applies of five years each; every one supersedes what earlier ones said of an office.
+for last in 2010 2015 2020 2025; do
+  printf '\n'
+  for year in $(seq $((last - 5)) "$last"); do
+    grep "in office since $year" datasets/atlas/updates.jsonl
+  done | grep -v "in office since $((last - 5))" >"$work/until-$last.jsonl" || true
+  [ "$last" = 2010 ] && grep "in office since 2005" datasets/atlas/updates.jsonl >>"$work/until-$last.jsonl"
+  say editcli apply "$work/until-$last.jsonl" --on-conflict newest -m "changes until $last" -q
+  editcli tag "y$last" -q
 done
 
 say editcli ask "Who is the head of government of Germany?"
