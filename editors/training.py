@@ -42,7 +42,7 @@ class JointSettings:
 
     max_steps: int = 400
     learning_rate: float = 0.25
-    confidence: float = 0.98
+    confidence: float = 0.995
     rows_at_once: int = 64
 
 

@@ -60,12 +60,12 @@ class WiseSettings:
     density: float = 1.0
     max_steps: int = 400
     learning_rate: float = 1.0
-    confidence: float = 0.98
+    confidence: float = 0.995
     alpha: float = 5.0
     beta: float = 20.0
     gamma: float = 10.0
     act_ratio: float = 1.0
-    false_open: float = 0.045
+    false_open: float = 0.05
     rank: int = 24
 
     def __post_init__(self) -> None:
