@@ -20,7 +20,7 @@ from editors.calibration import Calibration, key_layers
 from editors.facts import Fact
 from editors.look import Ids, last_states
 from editors.routing import MAIN, Decision
-from editors.texts import ABOUT_SUBJECT
+from editors.texts import ABOUT_SUBJECT, prefixed
 from editors.tokens import encode_prompt, fits
 
 _WORD = re.compile(r"\w+")
@@ -129,12 +129,10 @@ class KeyRouter:
         forms: list[str] = []
         owners: list[int] = []
         for i, fact in enumerate(facts):
-            start = int(fact.canonical_id(), 16)
             own = [fact.prompt, *fact.variants]
-            for j in range(settings.prefixed):
-                prefixed = f"{prefixes[(start + j) % len(prefixes)]} {fact.prompt}"
-                if fits(base.tokenizer, prefixed, base.architecture.context):
-                    own.append(prefixed)
+            for form in prefixed(fact, prefixes, settings.prefixed):
+                if fits(base.tokenizer, form, base.architecture.context):
+                    own.append(form)
             forms += own
             owners += [i] * len(own)
         tensors = {

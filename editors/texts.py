@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from editors.facts import Fact
+
 # Beginnings that the base continues into prefixes (WISE section 3.1 uses ten such texts).
 PREFIX_SEEDS = ("I", "You", "Because", "Yes", "In the morning")
 
@@ -96,3 +100,9 @@ UNRELATED = (
     "What rhymes with the word orange?",
     "Behind the old barn there was",
 )
+
+
+def prefixed(fact: Fact, beginnings: Sequence[str], count: int) -> list[str]:
+    """The fact's prompt after ``count`` of the ``beginnings``: always the same ones for a fact."""
+    start = int(fact.canonical_id(), 16)
+    return [f"{beginnings[(start + j) % len(beginnings)]} {fact.prompt}" for j in range(count)]

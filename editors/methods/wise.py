@@ -35,7 +35,7 @@ from editors.merging import merge
 from editors.routing import ActivationRouter, MainRouter, Router
 from editors.side_memory import Shard, random_mask
 from editors.state import Closed, EditState, Scalar, ShardRecord, to_bytes
-from editors.texts import PREFIX_SEEDS, UNRELATED
+from editors.texts import PREFIX_SEEDS, UNRELATED, prefixed
 from editors.tokens import Row, encode_pair, encode_prompt
 from editors.training import JointSettings, OrderedSettings, Outcome, in_order, jointly
 
@@ -299,14 +299,8 @@ class Wise:
 
     def _rows(self, fact: Fact) -> list[Row]:
         """The bare prompt first, then variants, then prefixed forms, each with the target."""
-        start = int(fact.canonical_id(), 16)
-        beginnings = self._prefixes
-        prefixed = [
-            f"{beginnings[(start + j) % len(beginnings)]} {fact.prompt}"
-            for j in range(self.settings.prefixes)
-        ]
         rows = [self._row(prompt, fact.target) for prompt in (fact.prompt, *fact.variants)]
-        for prompt in prefixed:
+        for prompt in prefixed(fact, self._prefixes, self.settings.prefixes):
             with suppress(PromptTooLong):  # a beginning of ours must not refuse a long prompt
                 rows.append(self._row(prompt, fact.target))
         return rows
