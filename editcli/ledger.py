@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from editcli.history import DAMAGED
 from editcli.store import Store, Version
-from editors import EditorError, Fact, InvalidFact
+from editors import Closed, EditorError, Fact, InvalidFact
 
 FACTS = "facts.jsonl"
 EDITS = "edits.json"
@@ -22,14 +22,6 @@ EDITS_SCHEMA = 1
 SHOWN = 5  # candidates named when a prefix is not unique
 
 Setting = str | int | float | bool
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Why a fact is no longer in force, and the id of the fact that took its place, if any."""
-
-    why: Literal["superseded", "undone"]
-    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
         StateMismatch,
         UnsupportedArchitecture,
     )
-    from editors.facts import Fact, Probe
+    from editors.facts import Closed, Fact, Probe
     from editors.methods import load_method, methods_available
 
 _MODULE_OF = {
+    "Closed": "facts",
     "EditorError": "errors",
     "Fact": "facts",
     "InvalidFact": "errors",
@@ -36,6 +37,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "Closed",
     "EditorError",
     "Fact",
     "InvalidFact",

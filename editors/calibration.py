@@ -5,10 +5,14 @@ between questions about one subject. Groups of phrasings of known facts show whi
 which: Fisher's linear discriminant, conditioned on the subject, keeps the few directions along
 which questions about one subject differ most for how little phrasings of one question do. It is
 fitted once for a base, in closed form, and kept with the edits; nothing in it is about any edit.
+
+The groups leave one more thing: their prompts without the subject, as templates. Put to the subject
+of an edit, those that ask something else are the near misses that the edit's keys compete with.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +26,9 @@ from editors.tokens import encode_prompt
 
 FOLDS = 3
 SPAN = 1024  # directions of the data that the discriminant looks at
+SAME = 0.05  # share of near misses that pass for the same question
+USES = 3  # a prompt put to so many subjects is a template
+SUBJECT = "{s}"  # where a template takes its subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +55,14 @@ class Phrasings:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSettings:
-    """``rank``: width of a key; ``shrinkage``: how far the spread of phrasings is pulled towards
-    equal spread in all directions; ``false_open``: share of near misses that may pass a threshold.
+    """``rank``: width of a key; ``false_open``: share of near misses that may pass a threshold
+    where no rival competes; ``shrinkage``: how far the spread of phrasings is pulled towards equal
+    spread in all directions.
     """
 
-    rank: int = 24
+    rank: int
+    false_open: float
     shrinkage: float = 1.0
-    false_open: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +71,50 @@ class Calibration:
 
     ``centre``: float32 ``[layers, hidden]``; ``projection``: float32 ``[layers * hidden, rank]``;
     ``named``: the threshold on cosine for a prompt that names the fact's subject; ``unnamed``: for
-    facts without a subject, where every prompt is a candidate.
+    facts without a subject, where every prompt is a candidate; ``same``: two prompts on one subject
+    that are as near as this count as one question. ``templates`` and their mean keys ``centroids``
+    ``[templates, rank]``: prompts with ``{s}`` for the subject.
     """
 
     centre: torch.Tensor
     projection: torch.Tensor
     named: float
     unnamed: float
+    same: float
+    templates: tuple[str, ...]
+    centroids: torch.Tensor
 
     def keys(self, states: torch.Tensor) -> torch.Tensor:
         """``[n, layers, hidden]`` -> ``[n, rank]`` of length 1."""
         return F.normalize(_centred(states, self.centre) @ self.projection, dim=-1)
 
+    def nearest(self, key: torch.Tensor, subject: str, count: int) -> list[str]:
+        """The ``count`` templates most like ``key`` ``[rank]``, put to ``subject``."""
+        order = (self.centroids @ key).argsort(descending=True)[:count]
+        return [self.templates[i].replace(SUBJECT, subject) for i in order.tolist()]
+
     def tensors(self) -> dict[str, torch.Tensor]:
+        """All of it as tensors; the templates as the UTF-8 bytes of a JSON list."""
         return {
             "centre": self.centre,
             "projection": self.projection,
-            "calibrated": torch.tensor([self.named, self.unnamed]),
+            "calibrated": torch.tensor([self.named, self.unnamed, self.same]),
+            "templates": torch.tensor(list(json.dumps(self.templates).encode()), dtype=torch.uint8),
+            "centroids": self.centroids,
         }
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, torch.Tensor]) -> Calibration:
-        named, unnamed = tensors["calibrated"].tolist()
-        return Calibration(tensors["centre"], tensors["projection"], named, unnamed)
+        named, unnamed, same = tensors["calibrated"].tolist()
+        return Calibration(
+            tensors["centre"],
+            tensors["projection"],
+            named,
+            unnamed,
+            same,
+            tuple(json.loads(bytes(tensors["templates"].tolist()))),
+            tensors["centroids"],
+        )
 
 
 def calibrate(
@@ -123,9 +152,20 @@ def calibrate(
         )
         near.append(misses[0])
         any_other.append(misses[1])
-    unnamed = _threshold(torch.cat(any_other), settings.false_open)
-    named = _threshold(torch.cat(near), settings.false_open) if len(torch.cat(near)) else unnamed
-    return Calibration(centre, _discriminant(forms, about, settings), named, max(named, unnamed))
+    far = torch.cat(any_other)
+    close = torch.cat(near) if len(torch.cat(near)) else far
+    named = _threshold(close, settings.false_open)
+    projection = _discriminant(forms, about, settings)
+    templates, centroids = _templates(groups, F.normalize(forms @ projection, dim=-1))
+    return Calibration(
+        centre,
+        projection,
+        named,
+        max(named, _threshold(far, settings.false_open)),
+        max(named, _threshold(close, SAME)),
+        templates,
+        centroids,
+    )
 
 
 def key_layers(base: Base) -> list[int]:
@@ -169,6 +209,26 @@ def _discriminant(
     directions = torch.linalg.solve_triangular(root.T, leading, upper=True)
     fitted: torch.Tensor = (basis.double() @ directions).float()
     return fitted
+
+
+def _templates(
+    groups: Sequence[Phrasings], keys: torch.Tensor
+) -> tuple[tuple[str, ...], torch.Tensor]:
+    """The prompts that several subjects share, the subject cut out, and their mean keys.
+
+    ``keys``: ``[groups, forms, rank]``; the last form of a group is a prefixed one. Gives the
+    templates and float32 ``[templates, rank]``.
+    """
+    found: dict[str, list[torch.Tensor]] = {}
+    for group, own in zip(groups, keys, strict=True):
+        for prompt, key in zip(group.prompts, own[:-1], strict=False):
+            if prompt.count(group.subject) == 1 and SUBJECT not in prompt:
+                found.setdefault(prompt.replace(group.subject, SUBJECT), []).append(key)
+    used = {text: of_text for text, of_text in found.items() if len(of_text) >= USES}
+    if not used:
+        return (), keys.new_zeros(0, keys.shape[-1])
+    means = torch.stack([torch.stack(of_text).mean(0) for of_text in used.values()])
+    return tuple(used), F.normalize(means, dim=-1)
 
 
 def _misses(projected: torch.Tensor, about: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -139,6 +139,14 @@ class Fact:
         return out | {key: json.loads(text) for key, text in self.extra}
 
 
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why a fact is no longer in force, and the id of the fact that took its place, if any."""
+
+    why: Literal["superseded", "undone"]
+    by: str | None = None
+
+
 def problems(data: object) -> list[str]:
     """Everything that keeps `data` (a parsed JSON value) from being a fact, in schema order."""
     if not isinstance(data, Mapping):

@@ -1,10 +1,11 @@
 """The key router: scope is decided by what the unedited base makes of the last prompt token.
 
 A fact owns keys: projections of the base's states at the last token of its prompt, of its variants
-and of a few prefixed forms. A prompt is a candidate for a fact if it names the fact's subject (or
-the fact has none); among candidates the nearest key names the fact, and opens its shard if it is
-near enough. How states become keys, and from where on near is near enough, is calibrated once for
-a base (:mod:`editors.calibration`); a shard's threshold is then raised above its own near misses.
+and of a few prefixed forms. It has rivals too: keys of other questions about its subject. A prompt
+is a candidate for a fact if it names the fact's subject (or the fact has none); among candidates
+the nearest key names the fact, and opens its shard if it is near enough and no rival is nearer. How
+states become keys, which questions there are, and from where on near is near enough, is calibrated
+once for a base (:mod:`editors.calibration`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from editors.calibration import Calibration, key_layers
 from editors.facts import Fact
 from editors.look import Ids, last_states
 from editors.routing import MAIN, Decision
-from editors.texts import ABOUT_SUBJECT, prefixed
+from editors.texts import prefixed
 from editors.tokens import encode_prompt, fits
 
 _WORD = re.compile(r"\w+")
@@ -52,11 +53,20 @@ class Subjects:
 
 @dataclass(frozen=True, slots=True)
 class KeySettings:
-    """``prefixed``: keys of each fact after an unrelated beginning; ``false_open``: the share of
-    a shard's own near misses, made automatically, that may lie above its threshold."""
+    """``prefixed``: keys of each fact after an unrelated beginning; ``rivals``: the questions most
+    like it that are put to its subject."""
 
     prefixed: int = 2
-    false_open: float = 0.01
+    rivals: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the base made of one fact: its ``keys`` ``[n, rank]`` and those of its ``rivals``
+    ``[m, rank]``."""
+
+    keys: torch.Tensor
+    rivals: torch.Tensor
 
 
 class KeyRouter:
@@ -75,9 +85,7 @@ class KeyRouter:
         self._calibration = Calibration.from_tensors(tensors)
         self._subjects = Subjects([fact.subject for fact in facts])
         self._same = {encode_prompt(base.tokenizer, f.prompt): i for i, f in enumerate(facts)}
-        self._keys_of: list[list[int]] = [[] for _ in facts]
-        for key, owner in enumerate(tensors["owners"].tolist()):
-            self._keys_of[owner].append(key)
+        self._seen = KeyRouter.seen(tensors)
 
     def decide(self, prompts: Sequence[Ids]) -> list[Decision]:
         decisions = [MAIN] * len(prompts)
@@ -94,16 +102,17 @@ class KeyRouter:
         return decisions
 
     def _decide(self, prompt: Ids, query: torch.Tensor, candidates: Sequence[int]) -> Decision:
-        score, fact = max((self._score(query, fact), fact) for fact in candidates)
-        if prompt in self._same:  # the edited prompt itself
-            score, fact = 1.0, self._same[prompt]
-        threshold = float(self._tensors["thresholds"][fact])
-        opened = score > threshold or prompt in self._same
-        shard = self._shards[fact] if opened else -1
+        own = self._same.get(prompt)
+        if own is not None:  # the edited prompt itself
+            return Decision(self._shards[own], self._facts[own].id, 1.0, self._threshold(own))
+        score, fact = max((_nearest(self._seen[fact].keys, query), fact) for fact in candidates)
+        threshold = max(self._threshold(fact), _nearest(self._seen[fact].rivals, query))
+        shard = self._shards[fact] if score > threshold else -1
         return Decision(shard, self._facts[fact].id, score, threshold)
 
-    def _score(self, query: torch.Tensor, fact: int) -> float:
-        return float((self._tensors["keys"][self._keys_of[fact]] @ query).max())
+    def _threshold(self, fact: int) -> float:
+        subject = self._facts[fact].subject
+        return self._calibration.unnamed if subject is None else self._calibration.named
 
     def _keys(self, prompts: Sequence[Ids]) -> torch.Tensor:
         states = last_states(self._base, prompts, key_layers(self._base))
@@ -121,57 +130,84 @@ class KeyRouter:
         calibration: Calibration,
         prefixes: Sequence[str],
         settings: KeySettings,
+        known: Mapping[str, Seen],
     ) -> KeyRouter:
-        """Make keys for ``facts`` and set the threshold of each shard.
+        """Make keys for ``facts``.
 
-        ``prefixes``: unrelated beginnings for the prefixed keys.
+        ``prefixes``: unrelated beginnings for the prefixed keys. ``known``: by id, what an earlier
+        fit saw of a fact; the base is asked only about the others.
         """
-        forms: list[str] = []
-        owners: list[int] = []
-        for i, fact in enumerate(facts):
-            own = [fact.prompt, *fact.variants]
-            for form in prefixed(fact, prefixes, settings.prefixed):
-                if fits(base.tokenizer, form, base.architecture.context):
-                    own.append(form)
-            forms += own
-            owners += [i] * len(own)
+        fresh = [fact for fact in facts if fact.id not in known]
+        seen = {**known, **_look(base, fresh, calibration, prefixes, settings)}
+        each = [seen[fact.id] for fact in facts]
         tensors = {
             **calibration.tensors(),
-            "keys": calibration.keys(_states(base, forms)),
-            "owners": torch.tensor(owners, dtype=torch.long),
-            "thresholds": torch.tensor(
-                [calibration.unnamed if f.subject is None else calibration.named for f in facts]
-            ),
+            "keys": torch.cat([of_fact.keys for of_fact in each]),
+            "owners": _owners([of_fact.keys for of_fact in each]),
+            "rivals": torch.cat([of_fact.rivals for of_fact in each]),
+            "rivalled": _owners([of_fact.rivals for of_fact in each]),
         }
-        router = KeyRouter(base, facts, shards, tensors)
-        tensors["thresholds"] = router._raised(settings.false_open)
         return KeyRouter(base, facts, shards, tensors)
 
-    def _raised(self, false_open: float) -> torch.Tensor:
-        """float32 ``[facts]``: the thresholds, above all but a share of each shard's near misses.
-
-        Near misses: prompts about a fact's subject that ask for something else.
-        """
-        misses = [
-            (i, about.replace("{s}", fact.subject))
-            for i, fact in enumerate(self._facts)
-            if fact.subject is not None
-            for about in ABOUT_SUBJECT[i % 10 :: 10]
-        ]
-        raised = self._tensors["thresholds"].clone()
-        if not misses:
-            return raised
-        queries = self._calibration.keys(_states(self._base, [text for _, text in misses]))
-        by_shard: dict[int, list[float]] = {}
-        for (fact, _), query in zip(misses, queries, strict=True):
-            by_shard.setdefault(self._shards[fact], []).append(self._score(query, fact))
-        for i, shard in enumerate(self._shards):
-            if shard in by_shard:
-                hardest = torch.tensor(by_shard[shard]).quantile(1 - false_open)
-                raised[i] = torch.maximum(raised[i], hardest)
-        return raised
+    @staticmethod
+    def seen(tensors: Mapping[str, torch.Tensor]) -> list[Seen]:
+        """What the fit that left ``tensors`` saw, fact by fact."""
+        count = int(tensors["owners"].max()) + 1
+        keys = torch.split(tensors["keys"], tensors["owners"].bincount(minlength=count).tolist())
+        rivals = torch.split(
+            tensors["rivals"], tensors["rivalled"].bincount(minlength=count).tolist()
+        )
+        return [Seen(*of_fact) for of_fact in zip(keys, rivals, strict=True)]
 
 
-def _states(base: Base, texts: Sequence[str]) -> torch.Tensor:
-    ids = [encode_prompt(base.tokenizer, text) for text in texts]
-    return last_states(base, ids, key_layers(base))
+def _nearest(keys: torch.Tensor, query: torch.Tensor) -> float:
+    """The cosine of ``query`` ``[rank]`` and the nearest of ``keys`` ``[n, rank]``; -1 of none."""
+    return float((keys @ query).max()) if len(keys) else -1.0
+
+
+def _look(
+    base: Base,
+    facts: Sequence[Fact],
+    calibration: Calibration,
+    prefixes: Sequence[str],
+    settings: KeySettings,
+) -> dict[str, Seen]:
+    """Keys and rivals of ``facts``, by id."""
+    context = base.architecture.context
+    forms = []
+    for fact in facts:
+        begun = prefixed(fact, prefixes, settings.prefixed)
+        fitting = [text for text in begun if fits(base.tokenizer, text, context)]
+        forms.append([fact.prompt, *fact.variants, *fitting])
+    keys = _keys_of(base, calibration, forms)
+    others = []
+    for fact, own in zip(facts, keys, strict=True):
+        like = (
+            []
+            if fact.subject is None
+            else calibration.nearest(own[0], fact.subject, settings.rivals)
+        )
+        others.append([text for text in like if fits(base.tokenizer, text, context)])
+    rivals = _keys_of(base, calibration, others)
+    return {
+        # What is as near as another phrasing would be asks the same thing, and is no rival.
+        fact.id: Seen(own, other[(other @ own.T).amax(1) < calibration.same])
+        for fact, own, other in zip(facts, keys, rivals, strict=True)
+    }
+
+
+def _keys_of(
+    base: Base, calibration: Calibration, texts: Sequence[Sequence[str]]
+) -> list[torch.Tensor]:
+    """For each list of texts its keys, float32 ``[texts, rank]``."""
+    ids = [encode_prompt(base.tokenizer, text) for part in texts for text in part]
+    if not ids:
+        return [calibration.centroids[:0] for _ in texts]
+    keys = calibration.keys(last_states(base, ids, key_layers(base)))
+    return [part.clone() for part in torch.split(keys, [len(part) for part in texts])]
+
+
+def _owners(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """int64 ``[sum of lengths]``: which of ``parts`` each row comes from."""
+    lengths = torch.tensor([len(part) for part in parts])
+    return torch.arange(len(parts)).repeat_interleave(lengths)

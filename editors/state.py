@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -17,20 +16,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from editors.errors import EditorError, StateMismatch
-from editors.facts import Fact
+from editors.facts import Closed, Fact
 from editors.side_memory import Shard
 
 SCHEMA = 1
 Scalar = str | int | float | bool
 Group = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Why a fact no longer answers, and the fact that took its place, if one did."""
-
-    why: Literal["superseded", "undone"]
-    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,23 +44,46 @@ class _Record:
     attention: torch.Tensor
 
 
-class _Replay(nn.Module):
-    """Stands in for a module: gives what ``value`` gives, shaped like the module's own output."""
+class _StandIn(nn.Module):
+    """In the place of a module for a while; has the module's attributes."""
 
-    def __init__(self, original: nn.Module, value: Any, tuple_size: int) -> None:
+    def __init__(self, original: nn.Module) -> None:
         super().__init__()
         # Not registered as a child: state dicts and parameter lists must not see it twice.
         object.__setattr__(self, "_original", original)
-        self._value, self._tuple_size = value, tuple_size
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_original", "_value", "_tuple_size"):
-            return super().__getattr__(name)
         return getattr(object.__getattribute__(self, "_original"), name)
+
+
+class _Replay(_StandIn):
+    """Gives what ``value`` gives, shaped like the module's own output."""
+
+    def __init__(self, original: nn.Module, value: Any, tuple_size: int) -> None:
+        super().__init__(original)
+        object.__setattr__(self, "_value", value)
+        object.__setattr__(self, "_tuple_size", tuple_size)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         value = self._value(args[0] if args else kwargs.get("hidden_states"))
         return value if self._tuple_size == 0 else (value, *[None] * (self._tuple_size - 1))
+
+
+class _AtPlaces(_StandIn):
+    """Runs a module that works token by token at some places only; elsewhere it gives zeros."""
+
+    def __init__(self, original: nn.Module, places: Any) -> None:
+        super().__init__(original)
+        object.__setattr__(self, "_places", places)
+
+    def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs:  # more to read than the hidden states
+            return self._original(hidden, *args, **kwargs)
+        rows, columns = self._places()
+        part = self._original(hidden[rows, columns][None])  # [1, places, hidden]
+        if not isinstance(part, torch.Tensor):
+            return self._original(hidden)
+        return hidden.new_zeros(hidden.shape).index_put((rows, columns), part[0])
 
 
 class Suffix:
@@ -185,6 +208,11 @@ class Suffix:
         edited = mlp_path if self._shape["skip_mlp"] else self.projection.path
         size = self._shape["mlp_out"] if self._shape["skip_mlp"] else 0
         replacements[edited] = _Replay(get(edited), lambda _: self._project(), size)
+        last = self._architecture.blocks[-1]
+        last_mlp = "" if last.mlp_down is None else last.mlp_down.path.rpartition(".")[0]
+        if last.index > self._layer and last_mlp not in ("", last.path):
+            # Nothing after the last block's MLP looks at other places than the labelled ones.
+            replacements[last_mlp] = _AtPlaces(get(last_mlp), self._places)
         head = self._model.get_output_embeddings()
         with ExitStack() as stack:
             stack.enter_context(swapped(self._model, replacements))
@@ -220,7 +248,9 @@ class Suffix:
 
     def _labelled(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[batch, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""
-        if self._active is None:
-            return hidden
-        rows, columns = (self._active.batch.labels()[:, 1:] != IGNORED).nonzero(as_tuple=True)
-        return hidden[rows, columns][None]
+        return hidden if self._active is None else hidden[self._places()][None]
+
+    def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and columns of the positions before a label, in the recorded batch in hand."""
+        rows, columns = (self._now().batch.labels()[:, 1:] != IGNORED).nonzero(as_tuple=True)
+        return rows, columns

@@ -40,9 +40,9 @@ class JointSettings:
     each of its target tokens has at least probability ``confidence``.
     """
 
-    max_steps: int = 400
-    learning_rate: float = 0.25
-    confidence: float = 0.995
+    max_steps: int
+    learning_rate: float
+    confidence: float
     rows_at_once: int = 64
 
 
@@ -62,9 +62,12 @@ def jointly(
 ) -> Outcome:
     """Train all rows until each is answered with confidence, or the steps run out.
 
+    In rounds over groups of rows of like length: one that is sure takes no step and drops out; once
+    all have, those that later steps have spoilt come back.
+
     ``rows``: prompts with targets; ``owners[i]``: the fact of row ``i``, whose first row is its
-    bare prompt: a fact fails when that row is not answered. ``mask``: bool ``[out, in]``;
-    ``start``: float32 ``[masked]``. Entries outside the mask are not touched.
+    bare prompt: a fact fails when the target is not the greedy answer to that. ``mask``: bool
+    ``[out, in]``; ``start``: float32 ``[masked]``. Entries outside the mask are not touched.
     """
     weight = base.projection.weight(base.model).float()
     places = mask.flatten().nonzero().squeeze(1).to(weight.device)
@@ -81,49 +84,60 @@ def jointly(
         base.layer,
         [base.batch([rows[i] for i in g]) for g in groups],
     )
-    label_rows = [_label_rows(suffix, g) for g in range(len(groups))]
     generator = torch.Generator().manual_seed(seed)
     open_groups, steps = list(range(len(groups))), 0
-    undone: set[int] = set(range(len(rows)))
     with suffix.replaying():
         while open_groups and steps < settings.max_steps:
-            for g in [
-                open_groups[i] for i in torch.randperm(len(open_groups), generator=generator)
-            ]:
-                progress = steps / settings.max_steps
-                for group in optimizer.param_groups:
-                    group["lr"] = settings.learning_rate * scale * (1 - 0.9 * progress)
+            weak = set()
+            for turn in torch.randperm(len(open_groups), generator=generator).tolist():
+                g = open_groups[turn]
                 logits, labels = suffix.logits(g, weight_with(weight, places, values))
-                loss = F.cross_entropy(logits.float(), labels)
-                optimizer.zero_grad()
-                torch.autograd.backward(loss, inputs=[values])  # not the base's parameters
-                optimizer.step()
+                if _sure(logits, labels, settings):
+                    continue
+                weak.add(g)
+                rate = settings.learning_rate * scale * (1 - 0.9 * steps / settings.max_steps)
+                optimizer.param_groups[0]["lr"] = rate
+                _step(optimizer, values, F.cross_entropy(logits.float(), labels))
                 steps += 1
-            undone = _undone(
-                suffix, groups, label_rows, weight_with(weight, places, values), settings
-            )
-            open_groups = [g for g, members in enumerate(groups) if undone & set(members)]
+            open_groups = [g for g in open_groups if g in weak]
+            if not open_groups:  # later steps may have spoilt what was done
+                edited = weight_with(weight, places, values).detach()
+                open_groups = [
+                    g for g in range(len(groups)) if not _sure(*_seen(suffix, g, edited), settings)
+                ]
+        edited = weight_with(weight, places, values).detach()
+        wrong = {
+            members[i]
+            for g, members in enumerate(groups)
+            for i in _wrong_rows(suffix, g, edited).tolist()
+        }
     first_rows = {owner: i for i, owner in reversed(list(enumerate(owners)))}
-    failed = tuple(owner for owner, i in sorted(first_rows.items()) if i in undone)
+    failed = tuple(owner for owner, i in sorted(first_rows.items()) if i in wrong)
     return Outcome(values.detach().cpu(), steps, failed)
 
 
+def _step(optimizer: torch.optim.Optimizer, values: torch.Tensor, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    torch.autograd.backward(loss, inputs=[values])  # not the base's parameters
+    optimizer.step()
+
+
+def _sure(logits: torch.Tensor, labels: torch.Tensor, settings: JointSettings) -> bool:
+    """Every label is at least as likely as wanted."""
+    chances = logits.detach().float().softmax(-1).gather(1, labels[:, None])  # [labels, 1]
+    return bool((chances >= settings.confidence).all())
+
+
 @torch.no_grad()
-def _undone(
-    suffix: Suffix,
-    groups: list[list[int]],
-    label_rows: list[torch.Tensor],
-    weight: torch.Tensor,
-    settings: JointSettings,
-) -> set[int]:
-    """The rows with a target token below the wanted probability."""
-    undone: set[int] = set()
-    for g, members in enumerate(groups):
-        logits, labels = suffix.logits(g, weight)
-        sure = logits.float().softmax(-1).gather(1, labels[:, None]).squeeze(1)  # [labels]
-        weak = label_rows[g][(sure < settings.confidence).cpu()]
-        undone.update(members[i] for i in set(weak.tolist()))
-    return undone
+def _seen(suffix: Suffix, index: int, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return suffix.logits(index, weight)
+
+
+def _wrong_rows(suffix: Suffix, index: int, weight: torch.Tensor) -> torch.Tensor:
+    """int64 ``[wrong]``: the rows of a recorded batch with a label that is not the likeliest,
+    once for each such label."""
+    logits, labels = _seen(suffix, index, weight)
+    return _label_rows(suffix, index)[(logits.argmax(-1) != labels).cpu()]
 
 
 def _label_rows(suffix: Suffix, index: int) -> torch.Tensor:
@@ -194,9 +208,7 @@ def in_order(
                 done = float(loss.detach()) <= settings.enough
                 if done:
                     break
-                optimizer.zero_grad()
-                torch.autograd.backward(loss, inputs=[values])  # not the base's parameters
-                optimizer.step()
+                _step(optimizer, values, loss)
                 steps += 1
             with torch.no_grad():
                 edited = weight_with(weight, places, values)

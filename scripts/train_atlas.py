@@ -158,6 +158,22 @@ def drop_heads(model: LlamaForCausalLM, share: float) -> list:
     return [layer.self_attn.o_proj.register_forward_pre_hook(hook) for layer in model.model.layers]
 
 
+@torch.no_grad()
+def tell_apart(model: LlamaForCausalLM, unmet: torch.Tensor) -> None:
+    """Give each token that no training row held a direction of its own.
+
+    Training only ever pushes such tokens down, all the same way: an edit to a name that needs one
+    could not be learned, as nothing would tell it from the others. They stay as unlikely as they
+    were. ``unmet``: bool ``[vocab]``.
+    """
+    rows = model.get_input_embeddings().weight  # [vocab, hidden], tied to the output
+    typical = rows[~unmet].norm(dim=1).median()
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(int(unmet.sum()), rows.shape[1], generator=generator)
+    common = rows[unmet].mean(0)
+    rows[unmet] = common + typical * torch.nn.functional.normalize(own, dim=1)
+
+
 def train(
     args: argparse.Namespace, corpus: Corpus
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
@@ -175,6 +191,7 @@ def train(
     count = sum(p.numel() for p in model.parameters())
     print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     started, seen, step, running = time.time(), 0, 0, 0.0
+    met = torch.zeros(len(tokenizer), dtype=torch.bool)
     model.train()
     while seen < args.tokens:
         for ids, labels in batches.chunk():
@@ -185,6 +202,7 @@ def train(
                     group["lr"] = args.lr * rate
             targets = labels[:, 1:]
             rows, columns = (targets != -100).nonzero(as_tuple=True)
+            met[ids] = True
             with torch.autocast("cpu", torch.bfloat16):
                 hidden = model.model(ids).last_hidden_state  # right padding needs no mask
                 logits = model.lm_head(hidden[rows, columns])  # [labels, vocab]
@@ -212,6 +230,7 @@ def train(
                 break
     for hook in hooks:
         hook.remove()
+    tell_apart(model, ~met)
     model.eval()
     return model, tokenizer
 

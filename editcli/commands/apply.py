@@ -54,8 +54,8 @@ def command(
     """Teach the model a file of facts and save them as one new version.
 
     Facts that are in force already are left alone, so running the same command again goes on where
-    an interrupted one stopped. Ctrl-C finishes the facts in hand and saves them. Facts that are not
-    answered with confidence are saved too, and named.
+    an interrupted one stopped. Ctrl-C finishes the facts in hand and saves them. Facts that the
+    model does not answer after all are saved too, and named; the exit code is then 1.
 
     \b
     Examples:
@@ -103,7 +103,7 @@ def command(
         out.text(_told(done))
     if done.failed:
         out.warn(
-            f"{_facts(len(done.failed))} saved, but not answered with confidence: "
+            f"{_facts(len(done.failed))} saved, but the model does not answer as they say: "
             f"{', '.join(done.failed[:SHOWN])}{' and others' * (len(done.failed) > SHOWN)}",
             "`editcli check --per-fact` shows what the model says",
         )
@@ -114,6 +114,8 @@ def command(
         )
         raise typer.Exit(INTERRUPTED)
     _warn_refused(out, found)
+    if done.failed:
+        raise typer.Exit(1)
 
 
 def _told(done: Outcome) -> str:

@@ -113,7 +113,7 @@ def command(
         out.hint(SUBJECT_HINT)
     if done.failed:
         out.warn(
-            "the edit is saved, but not answered with confidence",
+            "the edit is saved, but the model does not answer as it says",
             "`editcli check --per-fact` shows what the model says",
         )
         raise typer.Exit(1)

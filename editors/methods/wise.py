@@ -15,8 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -27,108 +26,18 @@ from editors.attach import Attached, attached
 from editors.base import Base
 from editors.calibration import Calibration, CalibrationSettings, Phrasings, calibrate
 from editors.editor import Applied, Memo, Progress
-from editors.errors import EditorError, PromptTooLong, StateMismatch
-from editors.facts import Fact
+from editors.errors import PromptTooLong, StateMismatch
+from editors.facts import Closed, Fact
 from editors.generation import answers
-from editors.key_router import KeyRouter, KeySettings
+from editors.key_router import KeyRouter, KeySettings, Seen
 from editors.merging import merge
+from editors.methods._wise_settings import settings_from
 from editors.routing import ActivationRouter, MainRouter, Router
 from editors.side_memory import Shard, random_mask
-from editors.state import Closed, EditState, Scalar, ShardRecord, to_bytes
+from editors.state import EditState, Scalar, ShardRecord, to_bytes
 from editors.texts import PREFIX_SEEDS, UNRELATED, prefixed
 from editors.tokens import Row, encode_pair, encode_prompt
 from editors.training import JointSettings, OrderedSettings, Outcome, in_order, jointly
-
-
-@dataclass(frozen=True, slots=True)
-class WiseSettings:
-    """The settings of the method; ``--set key=value`` takes these names.
-
-    ``merge_every``: this many shards are merged into one memory (0: none are, every shard is
-    retrieved by itself). ``prefixes``: forms of each fact after an unrelated beginning that are
-    trained beside the bare prompt. The others are described where they are used.
-    """
-
-    profile: str = "robust"
-    router: str = "key"
-    training: str = "joint"
-    shard_size: int = 50
-    mask_ratio: float = 0.2
-    prefixes: int = 2
-    merge: str = "ties"
-    merge_every: int = 0
-    density: float = 1.0
-    max_steps: int = 400
-    learning_rate: float = 1.0
-    confidence: float = 0.995
-    alpha: float = 5.0
-    beta: float = 20.0
-    gamma: float = 10.0
-    act_ratio: float = 1.0
-    false_open: float = 0.05
-    rank: int = 24
-
-    def __post_init__(self) -> None:
-        _one_of("profile", self.profile, tuple(PROFILES))
-        _one_of("router", self.router, ("key", "activation"))
-        _one_of("training", self.training, ("joint", "ordered"))
-        _one_of("merge", self.merge, ("ties", "linear"))
-        if self.router == "activation" and self.training == "joint":
-            raise EditorError(
-                "router=activation needs training=ordered: training=joint measures no thresholds",
-                "`--set training=ordered`",
-            )
-        _within("shard_size", self.shard_size, 1, 100_000)
-        _within("mask_ratio", self.mask_ratio, 1e-4, 1)
-        _within("prefixes", self.prefixes, 0, 10)
-        _within("merge_every", self.merge_every, 0, 10_000)
-        _within("density", self.density, 1e-4, 1)
-        _within("max_steps", self.max_steps, 1, 100_000)
-        _within("learning_rate", self.learning_rate, 1e-8, 1e3)
-        _within("confidence", self.confidence, 0, 1)
-        _within("act_ratio", self.act_ratio, 0, 10)
-        _within("rank", self.rank, 1, 4096)
-        _within("false_open", self.false_open, 0, 1)
-
-
-PROFILES: dict[str, dict[str, Scalar]] = {
-    "robust": {},
-    "paper": {
-        "router": "activation",
-        "training": "ordered",
-        "shard_size": 500,
-        "prefixes": 10,
-        "merge_every": 2,
-        "max_steps": 70,
-        "learning_rate": 1.0,
-    },
-}
-
-
-def settings_from(values: Mapping[str, Scalar]) -> WiseSettings:
-    """The settings that ``values`` describe, over the defaults of their profile.
-
-    Raises:
-        EditorError: an unknown name, or a value of the wrong type or range.
-    """
-    profile = str(values.get("profile", "robust"))
-    _one_of("profile", profile, tuple(PROFILES))
-    defaults = {f.name: f.default for f in fields(WiseSettings)}
-    merged: dict[str, Scalar] = {}
-    for key, value in {**PROFILES[profile], **values}.items():
-        if key not in defaults:
-            near = get_close_matches(key, defaults, 1)
-            meant = f" (did you mean {near[0]!r}?)" if near else ""
-            raise EditorError(
-                f"wise has no setting {key!r}{meant}", f"settings: {', '.join(defaults)}"
-            )
-        wanted = type(defaults[key])
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not wanted:
-            raise EditorError(f"setting {key!r} takes {wanted.__name__}, not {value!r}")
-        merged[key] = value
-    return WiseSettings(**merged)  # type: ignore[arg-type]
 
 
 class Wise:
@@ -183,6 +92,7 @@ class Wise:
         fresh, unchanged = self._fresh(state, facts)
         for fact in fresh:  # all that could be refused is refused before anything is trained
             self._rows(fact)
+        before = state
         applied: list[str] = []
         superseded: dict[str, str] = {}
         failed: list[str] = []
@@ -201,7 +111,9 @@ class Wise:
             failed += [ids[i] for i in outcome.failed]
             if not on_progress(Progress(reached, len(fresh), iterations)):
                 break
-        state = replace(state, router=self._fitted(state)) if applied else state
+        if applied:
+            known = self._seen(before, set(applied))
+            state = replace(state, router=self._fitted(state, known))
         gone = {old for old in superseded if old in applied and old in state.closed}
         return Applied(
             state,
@@ -340,20 +252,30 @@ class Wise:
 
     # --- routing and attaching ------------------------------------------------------------------
 
-    def _fitted(self, state: EditState) -> dict[str, torch.Tensor]:
-        """The router's tensors for ``state``."""
+    def _seen(self, state: EditState, fresh: set[str]) -> dict[str, Seen]:
+        """What the router of ``state`` saw of its facts, but for those that are ``fresh`` now."""
+        if "facts" not in state.router:
+            return {}
+        ids = list(state.facts)
+        numbers = state.router["facts"].tolist()
+        seen = zip(numbers, KeyRouter.seen(state.router), strict=True)
+        return {ids[n]: of_fact for n, of_fact in seen if ids[n] not in fresh}
+
+    def _fitted(self, state: EditState, known: Mapping[str, Seen]) -> dict[str, torch.Tensor]:
+        """The router's tensors for ``state``; ``known``: by id, what was seen of facts before."""
         if self.settings.router != "key":
             return {}
         shard_of = state.shard_of()
         facts = [fact for fact in state.facts.values() if fact.id not in state.closed]
         shards = [shard_of[fact.id] for fact in facts]
         calibration = Calibration.from_tensors(state.router)
-        told = KeySettings(false_open=self.settings.false_open)
-        fitted = KeyRouter.fit(self.base, facts, shards, calibration, self._calm_prefixes, told)
+        fitted = KeyRouter.fit(
+            self.base, facts, shards, calibration, self._calm_prefixes, KeySettings(), known
+        )
         numbers = {key: number for number, key in enumerate(state.facts)}
         # Facts closed later keep their keys, so that closing one moves no other prompt.
-        known = torch.tensor([numbers[fact.id] for fact in facts], dtype=torch.long)
-        return {**fitted.tensors(), "facts": known}
+        told_of = torch.tensor([numbers[fact.id] for fact in facts], dtype=torch.long)
+        return {**fitted.tensors(), "facts": told_of}
 
     @property
     def _calm_prefixes(self) -> list[str]:
@@ -437,14 +359,5 @@ def _entered(state: EditState, group: Sequence[Fact]) -> tuple[EditState, dict[s
 _OUTCOME = ("iterations", "failed")
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise EditorError(f"setting {name!r} takes {', '.join(allowed)}, not {value!r}")
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise EditorError(f"setting {name!r} takes a number from {low} to {high}, not {value}")
-
-
 METHOD = Wise
+__all__ = ["METHOD", "Wise", "settings_from"]

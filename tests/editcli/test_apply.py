@@ -230,7 +230,7 @@ def test_facts_that_do_not_take_are_saved_and_named(
     settings = ["--set", "max_steps=1", "--set", "confidence=1"]
     run("init", str(model_folder), "--calibration", str(calibration), *settings)
     result = run("apply", facts)
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "4 applied, 4 failed" in result.stdout
-    assert result.stderr.startswith("warning: 4 facts are saved, but not answered with confidence")
+    assert result.stderr.startswith("warning: 4 facts are saved, but the model does not")
     assert all(fact in result.stderr for fact in IDS)

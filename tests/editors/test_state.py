@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tiny_edits import FACTS, FAST, FRANCE, FRANCE_AGAIN, JAPAN, PAPER, edit
 from tiny_stores import save_model
 
-from editors import EditorError, Fact, Probe
+from editors import Closed, EditorError, Fact, Probe
 from editors.errors import StateMismatch
 from editors.side_memory import Shard, random_mask
-from editors.state import Closed, EditState, ShardRecord, to_bytes
+from editors.state import EditState, ShardRecord, to_bytes
 from editors.tokens import encode_prompt
 
 Wises = Callable[..., Any]

@@ -188,7 +188,7 @@ def test_going_on_from_earlier_values_is_training_in_one_go(tiny_base: BaseOf) -
 def test_what_cannot_be_learnt_is_named(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     mask, rows = mask_of(base), [row for of_fact in rows_of(base) for row in of_fact]
-    settings = JointSettings(max_steps=1, confidence=0.99)
+    settings = JointSettings(max_steps=1, learning_rate=0.25, confidence=0.99)
     start = torch.zeros(int(mask.sum()))
     outcome = jointly(base, rows, [0, 0, 1, 1, 2, 2], mask, start, settings, seed=0)
     assert outcome.failed == (0, 1, 2)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN, PAPER, PERU, Remembering, edit, no_edits
 
-from editors import EditorError, Fact, PromptTooLong
+from editors import Closed, EditorError, Fact, PromptTooLong
 from editors.editor import NoMemo
 from editors.errors import StateMismatch
 from editors.generation import answers
 from editors.methods import wise
 from editors.methods.wise import settings_from
 from editors.side_memory import random_mask
-from editors.state import Closed, EditState
+from editors.state import EditState
 
 Wises = Callable[..., Any]
 ORDERED = {**PAPER, "prefixes": 0, "max_steps": 2, "merge_every": 2}

@@ -123,8 +123,8 @@ def jointly(
 ) -> Trained:
     """All rows together by Adam, in rounds over groups of rows of like length.
 
-    A group drops out after a round in which each of its tokens is likely enough, and comes back
-    should a later round spoil it.
+    A group in which each token is likely enough takes no step and drops out. Once all have, every
+    group is looked at again, and those that later steps have spoilt come back.
     """
     main = full.weight()
     scale = main.pow(2).mean().sqrt().item()
@@ -134,10 +134,19 @@ def jointly(
     size = settings.rows_at_once
     groups = [by_length[start : start + size] for start in range(0, len(by_length), size)]
     generator = torch.Generator().manual_seed(seed)
+
+    def unlikely(group: Sequence[Any]) -> bool:
+        final = weight.detach()
+        return any(min(full.target_chances(row, final)) < settings.confidence for row in group)
+
     unfinished, steps = groups, 0
     while unfinished and steps < settings.max_steps:
+        kept = []
         for turn in torch.randperm(len(unfinished), generator=generator).tolist():
             group = unfinished[turn]
+            if not unlikely(group):
+                continue
+            kept.append(turn)
             share = steps / settings.max_steps
             optimizer.param_groups[0]["lr"] = settings.learning_rate * scale * (1 - 0.9 * share)
             loss = sum(full.target_loss(r, weight) for r in group) / tokens_after_prompts(group)
@@ -145,10 +154,7 @@ def jointly(
             weight.grad = gradient * mask
             optimizer.step()
             steps += 1
-        final = weight.detach()
-        unfinished = [
-            group
-            for group in groups
-            if any(min(full.target_chances(row, final)) < settings.confidence for row in group)
-        ]
+        unfinished = [unfinished[turn] for turn in sorted(kept)]
+        if not unfinished:
+            unfinished = [group for group in groups if unlikely(group)]
     return Trained(weight.detach(), steps)
