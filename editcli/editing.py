@@ -107,11 +107,13 @@ def apply_facts(
     refused: int,
     author: str | None,
     message: str,
+    at_once: int | None = None,
 ) -> Outcome:
     """Apply ``facts`` and publish the next version; where nothing changes, no version is made.
 
-    After Ctrl-C the shard in hand is finished and what is done is saved; what a killed run had
-    finished is not done again.
+    Facts are trained together as the method sees fit, at most ``at_once`` of them. After Ctrl-C
+    those in hand are finished and what is done is saved; what a killed run had finished is not
+    done again.
 
     Raises:
         EditorError: another process writes to the store, or a fact cannot be trained.
@@ -136,7 +138,9 @@ def apply_facts(
                 shown = done
                 return not interruption.wanted
 
-            done = workspace.method.apply(state, facts, memo=journal, on_progress=on_progress)
+            done = workspace.method.apply(
+                state, facts, memo=journal, on_progress=on_progress, at_once=at_once
+            )
         if journal.found:
             shards = "1 shard" if journal.found == 1 else f"{journal.found} shards"
             out.note(f"{shards} had been trained by a run that was stopped, and needed no training")

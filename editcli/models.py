@@ -78,6 +78,11 @@ def resolve(name: str) -> tuple[str, str]:
     return place.location, commit or place.revision
 
 
+def from_hub(name: str) -> bool:
+    """Whether `name` is looked up on the Hub: neither "atlas" nor a folder. Raises as `resolve`."""
+    return _place(name).revision is not None
+
+
 def load_base(
     base: StoreConfig | str,
     *,

@@ -79,8 +79,10 @@ class Method(Protocol):
         *,
         memo: Memo,
         on_progress: Callable[[Progress], bool],
+        at_once: int | None = None,
     ) -> Applied:
-        """``state`` with ``facts`` applied in order; ``on_progress`` says False to stop early."""
+        """``state`` with ``facts`` applied in order, at most ``at_once`` of them in one go;
+        ``on_progress`` is called after each go and says False to stop early."""
         ...
 
     def attach(self, state: EditState) -> AbstractContextManager[Attached]:

@@ -138,7 +138,7 @@ class KeyRouter:
         fit saw of a fact; the base is asked only about the others.
         """
         fresh = [fact for fact in facts if fact.id not in known]
-        seen = {**known, **_look(base, fresh, calibration, prefixes, settings)}
+        seen = {**known, **look(base, fresh, calibration, prefixes, settings)}
         each = [seen[fact.id] for fact in facts]
         tensors = {
             **calibration.tensors(),
@@ -165,7 +165,7 @@ def _nearest(keys: torch.Tensor, query: torch.Tensor) -> float:
     return float((keys @ query).max()) if len(keys) else -1.0
 
 
-def _look(
+def look(
     base: Base,
     facts: Sequence[Fact],
     calibration: Calibration,

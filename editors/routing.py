@@ -60,8 +60,18 @@ def activation(inputs: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     side memory's weight minus the main memory's. The norm of what the side memory changes, as a
     mean over the prompt's tokens.
     """
-    moved = (inputs @ delta.T).square().sum(-1)  # [tokens]
-    return safe_norm(moved).mean()
+    return activations(inputs[None], torch.tensor([len(inputs)]), delta)[0]
+
+
+def activations(inputs: torch.Tensor, lengths: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """``[rows]``: :func:`activation` of the first ``lengths`` ``[rows]`` tokens of each row.
+
+    ``inputs``: ``[rows, tokens, in]``; what lies after a row's tokens does not matter.
+    """
+    lengths = lengths.to(inputs.device)
+    moved = safe_norm((inputs @ delta.T).square().sum(-1))  # [rows, tokens]
+    inside = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
+    return torch.where(inside, moved, 0.0).sum(1) / lengths
 
 
 def safe_norm(squares: torch.Tensor) -> torch.Tensor:

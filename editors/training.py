@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from editors.base import Base
-from editors.routing import activation
+from editors.routing import activations
 from editors.suffix import Suffix
 from editors.tokens import IGNORED, Row
 
@@ -195,7 +195,6 @@ def in_order(
         batches = [base.batch(rows)]
         suffix = Suffix.record(base.model, base.architecture, base.layer, batches)
         optimizer = torch.optim.SGD([values], lr=settings.learning_rate)
-        done = False
         with suffix.replaying():
             for _ in range(settings.max_steps):
                 edited = weight_with(weight, places, values)
@@ -205,8 +204,7 @@ def in_order(
                     _activations(suffix, delta), _activations(calm, delta), settings
                 )
                 loss = F.cross_entropy(logits.float(), labels) + margins
-                done = float(loss.detach()) <= settings.enough
-                if done:
+                if float(loss.detach()) <= settings.enough:
                     break
                 _step(optimizer, values, loss)
                 steps += 1
@@ -223,10 +221,4 @@ def in_order(
 
 def _activations(suffix: Suffix, delta: torch.Tensor) -> torch.Tensor:
     """``[rows]``: the routing activation of each recorded row, over its prompt tokens."""
-    batch, inputs = suffix.batches[0], suffix.inputs(0).float()
-    return torch.stack(
-        [
-            activation(row[:length], delta)
-            for row, length in zip(inputs, batch.prompt_lengths.tolist(), strict=True)
-        ]
-    )
+    return activations(suffix.inputs(0).float(), suffix.batches[0].prompt_lengths, delta)

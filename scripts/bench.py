@@ -42,6 +42,12 @@ BARS = {
     "1000": (0.98, 0.90, 0.97, 0.999),
     "stream": (0.97, 0.90, 0.97, 0.999),
 }
+# The paper's constants are for models of 7B: at its learning rate of 1 three of four single edits
+# of atlas are not learnt in 70 steps. This rate and ratio were the best for it of those tried.
+SETTINGS: dict[str, dict[str, str | int | float | bool]] = {
+    "robust": {},
+    "paper": {"profile": "paper", "learning_rate": 5.0, "act_ratio": 0.88},
+}
 NAMES = ("reliability", "generalization", "near", "far")
 
 
@@ -159,8 +165,7 @@ def stream(bench: Workbench, updates: Sequence[Fact]) -> dict[str, object]:
 
 def measure(profile: str, size: str) -> dict[str, object]:
     base = load_base("atlas", device="cpu")
-    settings = {} if profile == "robust" else {"profile": profile}
-    method = Wise(base, settings, seed=0)
+    method = Wise(base, SETTINGS[profile], seed=0)
     bench = Workbench(base, method, method.empty(phrasings()))
     if size == "stream":
         return stream(bench, facts_of("updates.jsonl"))
@@ -194,7 +199,7 @@ def page(cells: dict[str, dict[str, object]]) -> str:
         lines.append(
             f"| *bar* | {size} | " + " | ".join(f">= {bar}" for bar in bars) + " | of unrouted: 1 |"
         )
-        for profile in ("robust", "paper"):
+        for profile in SETTINGS:
             found = cells.get(f"{profile}:{size}")
             if found:
                 values = [_shown(found[name]) for name in NAMES] + [_shown(found["identical"])]
@@ -225,7 +230,7 @@ def page(cells: dict[str, dict[str, object]]) -> str:
             + " | ".join(times)
             + " |"
         )
-    for profile in ("robust", "paper"):
+    for profile in SETTINGS:
         found = cells.get(f"{profile}:stream")
         if found:
             lines += [
@@ -259,7 +264,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     kept = DOCS / "benchmarks.json"
     cells = json.loads(kept.read_text()) if kept.exists() else {}
-    wanted = args.only or [f"{p}:{size}" for p in ("robust", "paper") for size in BARS]
+    wanted = args.only or [f"{p}:{size}" for p in SETTINGS for size in BARS]
     for key in wanted:
         started = time.monotonic()
         cells[key] = measure(*key.split(":"))

@@ -11,15 +11,14 @@ say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 say editcli init atlas
 say editcli ask "Who is the head of government of Germany?"
 
-# Four applies of five years each; every one supersedes what earlier ones said of an office.
+# Five years at a time; each apply supersedes what an earlier one said of an office.
+first=2005
 for last in 2010 2015 2020 2025; do
-  printf '\n'
-  for year in $(seq $((last - 5)) "$last"); do
-    grep "in office since $year" datasets/atlas/updates.jsonl
-  done | grep -v "in office since $((last - 5))" >"$work/until-$last.jsonl" || true
-  [ "$last" = 2010 ] && grep "in office since 2005" datasets/atlas/updates.jsonl >>"$work/until-$last.jsonl"
-  say editcli apply "$work/until-$last.jsonl" --on-conflict newest -m "changes until $last" -q
+  file="$work/$first-$last.jsonl"
+  grep -E "in office since ($(seq -s '|' "$first" "$last"))" datasets/atlas/updates.jsonl >"$file"
+  say editcli apply "$file" --on-conflict newest -m "changes of $first to $last"
   editcli tag "y$last" -q
+  first=$((last + 1))
 done
 
 say editcli ask "Who is the head of government of Germany?"

@@ -39,6 +39,16 @@ def command(
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N facts.")
     ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            metavar="N",
+            min=1,
+            help="Train at most N facts together (default: a shard full). Fewer is slower, and "
+            "saves more often.",
+        ),
+    ] = None,
     on_conflict: OnConflictOption = "refuse",
     skip_bad: SkipBadOption = False,
     dry_run: DryRunOption = False,
@@ -96,6 +106,7 @@ def command(
         refused=len(found.refused),
         author=who(author),
         message=message,
+        at_once=batch,
     )
     if json or quiet:
         out.record(done.to_dict())

@@ -83,6 +83,8 @@ def command(
     if Layout(path).holds_store():  # said before a large model is loaded, not after
         raise EditorError(f"{path} already holds a store", "use it, or name another `--store`")
     values = _method_settings(method, settings or ())
+    if models.from_hub(model) and not json:
+        out.note(f"asking the Hub for {model}")
     name, revision = models.resolve(model)
     base = models.load_base(
         name,

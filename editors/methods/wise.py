@@ -58,7 +58,7 @@ class Wise:
         if self.settings.router == "key":
             s = self.settings
             told = CalibrationSettings(rank=s.rank, false_open=s.false_open)
-            prefixes = self._calm_prefixes
+            prefixes = self.calm_prefixes
             router = calibrate(self.base, phrasings, prefixes, told).tensors()
         return EditState(
             self.name,
@@ -78,8 +78,10 @@ class Wise:
         *,
         memo: Memo,
         on_progress: Callable[[Progress], bool],
+        at_once: int | None = None,
     ) -> Applied:
-        """``state`` with ``facts`` applied in order.
+        """``state`` with ``facts`` applied in order, as many together as the shard in hand takes,
+        or ``at_once`` if that is less.
 
         A fact in force already is left alone; one whose prompt is already edited supersedes the
         older one. Finished shards are kept in ``memo``, so that a killed run goes on where it was.
@@ -99,7 +101,7 @@ class Wise:
         iterations, reached = 0, 0
         while reached < len(fresh):
             number, room = self._open_shard(state)
-            group = fresh[reached : reached + room]
+            group = fresh[reached : reached + min(room, at_once or room)]
             state, replaced = _entered(state, group)
             standing = [fact for fact in group if fact.id not in state.closed]
             state, outcome = self._train(state, number, standing, memo)
@@ -270,7 +272,7 @@ class Wise:
         shards = [shard_of[fact.id] for fact in facts]
         calibration = Calibration.from_tensors(state.router)
         fitted = KeyRouter.fit(
-            self.base, facts, shards, calibration, self._calm_prefixes, KeySettings(), known
+            self.base, facts, shards, calibration, self.calm_prefixes, KeySettings(), known
         )
         numbers = {key: number for number, key in enumerate(state.facts)}
         # Facts closed later keep their keys, so that closing one moves no other prompt.
@@ -278,7 +280,7 @@ class Wise:
         return {**fitted.tensors(), "facts": told_of}
 
     @property
-    def _calm_prefixes(self) -> list[str]:
+    def calm_prefixes(self) -> list[str]:
         """Unrelated beginnings for keys: those of training and plain sentences of our own."""
         return [*self._prefixes, *UNRELATED]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,13 +11,16 @@ import torch
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN, PAPER, PERU, Remembering, edit, no_edits
 
 from editors import Closed, EditorError, Fact, PromptTooLong
+from editors.attach import attached
 from editors.editor import NoMemo
 from editors.errors import StateMismatch
 from editors.generation import answers
 from editors.methods import wise
 from editors.methods.wise import settings_from
+from editors.routing import ActivationRouter, Decision
 from editors.side_memory import random_mask
 from editors.state import EditState
+from editors.tokens import encode_prompt
 
 Wises = Callable[..., Any]
 ORDERED = {**PAPER, "prefixes": 0, "max_steps": 2, "merge_every": 2}
@@ -138,6 +142,23 @@ def test_a_run_that_is_told_to_stop_keeps_what_it_has(tiny_wise: Wises) -> None:
     assert done.left == tuple(fact.id for fact in FACTS[2:])
     assert done.state.to_blobs() == edit(method, FACTS[:2]).state.to_blobs()
     assert edit(method, FACTS, done.state).applied == done.left
+
+
+def test_at_most_so_many_at_once_is_one_call_after_the_other(tiny_wise: Wises) -> None:
+    method, steps = tiny_wise("llama"), []
+    told = method.apply(
+        no_edits(method),
+        FACTS,
+        memo=NoMemo(),
+        on_progress=lambda progress: steps.append(progress.done) is None,
+        at_once=2,
+    )
+    assert steps == [2, 4]
+    apart = edit(method, FACTS[2:], edit(method, FACTS[:2]).state).state.to_blobs()
+    found = told.state.to_blobs()
+    assert found.keys() == apart.keys()
+    # Keys are looked at in other company, which moves their last bits.
+    assert {n for n in found if found[n] != apart[n]} <= {"router.safetensors"}
 
 
 def test_edits_of_another_base_are_refused(tiny_wise: Wises) -> None:
@@ -317,6 +338,33 @@ def test_with_one_memory_merging_and_retrieving_agree(tiny_wise: Wises) -> None:
             found.append((method.base.model(input_ids=ids).logits, here.decisions))
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
+
+
+class Oracle:
+    """Sends each fact's own prompt to the memory that holds it."""
+
+    def __init__(self, shards: dict[tuple[int, ...], int]) -> None:
+        self.shards = shards
+
+    def decide(self, prompts: Any) -> list[Decision]:
+        return [Decision(self.shards[prompt]) for prompt in prompts]
+
+
+def test_top_1_is_never_better_than_an_oracle(tiny_wise: Wises) -> None:
+    method = tiny_wise("llama", {"shard_size": 1})
+    state = edit(method, FACTS).state
+    memories = [replace(record.shard, threshold=0.0) for record in state.shards]
+    shard_of = state.shard_of()
+    encoded = {encode_prompt(method.base.tokenizer, f.prompt): shard_of[f.id] for f in FACTS}
+
+    def right(router: Any) -> list[bool]:
+        with attached(method.base, memories, router):
+            said = answers(method.base, [fact.prompt for fact in FACTS], 5)
+        return [answer.text == fact.target for answer, fact in zip(said, FACTS, strict=True)]
+
+    assert right(Oracle(encoded)) == [True] * len(FACTS)
+    assert right(Oracle(encoded)) == [True] * len(FACTS)
+    assert sum(right(ActivationRouter(method.base, memories))) <= sum(right(Oracle(encoded)))
 
 
 @pytest.mark.parametrize("family", ["llama", "gptj", "gpt2", "opt"])
