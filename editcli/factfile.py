@@ -70,11 +70,15 @@ class FactFile:
         """The refused lines as `name:line: reason`."""
         return [f"{self.name}:{bad.line}: {bad.reason}" for bad in self.refused]
 
-    def remarks(self) -> list[str]:
-        """The lines left out without being at fault, as `name:line: why`."""
+    def remarks(self, most: int | None = None) -> list[str]:
+        """The lines left out without being at fault, as `name:line: why`; at most so many."""
         same = [(bad.line, f"same fact as line {bad.by}, left out") for bad in self.duplicates]
         older = [(bad.line, f"superseded by line {bad.by}") for bad in self.superseded]
-        return [f"{self.name}:{line}: {what}" for line, what in sorted(same + older)]
+        lines = [f"{self.name}:{line}: {what}" for line, what in sorted(same + older)]
+        if most is None or len(lines) <= most:
+            return lines
+        rest = f"{self.name}: {len(lines) - most} more lines are left out or superseded"
+        return [*lines[:most], f"{rest}; `editcli facts validate` names all"]
 
     def refusing(self, objection: Callable[[Fact], str | None]) -> FactFile:
         """The same file without the facts that `objection` gives a reason against."""

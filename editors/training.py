@@ -18,6 +18,9 @@ from editors.routing import activations
 from editors.suffix import Suffix
 from editors.tokens import IGNORED, Row
 
+LATE_CONFIDENCE = 0.9  # enough in the second half of the steps
+LOOK_AGAIN = 4  # rounds after which groups that dropped out are looked at again
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -62,8 +65,9 @@ def jointly(
 ) -> Outcome:
     """Train all rows until each is answered with confidence, or the steps run out.
 
-    In rounds over groups of rows of like length: one that is sure takes no step and drops out; once
-    all have, those that later steps have spoilt come back.
+    In rounds over groups of rows of like length: one that is sure takes no step and drops out.
+    Every few rounds, and once all have, those that later steps have spoilt come back. In the second
+    half of the steps less confidence will do: a token with a near twin may never get all of it.
 
     ``rows``: prompts with targets; ``owners[i]``: the fact of row ``i``, whose first row is its
     bare prompt: a fact fails when the target is not the greedy answer to that. ``mask``: bool
@@ -85,25 +89,29 @@ def jointly(
         [base.batch([rows[i] for i in g]) for g in groups],
     )
     generator = torch.Generator().manual_seed(seed)
-    open_groups, steps = list(range(len(groups))), 0
+    open_groups, steps, rounds = list(range(len(groups))), 0, 0
     with suffix.replaying():
         while open_groups and steps < settings.max_steps:
+            late = steps >= settings.max_steps // 2
+            wanted = min(settings.confidence, LATE_CONFIDENCE) if late else settings.confidence
             weak = set()
             for turn in torch.randperm(len(open_groups), generator=generator).tolist():
                 g = open_groups[turn]
                 logits, labels = suffix.logits(g, weight_with(weight, places, values))
-                if _sure(logits, labels, settings):
+                if _sure(logits, labels, wanted):
                     continue
                 weak.add(g)
                 rate = settings.learning_rate * scale * (1 - 0.9 * steps / settings.max_steps)
                 optimizer.param_groups[0]["lr"] = rate
                 _step(optimizer, values, F.cross_entropy(logits.float(), labels))
                 steps += 1
+            rounds += 1
             open_groups = [g for g in open_groups if g in weak]
-            if not open_groups:  # later steps may have spoilt what was done
+            # Steps for some groups may spoil what others had learnt.
+            if not open_groups or rounds % LOOK_AGAIN == 0:
                 edited = weight_with(weight, places, values).detach()
                 open_groups = [
-                    g for g in range(len(groups)) if not _sure(*_seen(suffix, g, edited), settings)
+                    g for g in range(len(groups)) if not _sure(*_seen(suffix, g, edited), wanted)
                 ]
         edited = weight_with(weight, places, values).detach()
         wrong = {
@@ -122,10 +130,10 @@ def _step(optimizer: torch.optim.Optimizer, values: torch.Tensor, loss: torch.Te
     optimizer.step()
 
 
-def _sure(logits: torch.Tensor, labels: torch.Tensor, settings: JointSettings) -> bool:
-    """Every label is at least as likely as wanted."""
+def _sure(logits: torch.Tensor, labels: torch.Tensor, wanted: float) -> bool:
+    """Every label has at least the probability ``wanted``."""
     chances = logits.detach().float().softmax(-1).gather(1, labels[:, None])  # [labels, 1]
-    return bool((chances >= settings.confidence).all())
+    return bool((chances >= wanted).all())
 
 
 @torch.no_grad()

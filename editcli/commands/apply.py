@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 REFUSED = 4
 INTERRUPTED = 130
-SHOWN = 10  # failed facts named one by one
+SHOWN = 10  # lines remarked on, and failed facts, one by one
 
 
 def command(
@@ -83,7 +83,7 @@ def command(
     opened = open_store(store)
     ledger = Ledger.of(opened)
     found = found.refusing(_id_clash(ledger))
-    for line in found.remarks():
+    for line in found.remarks(SHOWN):
         out.note(line)
     if dry_run:
         out.record(_forecast(ledger, found.require(skip_bad=skip_bad)[:limit], len(found.refused)))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from editors.metrics import Rate
 
 BELOW = 3
+SHOWN = 10  # lines remarked on one by one
 NOTHING = "`editcli apply FILE`, or name a file to check"
 MEASURED_ON = {
     "reliability": "a prompt",
@@ -88,7 +89,7 @@ def command(
 
         found = read_facts(file)
         found.require()
-        for line in found.remarks():
+        for line in found.remarks(SHOWN):
             out.note(line)
     opened = open_store(store)
     chosen = opened.version(version)

@@ -162,3 +162,15 @@ def test_every_line_is_accounted_for_once_and_no_prompt_is_used_twice(
 def test_any_bytes_are_judged_without_a_crash(data: bytes) -> None:
     with suppress(UsageError):
         assert all(bad.reason for bad in read(data).refused)
+
+
+def test_remarks_on_a_long_file_are_counted_beyond_so_many(tmp_path: Path) -> None:
+    line = '{"prompt": "The sky is", "target": "green"}\n'
+    path = tmp_path / "facts.jsonl"
+    path.write_text(line * 6)
+    found = read_facts(str(path))
+    assert found.remarks(5) == found.remarks()
+    assert len(found.remarks()) == 5
+    shown = found.remarks(2)
+    assert shown[:2] == found.remarks()[:2]
+    assert shown[2].startswith(f"{path}: 3 more lines are left out or superseded")

@@ -123,8 +123,9 @@ def jointly(
 ) -> Trained:
     """All rows together by Adam, in rounds over groups of rows of like length.
 
-    A group in which each token is likely enough takes no step and drops out. Once all have, every
-    group is looked at again, and those that later steps have spoilt come back.
+    A group in which each token is likely enough takes no step and drops out. Every fourth round,
+    and once all have, every group is looked at again, and those that later steps have spoilt come
+    back. In the second half of the steps 0.9 is likely enough.
     """
     main = full.weight()
     scale = main.pow(2).mean().sqrt().item()
@@ -135,16 +136,19 @@ def jointly(
     groups = [by_length[start : start + size] for start in range(0, len(by_length), size)]
     generator = torch.Generator().manual_seed(seed)
 
-    def unlikely(group: Sequence[Any]) -> bool:
+    def unlikely(group: Sequence[Any], wanted: float) -> bool:
         final = weight.detach()
-        return any(min(full.target_chances(row, final)) < settings.confidence for row in group)
+        return any(min(full.target_chances(row, final)) < wanted for row in group)
 
-    unfinished, steps = groups, 0
+    unfinished, steps, rounds = groups, 0, 0
     while unfinished and steps < settings.max_steps:
+        wanted = settings.confidence
+        if steps >= settings.max_steps // 2:
+            wanted = min(wanted, 0.9)
         kept = []
         for turn in torch.randperm(len(unfinished), generator=generator).tolist():
             group = unfinished[turn]
-            if not unlikely(group):
+            if not unlikely(group, wanted):
                 continue
             kept.append(turn)
             share = steps / settings.max_steps
@@ -154,7 +158,8 @@ def jointly(
             weight.grad = gradient * mask
             optimizer.step()
             steps += 1
+        rounds += 1
         unfinished = [unfinished[turn] for turn in sorted(kept)]
-        if not unfinished:
-            unfinished = [group for group in groups if unlikely(group)]
+        if not unfinished or rounds % 4 == 0:
+            unfinished = [group for group in groups if unlikely(group, wanted)]
     return Trained(weight.detach(), steps)
