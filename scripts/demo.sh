@@ -6,7 +6,15 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export EDITCLI_STORE="$work/store"
 
-say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+# Print a command as one would type it, and run it.
+say() {
+  local word typed=""
+  for word in "$@"; do
+    case $word in *' '*) typed+=" \"$word\"" ;; *) typed+=" $word" ;; esac
+  done
+  printf '\n\033[1m$%s\033[0m\n' "$typed"
+  "$@"
+}
 
 say editcli init atlas
 say editcli ask "Who is the head of government of Germany?"
