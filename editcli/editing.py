@@ -111,8 +111,8 @@ def apply_facts(
 ) -> Outcome:
     """Apply ``facts`` and publish the next version; where nothing changes, no version is made.
 
-    Facts are trained together as the method sees fit, at most ``at_once`` of them. After Ctrl-C
-    those in hand are finished and what is done is saved; what a killed run had finished is not
+    Facts are taken in as the method sees fit, at most ``at_once`` at a time. After Ctrl-C those in
+    hand are finished and what is done is saved; what a killed run had finished is not
     done again.
 
     Raises:

@@ -77,8 +77,9 @@ class FactFile:
         lines = [f"{self.name}:{line}: {what}" for line, what in sorted(same + older)]
         if most is None or len(lines) <= most:
             return lines
-        rest = f"{self.name}: {len(lines) - most} more lines are left out or superseded"
-        return [*lines[:most], f"{rest}; `editcli facts validate` names all"]
+        more = len(lines) - most
+        count = "1 more line is" if more == 1 else f"{more} more lines are"
+        return [*lines[:most], f"{self.name}: {count} left out or superseded"]
 
     def refusing(self, objection: Callable[[Fact], str | None]) -> FactFile:
         """The same file without the facts that `objection` gives a reason against."""

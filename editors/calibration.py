@@ -27,6 +27,7 @@ from editors.tokens import encode_prompt
 FOLDS = 3
 SPAN = 1024  # directions of the data that the discriminant looks at
 SAME = 0.05  # share of near misses that pass for the same question
+ALONE = 0.01  # share of near misses that may pass where no rival competes
 USES = 3  # a prompt put to so many subjects is a template
 SUBJECT = "{s}"  # where a template takes its subject
 
@@ -55,8 +56,8 @@ class Phrasings:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSettings:
-    """``rank``: width of a key; ``false_open``: share of near misses that may pass a threshold
-    where no rival competes; ``shrinkage``: how far the spread of phrasings is pulled towards equal
+    """``rank``: width of a key; ``false_open``: share of near misses that may pass the threshold
+    before rivals compete; ``shrinkage``: how far the spread of phrasings is pulled towards equal
     spread in all directions.
     """
 
@@ -154,14 +155,14 @@ def calibrate(
         any_other.append(misses[1])
     far = torch.cat(any_other)
     close = torch.cat(near) if len(torch.cat(near)) else far
-    named = _threshold(close, settings.false_open)
     projection = _discriminant(forms, about, settings)
     templates, centroids = _templates(groups, F.normalize(forms @ projection, dim=-1))
+    named = _threshold(close, settings.false_open if templates else ALONE)
     return Calibration(
         centre,
         projection,
         named,
-        max(named, _threshold(far, settings.false_open)),
+        max(named, _threshold(far, ALONE)),
         max(named, _threshold(close, SAME)),
         templates,
         centroids,
@@ -219,15 +220,16 @@ def _templates(
     ``keys``: ``[groups, forms, rank]``; the last form of a group is a prefixed one. Gives the
     templates and float32 ``[templates, rank]``.
     """
-    found: dict[str, list[torch.Tensor]] = {}
+    found: dict[str, dict[str, torch.Tensor]] = {}
     for group, own in zip(groups, keys, strict=True):
         for prompt, key in zip(group.prompts, own[:-1], strict=False):
             if prompt.count(group.subject) == 1 and SUBJECT not in prompt:
-                found.setdefault(prompt.replace(group.subject, SUBJECT), []).append(key)
-    used = {text: of_text for text, of_text in found.items() if len(of_text) >= USES}
+                template = prompt.replace(group.subject, SUBJECT)
+                found.setdefault(template, {})[group.subject] = key
+    used = {text: by_subject for text, by_subject in found.items() if len(by_subject) >= USES}
     if not used:
         return (), keys.new_zeros(0, keys.shape[-1])
-    means = torch.stack([torch.stack(of_text).mean(0) for of_text in used.values()])
+    means = torch.stack([torch.stack(list(each.values())).mean(0) for each in used.values()])
     return tuple(used), F.normalize(means, dim=-1)
 
 

@@ -81,8 +81,8 @@ class Method(Protocol):
         on_progress: Callable[[Progress], bool],
         at_once: int | None = None,
     ) -> Applied:
-        """``state`` with ``facts`` applied in order, at most ``at_once`` of them in one go;
-        ``on_progress`` is called after each go and says False to stop early."""
+        """``state`` with ``facts`` applied in order, at most ``at_once`` (1 or more) at a time;
+        ``on_progress`` is called each time and says False to stop early."""
         ...
 
     def attach(self, state: EditState) -> AbstractContextManager[Attached]:

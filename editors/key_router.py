@@ -93,19 +93,25 @@ class KeyRouter:
             [list(prompt) for prompt in prompts], skip_special_tokens=True
         )
         candidates = [self._subjects.named_in(text) for text in texts]
+        for i, prompt in enumerate(prompts):
+            own = self._same.get(prompt)
+            if own is not None:  # the edited prompt itself
+                fact, threshold = self._facts[own].id, self._threshold(own)
+                decisions[i] = Decision(self._shards[own], fact, 1.0, threshold)
+                candidates[i] = []
         rows = [i for i, found in enumerate(candidates) if found]
         if not rows:
             return decisions
         queries = self._keys([prompts[i] for i in rows])
         for i, query in zip(rows, queries, strict=True):
-            decisions[i] = self._decide(prompts[i], query, candidates[i])
+            decisions[i] = self._decide(query, candidates[i])
         return decisions
 
-    def _decide(self, prompt: Ids, query: torch.Tensor, candidates: Sequence[int]) -> Decision:
-        own = self._same.get(prompt)
-        if own is not None:  # the edited prompt itself
-            return Decision(self._shards[own], self._facts[own].id, 1.0, self._threshold(own))
-        score, fact = max((_nearest(self._seen[fact].keys, query), fact) for fact in candidates)
+    def _decide(self, query: torch.Tensor, candidates: Sequence[int]) -> Decision:
+        scores = [(_nearest(self._seen[fact].keys, query), fact) for fact in candidates]
+        # One that is not near enough itself cannot keep another from being chosen.
+        near = [(score, fact) for score, fact in scores if score > self._threshold(fact)]
+        score, fact = max(near or scores)
         threshold = max(self._threshold(fact), _nearest(self._seen[fact].rivals, query))
         shard = self._shards[fact] if score > threshold else -1
         return Decision(shard, self._facts[fact].id, score, threshold)

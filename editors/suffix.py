@@ -76,14 +76,15 @@ class _AtPlaces(_StandIn):
         super().__init__(original)
         object.__setattr__(self, "_places", places)
 
-    def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if args or kwargs:  # more to read than the hidden states
-            return self._original(hidden, *args, **kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if len(args) == 1 and not kwargs else None
+        if hidden is None or hidden.ndim != 3:  # more to read, or rows that the block flattened
+            return self._original(*args, **kwargs)
         rows, columns = self._places()
         part = self._original(hidden[rows, columns][None])  # [1, places, hidden]
         if not isinstance(part, torch.Tensor):
             return self._original(hidden)
-        return hidden.new_zeros(hidden.shape).index_put((rows, columns), part[0])
+        return part.new_zeros(hidden.shape).index_put((rows, columns), part[0])
 
 
 class Suffix:
@@ -243,8 +244,13 @@ class Suffix:
 
     def _project(self) -> torch.Tensor:
         assert self._weight is not None
-        bias = self.projection.bias(self._model)
-        return F.linear(self._now().inputs, self._weight, bias)
+        inputs, bias = self._now().inputs, self.projection.bias(self._model)
+        if inputs.dtype == self._weight.dtype:
+            return F.linear(inputs, self._weight, bias)
+        # In a coarser dtype a small change would be rounded away beside the weight it changes.
+        main = self.projection.weight(self._model)
+        change = (self._weight - main.to(self._weight.dtype)).to(inputs.dtype)
+        return F.linear(inputs, main, bias) + F.linear(inputs, change)
 
     def _labelled(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[batch, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""

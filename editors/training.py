@@ -39,8 +39,9 @@ class Outcome:
 class JointSettings:
     """How facts are trained together.
 
-    ``learning_rate`` is in units of the projection's root mean square weight; a row is done when
-    each of its target tokens has at least probability ``confidence``.
+    ``learning_rate`` is in units of the projection's root mean square weight; rows are done when
+    each of their target tokens has at least probability ``confidence`` (``LATE_CONFIDENCE``, if
+    that is less, in the second half of ``max_steps``).
     """
 
     max_steps: int
@@ -92,6 +93,7 @@ def jointly(
     open_groups, steps, rounds = list(range(len(groups))), 0, 0
     with suffix.replaying():
         while open_groups and steps < settings.max_steps:
+            before, visited = steps, set(open_groups)
             late = steps >= settings.max_steps // 2
             wanted = min(settings.confidence, LATE_CONFIDENCE) if late else settings.confidence
             weak = set()
@@ -100,6 +102,8 @@ def jointly(
                 logits, labels = suffix.logits(g, weight_with(weight, places, values))
                 if _sure(logits, labels, wanted):
                     continue
+                if steps >= settings.max_steps:
+                    break
                 weak.add(g)
                 rate = settings.learning_rate * scale * (1 - 0.9 * steps / settings.max_steps)
                 optimizer.param_groups[0]["lr"] = rate
@@ -111,8 +115,12 @@ def jointly(
             if not open_groups or rounds % LOOK_AGAIN == 0:
                 edited = weight_with(weight, places, values).detach()
                 open_groups = [
-                    g for g in range(len(groups)) if not _sure(*_seen(suffix, g, edited), wanted)
+                    g
+                    for g in range(len(groups))
+                    if not _sure(*_logits_now(suffix, g, edited), wanted)
                 ]
+            if steps == before and visited.issuperset(open_groups):
+                break  # two looks that differ in the last bits: no step would be taken again
         edited = weight_with(weight, places, values).detach()
         wrong = {
             members[i]
@@ -137,14 +145,16 @@ def _sure(logits: torch.Tensor, labels: torch.Tensor, wanted: float) -> bool:
 
 
 @torch.no_grad()
-def _seen(suffix: Suffix, index: int, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _logits_now(
+    suffix: Suffix, index: int, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     return suffix.logits(index, weight)
 
 
 def _wrong_rows(suffix: Suffix, index: int, weight: torch.Tensor) -> torch.Tensor:
     """int64 ``[wrong]``: the rows of a recorded batch with a label that is not the likeliest,
     once for each such label."""
-    logits, labels = _seen(suffix, index, weight)
+    logits, labels = _logits_now(suffix, index, weight)
     return _label_rows(suffix, index)[(logits.argmax(-1) != labels).cpu()]
 
 

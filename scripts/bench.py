@@ -1,6 +1,6 @@
 """Measure the scores of atlas's edits and write docs/benchmarks.md.
 
-    python scripts/bench.py                       # everything, about half an hour on two cores
+    python scripts/bench.py                       # everything, more than an hour on two cores
     python scripts/bench.py --only robust:100     # one cell, printed and kept beside the others
 
 Cells are kept in docs/benchmarks.json, so that a table can be completed in several runs; a cell is

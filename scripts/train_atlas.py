@@ -163,8 +163,8 @@ def tell_apart(model: LlamaForCausalLM, unmet: torch.Tensor) -> None:
     """Give each token that no training row held a direction of its own.
 
     Training only ever pushes such tokens down, all the same way: an edit to a name that needs one
-    could not be learned, as nothing would tell it from the others. They stay as unlikely as they
-    were. ``unmet``: bool ``[vocab]``.
+    could not be learned, as nothing would tell it from the others. They stay about as
+    unlikely as they were. ``unmet``: bool ``[vocab]``.
     """
     rows = model.get_input_embeddings().weight  # [vocab, hidden], tied to the output
     typical = rows[~unmet].norm(dim=1).median()

@@ -45,8 +45,8 @@ def command(
             "--batch",
             metavar="N",
             min=1,
-            help="Train at most N facts together (default: a shard full). Fewer is slower, and "
-            "saves more often.",
+            help="Take in at most N facts at a time (default: a shard full). Fewer is slower, and "
+            "loses less when stopped.",
         ),
     ] = None,
     on_conflict: OnConflictOption = "refuse",
@@ -65,7 +65,8 @@ def command(
 
     Facts that are in force already are left alone, so running the same command again goes on where
     an interrupted one stopped. Ctrl-C finishes the facts in hand and saves them. Facts that the
-    model does not answer after all are saved too, and named; the exit code is then 1.
+    model does not answer after all are saved too, and named; the exit code is then 1 (4 where lines
+    were left out as well).
 
     \b
     Examples:

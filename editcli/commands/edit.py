@@ -111,9 +111,15 @@ def command(
         out.text(f"fact {standing}")
     if subject is None and not json:
         out.hint(SUBJECT_HINT)
-    if done.failed:
+    if spoilt := [other for other in done.failed if other != fact.id]:
+        out.warn(
+            f"older edits beside it are no longer answered: {', '.join(spoilt)}",
+            "`editcli check --per-fact` shows what the model says",
+        )
+    if fact.id in done.failed:
         out.warn(
             "the edit is saved, but the model does not answer as it says",
             "`editcli check --per-fact` shows what the model says",
         )
+    if done.failed:
         raise typer.Exit(1)

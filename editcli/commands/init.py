@@ -54,7 +54,8 @@ def command(
             "--calibration",
             metavar="FILE",
             envvar=env_name("calibration"),
-            help="Phrasings to calibrate the router on, instead of those that ship with editcli.",
+            help="Phrasings to calibrate the router on, instead of those that ship with editcli. "
+            "Prompts that three subjects share tell it what else is asked about a subject.",
         ),
     ] = None,
     store: StoreOption = None,
@@ -84,7 +85,7 @@ def command(
         raise EditorError(f"{path} already holds a store", "use it, or name another `--store`")
     values = _method_settings(method, settings or ())
     if models.from_hub(model) and not json:
-        out.note(f"asking the Hub for {model}")
+        out.note(f"looking for {model} on the Hub")
     name, revision = models.resolve(model)
     base = models.load_base(
         name,

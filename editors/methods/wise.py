@@ -101,7 +101,8 @@ class Wise:
         iterations, reached = 0, 0
         while reached < len(fresh):
             number, room = self._open_shard(state)
-            group = fresh[reached : reached + min(room, at_once or room)]
+            room = room if at_once is None else min(room, at_once)
+            group = fresh[reached : reached + room]
             state, replaced = _entered(state, group)
             standing = [fact for fact in group if fact.id not in state.closed]
             state, outcome = self._train(state, number, standing, memo)
@@ -110,11 +111,12 @@ class Wise:
             applied += [fact.id for fact in group]
             superseded |= replaced
             ids = state.shards[number].groups[-1]
+            failed = [fact for fact in failed if fact not in ids]  # trained again, judged again
             failed += [ids[i] for i in outcome.failed]
             if not on_progress(Progress(reached, len(fresh), iterations)):
                 break
         if applied:
-            known = self._seen(before, set(applied))
+            known = self._known(before, set(applied))
             state = replace(state, router=self._fitted(state, known))
         gone = {old for old in superseded if old in applied and old in state.closed}
         return Applied(
@@ -122,7 +124,7 @@ class Wise:
             tuple(fact for fact in applied if fact not in gone),
             tuple(unchanged),
             superseded,
-            tuple(dict.fromkeys(failed)),
+            tuple(fact for fact in failed if fact not in state.closed),
             tuple(fact.id for fact in fresh[reached:]),
             iterations,
         )
@@ -254,7 +256,7 @@ class Wise:
 
     # --- routing and attaching ------------------------------------------------------------------
 
-    def _seen(self, state: EditState, fresh: set[str]) -> dict[str, Seen]:
+    def _known(self, state: EditState, fresh: set[str]) -> dict[str, Seen]:
         """What the router of ``state`` saw of its facts, but for those that are ``fresh`` now."""
         if "facts" not in state.router:
             return {}
@@ -276,8 +278,8 @@ class Wise:
         )
         numbers = {key: number for number, key in enumerate(state.facts)}
         # Facts closed later keep their keys, so that closing one moves no other prompt.
-        told_of = torch.tensor([numbers[fact.id] for fact in facts], dtype=torch.long)
-        return {**fitted.tensors(), "facts": told_of}
+        numbers_of = torch.tensor([numbers[fact.id] for fact in facts], dtype=torch.long)
+        return {**fitted.tensors(), "facts": numbers_of}
 
     @property
     def calm_prefixes(self) -> list[str]:

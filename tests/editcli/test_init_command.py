@@ -164,7 +164,7 @@ def test_init_on_an_unknown_model_offline_points_to_the_embedded_one() -> None:
     assert result.exit_code == 1
     assert result.stdout == ""
     asking, error = result.stderr.splitlines()[:2]
-    assert asking == "asking the Hub for nobody/nothing"
+    assert asking == "looking for nobody/nothing on the Hub"
     assert error.startswith("error: nobody/nothing is neither a folder nor in the Hub's")
     assert "hint: `editcli init atlas` uses the embedded model\n" in result.stderr
     assert list(Path.cwd().iterdir()) == []

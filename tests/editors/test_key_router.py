@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_edits import FACTS, edit
 
-from editors.key_router import Subjects
+from editors.calibration import Calibration, Phrasings
+from editors.key_router import KeyRouter, Subjects
 from editors.routing import Decision
 from editors.tokens import Row, encode_prompt
 
@@ -65,6 +66,14 @@ def test_a_subject_between_other_words_is_always_found(
 def edited(tiny_wise: Wises) -> tuple[Any, Any]:
     method = tiny_wise("llama")
     return method, edit(method, FACTS).state
+
+
+def lenient(state: Any) -> Any:
+    """``state`` with a threshold for prompts that name the subject which all of them pass."""
+    _, unnamed, same = state.router["calibrated"].tolist()
+    return replace(
+        state, router={**state.router, "calibrated": torch.tensor([-1.0, unnamed, same])}
+    )
 
 
 def decide(edited: tuple[Any, Any], texts: list[str]) -> list[Decision]:
@@ -121,6 +130,54 @@ def test_the_router_is_fitted_the_same_way_twice(tiny_wise: Wises) -> None:
     one, two = (edit(tiny_wise("llama"), FACTS[:2]).state.router for _ in range(2))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_other_questions_of_the_calibration_stay_on_main(edited: tuple[Any, Any]) -> None:
+    """Put to an edit's subject they compete with the edit, unless they ask the same thing.
+
+    With a threshold that all pass, so that nothing but a rival keeps a prompt out.
+    """
+    method, state = edited
+    state = lenient(state)
+    calibration = Calibration.from_tensors(state.router)
+    assert len(calibration.templates) == 6
+    seen, kept_out = KeyRouter.seen(state.router), 0
+    assert sum(len(of_fact.rivals) for of_fact in seen) > 0
+    for fact, of_fact in zip(FACTS, seen, strict=True):
+        assert bool(((of_fact.rivals @ of_fact.keys.T) < calibration.same).all())
+        asked = [text.replace("{s}", str(fact.subject)) for text in calibration.templates]
+        decisions = decide((method, state), asked)
+        assert all(not d.opened or d.score >= calibration.same for d in decisions)
+        kept_out += sum(not decision.opened for decision in decisions)
+    assert kept_out > 0
+
+
+def test_a_router_without_templates_decides_by_its_thresholds(tiny_wise: Wises) -> None:
+    method = tiny_wise("llama")
+    groups = [
+        Phrasings(f"red {n}", (f"the {n} of red {n} is", f"what is the {n} of red {n} ?"))
+        for n in ("sea", "city", "leader", "river", "capital", "language", "author", "one", "two")
+    ]
+    state = edit(method, FACTS, method.empty([*groups, *groups])).state
+    assert Calibration.from_tensors(state.router).templates == ()
+    for fact, decision in zip(
+        FACTS, decide((method, state), [f.prompt for f in FACTS]), strict=True
+    ):
+        assert decision.fact == fact.id
+        assert decision.opened
+
+
+def test_a_fact_without_a_subject_keeps_no_prompt_from_another(tiny_wise: Wises) -> None:
+    from editors import Fact
+
+    method = tiny_wise("llama")
+    asked = [f"Ann wrote , {fact.prompt}" for fact in FACTS]
+    more = [*FACTS, Fact("the sea is", "blue"), Fact("Ann wrote , the", "red")]
+    alone = decide((method, lenient(edit(method, FACTS).state)), asked)
+    beside = decide((method, lenient(edit(method, more).state)), asked)
+    opened = [d.fact for d in alone if d.opened]
+    assert opened
+    assert [d.fact for d, before in zip(beside, alone, strict=True) if before.opened] == opened
 
 
 def test_what_the_shards_hold_moves_no_decision(edited: tuple[Any, Any]) -> None:

@@ -30,7 +30,7 @@ def other_weight(base: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-@pytest.mark.parametrize("family", EDITABLE)
+@pytest.mark.parametrize("family", [*EDITABLE, "deepseek_v3", "qwen2_moe"])
 def test_labelled_logits_are_those_of_the_whole_model(
     tiny_base: BaseOf, full_loop: ModuleType, family: str, layer: int
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_edits import FACTS
+from tiny_edits import FACTS, FAST, edit
 
+from editors.generation import answers
+from editors.methods.wise import Wise
 from editors.routing import activation
 from editors.side_memory import random_mask
 from editors.suffix import Suffix
@@ -183,6 +187,20 @@ def test_going_on_from_earlier_values_is_training_in_one_go(tiny_base: BaseOf) -
     assert torch.equal(then.values, at_once.values)
     assert first.iterations + then.iterations == at_once.iterations
     assert min(first.threshold, then.threshold) == at_once.threshold
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_in_half_precision_is_trained_and_attached(
+    tiny_base: BaseOf, dtype: torch.dtype
+) -> None:
+    base = tiny_base("llama")
+    base = replace(base, model=deepcopy(base.model).to(dtype))
+    method = Wise(base, FAST, 0)
+    done = edit(method, FACTS[:2])
+    assert done.failed == ()
+    with method.attach(done.state):
+        said = answers(base, [fact.prompt for fact in FACTS[:2]], 5)
+    assert [answer.text for answer in said] == [fact.target for fact in FACTS[:2]]
 
 
 def test_what_cannot_be_learnt_is_named(tiny_base: BaseOf) -> None:

@@ -150,6 +150,8 @@ def jointly(
             group = unfinished[turn]
             if not unlikely(group, wanted):
                 continue
+            if steps >= settings.max_steps:
+                break
             kept.append(turn)
             share = steps / settings.max_steps
             optimizer.param_groups[0]["lr"] = settings.learning_rate * scale * (1 - 0.9 * share)

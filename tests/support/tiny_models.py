@@ -71,12 +71,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     | {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
     | {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8}
     | {"v_head_dim": 16, "num_key_value_heads": HEADS},
+    "qwen2_moe": {**_GROUPED, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 48}
+    | {"num_experts": 4, "num_experts_per_tok": 2},
     "qwen3_5_text": {**_WIDE, "num_hidden_layers": 4, "linear_num_key_heads": 2}
     | {"linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
     "mamba": {**_IDS, "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "state_size": 8}
     | {"num_hidden_layers": BLOCKS},
 }
-SPECIAL = ("mixtral", "deepseek_v3", "qwen3_5_text", "mamba")
+SPECIAL = ("mixtral", "deepseek_v3", "qwen2_moe", "qwen3_5_text", "mamba")
 EDITABLE = tuple(family for family in CONFIGS if family not in SPECIAL)
 """Families whose every block has both projections."""
 
