@@ -9,6 +9,18 @@ from typing import Any
 from torch import nn
 
 
+class StandIn(nn.Module):
+    """In the place of a module for a while; has the module's attributes."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        # Not registered as a child: state dicts and parameter lists must not see it twice.
+        object.__setattr__(self, "_original", original)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_original"), name)
+
+
 @contextmanager
 def swapped(model: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator[None]:
     """Put each module in the place of the one at its path; the originals return on leaving.

@@ -21,7 +21,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from editors.architecture import Architecture, Projection
-from editors.hooks import changing_input, hidden_of, reading_inputs, reading_outputs, swapped
+from editors.hooks import (
+    StandIn,
+    changing_input,
+    hidden_of,
+    reading_inputs,
+    reading_outputs,
+    swapped,
+)
 from editors.tokens import IGNORED, Batch
 
 
@@ -44,19 +51,7 @@ class _Record:
     attention: torch.Tensor
 
 
-class _StandIn(nn.Module):
-    """In the place of a module for a while; has the module's attributes."""
-
-    def __init__(self, original: nn.Module) -> None:
-        super().__init__()
-        # Not registered as a child: state dicts and parameter lists must not see it twice.
-        object.__setattr__(self, "_original", original)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_original"), name)
-
-
-class _Replay(_StandIn):
+class _Replay(StandIn):
     """Gives what ``value`` gives, shaped like the module's own output."""
 
     def __init__(self, original: nn.Module, value: Any, tuple_size: int) -> None:
@@ -69,7 +64,7 @@ class _Replay(_StandIn):
         return value if self._tuple_size == 0 else (value, *[None] * (self._tuple_size - 1))
 
 
-class _AtPlaces(_StandIn):
+class _AtPlaces(StandIn):
     """Runs a module that works token by token at some places only; elsewhere it gives zeros."""
 
     def __init__(self, original: nn.Module, places: Any) -> None:
