@@ -108,11 +108,11 @@ class KeyRouter:
         return decisions
 
     def _decide(self, query: torch.Tensor, candidates: Sequence[int]) -> Decision:
-        scores = [(_nearest(self._seen[fact].keys, query), fact) for fact in candidates]
+        scores = [(nearest(self._seen[fact].keys, query), fact) for fact in candidates]
         # One that is not near enough itself cannot keep another from being chosen.
         near = [(score, fact) for score, fact in scores if score > self._threshold(fact)]
         score, fact = max(near or scores)
-        threshold = max(self._threshold(fact), _nearest(self._seen[fact].rivals, query))
+        threshold = max(self._threshold(fact), nearest(self._seen[fact].rivals, query))
         shard = self._shards[fact] if score > threshold else -1
         return Decision(shard, self._facts[fact].id, score, threshold)
 
@@ -166,7 +166,7 @@ class KeyRouter:
         return [Seen(*of_fact) for of_fact in zip(keys, rivals, strict=True)]
 
 
-def _nearest(keys: torch.Tensor, query: torch.Tensor) -> float:
+def nearest(keys: torch.Tensor, query: torch.Tensor) -> float:
     """The cosine of ``query`` ``[rank]`` and the nearest of ``keys`` ``[n, rank]``; -1 of none."""
     return float((keys @ query).max()) if len(keys) else -1.0
 

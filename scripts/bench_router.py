@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from editcli.models import load_base
 from editors.calibration import Calibration, key_layers
 from editors.facts import Fact
-from editors.key_router import KeySettings, Subjects, look
+from editors.key_router import KeySettings, Subjects, look, nearest
 from editors.look import last_states
 from editors.methods.wise import Wise
 from editors.texts import prefixed
@@ -99,7 +99,7 @@ def main() -> None:
             keys = keys_of([text for of_fact in forms for text in of_fact]).view(count, 3, -1)
             queries = keys_of(texts)
             found: Found = [
-                {fact: (float((keys[fact] @ query).max()), -1.0) for fact in some}
+                {fact: (nearest(keys[fact], query), -1.0) for fact in some}
                 for query, some in zip(queries, candidates, strict=True)
             ]
             fixed = "{:.3f} / {:.3f}".format(*rates(inside, near, found, 0.9))
@@ -109,10 +109,7 @@ def main() -> None:
         each = [seen[fact.id] for fact in facts]
         rivalled: Found = [
             {
-                fact: (
-                    float((each[fact].keys @ query).max()),
-                    float((each[fact].rivals @ query).max()) if len(each[fact].rivals) else -1.0,
-                )
+                fact: (nearest(each[fact].keys, query), nearest(each[fact].rivals, query))
                 for fact in some
             }
             for query, some in zip(queries, candidates, strict=True)

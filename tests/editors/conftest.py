@@ -43,11 +43,22 @@ def tiny_wise(tiny_base: BaseOf) -> Callable[..., Wise]:
 
 @pytest.fixture(scope="session")
 def full_loop() -> ModuleType:
-    """``tests/reference/full_loop.py``, which is on no import path."""
-    path = Path(__file__).parents[1] / "reference" / "full_loop.py"
-    spec = spec_from_file_location("full_loop", path)
+    """The trainers, written plainly."""
+    return _reference("full_loop")
+
+
+@pytest.fixture(scope="session")
+def literal_patching() -> ModuleType:
+    """Path patching, written plainly."""
+    return _reference("literal_patching")
+
+
+def _reference(name: str) -> ModuleType:
+    """A module of ``tests/reference``, which is on no import path."""
+    path = Path(__file__).parents[1] / "reference" / f"{name}.py"
+    spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules["full_loop"] = module_from_spec(spec)
+    module = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,18 +20,6 @@ BaseOf = Callable[..., Any]
 ORIGINAL = [(1, 5, 9, 20, 31, 7), (1, 8, 40), (1, 33, 12, 64, 70, 18, 22, 41, 50, 11)]
 CORRUPTED = [(1, 5, 9, 44, 31, 7), (1, 61, 40), (1, 33, 12, 30, 70, 18, 22, 16, 50, 11)]
 TOKENS = torch.tensor([[4, 50], [17, 9], [23, 60]])
-
-
-@pytest.fixture(scope="session")
-def literal() -> ModuleType:
-    """``tests/reference/literal_patching.py``, which is on no import path."""
-    path = Path(__file__).parents[1] / "reference" / "literal_patching.py"
-    spec = spec_from_file_location("literal_patching", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["literal_patching"] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def batch(base: Any, rows: list[tuple[int, ...]]) -> Any:
@@ -55,7 +40,7 @@ EXACT = [family for family in EDITABLE if family != "gptj"]
     + [(family, torch.float64) for family in EXACT],
 )
 def test_one_token_is_enough(
-    tiny_base: BaseOf, literal: ModuleType, family: str, dtype: torch.dtype
+    tiny_base: BaseOf, literal_patching: ModuleType, family: str, dtype: torch.dtype
 ) -> None:
     """Property 1."""
     base = tiny_base(family)
@@ -68,7 +53,7 @@ def test_one_token_is_enough(
         for head in range(architecture.n_heads):
             features = architecture.head_slice(layer, head)
             for row, (one, other) in enumerate(zip(ORIGINAL, CORRUPTED, strict=True)):
-                lost = literal.effect(base.model, paths, layer, features, one, other)
+                lost = literal_patching.effect(base.model, paths, layer, features, one, other)
                 wanted[layer, head, row] = lost[TOKENS[row]]
     assert float(wanted.abs().max()) > 1e-3
     tolerance = 1e-5 if dtype == torch.float32 else 1e-10
