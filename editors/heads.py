@@ -41,12 +41,12 @@ class _Run:
 class _Held(StandIn):
     """Writes what it is told to, whatever it reads."""
 
-    def __init__(self, original: torch.nn.Module, written: Any) -> None:
+    def __init__(self, original: torch.nn.Module, written: torch.Tensor) -> None:
         super().__init__(original)
         object.__setattr__(self, "_written", written)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._written()
+        return self._written
 
 
 def path_effects(
@@ -144,10 +144,8 @@ def _holding(base: Base, written: dict[int, torch.Tensor]) -> Iterator[None]:
     """Every attention output projection writes ``written[layer]`` ``[rows, 1, hidden]``."""
     replacements: dict[str, torch.nn.Module] = {}
     for layer, value in written.items():
-        projection = _out(base, layer)
-        replacements[projection.path] = _Held(
-            base.model.get_submodule(projection.path), lambda value=value: value
-        )
+        path = _out(base, layer).path
+        replacements[path] = _Held(base.model.get_submodule(path), value)
     with swapped(base.model, replacements):
         yield
 
