@@ -24,7 +24,7 @@ from editors import EditorError
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Edit": ("init", "edit", "apply"),
     "Check": ("check", "ask", "verify"),
-    "Conflicts": (),
+    "Conflicts": ("conflict",),
     "History": ("log", "show", "checkout", "tag"),
     "Checkpoints": (),
     "Reference": ("facts",),

@@ -151,7 +151,7 @@ def apply_facts(
                 operation,
                 done.state,
                 added=done.applied,
-                superseded=done.superseded,
+                superseded=tuple(done.superseded),
                 author=author,
                 message=message,
                 extra={
@@ -160,6 +160,12 @@ def apply_facts(
                     "failed": list(done.failed),
                 },
             )
+            store.journal.clear()
+            if done.state.stale:
+                out.warn(
+                    "the pruned heads were ranked with other edits in force",
+                    "`editcli conflict resolve` ranks them again",
+                )
     return Outcome(
         version=version.id,
         parent=parent.id if version.id != parent.id else parent.parent,

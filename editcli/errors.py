@@ -23,3 +23,9 @@ class FactsRefused(EditorError):
     """Some lines of a fact file were refused."""
 
     exit_code: ClassVar[int] = 4
+
+
+class BelowThreshold(EditorError):
+    """A score lies beyond what was asked for."""
+
+    exit_code: ClassVar[int] = 3

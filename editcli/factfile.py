@@ -123,14 +123,15 @@ def read_facts(
     Raises UsageError when there is nothing to judge: no such file, no facts, or not JSON Lines.
     """
     name = "<stdin>" if source == "-" else source
-    data = _read_bytes(source, stdin)
+    data = read_bytes(source, stdin)
     good, refused = _parse(name, data)
     if not good and not refused:
         raise UsageError(f"{name} holds no facts", "`editcli facts --help` shows an example")
     return _judge(name, good, refused, on_conflict)
 
 
-def _read_bytes(source: str, stdin: BinaryIO | None) -> bytes:
+def read_bytes(source: str, stdin: BinaryIO | None = None) -> bytes:
+    """The bytes of the file at `source`, or of standard input for "-"; raises UsageError."""
     if source == "-":
         return (sys.stdin.buffer if stdin is None else stdin).read()
     try:
@@ -138,7 +139,7 @@ def _read_bytes(source: str, stdin: BinaryIO | None) -> bytes:
     except (OSError, ValueError) as problem:
         why = getattr(problem, "strerror", None) or str(problem)
         raise UsageError(
-            f"cannot read {source}: {why.lower()}", "`-` reads the facts from standard input"
+            f"cannot read {source}: {why.lower()}", "`-` reads from standard input"
         ) from problem
 
 

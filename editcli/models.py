@@ -40,7 +40,7 @@ _FOLDER = "a base is a folder written by `save_pretrained`, or a Hub id"
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where a checkpoint is: a folder, or a Hub id with a revision. `shown` is for messages."""
 
     shown: str
@@ -66,21 +66,21 @@ def resolve(name: str) -> tuple[str, str]:
     Raises:
         EditorError: there is no such model, or the Hub was needed and cannot be reached.
     """
-    place = _place(name)
+    place = find_model(name)
     if name == ATLAS:
         return ATLAS, ""
     if place.revision is None:
         return place.location, ""
     from transformers.utils import extract_commit_hash
 
-    with _quiet(0):
-        commit = extract_commit_hash(_hub_config(place), None)
+    with quiet_libraries(0):
+        commit = extract_commit_hash(hub_config(place), None)
     return place.location, commit or place.revision
 
 
 def from_hub(name: str) -> bool:
     """Whether `name` is looked up on the Hub: neither "atlas" nor a folder. Raises as `resolve`."""
-    return _place(name).revision is not None
+    return find_model(name).revision is not None
 
 
 def load_base(
@@ -118,13 +118,13 @@ def load_base(
         return loaded
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"unknown dtype {dtype!r}", f"`--dtype` takes auto, {', '.join(DTYPES)}")
-    place = _place(base, revision)
-    target = _device(device)
-    with _quiet(verbose):
+    place = find_model(base, revision)
+    target = device_named(device)
+    with quiet_libraries(verbose):
         if place.revision is not None:
-            _hub_config(place)
+            hub_config(place)
         model = _model(place, dtype)
-        tokenizer = _tokenizer(place)
+        tokenizer = load_tokenizer(place)
         return _base(model, tokenizer, layer, target, place)
 
 
@@ -152,9 +152,9 @@ def _installed(package: str) -> str:
         return "not installed"
 
 
-def _place(name: str, revision: str = "") -> _Place:
+def find_model(name: str, revision: str = "") -> Place:
     if revision:
-        return _Place(f"{name}@{revision}", name, revision)
+        return Place(f"{name}@{revision}", name, revision)
     if name == ATLAS:
         folder = datasets_dir() / ATLAS / "model"
         if not (folder / "config.json").is_file():
@@ -162,20 +162,20 @@ def _place(name: str, revision: str = "") -> _Place:
                 "the embedded model is not part of this installation",
                 "`editcli init FOLDER` or `editcli init HUB_ID`",
             )
-        return _Place(ATLAS, str(folder))
+        return Place(ATLAS, str(folder))
     folder = Path(expanduser(name))
     if name and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise EditorError(f"{name} holds no config.json", _FOLDER)
-        return _Place(name, str(folder.resolve()))
+        return Place(name, str(folder.resolve()))
     if not _HUB_ID.fullmatch(name):
         what = "no such folder" if name else "no model is named"
         raise EditorError(f"{what}: {name!r}", f"{_FOLDER}; {_EMBEDDED}")
     location, _, wanted = name.partition("@")
-    return _Place(name, location, wanted or "main")
+    return Place(name, location, wanted or "main")
 
 
-def _hub_config(place: _Place) -> str:
+def hub_config(place: Place) -> str:
     """The cached config.json of a Hub id, fetched if need be; raises EditorError saying why not."""
     from huggingface_hub import errors
     from transformers.utils import cached_file
@@ -189,7 +189,7 @@ def _hub_config(place: _Place) -> str:
     return str(file)
 
 
-def _hub_error(place: _Place, cause: BaseException, errors: Any) -> EditorError:
+def _hub_error(place: Place, cause: BaseException, errors: Any) -> EditorError:
     if isinstance(cause, errors.LocalEntryNotFoundError):
         return EditorError(
             f"{place.shown} is neither a folder nor in the Hub's cache, "
@@ -205,10 +205,10 @@ def _hub_error(place: _Place, cause: BaseException, errors: Any) -> EditorError:
             f"{place.shown} is neither a folder nor a model on the Hub that you may read",
             f"`hf auth login` for a private one; {_EMBEDDED}",
         )
-    return EditorError(f"{place.shown} cannot be fetched: {_reason(cause)}", _EMBEDDED)
+    return EditorError(f"{place.shown} cannot be fetched: {reason_of(cause)}", _EMBEDDED)
 
 
-def _model(place: _Place, dtype: str) -> PreTrainedModel:
+def _model(place: Place, dtype: str) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
@@ -223,7 +223,7 @@ def _model(place: _Place, dtype: str) -> PreTrainedModel:
                 "use a model of a family that transformers knows",
             ) from error
         raise EditorError(
-            f"the configuration of {place.shown} cannot be used: {_reason(error)}",
+            f"the configuration of {place.shown} cannot be used: {reason_of(error)}",
             "`pip install --upgrade transformers` if the model is newer",
         ) from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -243,7 +243,7 @@ def _model(place: _Place, dtype: str) -> PreTrainedModel:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise EditorError(
-            f"the weights of {place.shown} cannot be loaded: {_reason(error)}",
+            f"the weights of {place.shown} cannot be loaded: {reason_of(error)}",
             "weights are read from .safetensors files only",
         ) from error
     if missing := sorted(loading["missing_keys"]):
@@ -255,7 +255,7 @@ def _model(place: _Place, dtype: str) -> PreTrainedModel:
     return frozen
 
 
-def _tokenizer(place: _Place) -> PreTrainedTokenizerBase:
+def load_tokenizer(place: Place) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     hint = "save the tokenizer into the model's folder: `tokenizer.save_pretrained(FOLDER)`"
@@ -266,7 +266,7 @@ def _tokenizer(place: _Place) -> PreTrainedTokenizerBase:
     # The loaders of the many formats raise what they like; all of it means the same to the user.
     except Exception as error:
         raise EditorError(
-            f"the tokenizer of {place.shown} cannot be loaded: {_reason(error)}", hint
+            f"the tokenizer of {place.shown} cannot be loaded: {reason_of(error)}", hint
         ) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # made from nothing, when files are absent
         raise EditorError(f"{place.shown} has no tokenizer", hint)
@@ -278,7 +278,7 @@ def _base(
     tokenizer: PreTrainedTokenizerBase,
     layer: int | None,
     target: torch.device,
-    place: _Place,
+    place: Place,
 ) -> Base:
     import torch
 
@@ -295,7 +295,7 @@ def _base(
     return loaded
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
     import torch
 
     known = "`--device` takes auto, cpu, cuda, cuda:1 or mps"
@@ -327,7 +327,7 @@ def _stored_layer(config: StoreConfig) -> int | None:
 
 
 @contextmanager
-def _quiet(verbose: int) -> Iterator[None]:
+def quiet_libraries(verbose: int) -> Iterator[None]:
     """No bars, and no logs or warnings but with -vv.
 
     Logs stay off afterwards: generating warns as loading does.
@@ -346,7 +346,7 @@ def _quiet(verbose: int) -> Iterator[None]:
         yield
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """The first line of an error of a library, as part of a sentence."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return first.rstrip(" .:")

@@ -71,6 +71,11 @@ class Output:
         self._stderr = sys.stderr if stderr is None else stderr
         self._env = os.environ if env is None else env
 
+    @property
+    def terminal(self) -> bool:
+        """Data is laid out for somebody who reads it on a terminal."""
+        return self._stdout.isatty() and not (self.json_mode or self.quiet)
+
     # Data, on stdout.
 
     def table(self, rows: Iterable[Row], columns: Sequence[str]) -> None:

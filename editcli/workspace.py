@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,23 +76,23 @@ class Workspace:
         operation: str,
         state: EditState,
         *,
-        added: tuple[str, ...],
-        superseded: Mapping[str, str],
+        added: Sequence[str] = (),
+        removed: Sequence[str] = (),
+        superseded: Sequence[str] = (),
         author: str | None,
         message: str,
         extra: Mapping[str, object],
     ) -> Version:
-        """Save ``state`` as the next version and clear the journal of what led to it."""
-        version = transaction.publish(
+        """Save ``state`` as the next version."""
+        return transaction.publish(
             operation,
             state.to_blobs(),
             [fact.id for fact in state.in_force()],
             added=added,
-            superseded=tuple(superseded),
+            removed=removed,
+            superseded=superseded,
             author=author or "",
             message=message,
             tools=tools(),
             extra=dict(extra),
         )
-        self.store.journal.clear()
-        return version

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from editors.errors import (
         EditorError,
+        InvalidConflict,
         InvalidFact,
         NotMergeable,
         PromptTooLong,
@@ -26,6 +27,7 @@ _MODULE_OF = {
     "Closed": "facts",
     "EditorError": "errors",
     "Fact": "facts",
+    "InvalidConflict": "errors",
     "InvalidFact": "errors",
     "NotMergeable": "errors",
     "Probe": "facts",
@@ -40,6 +42,7 @@ __all__ = [
     "Closed",
     "EditorError",
     "Fact",
+    "InvalidConflict",
     "InvalidFact",
     "NotMergeable",
     "Probe",

@@ -12,6 +12,7 @@ from editors.base import Base
 from editors.errors import EditorError
 from editors.hooks import reading_inputs, swapped
 from editors.look import Ids
+from editors.pruning import NOTHING_PRUNED, Attachment, HeadMask
 from editors.routing import Decision, Router
 from editors.side_memory import Shard, SideMemoryLinear
 
@@ -21,11 +22,12 @@ Listener = Callable[[Sequence[Ids], Sequence[Decision]], None]
 class Attached:
     """What is attached to a base: the decisions of the last prompts, and how scoring is routed."""
 
-    def __init__(self, side: SideMemoryLinear, router: Router) -> None:
+    def __init__(self, side: SideMemoryLinear, router: Router, pruned: Attachment) -> None:
         self.decisions: list[Decision] = []
-        self._side, self._router = side, router
+        self._side, self._router, self._pruned = side, router, pruned
         self._prompt_lengths: torch.Tensor | None = None
         self._listener: Listener | None = None
+        self._held = False
 
     @contextmanager
     def noting(self, listener: Listener) -> Iterator[None]:
@@ -44,9 +46,19 @@ class Attached:
         """
         self._prompt_lengths = prompt_lengths
         try:
-            yield
+            with self._pruned.scoring(prompt_lengths):
+                yield
         finally:
             self._prompt_lengths = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Route as at the last prefill: forwards inside ``with`` take its rows, or repeat them."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
 
     def _before_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Decide at prefill, before the model runs; hold the decision while it decodes."""
@@ -56,6 +68,10 @@ class Attached:
         ids = kwargs.get("input_ids", args[0] if args else None)
         if ids is None:
             raise EditorError("routing reads the prompt's tokens, but only embeddings were given")
+        if self._held:
+            routes = torch.tensor([d.shard for d in self.decisions])
+            self._side.routes = routes.repeat(len(ids) // len(routes))
+            return
         mask = kwargs.get("attention_mask")
         real = torch.ones_like(ids) if mask is None or mask.ndim != 2 else mask
         if self._prompt_lengths is not None:
@@ -63,33 +79,39 @@ class Attached:
             real = real * (real.cumsum(1) <= lengths[:, None])
         prompts = [tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, real, strict=True)]
         self._side.routes = None  # the router may look at the base through the same modules
-        self.decisions = self._router.decide(prompts)
+        with self._pruned.suspended():  # keys were made on the base as it is
+            self.decisions = self._router.decide(prompts)
         self._side.routes = torch.tensor([d.shard for d in self.decisions])
         if self._listener is not None:
             self._listener(prompts, self.decisions)
 
 
 @contextmanager
-def attached(base: Base, shards: Sequence[Shard], router: Router) -> Iterator[Attached]:
-    """Put the side memory in place of the edited projection, and route every prompt.
+def attached(
+    base: Base, shards: Sequence[Shard], router: Router, mask: HeadMask = NOTHING_PRUNED
+) -> Iterator[Attached]:
+    """Put the side memory in place of the edited projection, prune heads, and route every prompt.
+
+    Pruned heads change how a prompt is answered, never where it is routed.
 
     On leaving the base is itself again, bit for bit. Not to be nested.
     """
     path = base.projection.path
     side = SideMemoryLinear(base.model.get_submodule(path), shards)
     side.train(base.model.training)
-    here = Attached(side, router)
-    deciding = False
+    with mask.attached(base) as pruned:
+        here = Attached(side, router, pruned)
+        deciding = False
 
-    def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal deciding
-        if deciding:  # the router's own look at the base
-            return
-        deciding = True
-        try:
-            here._before_forward(args, kwargs)
-        finally:
-            deciding = False
+        def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            nonlocal deciding
+            if deciding:  # the router's own look at the base
+                return
+            deciding = True
+            try:
+                here._before_forward(args, kwargs)
+            finally:
+                deciding = False
 
-    with swapped(base.model, {path: side}), reading_inputs(base.model, {"": before}):
-        yield here
+        with swapped(base.model, {path: side}), reading_inputs(base.model, {"": before}):
+            yield here

@@ -34,6 +34,12 @@ class InvalidFact(EditorError):
     exit_code: ClassVar[int] = 2
 
 
+class InvalidConflict(EditorError):
+    """A row of a conflict file breaks the schema; the message lists every problem found."""
+
+    exit_code: ClassVar[int] = 2
+
+
 class StateMismatch(EditorError):
     """Saved edits belong to another base model, method or setting."""
 

@@ -43,26 +43,28 @@ def answers(base: Base, prompts: Sequence[str], max_new_tokens: int) -> list[Ans
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
-                pad_token_id=_pad(base),
+                pad_token_id=pad(base),
             )
             for i, ids in zip(part, out[:, batch.ids.shape[1] :].tolist(), strict=True):
-                found[i] = _read(base, ids)
+                found[i] = read(base, ids)
     return [found[i] for i in range(len(prompts))]
 
 
-def _read(base: Base, ids: list[int]) -> Answer:
-    stops = _stops(base)
-    end = next((place for place, token in enumerate(ids) if token in stops), None)
+def read(base: Base, ids: list[int]) -> Answer:
+    """The generated ``ids`` as an answer: up to the first end-of-sequence token."""
+    ends = stops(base)
+    end = next((place for place, token in enumerate(ids) if token in ends), None)
     text = base.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
     return Answer(text.strip(), end is not None)
 
 
-def _stops(base: Base) -> set[int]:
+def stops(base: Base) -> set[int]:
     configured = base.model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
     return {token for token in (*several, base.tokenizer.eos_token_id) if token is not None}
 
 
-def _pad(base: Base) -> int:
+def pad(base: Base) -> int:
+    """The id that follows the end of a row which stops before others of its batch."""
     token = base.tokenizer.pad_token_id
-    return int(token if token is not None else next(iter(_stops(base)), 0))
+    return int(token if token is not None else next(iter(stops(base)), 0))

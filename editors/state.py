@@ -6,6 +6,7 @@ tensors are equal bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,9 +18,12 @@ from safetensors.torch import save as save_tensors
 
 from editors.errors import EditorError, StateMismatch
 from editors.facts import Closed, Fact
+from editors.pruning import Head, Resolution
 from editors.side_memory import Shard
 
 SCHEMA = 1
+HEAD_MASK = "head_mask.json"
+HEAD_FILL = "head_fill.safetensors"
 Scalar = str | int | float | bool
 Group = tuple[str, ...]
 
@@ -45,7 +49,7 @@ class EditState:
     """All edits of one base.
 
     ``facts``: every fact ever applied, by id, in order. ``closed``: those that no longer answer.
-    ``router``: the router's tensors.
+    ``router``: the router's tensors. ``resolution``: the heads that are pruned, if any are.
     """
 
     method: str
@@ -57,6 +61,18 @@ class EditState:
     closed: Mapping[str, Closed] = field(default_factory=dict)
     shards: tuple[ShardRecord, ...] = ()
     router: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    resolution: Resolution | None = None
+
+    @property
+    def edits(self) -> str:
+        """An id of the edits in force: 12 hexadecimal digits, equal for equal sets of facts."""
+        text = "\n".join(sorted(fact.id for fact in self.in_force()))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def stale(self) -> bool:
+        """Heads are pruned that were ranked with other edits in force."""
+        return self.resolution is not None and self.resolution.edits != self.edits
 
     def in_force(self) -> list[Fact]:
         """The facts that answer, in order."""
@@ -74,7 +90,7 @@ class EditState:
         return replace(self, closed={**self.closed, **facts})
 
     def to_blobs(self) -> dict[str, bytes]:
-        """The edits as named blobs: ``facts.jsonl``, ``edits.json`` and safetensors."""
+        """Named blobs: ``facts.jsonl``, ``edits.json``, ``head_mask.json`` and safetensors."""
         lines = [
             json.dumps({"id": key, **fact.to_dict()}, ensure_ascii=False, sort_keys=True)
             for key, fact in self.facts.items()
@@ -94,6 +110,11 @@ class EditState:
             "edits.json": (json.dumps(edits, indent=1) + "\n").encode(),
             "router.safetensors": to_bytes(self.router),
         }
+        if self.resolution is not None:
+            told = {"schema": SCHEMA, **self.resolution.to_dict()}
+            blobs[HEAD_MASK] = (json.dumps(told, indent=1) + "\n").encode()
+            if fill := self.resolution.mask.fill:
+                blobs[HEAD_FILL] = to_bytes({f"{h.layer}.{h.head}": t for h, t in fill.items()})
         for number, record in enumerate(self.shards):
             blobs[f"shard-{number:04d}.safetensors"] = to_bytes(record.shard.packed())
         return blobs
@@ -134,11 +155,20 @@ class EditState:
                 closed,
                 tuple(shards),
                 load_tensors(blobs["router.safetensors"]),
+                _resolution(blobs),
             )
         except (KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
             raise StateMismatch(
                 f"the saved edits cannot be read: {error}", "`editcli verify`"
             ) from error
+
+
+def _resolution(blobs: Mapping[str, bytes]) -> Resolution | None:
+    if HEAD_MASK not in blobs:
+        return None
+    tensors = load_tensors(blobs[HEAD_FILL]) if HEAD_FILL in blobs else {}
+    fill = {Head(*(int(n) for n in name.split("."))): t for name, t in tensors.items()}
+    return Resolution.from_dict(json.loads(blobs[HEAD_MASK]), fill)
 
 
 def to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:

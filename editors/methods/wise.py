@@ -32,6 +32,7 @@ from editors.generation import answers
 from editors.key_router import KeyRouter, KeySettings, Seen
 from editors.merging import merge
 from editors.methods._wise_settings import settings_from
+from editors.pruning import NOTHING_PRUNED
 from editors.routing import ActivationRouter, MainRouter, Router
 from editors.side_memory import Shard, random_mask
 from editors.state import EditState, Scalar, ShardRecord, to_bytes
@@ -294,7 +295,8 @@ class Wise:
         """
         self._require(state)
         memories = self._memories([record.shard for record in state.shards])
-        return attached(self.base, memories, self._router(state, memories))
+        mask = state.resolution.mask if state.resolution else NOTHING_PRUNED
+        return attached(self.base, memories, self._router(state, memories), mask)
 
     def _memories(self, shards: Sequence[Shard]) -> list[Shard]:
         """The shards, every full ``merge_every`` of them merged into one (WISE section 2.3.3)."""

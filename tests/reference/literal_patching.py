@@ -1,12 +1,12 @@
 """Path patching written plainly, to compare the library's with: one whole forward for each head.
 
 Row by row, every attention output projection reads what it read in the original run, at every
-position, but for one head at the last position, which comes from the corrupted run.
+position, but for the patched heads at the last position, which come from the corrupted run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,25 +42,65 @@ def last_logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
 def effect(
     model: Any,
     paths: Sequence[str],
-    layer: int,
-    features: slice,
+    patched: Mapping[int, slice],
     original: Sequence[int],
     corrupted: Sequence[int],
+    mlps: Sequence[str] = (),
+    norm: str | None = None,
 ) -> torch.Tensor:
-    """``[vocab]``: what all logits lose when the head at ``features`` of ``layer`` is patched."""
+    """``[vocab]``: what all logits lose when the heads at ``patched`` features, by layer, are.
+
+    ``mlps``: what these modules wrote in the original run they write again; ``norm`` goes on
+    scaling as it did there.
+    """
+    frozen: dict[str, Any] = {}
+    handles = [
+        model.get_submodule(path).register_forward_hook(
+            lambda _, args, out, path=path: frozen.update({path: (args[0].clone(), out.clone())})
+        )
+        for path in (*mlps, *([norm] if norm else []))
+    ]
     kept, before = runs(model, paths, original)
+    for handle in handles:
+        handle.remove()
     other, _ = runs(model, paths, corrupted)
+
     handles = []
     for number, path in enumerate(paths):
         forced = kept[number].clone()
-        if number == layer:
-            forced[-1, features] = other[number][-1, features]
+        if number in patched:
+            forced[-1, patched[number]] = other[number][-1, patched[number]]
 
         def force(_: Any, args: Any, forced: torch.Tensor = forced) -> Any:
             return (forced.view_as(args[0]), *args[1:])
 
         handles.append(model.get_submodule(path).register_forward_pre_hook(force))
+    for path in mlps:
+        written = frozen[path][1]
+        handles.append(
+            model.get_submodule(path).register_forward_hook(lambda *_, written=written: written)
+        )
+    if norm:
+        states = frozen[norm][0]
+
+        def rescale(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
+            bias = 0.0 if getattr(module, "bias", None) is None else module.bias
+            return bias + (out - bias) * spread(module, args[0]) / spread(module, states)
+
+        handles.append(model.get_submodule(norm).register_forward_hook(rescale))
     after = last_logits(model, original)
     for handle in handles:
         handle.remove()
     return before - after
+
+
+def spread(norm: Any, states: torch.Tensor) -> torch.Tensor:
+    """``[..., 1]``: what the norm divides ``states`` by."""
+    values = states - states.mean(-1, keepdim=True) if centres(norm) else states
+    sizes = [getattr(norm, name) for name in ("eps", "variance_epsilon") if hasattr(norm, name)]
+    return (values.square().mean(-1, keepdim=True) + sizes[0]).sqrt()
+
+
+def centres(norm: Any) -> bool:
+    """The norm takes the mean away."""
+    return "LayerNorm" in type(norm).__name__
