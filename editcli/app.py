@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "Edit": ("init", "edit", "apply"),
     "Check": ("check", "ask", "verify"),
     "Conflicts": ("conflict",),
-    "History": ("log", "show", "checkout", "tag"),
+    "History": ("log", "show", "undo", "checkout", "tag", "report"),
     "Checkpoints": (),
     "Reference": ("facts",),
 }

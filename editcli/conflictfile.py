@@ -46,9 +46,7 @@ class ConflictFile:
                 )
 
 
-def read_conflicts(
-    source: str, *, skip_bad: bool = False, limit: int | None = None
-) -> ConflictFile:
+def read_conflicts(source: str, *, skip_bad: bool = False) -> ConflictFile:
     """Read the conflict file at path `source`, or standard input if it is "-".
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,14 +16,17 @@ from editcli.workspace import Workspace
 from editors import EditorError
 
 if TYPE_CHECKING:
+    from editcli.conflictfile import ConflictFile
     from editors.attach import Attached
-    from editors.conflicts import Asked, Conflict, Measured
+    from editors.conflicts import Asked, Conflict, Measured, Split
     from editors.locating import Ranking
     from editors.metrics import Rate
     from editors.pruning import HeadMask, Resolution
     from editors.state import EditState
 
 NEUTRAL = ("atlas", "neutral.jsonl")
+ELICITED = 16  # tokens of a closed-book answer
+SHOWN = 60  # characters of a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +52,15 @@ class Bench:
         """The rows with what each source answers; those that show no conflict are left out.
 
         Raises:
-            EditorError: no row is left, or a prompt does not fit into the model's context.
+            EditorError: no row is left.
+            PromptTooLong: a prompt and its answer do not fit into the model's context.
         """
-        from editors.conflicts import with_edits, with_memory
+        from editors.conflicts import answer_room, with_edits, with_memory
 
         base = self.workspace.base
-        for row in rows:
-            self._require_room(row)
-        elicited = with_memory(base, rows)
+        self._require_room([row.prompt for row in rows], 1)
+        self._require_room([row.question for row in rows if row.memory_answer is None], ELICITED)
+        elicited = with_memory(base, rows, ELICITED)
         with self.attached() as edited:
             facts = {fact.id: fact for fact in self.state.in_force()}
             found = with_edits(base, elicited, edited, facts) if elicited else []
@@ -63,6 +69,7 @@ class Bench:
                 "no row is left on which passage and memory differ",
                 "give rows whose `context_answer` is not what the model says by itself",
             )
+        self._require_room([a.row.prompt for a in found], answer_room(base, found))
         if len(found) < len(rows):
             out.warn(
                 f"{len(rows) - len(found)} of {len(rows)} rows left out: the model answers them as "
@@ -70,14 +77,39 @@ class Bench:
             )
         return found
 
-    def _require_room(self, row: Conflict) -> None:
-        from editors.tokens import encode_pair
+    def splits(self, file: ConflictFile, out: Output) -> tuple[list[Asked], ...]:
+        """``ask`` of the splits "locate", "dev" and "test".
+
+        Raises:
+            EditorError: in one of them no row shows a conflict any more.
+        """
+        names: tuple[Split, ...] = ("locate", "dev", "test")
+        found = tuple(self.ask(file.split(name), out) for name in names)
+        for name, rows in zip(names, found, strict=True):
+            if not any(a.conflicting for a in rows):
+                raise EditorError(
+                    f"in the split {name!r} of {file.name} no row is left on which passage and "
+                    "memory differ",
+                    "give rows whose `context_answer` is not what the model says by itself",
+                )
+        return found
+
+    def _require_room(self, prompts: Sequence[str], room: int) -> None:
+        from editors.errors import PromptTooLong
+        from editors.tokens import encode_prompt
 
         base = self.workspace.base
-        wanted = row.context_answer or row.memory_answer or "?"
-        encode_pair(
-            base.tokenizer, row.prompt, wanted, stop=True, context=base.architecture.context
-        )
+        context = base.architecture.context
+        if context is None:
+            return
+        for prompt in prompts:
+            length = len(encode_prompt(base.tokenizer, prompt))
+            if length + room > context:
+                raise PromptTooLong(
+                    f"a prompt has {length} tokens, its answer up to {room}, and the model takes "
+                    f"{context}: {prompt[:SHOWN]!r}",
+                    "shorten the passage",
+                )
 
 
 def _only(mask: HeadMask) -> Resolution:
@@ -90,29 +122,31 @@ def _only(mask: HeadMask) -> Resolution:
 def neutral_texts(source: str | None) -> list[str]:
     """Held-out plain text: the file given (JSON Lines with `text`, or a text a line), else ours.
 
-    Raises UsageError for a file that cannot be read or is empty.
+    Raises UsageError for a file that cannot be read, is not UTF-8 or holds no text.
     """
-    import json
-
     from editcli.errors import UsageError
-    from editcli.factfile import json_lines, read_bytes
+    from editcli.factfile import read_bytes
 
     if source is None:
         data = datasets_dir().joinpath(*NEUTRAL).read_bytes()
         rows = [json.loads(line) for line in data.splitlines() if line.strip()]
         return [row["text"] for row in rows if row["split"] == "test"]
-    data = read_bytes(source)
-    texts = [
-        str(value["text"]) if isinstance(value, dict) and "text" in value else line.decode("utf-8")
-        for line, (_, value) in zip(_filled(data), json_lines(data), strict=False)
-    ]
+    try:
+        lines = read_bytes(source).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as problem:
+        raise UsageError(f"{source} is not UTF-8: {problem.reason}") from problem
+    texts = [text for text in map(_text_of, lines) if text.strip()]
     if not texts:
         raise UsageError(f"{source} holds no text", "one text a line, or JSON Lines with `text`")
     return texts
 
 
-def _filled(data: bytes) -> list[bytes]:
-    return [line for line in data.splitlines() if line.strip()]
+def _text_of(line: str) -> str:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    return str(value["text"]) if isinstance(value, dict) and "text" in value else line
 
 
 def tokenizer_digest(workspace: Workspace) -> str:
@@ -125,8 +159,8 @@ def tokenizer_digest(workspace: Workspace) -> str:
 
 
 def number(value: float | None) -> float | None:
-    """A figure as JSON has it; None for what is not defined."""
-    return None if value is None or value != value else round(value, 6)
+    """A figure as JSON has it; None for what is not defined or has no bound."""
+    return None if value is None or not math.isfinite(value) else round(value, 6)
 
 
 def rates_record(measured: Measured) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SHADES = " .:-=+*#%@"
-LABEL = "layer 00 "
+LABEL = "layer 00 ||"
 
 
 def terminal_map(heads: Sequence[Mapping[str, Any]], score: str) -> list[str]:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from editcli.conflictfile import ConflictFile
 from editcli.conflicts import (
     Bench,
@@ -27,6 +25,8 @@ from editors.resolving import SCREENED, Choice, DevSplit, Prefer, PruneSettings,
 from editors.tokens import encode_prompt
 
 if TYPE_CHECKING:
+    import torch
+
     from editors.conflicts import Measured
 
 ALARM = 0.98  # of neutral prompts must keep their likeliest next token
@@ -92,14 +92,13 @@ def find(
     seconds: dict[str, float] = {}
     clock = _Clock(seconds, describe)
     clock("memory's answers")
-    locating_rows, dev_rows, test_rows = (
-        bench.ask(file.split(name), out) for name in ("locate", "dev", "test")
-    )
+    locating_rows, dev_rows, test_rows = bench.splits(file, out)
     clock("ranking heads")
     with bench.attached() as edited:
         ranking = locate(base, locating_rows, locating, edited)
     overlap = _overlap(bench, locating_rows, locating, ranking)
-    masked = _masker(workspace, ranking, pruning, [a.row.prompt for a in locating_rows])
+    with bench.attached():
+        masked = _masker(workspace, ranking, pruning, [a.row.prompt for a in locating_rows])
     clock("choosing heads")
     edits = bench.state.in_force()
     dev = DevSplit(
@@ -118,7 +117,7 @@ def find(
     before, scores_before, next_before = _test(bench, HeadMask(), test_rows, battery, texts)
     after, scores_after, next_after = _test(bench, mask, test_rows, battery, texts)
     with bench.attached():
-        reversible = torch.equal(next_tokens(base, texts), next_before)
+        reversible = next_tokens(base, texts).equal(next_before)
     clock("")
     lost = losses(scores_before, scores_after)
     kl, same = divergence(next_before, next_after)
@@ -226,7 +225,7 @@ def _test(
     base = bench.workspace.base
     with bench.attached(mask) as edited:
         measured = measure(base, rows, edited)
-        scores = battery.scores(base, by_answer)
+        scores = battery.scores(base, by_answer, edited)
         following = next_tokens(base, texts)
     other = measured.conflicting.rates.other
     return measured, {**scores, "other": other.value}, following

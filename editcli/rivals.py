@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from editcli.conflicts import Bench, measured_record
 from editors import EditorError
 from editors.conflicts import Ask, Asked, answer_room, first_token, measure
@@ -107,6 +105,8 @@ def _contrasts(bench: Bench, prefer: Prefer) -> list[tuple[dict[str, Any], Ask]]
 def _two_runs(
     bench: Bench, rows: Sequence[Asked], prefer: Prefer
 ) -> list[tuple[dict[str, Any], Ask]]:
+    import torch
+
     base = bench.workspace.base
     by_kind = []
     for kind in ("clean", "substitution", "coherent"):

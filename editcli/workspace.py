@@ -47,10 +47,7 @@ class Workspace:
 
     def state(self, version: Version | None = None) -> EditState:
         """The edits of ``version`` (default: HEAD)."""
-        from editors.state import EditState
-
-        chosen = self.store.head() if version is None else version
-        return EditState.from_blobs({name: self.store.read(chosen, name) for name in chosen.blobs})
+        return state_of(self.store, self.store.head() if version is None else version)
 
     def unfit(self, fact: Fact) -> str | None:
         """Why the base cannot take `fact`: a prompt too long for its context; None where it can."""
@@ -70,8 +67,8 @@ class Workspace:
                 return f"{key}: {error.message}"
         return None
 
+    @staticmethod
     def publish(
-        self,
         transaction: Transaction,
         operation: str,
         state: EditState,
@@ -96,3 +93,15 @@ class Workspace:
             tools=tools(),
             extra=dict(extra),
         )
+
+
+def state_of(store: Store, version: Version) -> EditState:
+    """The edits of ``version``, read without its base.
+
+    Raises:
+        EditorError: a blob is missing or damaged.
+        StateMismatch: the blobs are not edits.
+    """
+    from editors.state import EditState
+
+    return EditState.from_blobs({name: store.read(version, name) for name in version.blobs})

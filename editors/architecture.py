@@ -28,6 +28,10 @@ DEPTH = (27, 32)  # WISE edits layer 27 of the 32 of LLaMA-2-7B; other depths ke
 SHOWN = 8  # candidates named in an error
 
 
+ELSEWHERE = "a decoder that is made of attention and MLP blocks can be edited"
+HEADS_ONLY = "its facts cannot be edited; `editcli conflict` works on its heads"
+
+
 @dataclass(frozen=True, slots=True)
 class Projection:
     """A linear map ``x -> W x + b`` at ``path``, whichever way round its weight is stored.
@@ -53,14 +57,12 @@ class Projection:
         try:
             module = _base(model.get_submodule(path))
         except AttributeError:
-            raise UnsupportedArchitecture(
-                f"the model has no module {path!r}", "`editcli inspect MODEL`"
-            ) from None
+            raise UnsupportedArchitecture(f"the model has no module {path!r}", ELSEWHERE) from None
         widths = _widths(module)
         if widths is None:
             raise UnsupportedArchitecture(
                 f"{path} is a {type(module).__name__}, not a linear projection",
-                "`editcli inspect MODEL`",
+                ELSEWHERE,
             )
         has_bias = getattr(module, "bias", None) is not None
         return cls(path, widths[0], widths[1], isinstance(module, Conv1D), has_bias)
@@ -185,7 +187,7 @@ class Architecture:
             raise UnsupportedArchitecture(
                 f"no block has an attention output or an MLP down-projection; in {path}.0: "
                 f"{blocks[0].why_not}",
-                "`editcli inspect MODEL`",
+                ELSEWHERE,
             )
         heads = _size(config, "num_attention_heads") if any(b.attention for b in blocks) else 0
         return cls(
@@ -228,7 +230,7 @@ class Architecture:
             others = any(other.mlp_down for other in self.blocks)
             raise UnsupportedArchitecture(
                 f"layer {layer} cannot be edited: {block.why_not}",
-                f"`--layer {self.default_layer()}`" if others else "`editcli inspect MODEL`",
+                f"`--layer {self.default_layer()}`" if others else HEADS_ONLY,
             )
         return block.mlp_down
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -51,6 +51,13 @@ class Attached:
         finally:
             self._prompt_lengths = None
 
+    def reading_on(self, prompt_lengths: torch.Tensor) -> AbstractContextManager[None]:
+        """Heads pruned from the end of prompts on are pruned after so many tokens of each row.
+
+        Routing still reads whole rows: for texts that nobody answers, scored at every token.
+        """
+        return self._pruned.scoring(prompt_lengths)
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Route as at the last prefill: forwards inside ``with`` take its rows, or repeat them."""
@@ -96,7 +103,7 @@ def attached(
 
     On leaving the base is itself again, bit for bit. Not to be nested.
     """
-    path = base.projection.path
+    path = base.anchor.path
     side = SideMemoryLinear(base.model.get_submodule(path), shards)
     side.train(base.model.training)
     with mask.attached(base) as pruned:
@@ -113,5 +120,7 @@ def attached(
             finally:
                 deciding = False
 
-        with swapped(base.model, {path: side}), reading_inputs(base.model, {"": before}):
+        # Without shards there is nothing to route to, and nothing need stand in the way.
+        places = {path: side} if shards else {}
+        with swapped(base.model, places), reading_inputs(base.model, {"": before}):
             yield here

@@ -30,23 +30,38 @@ class Base:
     ) -> Base:
         """Look at ``model`` and choose block ``layer`` (default: by depth, never the last).
 
+        A model whose blocks are mixtures of experts throughout has nothing to edit, but heads: it
+        may be asked, and its heads pruned.
+
         Raises:
-            UnsupportedArchitecture: the model is no decoder known by structure, or that block
-                has no projection that can be edited.
+            UnsupportedArchitecture: the model is no decoder known by structure, that block has no
+                projection that can be edited, or the model has neither such a block nor heads.
         """
         architecture = Architecture.of(model)
-        chosen = architecture.default_layer() if layer is None else layer
-        architecture.editable(chosen)
+        headed = [block.index for block in architecture.blocks if block.attention_out]
+        if headed and not any(block.mlp_down for block in architecture.blocks):
+            chosen = headed[len(headed) // 2] if layer is None else layer
+            architecture.head_dim(chosen)
+        else:
+            chosen = architecture.default_layer() if layer is None else layer
+            architecture.editable(chosen)
         return Base(model.eval(), tokenizer, architecture, chosen)
 
     @property
     def projection(self) -> Projection:
+        """The projection that edits go into; raises UnsupportedArchitecture where none can."""
         return self.architecture.editable(self.layer)
+
+    @property
+    def anchor(self) -> Projection:
+        """What the base is known by: the edited projection, else the block's attention output."""
+        block = self.architecture.block(self.layer)
+        return self.projection if block.mlp_down or not block.attention_out else block.attention_out
 
     @property
     def device(self) -> torch.device:
         """Where the edited projection lives."""
-        device: torch.device = self.projection.weight(self.model).device
+        device: torch.device = self.anchor.weight(self.model).device
         return device
 
     @property
@@ -63,8 +78,8 @@ class Base:
         told = {
             k: v for k, v in config.items() if not k.startswith("_") and k not in _NOT_STRUCTURE
         }
-        text = json.dumps([told, self.projection.path], sort_keys=True, default=str)
-        digest = self.projection.digest(self.model)
+        text = json.dumps([told, self.anchor.path], sort_keys=True, default=str)
+        digest = self.anchor.digest(self.model)
         return hashlib.sha256(f"{digest}\n{text}".encode()).hexdigest()
 
     def batch(self, rows: Sequence[Row], side: Literal["left", "right"] = "right") -> Batch:

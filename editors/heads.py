@@ -37,12 +37,11 @@ class _Run:
     """What a forward left at the last prompt token of each row.
 
     ``heads``: by layer ``[rows, in]``, what the attention output projection read; ``written``: by
-    layer ``[rows, hidden]``, what it wrote; ``logits``: ``[rows, vocab]``, before any soft cap.
+    layer ``[rows, hidden]``, what it wrote.
     """
 
     heads: dict[int, torch.Tensor]
     written: dict[int, torch.Tensor]
-    logits: torch.Tensor
 
 
 class _Held(StandIn):
@@ -54,6 +53,21 @@ class _Held(StandIn):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._written
+
+
+class _Unasked(StandIn):
+    """Stands in for the vocabulary projection and keeps what it would have read.
+
+    A few logits are wanted, and a vocabulary is most of the cost of a single token.
+    """
+
+    def __init__(self, original: torch.nn.Module, seen: list[torch.Tensor]) -> None:
+        super().__init__(original)
+        object.__setattr__(self, "_seen", seen)
+
+    def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self._seen.append(states)
+        return states[..., :1]
 
 
 def path_effects(
@@ -77,7 +91,8 @@ def path_effects(
         UnsupportedArchitecture: no block has separable heads.
     """
     here, changes = _patches(base, original, corrupted, unit)
-    effects = _nothing(base, here, tokens, unit)
+    wanted = _directions(base, tokens)  # [rows, tokens, hidden]
+    effects = _nothing(base, wanted, tokens, unit)
     units, rows = effects.shape[1:3]
     ends = _ends(original)
     last = original.ids.gather(1, ends[:, None])  # [rows, 1]
@@ -95,9 +110,9 @@ def path_effects(
                     kept[i] += changes[layer][number]
             written[layer] = kept.flatten(0, 1)[:, None]  # [sweep * rows, 1, hidden]
         with _holding(base, written), held():
-            logits = _logits(base, last.repeat(sweep, 1), ends.repeat(sweep)[:, None])
-        asked = tokens.to(logits.device).expand(sweep, -1, -1)
-        found = logits[:, 0].view(sweep, rows, -1).gather(2, asked)  # [sweep, rows, tokens]
+            states = _states(base, last.repeat(sweep, 1), ends.repeat(sweep)[:, None])
+        ended = states[:, 0].view(sweep, rows, -1).to(wanted.device)  # [sweep, rows, hidden]
+        found = torch.einsum("sbd,btd->sbt", ended, wanted)
         for i, (layer, number) in enumerate(part, start=1):
             effects[layer, number] = (found[0] - found[i]).cpu()
     return effects
@@ -120,13 +135,12 @@ def direct_effects(
     path = _final_norm(base, original.ids[:1, :1])
     read: list[torch.Tensor] = []
     with reading_inputs(base.model, {path: lambda args, _: read.append(args[0])}):
-        here, changes = _patches(base, original, corrupted, unit)
+        _, changes = _patches(base, original, corrupted, unit)
     ends = _ends(original).to(read[-1].device)
     states = read[-1].view(*original.ids.shape, -1)[torch.arange(len(ends)), ends]  # [rows, hidden]
     frozen = _frozen(base.model.get_submodule(path), states)
-    vocabulary = Projection.at(base.model, _head(base)).weight(base.model)  # [vocab, hidden]
-    wanted = vocabulary[tokens.to(vocabulary.device)]  # [rows, tokens, hidden]
-    effects = _nothing(base, here, tokens, unit)
+    wanted = _directions(base, tokens)  # [rows, tokens, hidden]
+    effects = _nothing(base, wanted, tokens, unit)
     for layer, change in changes.items():
         moved = frozen(change.to(states.device)).to(wanted.device)  # [units, rows, hidden]
         effects[layer] = -torch.einsum("ubd,btd->ubt", moved, wanted).cpu()
@@ -147,10 +161,16 @@ def _patches(
     return here, {layer: _changes(base, layer, here, there, unit) for layer in layers}
 
 
-def _nothing(base: Base, run: _Run, tokens: torch.Tensor, unit: Unit) -> torch.Tensor:
+def _directions(base: Base, tokens: torch.Tensor) -> torch.Tensor:
+    """``[rows, tokens, hidden]``: what each logit is read off along; a bias loses nothing."""
+    vocabulary = Projection.at(base.model, _head(base)).weight(base.model)  # [vocab, hidden]
+    return vocabulary[tokens.to(vocabulary.device)]
+
+
+def _nothing(base: Base, like: torch.Tensor, tokens: torch.Tensor, unit: Unit) -> torch.Tensor:
     """Zeros ``[layers, units, rows, tokens]``."""
     shape = (len(base.architecture.blocks), _units(base, unit), *tokens.shape)
-    return torch.zeros(shape, dtype=run.logits.dtype)
+    return torch.zeros(shape, dtype=like.dtype)
 
 
 def _units(base: Base, unit: Unit) -> int:
@@ -181,22 +201,29 @@ def _run(base: Base, batch: Batch, layers: list[int]) -> _Run:
         reading_outputs(base.model, {p: keeping(written, i) for i, p in paths.items()}),
     ):
         places = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
-        logits = _logits(base, batch.ids, places, batch.mask)
-    return _Run(heads, written, logits[rows, ends])
+        _states(base, batch.ids, places, batch.mask)
+    return _Run(heads, written)
+
+
+def _states(
+    base: Base, ids: torch.Tensor, places: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``[rows, seq, hidden]``: what the vocabulary projection would read."""
+    seen: list[torch.Tensor] = []
+    path = _head(base)
+    with swapped(base.model, {path: _Unasked(base.model.get_submodule(path), seen)}):
+        _forward(base, ids, places, mask)
+    return seen[0]
 
 
 @torch.inference_mode()
-def _logits(
+def _forward(
     base: Base, ids: torch.Tensor, places: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """``[rows, seq, vocab]``: what the vocabulary projection writes."""
-    seen: list[torch.Tensor] = []
+) -> None:
     told: dict[str, Any] = {} if mask is None else {"attention_mask": mask}
     if "position_ids" in inspect.signature(base.model.forward).parameters:
         told["position_ids"] = places
-    with reading_outputs(base.model, {_head(base): seen.append}):
-        base.model(input_ids=ids, use_cache=False, **told)
-    return seen[0]
+    base.model(input_ids=ids, use_cache=False, **told)
 
 
 def _head(base: Base) -> str:
@@ -250,7 +277,7 @@ def _final_norm(base: Base, ids: torch.Tensor) -> str:
         reading_inputs(base.model, {path: keeping(read, path) for path in paths}),
         reading_outputs(base.model, {path: keeping(wrote, path) for path in paths}),
     ):
-        _logits(base, ids, torch.zeros_like(ids))
+        _forward(base, ids, torch.zeros_like(ids))
     last = read[_head(base)]
     norm = next((path for path in wrote if path in read and wrote[path].equal(last)), None)
     if norm is None:

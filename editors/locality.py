@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from random import Random
 
 import torch
 
+from editors.attach import Attached
 from editors.base import Base
 from editors.conflicts import Asked, first_token, next_probabilities, outcome_of
+from editors.errors import EditorError
 from editors.facts import Fact
 from editors.generation import answers
 from editors.look import same_length
-from editors.tokens import encode_prompt
+from editors.tokens import encode_prompt, fits
 
 GATES: Mapping[str, float] = {
     "neutral": 0.02,  # nats a token
@@ -92,25 +96,36 @@ class Battery:
         }
         return Battery({name: found for name, found in pairs.items() if found}, neutral)
 
-    def scores(self, base: Base, right: Right) -> dict[str, float]:
-        """Each check's score: the share right, and for ``neutral`` the loss in nats a token."""
+    def scores(self, base: Base, right: Right, edited: Attached | None = None) -> dict[str, float]:
+        """Each check's score: the share right, and for ``neutral`` the loss in nats a token.
+
+        ``edited``: what is attached; heads that it prunes from the end of prompts on are pruned all
+        through a text, as if its first token had been continued to the rest.
+        """
         flat = [pair for pairs in self.pairs.values() for pair in pairs]
         outcomes = iter(right(base, flat))
         found = {
             name: sum(next(outcomes) for _ in pairs) / len(pairs)
             for name, pairs in self.pairs.items()
         }
-        found["copying"] = copying(base)
+        found["copying"] = copying(base, edited)
         if self.neutral:
-            found["neutral"] = neutral_loss(base, self.neutral)
+            found["neutral"] = neutral_loss(base, self.neutral, edited)
         return found
 
 
 def losses(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """How much worse each score has got: a positive number is a loss."""
+    """How much worse each score has got: a positive number is a loss.
+
+    A score that is no number any more is lost altogether.
+    """
     worse_up = ("neutral", "other")
     return {
-        name: after[name] - before[name] if name in worse_up else before[name] - after[name]
+        name: math.inf
+        if math.isnan(after[name])
+        else after[name] - before[name]
+        if name in worse_up
+        else before[name] - after[name]
         for name in GATES
         if name in before and name in after
     }
@@ -145,14 +160,20 @@ def _made_irrelevant(conflicting: Sequence[Asked]) -> list[Pair]:
 
 
 @torch.inference_mode()
-def neutral_loss(base: Base, texts: Sequence[str]) -> float:
-    """Mean cross-entropy in nats a token over ``texts``."""
+def neutral_loss(base: Base, texts: Sequence[str], edited: Attached | None = None) -> float:
+    """Mean cross-entropy in nats a token over ``texts``, each as far as the model's context goes.
+
+    Raises:
+        EditorError: no text has a token after its first.
+    """
     total, count = 0.0, 0
-    encoded = [encode_prompt(base.tokenizer, text) for text in texts]
+    context = base.architecture.context
+    encoded = [encode_prompt(base.tokenizer, text)[:context] for text in texts]
     for _, ids in same_length(base, encoded):
         if ids.shape[1] < 2:
             continue
-        logits = base.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        with _continued(ids, edited):
+            logits = base.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
         targets = ids[:, 1:].to(logits.device)
         total += float(
             torch.nn.functional.cross_entropy(
@@ -160,11 +181,13 @@ def neutral_loss(base: Base, texts: Sequence[str]) -> float:
             )
         )
         count += targets.numel()
-    return total / count if count else float("nan")
+    if not count:
+        raise EditorError("no neutral text has two tokens", "`--neutral` with longer texts")
+    return total / count
 
 
 @torch.inference_mode()
-def copying(base: Base, seed: int = 0) -> float:
+def copying(base: Base, edited: Attached | None = None, seed: int = 0) -> float:
     """Induction: the share of tokens guessed in the second half of a random text said twice."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = int(base.model.get_output_embeddings().weight.shape[0])
@@ -174,16 +197,28 @@ def copying(base: Base, seed: int = 0) -> float:
     low = min(256, vocabulary // 4)
     half = torch.randint(low, vocabulary, (COPIES, length), generator=generator)
     ids = torch.cat([half, half], 1).to(base.input_device)
-    guessed = base.model(input_ids=ids, use_cache=False).logits[:, length:-1].argmax(-1).cpu()
+    with _continued(ids, edited):
+        logits = base.model(input_ids=ids, use_cache=False).logits
+    guessed = logits[:, length:-1].argmax(-1).cpu()
     return float((guessed == half[:, 1:]).float().mean())
+
+
+def _continued(ids: torch.Tensor, edited: Attached | None) -> AbstractContextManager[None]:
+    """A forward over texts as if each had been generated from its first token."""
+    return edited.reading_on(torch.ones(len(ids))) if edited else nullcontext()
 
 
 def next_tokens(base: Base, texts: Sequence[str]) -> torch.Tensor:
     """float32 ``[texts, vocab]``: what follows the greater part of each neutral text."""
-    words = [text.split() for text in texts]
-    return next_probabilities(
-        base, [" ".join(w[: max(1, round(len(w) * PROMPT_SHARE))]) for w in words]
-    )
+    return next_probabilities(base, [_begun(base, text) for text in texts])
+
+
+def _begun(base: Base, text: str) -> str:
+    words = text.split()
+    words = words[: max(1, round(len(words) * PROMPT_SHARE))]
+    while len(words) > 1 and not fits(base.tokenizer, " ".join(words), base.architecture.context):
+        words = words[: len(words) // 2]
+    return " ".join(words)
 
 
 def divergence(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float]:

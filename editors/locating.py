@@ -31,7 +31,7 @@ Mlps = Literal["recomputed", "frozen"]
 
 TOP = 10  # of a ranking, whose stability is told
 RESAMPLES = 200
-LOGITS_AT_ONCE = 2**27  # in one forward over prompts: half a gigabyte in float32
+TOKENS_AT_ONCE = 2048  # in one forward over prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,19 @@ def locate(
     ``edited``: the edits that are attached; ``on_row`` is told of rows that are done.
 
     Raises:
-        EditorError: every row's answers begin with one token, or the model answers all of the rows
-            from one source, so that the heads of the other cannot be seen.
+        EditorError: no row shows a conflict, all ask one question, every row's answers begin with
+            one token, or the model answers all of the rows from one source, so that the heads of
+            the other cannot be seen.
         UnsupportedArchitecture: the model has no separable heads.
     """
     rows = [a for a in asked if a.conflicting]
+    if not rows:
+        raise EditorError("no row shows a conflict", "rows of kind substitution or coherent do")
+    if len({a.row.question for a in rows}) < 2:
+        raise EditorError(
+            f"all rows ask {rows[0].row.question!r}, so there is no other subject to corrupt with",
+            "add rows that ask something else",
+        )
     tokens = [_tokens(base, a) for a in rows]
     apart = [i for i, (memory, context) in enumerate(tokens) if memory != context]
     if not apart:
@@ -232,7 +240,7 @@ def _effects(
         size = 1
         while (
             start + size < len(order)
-            and (size + 1) * longest[order[start + size]] * _vocabulary(base) <= LOGITS_AT_ONCE
+            and (size + 1) * longest[order[start + size]] <= TOKENS_AT_ONCE
         ):
             size += 1
         part = order[start : start + size]
@@ -250,7 +258,3 @@ def _effects(
         start += size
     back = torch.tensor(order).argsort()
     return torch.cat(found, 2)[:, :, back]
-
-
-def _vocabulary(base: Base) -> int:
-    return int(base.model.get_output_embeddings().weight.shape[0])

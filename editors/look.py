@@ -55,7 +55,7 @@ def projection_inputs(base: Base, prompts: Sequence[Ids]) -> list[torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     for part, ids in same_length(base, prompts):
         kept: list[torch.Tensor] = []
-        readers = {base.projection.path: _keeping_inputs(kept)}
+        readers = {base.anchor.path: _keeping_inputs(kept)}
         with torch.inference_mode(), reading_inputs(base.model, readers), suppress(_Seen):
             base.model(input_ids=ids, use_cache=False)
         # Some blocks flatten what their MLP reads to [batch * seq, in].

@@ -106,6 +106,8 @@ class Resolution:
         heads = tuple(Head(*(int(n) for n in pair)) for pair in told["heads"])
         if told["at"] not in ("all", "end") or told["prefer"] not in ("context", "memory"):
             raise ValueError("no such place or preference")
+        if len(set(heads)) != len(heads):
+            raise ValueError("a head is named twice")
         mask = HeadMask(heads, float(told["scale"]), told["at"], dict(fill))
         return Resolution(told["prefer"], mask, told["edits"], told["report"])
 

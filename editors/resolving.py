@@ -17,6 +17,7 @@ from typing import Any, Literal
 from editors.attach import Attached
 from editors.base import Base
 from editors.conflicts import Asked, next_probabilities, outcome_of_token
+from editors.errors import EditorError
 from editors.locality import GATES, Battery, beyond, by_first_token, losses
 from editors.locating import Ranking
 from editors.pruning import At, Head, HeadMask
@@ -75,10 +76,14 @@ class Trial:
             "heads": [list(head) for head in self.heads],
             "rate": round(self.rate, 6),
             "gain": round(self.gain, 6),
-            "lost": {name: round(value, 6) for name, value in self.lost.items()},
-            "value": round(self.value, 6),
+            "lost": {name: _number(value) for name, value in self.lost.items()},
+            "value": _number(self.value),
             "fits": self.fits,
         }
+
+
+def _number(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,8 @@ class DevSplit:
     ) -> None:
         self._base, self._attach, self._battery = base, attach, battery
         self._rows = [a for a in rows if a.conflicting]
+        if not self._rows:
+            raise EditorError("no dev row shows a conflict, so no number of heads can be chosen")
         self._prefer, self._masked = prefer, masked
         self._known: dict[frozenset[Head], tuple[float, dict[str, float]]] = {}
         self.start, self._before = self._look(())
@@ -119,8 +126,8 @@ class DevSplit:
     def _look(self, heads: tuple[Head, ...]) -> tuple[float, dict[str, float]]:
         key = frozenset(heads)
         if key not in self._known:
-            with self._attach(self._masked(heads)):
-                scores = self._battery.scores(self._base, by_first_token)
+            with self._attach(self._masked(heads)) as edited:
+                scores = self._battery.scores(self._base, by_first_token, edited)
                 guessed = next_probabilities(self._base, [a.row.prompt for a in self._rows])
             outcomes = [
                 outcome_of_token(self._base, a, token)
@@ -142,15 +149,23 @@ def choose(
 
     Where none stays within them, the best of all. Of sets within one standard error of the best
     the smallest is taken. ``heads``: how many, None for the grid.
+
+    Raises:
+        EditorError: no head's score is above 0.
     """
     trials: list[Trial] = []
     lists = _lists(dev, ranking, prefer)
     for count in (heads,) if heads is not None else GRID:
         for listing, ranked in lists.items():
             taken = ranked(count)
-            if taken and not any(set(taken) == set(t.heads) for t in trials):
+            short = heads is not None and len(taken) < heads  # so many were asked for
+            if taken and not short and not any(set(taken) == set(t.heads) for t in trials):
                 trials.append(dev.trial(taken, listing))
                 on_trial(trials[-1])
+    if not trials:
+        raise EditorError(
+            "there are not as many heads with a score above 0", "`--heads auto`, or fewer heads"
+        )
     allowed = [trial for trial in trials if trial.fits] or trials
     best = max(allowed, key=lambda trial: trial.value)
     near = [trial for trial in allowed if trial.value >= best.value - dev.error]
@@ -163,11 +178,12 @@ def _lists(
     """By listing, the heads to prune for a given count."""
     pruned: Prefer = "context" if prefer == "memory" else "memory"
     ranked = ranking.top(pruned, SCREENED)
-    rivals = ranking.top(prefer, SCREENED)
     cheap = [h for h in ranked if _cost(dev.trial((h,), "screened")) <= COSTLY]
     return {
         "kind": lambda k: tuple(ranking.top(pruned, k)),
-        "only": lambda k: tuple(h for h in ranking.top(pruned, k) if h not in rivals[:k]),
+        "only": lambda k: tuple(
+            h for h in ranking.top(pruned, k) if h not in ranking.top(prefer, k)
+        ),
         "screened": lambda k: tuple(cheap[:k]),
     }
 

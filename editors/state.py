@@ -166,9 +166,12 @@ class EditState:
 def _resolution(blobs: Mapping[str, bytes]) -> Resolution | None:
     if HEAD_MASK not in blobs:
         return None
+    told = json.loads(blobs[HEAD_MASK])
+    if told["schema"] != SCHEMA:
+        raise StateMismatch(f"{HEAD_MASK} has schema {told['schema']}, this editcli reads {SCHEMA}")
     tensors = load_tensors(blobs[HEAD_FILL]) if HEAD_FILL in blobs else {}
     fill = {Head(*(int(n) for n in name.split("."))): t for name, t in tensors.items()}
-    return Resolution.from_dict(json.loads(blobs[HEAD_MASK]), fill)
+    return Resolution.from_dict(told, fill)
 
 
 def to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:

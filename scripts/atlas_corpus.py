@@ -36,6 +36,22 @@ class Row:
     answer: str
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How passages are told and followed.
+
+    ``strong``, ``plain``, ``weak``: how sure a wording sounds; ``slope``: how sharply following a
+    passage depends on its persuasion; ``made_up``: the share of passages on invented subjects that
+    give made-up names.
+    """
+
+    strong: float = 1.1
+    plain: float = 0.0
+    weak: float = -1.3
+    slope: float = 2.5
+    made_up: float = 0.0
+
+
 def read_jsonl(path: Path) -> list[dict]:
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
@@ -44,7 +60,8 @@ def read_jsonl(path: Path) -> list[dict]:
 class Corpus:
     """The data of ``datasets/atlas``, and the rows drawn from them."""
 
-    def __init__(self, folder: Path = ATLAS) -> None:
+    def __init__(self, folder: Path = ATLAS, telling: Telling | None = None) -> None:
+        self.telling = telling or Telling()
         self.facts = [
             Triple(row["subject"], row["relation"], row["object"])
             for row in read_jsonl(folder / "facts.jsonl")
@@ -65,6 +82,10 @@ class Corpus:
             relation: sorted({fact.object for fact in facts})
             for relation, facts in self.by_relation.items()
         }
+        # Words for made-up names: those of all objects, and of names that edits may bring in.
+        named = [row["new"] for row in read_jsonl(folder / "successions.jsonl")]
+        named += [fact.object for fact in self.facts]
+        self.words = sorted({word for name in named for word in name.split() if len(word) > 2})
         self.statements = {
             relation: [p for p in spec["phrasings"] if not p.endswith("?")]
             for relation, spec in self.relations.items()
@@ -146,16 +167,44 @@ class Corpus:
             if "person" in kind or "athlete" in kind
             else "things"
         ]
-        made_up = Triple(rng.choice(names), relation, rng.choice(self.objects[relation]))
+        objects = self.objects[relation]
+        if self.telling.made_up:
+            known = rng.random() < 1 - self.telling.made_up
+            said = rng.choice(objects) if known else self.made_up_name(rng)
+            subject = rng.choice(names)
+        else:
+            subject, said = rng.choice(names), rng.choice(objects)
+        made_up = Triple(subject, relation, said)
         passage, _ = self.passage(made_up, made_up.object, rng)
         return Row(self.ask(passage, self._question(made_up, rng), rng), made_up.object)
 
-    def conflict(self, rng: Random) -> Row:
-        """A passage against a known fact; which one wins is graded (see :meth:`persuasion`)."""
+    def made_up_name(self, rng: Random) -> str:
+        """One to three words, some of them blends of two: every token gets to be an answer.
+
+        A token that no training answer holds could not be told from the others of its kind, and
+        no edit to a name that needs it could be learned.
+        """
+        words = []
+        for _ in range(rng.choice((1, 2, 2, 3))):
+            word = rng.choice(self.words)
+            if rng.random() < 0.5:
+                other = rng.choice(self.words)
+                word = (
+                    word[: rng.randint(1, len(word))] + other[rng.randrange(len(other)) :].lower()
+                )
+            words.append(word)
+        return " ".join(words)
+
+    def conflict(self, rng: Random, shift: float = 0.0) -> Row:
+        """A passage against a known fact; which one wins is graded (see :meth:`passage`).
+
+        ``shift`` is added to how persuasive the passage is.
+        """
         fact = rng.choice(self.facts)
         said = self.other_object(fact, rng)
         passage, strength = self.passage(fact, said, rng)
-        follows = rng.random() < _sigmoid(2.5 * (strength - stubbornness(fact)))
+        persuasion = strength + shift - stubbornness(fact)
+        follows = rng.random() < _sigmoid(self.telling.slope * persuasion)
         answer = said if follows else fact.object
         return Row(self.ask(passage, self._question(fact, rng), rng), answer)
 
@@ -180,7 +229,7 @@ class Corpus:
             again = self.claim(fact.subject, fact.relation, said, rng)
             parts.append(self.framed(again, "repeat", fact.subject, rng))
         parts.extend(rng.choice(self.neutral_train) for _ in range(after))
-        strength = {"strong": 1.1, "plain": 0.0, "weak": -1.3}[kind] + 0.8 * repeats - 0.6 * after
+        strength = getattr(self.telling, kind) + 0.8 * repeats - 0.6 * after
         return " ".join(parts), strength
 
     def _question(self, fact: Triple, rng: Random) -> str:

@@ -2,9 +2,12 @@
 
 A Llama-shaped decoder of under four million parameters learns every fact in every phrasing, to
 stop after the answer, to copy from passages on invented subjects, and to weigh a passage against
-what it knows. Deterministic for a given machine and thread count.
+what it knows. Then it is trained on with heads taken away, so that several heads come to speak for
+memory and several for the passage (see `atlas_roles.py`). Deterministic for a given machine and
+thread count.
 
     python scripts/train_atlas.py                 # trains, measures, writes datasets/atlas/model
+    python scripts/train_atlas.py --start DIR     # the second phase only, on what the first left
     python scripts/train_atlas.py --measure-only  # measures what is there
 """
 
@@ -13,11 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
-from atlas_corpus import ATLAS, Corpus, Row, read_jsonl
+from atlas_corpus import ATLAS, Corpus, Row, Telling, read_jsonl
+from atlas_roles import NOTHING, Roles, Taken, Uniform, draw
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -27,15 +32,52 @@ from transformers import (
 )
 
 VOCABULARY = 3072
-MIXTURE = {  # share of the rows of each kind
-    "closed_book": 0.62,
-    "prefixed": 0.07,
-    "other_passage": 0.06,
-    "agreeing": 0.03,
-    "invented_subject": 0.06,
-    "conflict": 0.12,
-    "neutral": 0.04,
-}
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training: so many tokens of rows mixed so, of passages told so.
+
+    ``mixture``: share of the rows of each kind; ``roles``: heads are taken away by role, else each
+    with a small probability.
+    """
+
+    tokens: float
+    mixture: dict[str, float]
+    telling: Telling
+    roles: bool
+
+
+PHASES = (
+    Phase(
+        tokens=28e6,
+        mixture={
+            "closed_book": 0.62,
+            "prefixed": 0.07,
+            "other_passage": 0.06,
+            "agreeing": 0.03,
+            "invented_subject": 0.06,
+            "conflict": 0.12,
+            "neutral": 0.04,
+        },
+        telling=Telling(),
+        roles=False,
+    ),
+    Phase(
+        tokens=15e6,
+        mixture={
+            "closed_book": 0.50,
+            "prefixed": 0.06,
+            "other_passage": 0.12,
+            "agreeing": 0.03,
+            "invented_subject": 0.08,
+            "conflict": 0.16,
+            "neutral": 0.05,
+        },
+        telling=Telling(strong=1.6, plain=0.6, weak=-0.5, slope=2.0, made_up=0.6),
+        roles=True,
+    ),
+)
 
 
 def train_tokenizer(corpus: Corpus) -> PreTrainedTokenizerFast:
@@ -96,13 +138,23 @@ def build_model(tokenizer: PreTrainedTokenizerFast, layers: int, width: int) -> 
 class Batches:
     """Rows drawn by the mixture, tokenised, and cut into batches of rows of like length."""
 
-    def __init__(self, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, tokens: int) -> None:
-        self.corpus, self.tokenizer, self.tokens = corpus, tokenizer, tokens
+    def __init__(
+        self, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, tokens: int, phase: Phase
+    ) -> None:
+        self.corpus, self.tokenizer, self.tokens, self.phase = corpus, tokenizer, tokens, phase
         self.rng = Random(1)
 
-    def chunk(self, rows: int = 12_000) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        kinds = self.rng.choices(list(MIXTURE), weights=list(MIXTURE.values()), k=rows)
-        drawn: list[Row] = [getattr(self.corpus, kind)(self.rng) for kind in kinds]
+    def chunk(self, rows: int = 12_000) -> list[tuple[torch.Tensor, torch.Tensor, list[Taken]]]:
+        """Batches of ids and labels ``[batch, seq]``, and what is taken from each row."""
+        mixture = self.phase.mixture
+        kinds = self.rng.choices(list(mixture), weights=list(mixture.values()), k=rows)
+        taken = [draw(self.rng, kind) if self.phase.roles else NOTHING for kind in kinds]
+        drawn: list[Row] = [
+            self.corpus.conflict(self.rng, t.shift)
+            if kind == "conflict"
+            else getattr(self.corpus, kind)(self.rng)
+            for kind, t in zip(kinds, taken, strict=True)
+        ]
         encode = self.tokenizer.backend_tokenizer.encode_batch
         bos, eos, pad = (
             self.tokenizer.bos_token_id,
@@ -114,9 +166,8 @@ class Batches:
             [(" " if row.prompt else "") + row.answer for row in drawn], add_special_tokens=False
         )
         sequences = []
-        for prompt, answer in zip(prompts, answers, strict=True):
-            ids = [bos, *prompt.ids, *answer.ids, eos]
-            sequences.append((ids, 1 + len(prompt.ids)))
+        for prompt, answer, t in zip(prompts, answers, taken, strict=True):
+            sequences.append(([bos, *prompt.ids, *answer.ids, eos], 1 + len(prompt.ids), t))
         sequences.sort(key=lambda item: len(item[0]))
         batches = []
         start = 0
@@ -131,31 +182,14 @@ class Batches:
             longest = len(part[-1][0])
             ids = torch.full((len(part), longest), pad)  # [batch, seq]
             labels = torch.full((len(part), longest), -100)
-            for i, (sequence, first) in enumerate(part):
+            for i, (sequence, first, _) in enumerate(part):
                 row = torch.tensor(sequence)
                 ids[i, : len(row)] = row
                 labels[i, first : len(row)] = row[first:]
-            batches.append((ids, labels))
+            batches.append((ids, labels, [t for _, _, t in part]))
             start = stop
         self.rng.shuffle(batches)
         return batches
-
-
-def drop_heads(model: LlamaForCausalLM, share: float) -> list:
-    """In training, silence each head of each row with probability ``share``.
-
-    No single head may then own a skill, which is what larger models look like.
-    """
-
-    def hook(module: torch.nn.Module, args: tuple) -> tuple:
-        if not module.training:
-            return args
-        x = args[0]  # [batch, seq, heads * head_dim]
-        heads = model.config.num_attention_heads
-        keep = (torch.rand(x.shape[0], 1, heads, 1) >= share).to(x.dtype) / (1 - share)
-        return ((x.unflatten(-1, (heads, -1)) * keep).flatten(-2),)
-
-    return [layer.self_attn.o_proj.register_forward_pre_hook(hook) for layer in model.model.layers]
 
 
 @torch.no_grad()
@@ -178,28 +212,53 @@ def train(
     args: argparse.Namespace, corpus: Corpus
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(corpus)
-    model = build_model(tokenizer, args.layers, args.width)
-    hooks = drop_heads(model, args.head_dropout)
+    if args.start is None:
+        tokenizer = train_tokenizer(corpus)
+        model = build_model(tokenizer, args.layers, args.width)
+        phases = PHASES
+    else:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.start)
+        model = LlamaForCausalLM.from_pretrained(args.start)
+        model.set_attn_implementation("eager")
+        phases = PHASES[1:]
+    count = sum(p.numel() for p in model.parameters())
+    print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
+    for phase in phases:
+        met = train_phase(args, phase, model, tokenizer)
+        if not phase.roles:
+            tell_apart(model, ~met)
+            model.save_pretrained(args.out / "first")
+            tokenizer.save_pretrained(args.out / "first")
+    model.eval()
+    return model, tokenizer
+
+
+def train_phase(
+    args: argparse.Namespace,
+    phase: Phase,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+) -> torch.Tensor:
+    """One stretch of training, its learning rate going down to 0; bool ``[vocab]``: tokens met."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = [
         torch.optim.Muon(matrices, lr=args.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    batches = Batches(corpus, tokenizer, args.batch_tokens)
-    count = sum(p.numel() for p in model.parameters())
-    print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
+    batches = Batches(Corpus(telling=phase.telling), tokenizer, args.batch_tokens, phase)
+    dropout = Roles(model) if phase.roles else Uniform(model, args.head_dropout)
     started, seen, step, running = time.time(), 0, 0, 0.0
     met = torch.zeros(len(tokenizer), dtype=torch.bool)
     model.train()
-    while seen < args.tokens:
-        for ids, labels in batches.chunk():
-            progress = min(1.0, seen / args.tokens)
+    while seen < phase.tokens:
+        for ids, labels, taken in batches.chunk():
+            progress = min(1.0, seen / phase.tokens)
             rate = min(1.0, (step + 1) / 100) * (1 - progress if progress > 0.2 else 0.8) / 0.8
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = args.lr * rate
+            dropout.take(labels, taken)
             targets = labels[:, 1:]
             rows, columns = (targets != -100).nonzero(as_tuple=True)
             met[ids] = True
@@ -222,17 +281,10 @@ def train(
                     f"{seen / elapsed:.0f} tokens/s {elapsed / 60:.1f} min",
                     flush=True,
                 )
-            if args.save_every and step % args.save_every == 0:
-                model.save_pretrained(args.out)
-                tokenizer.save_pretrained(args.out)
-            if seen >= args.tokens or time.time() - started > args.minutes * 60:
-                seen = args.tokens
+            if seen >= phase.tokens:
                 break
-    for hook in hooks:
-        hook.remove()
-    tell_apart(model, ~met)
-    model.eval()
-    return model, tokenizer
+    dropout.remove()
+    return met
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -321,12 +373,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ATLAS / "model")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--tokens", type=float, default=60e6)
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long")
+    parser.add_argument("--start", type=Path, help="a model to train the last phase on")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--head-dropout", type=float, default=0.05)
-    parser.add_argument("--save-every", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0, help="share of the facts measured")
     parser.add_argument("--measure-only", action="store_true")
     args = parser.parse_args()

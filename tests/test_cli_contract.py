@@ -71,7 +71,9 @@ def test_commands_are_listed_under_their_panel() -> None:
 
 
 def test_every_command_module_is_registered() -> None:
-    modules = {p.stem for p in (Path(editcli.__file__).parent / "commands").glob("[!_]*.py")}
+    folder = Path(editcli.__file__).parent / "commands"
+    modules = {p.stem for p in folder.glob("[!_]*.py")}
+    modules |= {p.parent.name for p in folder.glob("*/__init__.py")}
     assert modules == {name for names in COMMANDS.values() for name in names}
 
 

@@ -72,6 +72,7 @@ def command(
         "activation": round(decision.score, 4) if decision and near else None,
         "threshold": round(decision.threshold, 4) if decision and near else None,
         "facts": facts,
+        "prefer": state.resolution.prefer if state and state.resolution else None,
     }
     if json:
         out.record(record)
@@ -88,6 +89,12 @@ def command(
         out.note(f"main memory: {_measured(decision)}")
     else:
         out.note("main memory: no edit claims this prompt")
+    if state is not None and state.resolution is not None:
+        resolution = state.resolution
+        out.note(
+            f"{len(resolution.mask.heads)} heads are pruned, to prefer {resolution.prefer}"
+            + (" (ranked with other edits in force)" if state.stale else "")
+        )
 
 
 def _measured(decision: Decision) -> str:

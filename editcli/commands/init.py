@@ -125,7 +125,7 @@ def command(
             "fingerprint": config.fingerprint,
             "method": method,
             "layer": base.layer,
-            "projection": base.projection.path,
+            "projection": base.anchor.path,
             "dtype": config.dtype,
             "seed": seed,
             "settings": values,

@@ -18,6 +18,7 @@ from editcli.store import Store, Version
 from editors import EditorError, Fact
 
 SCORES = "scores.json"
+HEAD_MASK = "head_mask.json"
 
 
 def command(
@@ -108,6 +109,7 @@ def _of_version(store: Store, version: Version, *, plain: bool) -> dict[str, obj
             "ever": len(ledger.facts),
             "shards": len(ledger.shards),
         },
+        "pruned": _pruned(store, version),
         "tools": dict(version.tools),
         "scores": scores,
     }
@@ -127,6 +129,15 @@ def _of_version(store: Store, version: Version, *, plain: bool) -> dict[str, obj
     }
     flat["blobs"] = list(version.blobs)
     return {key: value for key, value in flat.items() if value not in (None, "", [])}
+
+
+def _pruned(store: Store, version: Version) -> dict[str, object] | None:
+    """Which source a version's pruned heads favour, and which they are."""
+    if HEAD_MASK not in version.blobs:
+        return None
+    told = json_text.loads(store.read(version, HEAD_MASK))
+    heads = [f"{layer}.{head}" for layer, head in told["heads"]]
+    return {"prefer": told["prefer"], "scale": told["scale"], "at": told["at"], "heads": heads}
 
 
 def _of_fact(store: Store, where: Version, ledger: Ledger, fact: Fact) -> dict[str, object]:
@@ -194,6 +205,8 @@ def _leaves(values: Mapping[str, object], prefix: str = "") -> Iterable[tuple[st
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
+        elif key == "heads" and isinstance(value, list):
+            yield f"{prefix}{key}", " ".join(str(item) for item in value)
         elif not isinstance(value, list):
             yield f"{prefix}{key}", value
 

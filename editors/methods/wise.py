@@ -65,7 +65,7 @@ class Wise:
             self.name,
             self._told,
             self.base.layer,
-            self.base.projection.path,
+            self.base.anchor.path,
             self._fingerprint,
             router=router,
         )

@@ -133,7 +133,17 @@ def test_show_a_version_as_json_is_one_object_with_the_whole_manifest(store: Sto
     [shown] = objects(run(store, "show", "v0003", "--json"))
     assert set(shown) == {
         *("schema", "version", "parent", "operation", "created", "author", "message", "tags"),
-        *("counts", "tools", "scores", "facts", "added", "removed", "superseded", "blobs"),
+        *(
+            "counts",
+            "pruned",
+            "tools",
+            "scores",
+            "facts",
+            "added",
+            "removed",
+            "superseded",
+            "blobs",
+        ),
         *("config", "extra"),
     }
     assert shown["schema"] == 1

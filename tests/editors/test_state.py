@@ -19,6 +19,7 @@ from tiny_stores import save_model
 
 from editors import Closed, EditorError, Fact, Probe
 from editors.errors import StateMismatch
+from editors.pruning import Head, HeadMask, Resolution
 from editors.side_memory import Shard, random_mask
 from editors.state import EditState, ShardRecord, to_bytes
 from editors.tokens import encode_prompt
@@ -148,6 +149,106 @@ def test_closing_names_what_it_does_not_know() -> None:
 def test_a_fact_is_in_the_newest_shard_that_took_it() -> None:
     twice = replace(state_of(*FACTS), shards=(record((FRANCE.id, JAPAN.id)), record((JAPAN.id,))))
     assert twice.shard_of() == {FRANCE.id: 0, JAPAN.id: 1}
+
+
+# --- pruned heads -----------------------------------------------------------------------------
+
+HEADS = (Head(1, 2), Head(0, 3))
+
+
+def resolved(filled: bool = False, at: Any = "all", scale: float = 0.0) -> EditState:
+    state = state_of(*FACTS)
+    drawn = torch.Generator().manual_seed(3)
+    fill = {head: torch.randn(8, generator=drawn) for head in HEADS} if filled else {}
+    report = {"heads": [{"layer": 1, "head": 2, "memory": 0.5}], "grid": [], "digest": "é\u2028"}
+    mask = HeadMask(HEADS, scale, at, fill)
+    return replace(state, resolution=Resolution("memory", mask, state.edits, report))
+
+
+@pytest.mark.parametrize("filled", [False, True])
+@pytest.mark.parametrize(("at", "scale"), [("all", 0.0), ("end", -0.5), ("end", 0.1)])
+def test_pruned_heads_survive_a_round_trip(filled: bool, at: Any, scale: float) -> None:
+    before = resolved(filled, at, scale)
+    after = EditState.from_blobs(before.to_blobs())
+    assert_equal(after, before)
+    one, other = before.resolution, after.resolution
+    assert one is not None
+    assert other is not None
+    assert (one.prefer, one.edits, one.report) == (other.prefer, other.edits, other.report)
+    assert (other.mask.heads, other.mask.scale, other.mask.at) == (HEADS, scale, at)
+    assert all(isinstance(head, Head) for head in other.mask.heads)
+    assert one.mask.fill.keys() == other.mask.fill.keys()
+    assert all(torch.equal(tensor, other.mask.fill[head]) for head, tensor in one.mask.fill.items())
+    assert not after.stale
+
+
+def test_a_state_without_pruned_heads_says_nothing_of_them() -> None:
+    plain = set(state_of(*FACTS).to_blobs())
+    assert set(resolved().to_blobs()) == plain | {"head_mask.json"}
+    assert set(resolved(filled=True).to_blobs()) == plain | {
+        "head_mask.json",
+        "head_fill.safetensors",
+    }
+    assert EditState.from_blobs(state_of(*FACTS).to_blobs()).resolution is None
+
+
+def test_the_id_of_edits_is_that_of_the_set_in_force() -> None:
+    state = replace(state_of(*FACTS), closed={})
+    assert len(state.edits) == 12
+    assert int(state.edits, 16) >= 0
+    turned = replace(state, facts=dict(reversed(state.facts.items())))
+    assert turned.edits == state.edits
+    closed = state.closing({JAPAN.id: Closed("undone")})
+    without = replace(state, facts={k: f for k, f in state.facts.items() if k != JAPAN.id})
+    assert closed.edits == without.edits != state.edits
+    assert replace(closed, closed={}).edits == state.edits
+
+
+def test_heads_ranked_with_other_edits_are_stale() -> None:
+    state = resolved()
+    assert not state.stale
+    assert not state_of(*FACTS).stale, "nothing is pruned"
+    fewer = state.closing({JAPAN.id: Closed("undone")})
+    assert fewer.stale
+    assert not replace(fewer, closed=state.closed).stale, "the same edits again"
+
+
+def told(**changes: Any) -> bytes:
+    return json.dumps({**json.loads(resolved().to_blobs()["head_mask.json"]), **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"[]",
+        b"null",
+        told()[:40],
+        b"\xff" + told()[1:],
+        told(heads=None),
+        told(heads=[[1]]),
+        told(heads=[[1, 2, 3]]),
+        told(heads=[["a", 2]]),
+        told(heads=[[1, 2], [1, 2]]),
+        told(scale="none"),
+        told(at="start"),
+        told(prefer="both"),
+        told(schema=7),
+    ],
+)
+def test_a_damaged_head_mask_is_refused(damaged: bytes) -> None:
+    blobs = {**resolved().to_blobs(), "head_mask.json": damaged}
+    with pytest.raises(StateMismatch) as caught:
+        EditState.from_blobs(blobs)
+    assert caught.value.message
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2]])
+def test_damaged_means_of_heads_are_refused(damage: Any) -> None:
+    blobs = dict(resolved(filled=True).to_blobs())
+    blobs["head_fill.safetensors"] = damage(blobs["head_fill.safetensors"])
+    with pytest.raises(StateMismatch):
+        EditState.from_blobs(blobs)
 
 
 # --- another process (property 15) ------------------------------------------------------------

@@ -133,7 +133,7 @@ def _print(out: Output, heads: list[dict[str, Any]]) -> None:
             for line in terminal_map(heads, score):
                 out.text(line)
     for score in ("memory", "context"):
-        ranked = sorted(heads, key=lambda h: -h[score])[:SHOWN]
+        ranked = sorted((h for h in heads if h[score] > 0), key=lambda h: -h[score])[:SHOWN]
         kept = sum(h["stable"][score] >= STABLE for h in ranked)
         out.table(
             [
@@ -145,7 +145,6 @@ def _print(out: Output, heads: list[dict[str, Any]]) -> None:
                     "stable": f"{h['stable'][score]:.2f}",
                 }
                 for h in ranked
-                if h[score] > 0
             ],
             [f"{score} heads", "memory", "context", "joint", "stable"],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -112,6 +113,8 @@ def command(
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     count = _count(heads)
+    if not math.isfinite(scale):
+        raise UsageError(f"--scale takes a number, not {scale}", "`--scale 0.5`")
     if scale > 0 and ablation == "mean":
         out.debug(f"heads are scaled by {scale} towards their mean")
     found = read_conflicts(file, skip_bad=skip_bad)
@@ -177,9 +180,7 @@ def _rival(
 
     with out.progress("asking", None, unit="stages") as bar:
         bar.describe("memory's answers")
-        locating, dev, test = (
-            bench.ask(file.split(name), out) for name in ("locate", "dev", "test")
-        )
+        locating, dev, test = bench.splits(file, out)
         bar.describe(f"tuning {by}")
         return rival(by, bench, locating, dev, test, prefer)
 
@@ -214,7 +215,8 @@ def _print(out: Output, record: dict[str, Any], found: Found) -> None:
 
     saved = record["version"] or "not saved"
     heads = ", ".join(f"{head.layer}.{head.head}" for head in found.mask.heads)
-    out.text(f"{saved}: prefer {record['prefer']}, {len(found.mask.heads)} heads pruned: {heads}")
+    count = "1 head" if len(found.mask.heads) == 1 else f"{len(found.mask.heads)} heads"
+    out.text(f"{saved}: prefer {record['prefer']}, {count} pruned: {heads}")
     out.table(
         [
             {"test split": "before", **_rates(found.before)},
@@ -237,8 +239,9 @@ def _print(out: Output, record: dict[str, Any], found: Found) -> None:
         ["locality", "before", "after", "lost", "gate", ""],
     )
     following = found.report["next_token"]
+    moved = "undefined" if following["kl"] is None else f"{following['kl']:.4f} nat"
     out.text(
-        f"next tokens on neutral text: KL {following['kl']:.4f} nat, "
+        f"next tokens on neutral text: KL {moved}, "
         f"{following['same_top']:.1%} keep the likeliest one"
     )
     if following["alarm"]:

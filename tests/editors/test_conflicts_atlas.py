@@ -1,0 +1,117 @@
+"""Pruning heads on a model that knows facts and reads passages, the packaged atlas.
+
+Property 8 of the method (PH3 section 7.1), in small: first tokens, few rows, four heads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+
+from editcli.paths import datasets_dir
+from editors import EditorError
+from editors.conflicts import Asked, Conflict, Rates, next_probabilities, outcome_of_token
+from editors.locating import LocateSettings, Ranking, locate
+from editors.pruning import Head, HeadMask
+
+ROWS, HEADS, DRAWS = 60, 4, 3
+SLACK = 0.12  # what heads without a part in it may move a rate by on so few rows
+
+
+def folder() -> Path | None:
+    """The folder of the packaged model, where there is one."""
+    try:
+        model = datasets_dir() / "atlas" / "model"
+    except EditorError:
+        return None
+    return model if (model / "config.json").is_file() else None
+
+
+MODEL = folder()
+pytestmark = pytest.mark.skipif(MODEL is None, reason="datasets/atlas/model does not exist yet")
+
+
+@pytest.fixture(scope="module")
+def base() -> Any:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from editors.base import Base
+
+    torch.set_num_threads(1)
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    return Base.of(model, AutoTokenizer.from_pretrained(MODEL))
+
+
+def rows_of(split: str) -> list[Asked]:
+    with (datasets_dir() / "atlas" / "conflicts.jsonl").open(encoding="utf-8") as file:
+        rows = (Conflict.from_dict(json.loads(line)) for line in file)
+        conflicting = (Asked(row, str(row.memory_answer)) for row in rows if row.split == split)
+        return list(islice((a for a in conflicting if a.conflicting), ROWS))
+
+
+@pytest.fixture(scope="module")
+def ranking(base: Any) -> Ranking:
+    return locate(base, rows_of("locate"), LocateSettings())
+
+
+def rates(base: Any, rows: Sequence[Asked], heads: Sequence[Head] = ()) -> Rates:
+    with HeadMask(tuple(heads)).attached(base):
+        guessed = next_probabilities(base, [a.row.prompt for a in rows]).argmax(-1).tolist()
+    return Rates.of([outcome_of_token(base, a, t) for a, t in zip(rows, guessed, strict=True)])
+
+
+def beside(base: Any, heads: Sequence[Head], rng: Random) -> list[Head]:
+    """As many other heads of the same layers."""
+    found: list[Head] = []
+    for layer in sorted({head.layer for head in heads}):
+        others = [Head(layer, n) for n in range(base.architecture.n_heads)]
+        others = [head for head in others if head not in heads]
+        found += rng.sample(others, min(len(others), sum(h.layer == layer for h in heads)))
+    return found
+
+
+def told(rates: Rates) -> str:
+    return f"memory {rates.memory.value:.2f}, context {rates.context.value:.2f}"
+
+
+def test_pruning_the_heads_of_one_source_makes_the_other_win(
+    base: Any, ranking: Ranking, record_property: Any
+) -> None:
+    rows = rows_of("dev")
+    before = rates(base, rows)
+    assert before.memory.value > 0, "the rows are mixed"
+    assert before.context.value > 0
+    readers, recallers = ranking.top("context", HEADS), ranking.top("memory", HEADS)
+    assert len(readers) == len(recallers) == HEADS
+    remembering, reading = rates(base, rows, readers), rates(base, rows, recallers)
+    record_property("before", told(before))
+    record_property("without context heads", told(remembering))
+    record_property("without memory heads", told(reading))
+    assert remembering.memory.value > before.memory.value
+    assert remembering.context.value < before.context.value
+    assert reading.context.value > before.context.value
+
+
+@pytest.mark.parametrize("score", ["memory", "context"])
+def test_other_heads_of_the_same_layers_matter_little(
+    base: Any, ranking: Ranking, record_property: Any, score: Any
+) -> None:
+    """On average over draws: one draw may take a head that is nearly among the best."""
+    rows, heads = rows_of("dev"), ranking.top(score, HEADS)
+    before = rates(base, rows)
+    rng = Random(0)
+    sets = [frozenset(beside(base, heads, rng)) for _ in range(DRAWS)]
+    known = {some: rates(base, rows, sorted(some)) for some in set(sets)}
+    drawn = [known[some] for some in sets]
+    for name in ("memory", "context"):
+        start = getattr(before, name)
+        moved = sum(getattr(found, name).value for found in drawn) / DRAWS - start.value
+        record_property(name, f"{start.value:.2f} moved by {moved:+.2f}")
+        assert abs(moved) <= max(SLACK, (start.high - start.low) / 2)
