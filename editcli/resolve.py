@@ -101,11 +101,13 @@ def find(
         masked = _masker(workspace, ranking, pruning, [a.row.prompt for a in locating_rows])
     clock("choosing heads")
     edits = bench.state.in_force()
+    calm = [a for a in locating_rows if not a.conflicting]
     dev = DevSplit(
         base,
         bench.attached,
         dev_rows,
-        Battery.of(dev_rows, edits, neutral[:DEV_NEUTRAL_TEXTS]),
+        # Heads are not ranked on rows without a conflict: those of the locate split count here.
+        Battery.of([*dev_rows, *calm], edits, neutral[:DEV_NEUTRAL_TEXTS]),
         prefer,
         masked,
     )

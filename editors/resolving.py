@@ -9,6 +9,7 @@ cost too much when they are pruned alone.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -111,19 +112,23 @@ class DevSplit:
         if not self._rows:
             raise EditorError("no dev row shows a conflict, so no number of heads can be chosen")
         self._prefer, self._masked = prefer, masked
-        self._known: dict[frozenset[Head], tuple[float, dict[str, float]]] = {}
-        self.start, self._before = self._look(())
+        self._known: dict[frozenset[Head], tuple[list[bool], dict[str, float]]] = {}
+        won, self._before = self._look(())
+        self.start = sum(won) / len(won)
 
-    @property
-    def error(self) -> float:
-        """One standard error of a rate on this split."""
-        return math.sqrt(0.25 / max(1, len(self._rows)))
+    def error(self, one: tuple[Head, ...], other: tuple[Head, ...]) -> float:
+        """One standard error of the difference of two sets' rates: the rows are the same."""
+        pairs = zip(self._look(one)[0], self._look(other)[0], strict=True)
+        differences = [float(a) - float(b) for a, b in pairs]
+        return statistics.pstdev(differences) / math.sqrt(len(differences))
 
     def trial(self, heads: tuple[Head, ...], listing: Listing) -> Trial:
-        rate, after = self._look(heads)
+        won, after = self._look(heads)
+        rate = sum(won) / len(won)
         return Trial(heads, listing, rate, rate - self.start, losses(self._before, after))
 
-    def _look(self, heads: tuple[Head, ...]) -> tuple[float, dict[str, float]]:
+    def _look(self, heads: tuple[Head, ...]) -> tuple[list[bool], dict[str, float]]:
+        """Which rows the preferred source wins, and every other score."""
         key = frozenset(heads)
         if key not in self._known:
             with self._attach(self._masked(heads)) as edited:
@@ -134,7 +139,7 @@ class DevSplit:
                 for a, token in zip(self._rows, guessed.argmax(-1).tolist(), strict=True)
             ]
             scores["other"] = outcomes.count("other") / len(outcomes)
-            self._known[key] = outcomes.count(self._prefer) / len(outcomes), scores
+            self._known[key] = [outcome == self._prefer for outcome in outcomes], scores
         return self._known[key]
 
 
@@ -148,7 +153,7 @@ def choose(
     """The set of heads with the best gain less penalty, of those that lose no more than the gates.
 
     Where none stays within them, the best of all. Of sets within one standard error of the best
-    the smallest is taken. ``heads``: how many, None for the grid.
+    (of the paired difference) the smallest is taken. ``heads``: how many, None for the grid.
 
     Raises:
         EditorError: no head's score is above 0.
@@ -168,7 +173,9 @@ def choose(
         )
     allowed = [trial for trial in trials if trial.fits] or trials
     best = max(allowed, key=lambda trial: trial.value)
-    near = [trial for trial in allowed if trial.value >= best.value - dev.error]
+    near = [
+        trial for trial in allowed if trial.value >= best.value - dev.error(best.heads, trial.heads)
+    ]
     return Choice(min(near, key=lambda trial: (len(trial.heads), -trial.value)), tuple(trials))
 
 

@@ -1,16 +1,16 @@
-"""Heads with roles: how atlas comes to have several heads for memory and several for the passage.
+"""Heads with roles: an experiment towards several heads for memory and several for the passage.
 
 In models that grew up on the open web, heads of both kinds are found (PH3, arXiv 2402.18154). A
-model of four million parameters, left alone, hangs a conflict on a head or two and its memory on a
-head of the first layer. So atlas is trained on with heads taken away at random. In rows that show a
-conflict, each head of a role has an equal say: the more of memory's heads are gone, the likelier
-the passage is to be followed, and the other way round. All other rows keep their answers whatever
-is taken. In half of all rows the lower blocks read nothing where the answer stands: what it needs
-is gathered on the subject first and brought over by heads further up (as Geva et al., arXiv
-2304.14767, find in real models).
+model of four million parameters, left alone, hangs its memory on a head of the first layer, and
+pruning that for the passage ruins recall. So it is trained on with heads taken away at random. In
+rows that show a conflict, each head of a role has an equal say: the more of memory's heads are
+gone, the likelier the passage is to be followed, and the other way round. All other rows keep their
+answers whatever is taken. In half of all rows the lower blocks read nothing where the answer
+stands: what it needs is gathered on the subject first and brought over by heads further up (as Geva
+et al., arXiv 2304.14767, find in real models).
 
-So what pruning can do in atlas was put there: it shows that the tool finds such heads and uses them
-as it says, not how well pruning does elsewhere.
+What pruning can do in such a model was put there: it shows that the tool finds such heads and uses
+them as it says, not how well pruning does elsewhere.
 """
 
 from __future__ import annotations
@@ -51,15 +51,18 @@ class Taken:
 NOTHING = Taken()
 
 
-def draw(rng: Random, kind: str) -> Taken:
-    """What is taken from a row of this kind: nothing, any heads, memory's or the passage's."""
+def draw(rng: Random, kind: str, share: float) -> Taken:
+    """What is taken from a row of this kind: nothing, any heads, memory's or the passage's.
+
+    ``share``: of rows from which something is taken.
+    """
     heads: set[Place] = set()
-    what = rng.random()
-    if 0.30 <= what < 0.60:
+    what = 1 - (1 - rng.random()) / share  # below 0: nothing
+    if 0 <= what < 3 / 7:
         rate = rng.random() * 0.3
         heads = {place for place in EVERYWHERE if rng.random() < rate}
-    elif what >= 0.60:
-        role = MEMORY if what < 0.80 else CONTEXT
+    elif what >= 3 / 7:
+        role = MEMORY if what < 5 / 7 else CONTEXT
         rate = rng.random()
         heads = {place for place in role if rng.random() < rate}
         heads |= {place for place in EVERYWHERE if rng.random() < 0.05}

@@ -550,6 +550,7 @@ def page(kept: dict[str, Any]) -> str:
         for score in PREFER:
             told = ", ".join(f"{h[0]}.{h[1]} {v:.2f}" for h, v in found["locating"][score])
             lines.append(f"- {score}: {told}")
+        lines += _LIMITS
     for prefer in PREFER:
         if found := kept.get(f"rivals:{prefer}"):
             lines += [
@@ -638,18 +639,26 @@ _SAID = {
     "cad": "contrastive decoding (CAD, AdaCAD)",
     "juice": "two-run scaling (JuICE)",
 }
+_LIMITS = [
+    "",
+    "What limits it: atlas reads the subject of a fact with a head of its first layer, at the",
+    "last token, so the best memory heads are at the bottom. Pruning them costs recall, and the",
+    "gates allow only a set that changes little. Training on with heads that are given roles",
+    "(`scripts/atlas_roles.py`) moved both rankings into the upper half; the numbers are in",
+    "[benchmarks-notes.md](benchmarks-notes.md). It is not shipped: recall and routing suffered.",
+    "",
+]
 _HEAD = [
     "# Conflicts between passage and memory",
     "",
-    "Written by `python scripts/bench_conflicts.py` on 2 CPU cores. Rows of",
+    "Written by `python scripts/bench_conflicts.py` on 2 CPU cores, one thread each. Rows of",
     "`datasets/atlas/conflicts.jsonl`: heads ranked on the split *locate*, their number chosen on",
     "*dev*, the split *test* used once; answers are greedy and free-running.",
     "",
-    "atlas is a model organism, and its heads were given their roles in training",
-    "(`scripts/atlas_roles.py`): these numbers show that the tool finds such heads and uses",
-    "them as it says, not how well pruning does in a large model. There, the published averages",
-    "are +44.0 points for memory and +38.5 for context (PH3), with up to 17 points lost where",
-    "nothing conflicts.",
+    "atlas is a model organism of under four million parameters: these numbers show that the",
+    "machinery does what it says, not how well pruning does in a large model. There, the published",
+    "averages are +44.0 points for memory and +38.5 for context (PH3), with up to 17 points lost",
+    "where nothing conflicts.",
     "",
 ]
 

@@ -2,12 +2,15 @@
 
 A Llama-shaped decoder of under four million parameters learns every fact in every phrasing, to
 stop after the answer, to copy from passages on invented subjects, and to weigh a passage against
-what it knows. Then it is trained on with heads taken away, so that several heads come to speak for
-memory and several for the passage (see `atlas_roles.py`). Deterministic for a given machine and
-thread count.
+what it knows. Deterministic for a given machine and thread count.
+
+The shipped weights are those of the first phase. The later ones, in which heads are given roles
+(see `atlas_roles.py`), are an experiment: pruning then does what it should for memory (docs/
+benchmarks-notes.md has the numbers), but recall and routing suffer.
 
     python scripts/train_atlas.py                 # trains, measures, writes datasets/atlas/model
-    python scripts/train_atlas.py --start DIR     # the second phase only, on what the first left
+    python scripts/train_atlas.py --phases 3 --out DIR             # the later phases too
+    python scripts/train_atlas.py --start DIR --phases 3 --out DIR # only those, on what DIR holds
     python scripts/train_atlas.py --measure-only  # measures what is there
 """
 
@@ -38,14 +41,16 @@ VOCABULARY = 3072
 class Phase:
     """A stretch of training: so many tokens of rows mixed so, of passages told so.
 
-    ``mixture``: share of the rows of each kind; ``roles``: heads are taken away by role, else each
-    with a small probability.
+    ``mixture``: share of the rows of each kind; ``roles``: share of the rows from which heads are
+    taken by role, 0 to drop each with a small probability; ``rate``: the largest learning rate.
     """
 
     tokens: float
     mixture: dict[str, float]
     telling: Telling
-    roles: bool
+    roles: float
+    rate: float = 3e-3
+    seed: int = 1
 
 
 PHASES = (
@@ -61,7 +66,7 @@ PHASES = (
             "neutral": 0.04,
         },
         telling=Telling(),
-        roles=False,
+        roles=0.0,
     ),
     Phase(
         tokens=15e6,
@@ -75,7 +80,23 @@ PHASES = (
             "neutral": 0.05,
         },
         telling=Telling(strong=1.6, plain=0.6, weak=-0.5, slope=2.0, made_up=0.6),
-        roles=True,
+        roles=0.7,
+    ),
+    Phase(
+        tokens=4.5e6,
+        mixture={
+            "closed_book": 0.62,
+            "prefixed": 0.05,
+            "other_passage": 0.09,
+            "agreeing": 0.02,
+            "invented_subject": 0.05,
+            "conflict": 0.13,
+            "neutral": 0.04,
+        },
+        telling=Telling(strong=1.9, plain=0.9, weak=-0.2, slope=2.0, made_up=0.6),
+        roles=0.5,
+        rate=2e-3,
+        seed=2,
     ),
 )
 
@@ -142,13 +163,14 @@ class Batches:
         self, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, tokens: int, phase: Phase
     ) -> None:
         self.corpus, self.tokenizer, self.tokens, self.phase = corpus, tokenizer, tokens, phase
-        self.rng = Random(1)
+        self.rng = Random(phase.seed)
 
     def chunk(self, rows: int = 12_000) -> list[tuple[torch.Tensor, torch.Tensor, list[Taken]]]:
         """Batches of ids and labels ``[batch, seq]``, and what is taken from each row."""
         mixture = self.phase.mixture
         kinds = self.rng.choices(list(mixture), weights=list(mixture.values()), k=rows)
-        taken = [draw(self.rng, kind) if self.phase.roles else NOTHING for kind in kinds]
+        roles = self.phase.roles
+        taken = [draw(self.rng, kind, roles) if roles else NOTHING for kind in kinds]
         drawn: list[Row] = [
             self.corpus.conflict(self.rng, t.shift)
             if kind == "conflict"
@@ -215,20 +237,18 @@ def train(
     if args.start is None:
         tokenizer = train_tokenizer(corpus)
         model = build_model(tokenizer, args.layers, args.width)
-        phases = PHASES
+        phases = PHASES[: args.phases]
     else:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(args.start)
         model = LlamaForCausalLM.from_pretrained(args.start)
         model.set_attn_implementation("eager")
-        phases = PHASES[1:]
+        phases = PHASES[args.done : args.phases]
     count = sum(p.numel() for p in model.parameters())
     print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     for phase in phases:
         met = train_phase(args, phase, model, tokenizer)
         if not phase.roles:
             tell_apart(model, ~met)
-            model.save_pretrained(args.out / "first")
-            tokenizer.save_pretrained(args.out / "first")
     model.eval()
     return model, tokenizer
 
@@ -243,8 +263,10 @@ def train_phase(
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = [
-        torch.optim.Muon(matrices, lr=args.lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(
+            matrices, lr=phase.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(others, lr=phase.rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     batches = Batches(Corpus(telling=phase.telling), tokenizer, args.batch_tokens, phase)
     dropout = Roles(model) if phase.roles else Uniform(model, args.head_dropout)
@@ -257,7 +279,7 @@ def train_phase(
             rate = min(1.0, (step + 1) / 100) * (1 - progress if progress > 0.2 else 0.8) / 0.8
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = args.lr * rate
+                    group["lr"] = phase.rate * rate
             dropout.take(labels, taken)
             targets = labels[:, 1:]
             rows, columns = (targets != -100).nonzero(as_tuple=True)
@@ -373,9 +395,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ATLAS / "model")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--start", type=Path, help="a model to train the last phase on")
+    parser.add_argument("--start", type=Path, help="a model to train on")
+    parser.add_argument("--phases", type=int, default=1, help="up to this phase")
+    parser.add_argument("--done", type=int, default=1, help="with --start: phases behind it")
     parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--head-dropout", type=float, default=0.05)
     parser.add_argument("--share", type=float, default=1.0, help="share of the facts measured")
     parser.add_argument("--measure-only", action="store_true")
