@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 
 from editors.base import Base
+from editors.errors import EditorError
 from editors.tokens import Row, encode_prompt
 
 ROWS_AT_ONCE = 256
+
+Merge = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""One ``[rows, vocab]`` of next-token logits from those of two prompts for each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,60 @@ def answers(base: Base, prompts: Sequence[str], max_new_tokens: int) -> list[Ans
             for i, ids in zip(part, out[:, batch.ids.shape[1] :].tolist(), strict=True):
                 found[i] = read(base, ids)
     return [found[i] for i in range(len(prompts))]
+
+
+@torch.inference_mode()
+def paired_answers(
+    base: Base, ones: Sequence[str], others: Sequence[str], max_new_tokens: int, merge: Merge
+) -> list[Answer]:
+    """One greedy answer to each pair of prompts, both continued by the token chosen for the two.
+
+    ``merge(of_ones, of_others)``: the logits ``[rows, vocab]``, float32, to choose from. In a
+    batch the ones are its first half and the others, in the same order, its second: each forward
+    is two runs. Pairs whose longer prompt is of one length are answered together, so that padding,
+    on the left of the shorter, depends on the pair alone.
+
+    Raises:
+        EditorError: there are not as many ones as others.
+    """
+    if len(ones) != len(others):
+        raise EditorError(
+            f"{len(ones)} prompts cannot be paired with {len(others)}", "give one for each"
+        )
+    first, second = (
+        [Row(ids, len(ids)) for ids in (encode_prompt(base.tokenizer, text) for text in texts)]
+        for texts in (ones, others)
+    )
+    longer = [max(len(a.ids), len(b.ids)) for a, b in zip(first, second, strict=True)]
+    order = sorted(range(len(ones)), key=longer.__getitem__)
+    found: dict[int, Answer] = {}
+    for length, group in groupby(order, key=longer.__getitem__):
+        same_length = list(group)
+        for start in range(0, len(same_length), ROWS_AT_ONCE // 2):
+            part = same_length[start : start + ROWS_AT_ONCE // 2]
+            batch = base.batch([*(first[i] for i in part), *(second[i] for i in part)], side="left")
+            out = base.model.generate(
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=pad(base),
+                logits_processor=[_InStep(merge)],
+            )
+            for i, ids in zip(part, out[: len(part), length:].tolist(), strict=True):
+                found[i] = read(base, ids)
+    return [found[i] for i in range(len(ones))]
+
+
+@dataclass(frozen=True, slots=True)
+class _InStep:
+    """Gives both halves of a batch the same logits, so that they go on by the same token."""
+
+    merge: Merge
+
+    def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        return self.merge(*logits.chunk(2)).repeat(2, 1)  # [2 * rows, vocab]
 
 
 def read(base: Base, ids: list[int]) -> Answer:

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from editors.base import Base
-from editors.contrastive import paired_answers
 from editors.errors import EditorError, UnsupportedArchitecture
-from editors.generation import Answer
+from editors.generation import Answer, paired_answers
 from editors.hooks import changing_input, reading_inputs
 from editors.look import same_length
 from editors.pruning import Head, HeadMask
