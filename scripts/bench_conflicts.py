@@ -6,7 +6,8 @@
 Parts: prune:memory, prune:context (the bars, through the library that `conflict resolve` runs),
 rivals:memory, rivals:context, transfer:memory, transfer:context (heads of half of the relations on
 the other half), edits (facts edited, then contradicted), speed (exact path patching against whole
-forwards), shapes (real sizes, random weights). Results are kept in docs/conflicts.json.
+forwards), shapes:locate, shapes:resolve (real sizes, random weights). Results are kept in
+docs/conflicts.json.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from editcli.resolve import Found, find
 from editcli.rivals import rival
 from editcli.workspace import Workspace
 from editors.base import Base
-from editors.conflicts import Asked, Conflict, first_token, measure
+from editors.conflicts import Asked, Conflict, first_token, measure, next_probabilities
 from editors.heads import path_effects
 from editors.hooks import changing_input
 from editors.locality import Battery, by_first_token, losses
@@ -365,7 +366,10 @@ def random_model(shape: str, folder: Path) -> Path:
     ids = {k: getattr(tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = AutoConfig.for_model(told.pop("model_type"), **told, **ids)
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # it is to say only what the tokenizer has words for
+        model.get_output_embeddings().weight[len(tokenizer) :] = 0
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -443,34 +447,31 @@ def speed(rows: int = 4, repeats: int = 5) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shapes() -> dict[str, Any]:
-    """`locate` and `resolve` at real sizes: time and memory; random weights have no knowledge.
+def shapes(resolving: bool = False) -> dict[str, Any]:
+    """`locate` (or `resolve`) at real sizes: time and memory; random weights have no knowledge.
 
     Rows are labelled by what such a model says anyway, half as memory's and half as the passage's.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
             model = random_model(shape, Path(folder) / "model")
             with workspace(str(model)) as place:
-                base = place.base
-                file = labelled(base, list(read_conflicts(str(ROWS)).rows))
-                bench = bench_of(place)
+                file = labelled(place.base, list(read_conflicts(str(ROWS)).rows))
                 started = time.monotonic()
-                with bench.attached() as edited:
-                    locate(base, bench.ask(file.split("locate"), QUIET), LocateSettings(), edited)
-                located = time.monotonic() - started
-                started = time.monotonic()
-                resolution = find(
-                    place, bench, file, "memory", LocateSettings(), PruneSettings(heads=4),
-                    neutral_texts(None)[:10], QUIET, lambda _: None,
-                )  # fmt: skip
+                if resolving:
+                    find(
+                        place, bench_of(place), file, "memory", LocateSettings(),
+                        PruneSettings(heads=4), neutral_texts(None)[:10], QUIET, lambda _: None,
+                    )  # fmt: skip
+                else:
+                    rows = bench_of(place).ask(file.split("locate"), QUIET)
+                    with bench_of(place).attached() as edited:
+                        locate(place.base, rows, LocateSettings(), edited)
                 found[shape] = {
-                    "parameters": sum(p.numel() for p in base.model.parameters()),
-                    "rows": {s: len(file.split(s)) for s in ("locate", "dev", "test")},  # type: ignore[arg-type]
-                    "locate_seconds": round(located, 1),
-                    "resolve_seconds": round(time.monotonic() - started, 1),
-                    "trials": len(resolution.choice.trials),
+                    "parameters": sum(p.numel() for p in place.base.model.parameters()),
+                    "rows": len(file.rows) // 3,
+                    "seconds": round(time.monotonic() - started, 1),
                     "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
                 }
     return found
@@ -480,16 +481,19 @@ def labelled(base: Base, rows: Sequence[Conflict]) -> ConflictFile:
     """Eight short rows a split whose sources are what the model says with the passage there."""
     from editors.generation import answers
 
-    chosen: list[Conflict] = []
+    made: list[Conflict] = []
     for split in ("locate", "dev", "test"):
-        chosen += [r for r in rows if r.split == split and r.kind == "substitution"][:8]
-    said = answers(base, [r.prompt for r in chosen], 1)
-    made = []
-    for i, (row, answer) in enumerate(zip(chosen, said, strict=True)):
-        text = answer.text or "the"
-        own = {"memory_answer": text} if i % 2 else {"memory_answer": "Paris"}
-        told = {"context_answer": "Rome"} if i % 2 else {"context_answer": text}
-        made.append(replace(row, **own, **told))
+        asked = [r for r in rows if r.split == split and r.kind == "substitution"][:60]
+        said = [answer.text for answer in answers(base, [r.prompt for r in asked], 1)]
+        likely = next_probabilities(base, [r.prompt for r in asked]).argmax(-1).tolist()
+        fitting = [
+            (row, text)
+            for row, text, token in zip(asked, said, likely, strict=True)
+            if text and first_token(base, row.prompt, text) == token
+        ][:8]
+        for i, (row, text) in enumerate(fitting):
+            memory, context = (text, "Rome") if i % 2 else ("Paris", text)
+            made.append(replace(row, memory_answer=memory, context_answer=context))
     return ConflictFile("labelled", tuple(made), "")
 
 
@@ -501,7 +505,8 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"transfer:{p}": (lambda p=p: transfer(p)) for p in PREFER},
     "edits": edits,
     "speed": speed,
-    "shapes": shapes,
+    "shapes:locate": shapes,
+    "shapes:resolve": lambda: shapes(resolving=True),
 }
 
 
@@ -615,19 +620,18 @@ def page(kept: dict[str, Any]) -> str:
             f"{found['ratio']:.0f} times faster, largest difference "
             f"{found['largest_gap']:.1e}.",
         ]
-    if found := kept.get("shapes"):
-        lines += [
-            "",
-            "| random weights | parameters | locate | resolve | sets tried | peak memory |",
-            "|---|---|---|---|---|---|",
-        ]
-        for shape, row in found.items():
-            lines.append(
-                f"| {shape} | {row['parameters'] / 1e6:.0f} M | {row['locate_seconds']:.1f} s | "
-                f"{row['resolve_seconds']:.0f} s | {row['trials']} | "
-                f"{row['peak_memory_bytes'] / 2**30:.1f} GiB |"
-            )
-        lines += ["", "Eight rows a split, labelled by what the model says: time and memory only."]
+    for command in ("locate", "resolve"):
+        if found := kept.get(f"shapes:{command}"):
+            lines += [
+                "",
+                f"| {command}, random weights | parameters | rows a split | time | peak memory |",
+                "|---|---|---|---|---|",
+            ]
+            for shape, row in found.items():
+                lines.append(
+                    f"| {shape} | {row['parameters'] / 1e6:.0f} M | {row['rows']} | "
+                    f"{row['seconds']:.1f} s | {row['peak_memory_bytes'] / 2**30:.1f} GiB |"
+                )
     return "\n".join(lines) + "\n"
 
 
