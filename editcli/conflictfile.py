@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from editcli.errors import FactsRefused, UsageError
 from editcli.factfile import Refused, json_lines, read_bytes
@@ -32,6 +32,13 @@ class ConflictFile:
         a quarter to locate, a quarter for dev, half to test.
         """
         return [row for row in self.rows if (row.split or _split(row)) == name]
+
+    def chosen(self, split: Split | Literal["all"], limit: int | None) -> list[Conflict]:
+        """The first `limit` rows of a split, or of all; raises UsageError where there is none."""
+        rows = (list(self.rows) if split == "all" else self.split(split))[:limit]
+        if not rows:
+            raise UsageError(f"no row of {self.name} is in the split {split!r}", "`--split all`")
+        return rows
 
     def require_splits(self) -> None:
         """Raises UsageError where one of the three splits has no conflicting row."""

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from editcli.commands.conflict._options import CorruptionOption, FileArgument, LimitOption
-from editcli.errors import UsageError
 from editcli.heatmap import terminal_map
 from editcli.invocation import open_store
 from editcli.options import (
@@ -73,9 +72,7 @@ def command(
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     found = read_conflicts(file, skip_bad=skip_bad)
-    rows = (list(found.rows) if split == "all" else found.split(split))[:limit]
-    if not rows:
-        raise UsageError(f"no row of {found.name} is in the split {split!r}", "`--split all`")
+    rows = found.chosen(split, limit)
     opened = open_store(store)
     chosen = opened.version(version)
     workspace = Workspace.open(opened, device=device, dtype=dtype, verbose=verbose)

@@ -84,10 +84,7 @@ def command(
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     found = read_conflicts(file, skip_bad=skip_bad)
-    rows = list(found.rows) if split == "all" else found.split(split)
-    rows = rows[:limit]
-    if not rows:
-        raise UsageError(f"no row of {found.name} is in the split {split!r}", "`--split all`")
+    rows = found.chosen(split, limit)
     if entailment is not None and not samples:
         raise UsageError("--entailment groups sampled answers", "add `--samples 10`")
     opened = open_store(store)
