@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from editors.hooks import reading_inputs, swapped
 from editors.look import Ids
 from editors.pruning import NOTHING_PRUNED, Attachment, HeadMask
 from editors.routing import Decision, Router
-from editors.side_memory import Shard, SideMemoryLinear
+from editors.side_memory import Memory, SideMemoryLinear
 
 Listener = Callable[[Sequence[Ids], Sequence[Decision]], None]
 
@@ -37,6 +37,17 @@ class Attached:
             yield
         finally:
             self._listener = None
+
+    @contextmanager
+    def recording(self) -> Iterator[Mapping[Ids, Decision]]:
+        """What was decided of each prompt that is prefilled inside ``with``, by its tokens."""
+        found: dict[Ids, Decision] = {}
+
+        def note(prompts: Sequence[Ids], decisions: Sequence[Decision]) -> None:
+            found.update(zip(prompts, decisions, strict=True))
+
+        with self.noting(note):
+            yield found
 
     @contextmanager
     def scoring(self, prompt_lengths: torch.Tensor) -> Iterator[None]:
@@ -95,7 +106,7 @@ class Attached:
 
 @contextmanager
 def attached(
-    base: Base, shards: Sequence[Shard], router: Router, mask: HeadMask = NOTHING_PRUNED
+    base: Base, memories: Sequence[Memory], router: Router, mask: HeadMask = NOTHING_PRUNED
 ) -> Iterator[Attached]:
     """Put the side memory in place of the edited projection, prune heads, and route every prompt.
 
@@ -104,7 +115,7 @@ def attached(
     On leaving the base is itself again, bit for bit. Not to be nested.
     """
     path = base.anchor.path
-    side = SideMemoryLinear(base.model.get_submodule(path), shards)
+    side = SideMemoryLinear(base.model.get_submodule(path), memories)
     side.train(base.model.training)
     with mask.attached(base) as pruned:
         here = Attached(side, router, pruned)
@@ -120,7 +131,7 @@ def attached(
             finally:
                 deciding = False
 
-        # Without shards there is nothing to route to, and nothing need stand in the way.
-        places = {path: side} if shards else {}
+        # Without memories there is nothing to route to, and nothing need stand in the way.
+        places = {path: side} if memories else {}
         with swapped(base.model, places), reading_inputs(base.model, {"": before}):
             yield here

@@ -73,8 +73,10 @@ class Calibration:
     ``centre``: float32 ``[layers, hidden]``; ``projection``: float32 ``[layers * hidden, rank]``;
     ``named``: the threshold on cosine for a prompt that names the fact's subject; ``unnamed``: for
     facts without a subject, where every prompt is a candidate; ``same``: two prompts on one subject
-    that are as near as this count as one question. ``templates`` and their mean keys ``centroids``
-    ``[templates, rank]``: prompts with ``{s}`` for the subject.
+    that are as near as this count as one question. ``templates``: prompts with ``{s}`` for the
+    subject, their mean keys ``centroids`` ``[templates, rank]`` and which of the ``questions``
+    int64 ``[templates]`` each asks: those that stand in one group ask the same. ``beside`` bool
+    ``[questions, questions]``: those that were both asked about one subject.
     """
 
     centre: torch.Tensor
@@ -84,15 +86,34 @@ class Calibration:
     same: float
     templates: tuple[str, ...]
     centroids: torch.Tensor
+    questions: torch.Tensor
+    beside: torch.Tensor
 
     def keys(self, states: torch.Tensor) -> torch.Tensor:
         """``[n, layers, hidden]`` -> ``[n, rank]`` of length 1."""
         return F.normalize(_centred(states, self.centre) @ self.projection, dim=-1)
 
-    def nearest(self, key: torch.Tensor, subject: str, count: int) -> list[str]:
-        """The ``count`` templates most like ``key`` ``[rank]``, put to ``subject``."""
-        order = (self.centroids @ key).argsort(descending=True)[:count]
-        return [self.templates[i].replace(SUBJECT, subject) for i in order.tolist()]
+    def rivals(self, keys: torch.Tensor, subject: str, count: int) -> list[str]:
+        """The ``count`` templates most like a fact's first key that ask something else, put to
+        ``subject``.
+
+        No phrasing of the question that the fact's prompt asks is a rival, nor is a question that
+        was never asked beside it and on the whole comes near enough to pass: that is the same
+        asked about other kinds of things. ``keys``: ``[n, rank]``, the fact's own.
+        """
+        if not self.templates:
+            return []
+        near = self.centroids @ keys.T  # [templates, n]
+        order = near[:, 0].argsort(descending=True)
+        if float(near[order[0], 0]) >= self.same:
+            own = self.questions[order[0]]
+            whole = torch.zeros(len(self.beside)).scatter_reduce(
+                0, self.questions, near.amax(1), "mean", include_self=False
+            )
+            alike = ~self.beside[own] & (whole >= self.named)
+            alike[own] = True
+            order = order[~alike[self.questions[order]]]
+        return [self.templates[i].replace(SUBJECT, subject) for i in order[:count].tolist()]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of it as tensors; the templates as the UTF-8 bytes of a JSON list."""
@@ -102,6 +123,8 @@ class Calibration:
             "calibrated": torch.tensor([self.named, self.unnamed, self.same]),
             "templates": torch.tensor(list(json.dumps(self.templates).encode()), dtype=torch.uint8),
             "centroids": self.centroids,
+            "questions": self.questions,
+            "beside": self.beside,
         }
 
     @staticmethod
@@ -115,6 +138,8 @@ class Calibration:
             same,
             tuple(json.loads(bytes(tensors["templates"].tolist()))),
             tensors["centroids"],
+            tensors["questions"],
+            tensors["beside"],
         )
 
 
@@ -156,7 +181,9 @@ def calibrate(
     far = torch.cat(any_other)
     close = torch.cat(near) if len(torch.cat(near)) else far
     projection = _discriminant(forms, about, settings)
-    templates, centroids = _templates(groups, F.normalize(forms @ projection, dim=-1))
+    templates, centroids, questions, beside = _templates(
+        groups, F.normalize(forms @ projection, dim=-1)
+    )
     named = _threshold(close, settings.false_open if templates else ALONE)
     return Calibration(
         centre,
@@ -166,6 +193,8 @@ def calibrate(
         max(named, _threshold(close, SAME)),
         templates,
         centroids,
+        questions,
+        beside,
     )
 
 
@@ -214,23 +243,38 @@ def _discriminant(
 
 def _templates(
     groups: Sequence[Phrasings], keys: torch.Tensor
-) -> tuple[tuple[str, ...], torch.Tensor]:
+) -> tuple[tuple[str, ...], torch.Tensor, torch.Tensor, torch.Tensor]:
     """The prompts that several subjects share, the subject cut out, and their mean keys.
 
-    ``keys``: ``[groups, forms, rank]``; the last form of a group is a prefixed one. Gives the
-    templates and float32 ``[templates, rank]``.
+    ``keys``: ``[groups, forms, rank]``; the last form of a group is a prefixed one. Gives what
+    :class:`Calibration` calls templates, centroids, questions and beside.
     """
     found: dict[str, dict[str, torch.Tensor]] = {}
-    for group, own in zip(groups, keys, strict=True):
+    question: dict[str, int] = {}
+    for number, (group, own) in enumerate(zip(groups, keys, strict=True)):
+        together = {}
         for prompt, key in zip(group.prompts, own[:-1], strict=False):
             if prompt.count(group.subject) == 1 and SUBJECT not in prompt:
-                template = prompt.replace(group.subject, SUBJECT)
-                found.setdefault(template, {})[group.subject] = key
+                together[prompt.replace(group.subject, SUBJECT)] = key
+        joined = {question[text] for text in together if text in question}
+        same = min(joined, default=number)
+        if len(joined) > 1:
+            question |= {text: same for text, asked in question.items() if asked in joined}
+        for text, key in together.items():
+            found.setdefault(text, {})[group.subject] = key
+            question[text] = same
     used = {text: by_subject for text, by_subject in found.items() if len(by_subject) >= USES}
     if not used:
-        return (), keys.new_zeros(0, keys.shape[-1])
+        no_question = torch.zeros(0, dtype=torch.long)
+        return (), keys.new_zeros(0, keys.shape[-1]), no_question, torch.zeros(0, 0).bool()
     means = torch.stack([torch.stack(list(each.values())).mean(0) for each in used.values()])
-    return tuple(used), F.normalize(means, dim=-1)
+    first = {number: n for n, number in enumerate(dict.fromkeys(question[text] for text in used))}
+    questions = torch.tensor([first[question[text]] for text in used])
+    subjects = {subject: n for n, subject in enumerate({g.subject: None for g in groups})}
+    asked = torch.zeros(len(first), len(subjects))
+    for text, each in used.items():
+        asked[first[question[text]], [subjects[subject] for subject in each]] = 1
+    return tuple(used), F.normalize(means, dim=-1), questions, asked @ asked.T > 0
 
 
 def _misses(projected: torch.Tensor, about: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

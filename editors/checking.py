@@ -16,7 +16,7 @@ from editors.attach import Attached
 from editors.base import Base
 from editors.facts import Fact
 from editors.generation import Answer, answers
-from editors.look import Ids, same_length
+from editors.look import last_logits
 from editors.metrics import AgeBand, Rate, is_right, normalised, retention
 from editors.routing import Decision
 from editors.tokens import IGNORED, Row, encode_pair, encode_prompt
@@ -90,7 +90,7 @@ def check(
     room = _room(base, facts)
     on_stage("base answers")
     before = answers(base, asked.local, room)
-    before_logits = _last_logits(base, asked.local)
+    before_logits = last_logits(base, asked.local)
     before_forced = _forced(base, _pairs(asked.local, before), None) if teacher_forced else []
     with attach() as edited:
         on_stage("edited answers")
@@ -98,7 +98,7 @@ def check(
         on_stage("logits")
         identical = [
             torch.equal(a, b)
-            for a, b in zip(before_logits, _last_logits(base, asked.local), strict=True)
+            for a, b in zip(before_logits, last_logits(base, asked.local), strict=True)
         ]
         forced = None
         if teacher_forced:
@@ -186,26 +186,9 @@ def _answers(
     base: Base, edited: Attached, prompts: Sequence[str], room: int
 ) -> tuple[list[Answer], list[Decision]]:
     """Answers and the decision taken for each, at prefill."""
-    found: dict[Ids, Decision] = {}  # by tokens: two prompts may be the same to the model
-
-    def note(ids: Sequence[Ids], decisions: Sequence[Decision]) -> None:
-        found.update(zip(ids, decisions, strict=True))
-
-    with edited.noting(note):
+    with edited.recording() as found:  # by tokens: two prompts may be the same to the model
         said = answers(base, prompts, room)
     return said, [found[encode_prompt(base.tokenizer, prompt)] for prompt in prompts]
-
-
-@torch.inference_mode()
-def _last_logits(base: Base, prompts: Sequence[str]) -> list[torch.Tensor]:
-    """For each prompt the logits ``[vocab]`` after its last token."""
-    encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
-    found: dict[int, torch.Tensor] = {}
-    for part, ids in same_length(base, encoded):
-        logits = base.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
-        for i, row in zip(part, logits, strict=True):
-            found[i] = row.clone()
-    return [found[i] for i in range(len(prompts))]
 
 
 # --- teacher forcing ------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from editors.base import Base
 from editors.errors import InvalidConflict
 from editors.facts import Fact
 from editors.generation import Answer, answers
-from editors.look import Ids, same_length
+from editors.look import Ids, last_logits
 from editors.metrics import Rate, normalised
 from editors.routing import Decision
 from editors.tokens import encode_pair, encode_prompt
@@ -180,15 +180,9 @@ def with_edits(
 
 def decisions(base: Base, edited: Attached, prompts: Sequence[str]) -> list[Decision]:
     """Where the router sends each prompt."""
-    found: dict[Ids, Decision] = {}
-
-    def note(ids: Sequence[Ids], decided: Sequence[Decision]) -> None:
-        found.update(zip(ids, decided, strict=True))
-
     encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
-    with edited.noting(note), torch.inference_mode():
-        for _, ids in same_length(base, encoded):
-            base.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+    with edited.recording() as found:
+        last_logits(base, prompts)
     return [found[ids] for ids in encoded]
 
 
@@ -198,16 +192,9 @@ def first_token(base: Base, prompt: str, answer: str) -> int:
     return row.ids[row.prompt_length]
 
 
-@torch.inference_mode()
 def next_probabilities(base: Base, prompts: Sequence[str]) -> torch.Tensor:
     """float32 ``[prompts, vocab]``: the next-token distribution after each prompt."""
-    encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
-    found: dict[int, torch.Tensor] = {}
-    for part, ids in same_length(base, encoded):
-        logits = base.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
-        for i, row in zip(part, logits.float().softmax(-1).cpu(), strict=True):
-            found[i] = row
-    return torch.stack([found[i] for i in range(len(prompts))])
+    return torch.stack([row.float().softmax(-1).cpu() for row in last_logits(base, prompts)])
 
 
 # --- judging --------------------------------------------------------------------------------------
@@ -369,20 +356,17 @@ def measure(
     """
     if not asked:
         return Measured()
-    opened: dict[Ids, bool] = {}
-
-    def note(ids: Sequence[Ids], decided: Sequence[Decision]) -> None:
-        opened.update((prompt, d.opened) for prompt, d in zip(ids, decided, strict=True))
-
     prompts = [a.row.prompt for a in asked]
     room = answer_room(base, asked)
-    with edited.noting(note) if edited else nullcontext():
+    nothing: Mapping[Ids, Decision] = {}
+    with edited.recording() if edited else nullcontext(nothing) as routed:
         said = ask(asked, room) if ask else answers(base, prompts, room)
     results = []
     for a, answer in zip(asked, said, strict=True):
         outcome, several = outcome_of(answer.text, a.candidates)
-        ids = encode_prompt(base.tokenizer, a.row.prompt)
-        results.append(RowResult(a, answer.text, outcome, several, opened=opened.get(ids)))
+        decision = routed.get(encode_prompt(base.tokenizer, a.row.prompt))
+        opened = None if decision is None else decision.opened
+        results.append(RowResult(a, answer.text, outcome, several, opened=opened))
     return Measured(tuple(results if ask else _with_first_tokens(base, results)))
 
 

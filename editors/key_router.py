@@ -63,29 +63,28 @@ class KeySettings:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What the base made of one fact: its ``keys`` ``[n, rank]`` and those of its ``rivals``
-    ``[m, rank]``."""
+    ``[m, rank]``, float32, each of length 1."""
 
     keys: torch.Tensor
     rivals: torch.Tensor
 
 
 class KeyRouter:
-    """Routes by keys; made by :meth:`fit`, saved as :meth:`tensors`."""
+    """Routes by what the base made of each fact (see :func:`look`)."""
 
     def __init__(
         self,
         base: Base,
         facts: Sequence[Fact],
         shards: Sequence[int],
-        tensors: Mapping[str, torch.Tensor],
+        calibration: Calibration,
+        seen: Sequence[Seen],
     ) -> None:
         """``shards[i]``: where fact ``i`` leads, -1 for main memory (a closed fact)."""
         self._base, self._facts, self._shards = base, facts, shards
-        self._tensors = tensors
-        self._calibration = Calibration.from_tensors(tensors)
+        self._calibration, self._seen = calibration, seen
         self._subjects = Subjects([fact.subject for fact in facts])
         self._same = {encode_prompt(base.tokenizer, f.prompt): i for i, f in enumerate(facts)}
-        self._seen = KeyRouter.seen(tensors)
 
     def decide(self, prompts: Sequence[Ids]) -> list[Decision]:
         decisions = [MAIN] * len(prompts)
@@ -124,47 +123,6 @@ class KeyRouter:
         states = last_states(self._base, prompts, key_layers(self._base))
         return self._calibration.keys(states)
 
-    def tensors(self) -> Mapping[str, torch.Tensor]:
-        """What the router needs beside the facts, to be saved."""
-        return self._tensors
-
-    @staticmethod
-    def fit(
-        base: Base,
-        facts: Sequence[Fact],
-        shards: Sequence[int],
-        calibration: Calibration,
-        prefixes: Sequence[str],
-        settings: KeySettings,
-        known: Mapping[str, Seen],
-    ) -> KeyRouter:
-        """Make keys for ``facts``.
-
-        ``prefixes``: unrelated beginnings for the prefixed keys. ``known``: by id, what an earlier
-        fit saw of a fact; the base is asked only about the others.
-        """
-        fresh = [fact for fact in facts if fact.id not in known]
-        seen = {**known, **look(base, fresh, calibration, prefixes, settings)}
-        each = [seen[fact.id] for fact in facts]
-        tensors = {
-            **calibration.tensors(),
-            "keys": torch.cat([of_fact.keys for of_fact in each]),
-            "owners": _owners([of_fact.keys for of_fact in each]),
-            "rivals": torch.cat([of_fact.rivals for of_fact in each]),
-            "rivalled": _owners([of_fact.rivals for of_fact in each]),
-        }
-        return KeyRouter(base, facts, shards, tensors)
-
-    @staticmethod
-    def seen(tensors: Mapping[str, torch.Tensor]) -> list[Seen]:
-        """What the fit that left ``tensors`` saw, fact by fact."""
-        count = int(tensors["owners"].max()) + 1
-        keys = torch.split(tensors["keys"], tensors["owners"].bincount(minlength=count).tolist())
-        rivals = torch.split(
-            tensors["rivals"], tensors["rivalled"].bincount(minlength=count).tolist()
-        )
-        return [Seen(*of_fact) for of_fact in zip(keys, rivals, strict=True)]
-
 
 def nearest(keys: torch.Tensor, query: torch.Tensor) -> float:
     """The cosine of ``query`` ``[rank]`` and the nearest of ``keys`` ``[n, rank]``; -1 of none."""
@@ -178,7 +136,7 @@ def look(
     prefixes: Sequence[str],
     settings: KeySettings,
 ) -> dict[str, Seen]:
-    """Keys and rivals of ``facts``, by id."""
+    """Keys and rivals of ``facts``, by id; ``prefixes``: unrelated beginnings."""
     context = base.architecture.context
     forms = []
     for fact in facts:
@@ -189,9 +147,7 @@ def look(
     others = []
     for fact, own in zip(facts, keys, strict=True):
         like = (
-            []
-            if fact.subject is None
-            else calibration.nearest(own[0], fact.subject, settings.rivals)
+            [] if fact.subject is None else calibration.rivals(own, fact.subject, settings.rivals)
         )
         others.append([text for text in like if fits(base.tokenizer, text, context)])
     rivals = _keys_of(base, calibration, others)
@@ -213,7 +169,18 @@ def _keys_of(
     return [part.clone() for part in torch.split(keys, [len(part) for part in texts])]
 
 
-def _owners(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """int64 ``[sum of lengths]``: which of ``parts`` each row comes from."""
-    lengths = torch.tensor([len(part) for part in parts])
-    return torch.arange(len(parts)).repeat_interleave(lengths)
+def packed(seen: Sequence[Seen]) -> dict[str, torch.Tensor]:
+    """What was seen of several facts as tensors to save."""
+    return {
+        "keys": torch.cat([of_fact.keys for of_fact in seen]),
+        "keys_each": torch.tensor([len(of_fact.keys) for of_fact in seen]),
+        "rivals": torch.cat([of_fact.rivals for of_fact in seen]),
+        "rivals_each": torch.tensor([len(of_fact.rivals) for of_fact in seen]),
+    }
+
+
+def unpacked(tensors: Mapping[str, torch.Tensor]) -> list[Seen]:
+    """What :func:`packed` gave ``tensors`` for."""
+    keys = torch.split(tensors["keys"], tensors["keys_each"].tolist())
+    rivals = torch.split(tensors["rivals"], tensors["rivals_each"].tolist())
+    return [Seen(*of_fact) for of_fact in zip(keys, rivals, strict=True)]

@@ -1,4 +1,4 @@
-"""What the unedited base makes of a prompt: its states, block by block."""
+"""What a model makes of a prompt: its states, block by block, and its logits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from editors.base import Base
 from editors.hooks import hidden_of, reading_inputs, reading_outputs
-from editors.tokens import Row
+from editors.tokens import Row, encode_prompt
 
 ROWS_AT_ONCE = 512
 
@@ -37,6 +37,18 @@ def last_states(base: Base, prompts: Sequence[Ids], layers: Sequence[int]) -> to
         for i, states in zip(part, torch.stack(kept, 1), strict=True):
             found[i] = states.clone()
     return torch.stack([found[i] for i in range(len(prompts))])
+
+
+@torch.inference_mode()
+def last_logits(base: Base, prompts: Sequence[str]) -> list[torch.Tensor]:
+    """For each prompt the logits ``[vocab]`` after its last token, through whatever is attached."""
+    encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
+    found: dict[int, torch.Tensor] = {}
+    for part, ids in same_length(base, encoded):
+        logits = base.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+        for i, row in zip(part, logits, strict=True):
+            found[i] = row.clone()
+    return [found[i] for i in range(len(prompts))]
 
 
 def _keeping(kept: list[torch.Tensor], wanted: int) -> Callable[[Any], None]:

@@ -13,7 +13,7 @@ import torch
 
 from editors.base import Base
 from editors.look import Ids, projection_inputs
-from editors.side_memory import Shard
+from editors.side_memory import Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,10 @@ class ActivationRouter:
     is the smallest activation over the edits, that would shut out the edit that set it.
     """
 
-    def __init__(self, base: Base, shards: Sequence[Shard], ratio: float = 1.0) -> None:
+    def __init__(self, base: Base, memories: Sequence[Memory], ratio: float = 1.0) -> None:
         self._base = base
-        self._deltas = torch.stack([shard.delta() for shard in shards]).to(base.device)
-        self._thresholds = [shard.threshold * ratio for shard in shards]
+        self._deltas = torch.stack([memory.delta() for memory in memories]).to(base.device)
+        self._thresholds = [memory.threshold * ratio for memory in memories]
 
     def decide(self, prompts: Sequence[Ids]) -> list[Decision]:
         return [self._decide(inputs) for inputs in projection_inputs(self._base, prompts)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,50 +17,86 @@ from editors.errors import EditorError, StateMismatch
 DENSE_SHARDS_KEPT = 16  # dense copies held at once; a shard is unpacked when a row needs it
 
 
-def random_mask(shape: tuple[int, int], ratio: float, seed: int) -> torch.Tensor:
-    """bool ``[out, in]``: each entry is in with probability ``ratio`` (WISE section 2.3.2).
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """The entries of a projection that a shard may change, drawn at random (WISE section 2.3.2).
 
-    The same ``shape``, ``ratio`` and ``seed`` give the same mask.
+    Each entry of ``shape`` (out, in) is in with probability ``ratio``. A mask is known by its
+    ``seed``: the counter-based generator behind it gives the same bits on every machine and with
+    every release, so the bits themselves need not be kept.
     """
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(shape, generator=generator) < ratio
+
+    shape: tuple[int, int]
+    ratio: float
+    seed: int
+
+    def entries(self) -> torch.Tensor:
+        """bool ``[out, in]``."""
+        rows, columns = self.shape
+        halves = -(-rows * columns // 2)
+        drawn = np.random.Philox(key=self.seed).random_raw(halves)  # 64 bits, for two entries each
+        below = drawn.astype("<u8").view("<u4")[: rows * columns] < round(self.ratio * 2**32)
+        return torch.from_numpy(below).view(rows, columns)
+
+    @property
+    def count(self) -> int:
+        """How many entries are in."""
+        return int(self.entries().sum())
+
+
+class Memory(Protocol):
+    """A change to the edited projection that a row can be sent through."""
+
+    @property
+    def threshold(self) -> float: ...
+
+    def delta(self) -> torch.Tensor:
+        """float32 ``[out, in]``: what it adds to the main memory's weight."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
     """The change that a group of facts made to the edited projection, on the shard's mask only.
 
-    ``facts``: ids in the order of training. ``mask``: bool ``[out, in]``. ``values``: float32
-    ``[mask.sum()]``, the change of each masked entry in row-major order. ``threshold``: the
-    smallest routing activation over the shard's edits (WISE Alg. 1; infinite: not measured).
+    ``facts``: ids in the order of training. ``values``: ``[mask.count]``, the change of each masked
+    entry in row-major order, in the dtype that the base computes in. ``threshold``: the smallest
+    routing activation over the shard's edits (WISE Alg. 1; infinite: not measured).
     """
 
     facts: tuple[str, ...]
-    mask: torch.Tensor
+    mask: Mask
     values: torch.Tensor
     threshold: float = float("inf")
 
     def delta(self) -> torch.Tensor:
-        """float32 ``[out, in]``: zero outside the mask."""
+        """float32 ``[out, in]``: zero outside the mask.
+
+        Raises:
+            StateMismatch: there are not as many values as masked entries.
+        """
+        inside = self.mask.entries()
+        if len(self.values) != int(inside.sum()):
+            raise StateMismatch(
+                f"a shard has {len(self.values)} values for {int(inside.sum())} masked entries",
+                "`editcli verify`",
+            )
         dense = torch.zeros(self.mask.shape)
-        dense[self.mask] = self.values
+        dense[inside] = self.values.float()
         return dense
 
     def packed(self) -> dict[str, torch.Tensor]:
-        """The shard as tensors to save: the mask as bits, the values, the threshold."""
-        flat = self.mask.flatten()
-        padding = -len(flat) % 8
-        bits = torch.cat([flat, flat.new_zeros(padding)]).view(-1, 8).to(torch.uint8)
-        powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+        """The shard as tensors to save: what its mask is drawn from, the values, the threshold."""
         return {
-            "mask_bits": (bits * powers).sum(1, dtype=torch.uint8),
             "shape": torch.tensor(self.mask.shape),
+            "ratio": torch.tensor([self.mask.ratio], dtype=torch.float64),
+            "seed": torch.tensor([self.mask.seed]),
             "values": self.values.contiguous(),
             "threshold": torch.tensor([self.threshold]),
         }
 
     @staticmethod
-    def unpacked(facts: Sequence[str], tensors: dict[str, torch.Tensor]) -> Shard:
+    def unpacked(facts: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> Shard:
         """The shard that :meth:`packed` gave ``tensors`` for.
 
         Raises:
@@ -66,19 +104,24 @@ class Shard:
         """
         try:
             rows, columns = tensors["shape"].tolist()
-            powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
-            bits = (tensors["mask_bits"][:, None] & powers) != 0
-            mask = bits.flatten()[: rows * columns].view(rows, columns)
-            values = tensors["values"]
-            threshold = float(tensors["threshold"])
+            mask = Mask((rows, columns), float(tensors["ratio"]), int(tensors["seed"]))
+            values, threshold = tensors["values"], float(tensors["threshold"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise StateMismatch(f"a shard's tensors do not fit together: {error}") from error
-        if len(values) != int(mask.sum()):
-            raise StateMismatch(
-                f"a shard has {len(values)} values for {int(mask.sum())} masked entries",
-                "`editcli verify`",
-            )
+        if not values.is_floating_point() or values.ndim != 1:
+            raise StateMismatch(f"a shard's values are {values.dtype} {list(values.shape)}")
         return Shard(tuple(facts), mask, values, threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Several shards as one: ``change`` float32 ``[out, in]``, their smallest ``threshold``."""
+
+    change: torch.Tensor
+    threshold: float
+
+    def delta(self) -> torch.Tensor:
+        return self.change
 
 
 class SideMemoryLinear(nn.Module):
@@ -89,7 +132,7 @@ class SideMemoryLinear(nn.Module):
     what the base module gives them.
     """
 
-    def __init__(self, base_layer: nn.Module, shards: Sequence[Shard]) -> None:
+    def __init__(self, base_layer: nn.Module, shards: Sequence[Memory]) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.routes: torch.Tensor | None = None

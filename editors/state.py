@@ -18,6 +18,7 @@ from safetensors.torch import save as save_tensors
 
 from editors.errors import EditorError, StateMismatch
 from editors.facts import Closed, Fact
+from editors.key_router import Seen, packed, unpacked
 from editors.pruning import Head, Resolution
 from editors.side_memory import Shard
 
@@ -49,7 +50,9 @@ class EditState:
     """All edits of one base.
 
     ``facts``: every fact ever applied, by id, in order. ``closed``: those that no longer answer.
-    ``router``: the router's tensors. ``resolution``: the heads that are pruned, if any are.
+    ``router``: what the router knows of the base, as tensors; ``seen``: by id, what it saw of each
+    fact that it was fitted to, in the order of ``facts``. ``resolution``: the heads that are
+    pruned, if any are.
     """
 
     method: str
@@ -61,6 +64,7 @@ class EditState:
     closed: Mapping[str, Closed] = field(default_factory=dict)
     shards: tuple[ShardRecord, ...] = ()
     router: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    seen: Mapping[str, Seen] = field(default_factory=dict)
     resolution: Resolution | None = None
 
     @property
@@ -115,8 +119,14 @@ class EditState:
             blobs[HEAD_MASK] = (json.dumps(told, indent=1) + "\n").encode()
             if fill := self.resolution.mask.fill:
                 blobs[HEAD_FILL] = to_bytes({f"{h.layer}.{h.head}": t for h, t in fill.items()})
+        shard_of = self.shard_of()
         for number, record in enumerate(self.shards):
             blobs[f"shard-{number:04d}.safetensors"] = to_bytes(record.shard.packed())
+            # Beside its shard, so that a version which touches one shard stores keys of that alone.
+            if ids := [key for key in self.seen if shard_of[key] == number]:
+                places = {"facts": torch.tensor([record.facts.index(key) for key in ids])}
+                keys = packed([self.seen[key] for key in ids])
+                blobs[f"keys-{number:04d}.safetensors"] = to_bytes(keys | places)
         return blobs
 
     @staticmethod
@@ -138,12 +148,17 @@ class EditState:
                     continue
                 fact = Fact.from_dict(json.loads(line))
                 facts[fact.id] = fact
-            shards = []
+            shards: list[ShardRecord] = []
+            seen: dict[str, Seen] = {}
             for number, told in enumerate(edits["shards"]):
                 groups = tuple(tuple(group) for group in told["groups"])
                 ids = tuple(dict.fromkeys(fact for group in groups for fact in group))
                 tensors = load_tensors(blobs[f"shard-{number:04d}.safetensors"])
                 shards.append(ShardRecord(groups, Shard.unpacked(ids, tensors)))
+                if (name := f"keys-{number:04d}.safetensors") in blobs:
+                    keys = load_tensors(blobs[name])
+                    places = keys.pop("facts").tolist()
+                    seen |= {ids[n]: s for n, s in zip(places, unpacked(keys), strict=True)}
             closed = {key: Closed(c["why"], c["by"]) for key, c in edits["closed"].items()}
             return EditState(
                 edits["method"],
@@ -155,6 +170,7 @@ class EditState:
                 closed,
                 tuple(shards),
                 load_tensors(blobs["router.safetensors"]),
+                {key: seen[key] for key in facts if key in seen},
                 _resolution(blobs),
             )
         except (KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from editors.base import Base
 from editors.routing import activations
+from editors.side_memory import Mask
 from editors.suffix import Suffix
 from editors.tokens import IGNORED, Row
 
@@ -24,9 +25,11 @@ LOOK_AGAIN = 4  # rounds after which groups that dropped out are looked at again
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What training gave: ``values`` float32 ``[masked]``, the steps taken, the facts that failed.
+    """What training gave: the values on the mask, the steps taken, the facts that failed.
 
-    ``threshold``: the smallest routing activation over the edits (infinite where not measured).
+    ``values``: ``[masked]``, rounded to the dtype that the base computes in, which is all that it
+    will ever see of them; what failed is judged after that. ``threshold``: the smallest routing
+    activation over the edits (infinite where not measured).
     """
 
     values: torch.Tensor
@@ -59,7 +62,7 @@ def jointly(
     base: Base,
     rows: Sequence[Row],
     owners: Sequence[int],
-    mask: torch.Tensor,
+    mask: Mask,
     start: torch.Tensor,
     settings: JointSettings,
     seed: int,
@@ -71,12 +74,11 @@ def jointly(
     half of the steps less confidence will do: a token with a near twin may never get all of it.
 
     ``rows``: prompts with targets; ``owners[i]``: the fact of row ``i``, whose first row is its
-    bare prompt: a fact fails when the target is not the greedy answer to that. ``mask``: bool
-    ``[out, in]``; ``start``: float32 ``[masked]``. Entries outside the mask are not touched.
+    bare prompt: a fact fails when the target is not the greedy answer to that. ``start``:
+    ``[masked]``. Entries outside the mask are not touched.
     """
     weight = base.projection.weight(base.model).float()
-    places = mask.flatten().nonzero().squeeze(1).to(weight.device)
-    values = start.to(weight.device).clone().requires_grad_()
+    places, values = _trainable(mask, start, weight.device)
     scale = float(weight.square().mean().sqrt())
     optimizer = torch.optim.Adam([values], lr=settings.learning_rate * scale, betas=(0.9, 0.95))
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
@@ -121,7 +123,8 @@ def jointly(
                 ]
             if steps == before and visited.issuperset(open_groups):
                 break  # two looks that differ in the last bits: no step would be taken again
-        edited = weight_with(weight, places, values).detach()
+        final = _rounded(base, values)
+        edited = weight_with(weight, places, final.float())
         wrong = {
             members[i]
             for g, members in enumerate(groups)
@@ -129,7 +132,22 @@ def jointly(
         }
     first_rows = {owner: i for i, owner in reversed(list(enumerate(owners)))}
     failed = tuple(owner for owner, i in sorted(first_rows.items()) if i in wrong)
-    return Outcome(values.detach().cpu(), steps, failed)
+    return Outcome(final.cpu(), steps, failed)
+
+
+def _trainable(
+    mask: Mask, start: torch.Tensor, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """int64 ``[masked]``: the places of the mask in the flat weight; float32 ``[masked]``: values
+    to be trained, from ``start`` on."""
+    places = mask.entries().flatten().nonzero().squeeze(1).to(device)
+    return places, start.to(device, torch.float32, copy=True).requires_grad_()
+
+
+def _rounded(base: Base, values: torch.Tensor) -> torch.Tensor:
+    """``values`` in the dtype that the base computes in."""
+    dtype = base.projection.weight(base.model).dtype
+    return values.detach().to(dtype if dtype.is_floating_point else torch.float32)
 
 
 def _step(optimizer: torch.optim.Optimizer, values: torch.Tensor, loss: torch.Tensor) -> None:
@@ -194,7 +212,7 @@ def in_order(
     base: Base,
     edits: Sequence[Sequence[Row]],
     irrelevant: Sequence[Row],
-    mask: torch.Tensor,
+    mask: Mask,
     start: torch.Tensor,
     settings: OrderedSettings,
 ) -> Outcome:
@@ -205,8 +223,7 @@ def in_order(
     smallest activation of a bare prompt, each measured after its own edit.
     """
     weight = base.projection.weight(base.model).float()
-    places = mask.flatten().nonzero().squeeze(1).to(weight.device)
-    values = start.to(weight.device).clone().requires_grad_()
+    places, values = _trainable(mask, start, weight.device)
     calm = Suffix.record(base.model, base.architecture, base.layer, [base.batch(irrelevant)])
     steps, failed, threshold = 0, [], float("inf")
     for number, rows in enumerate(edits):
@@ -227,14 +244,14 @@ def in_order(
                 _step(optimizer, values, loss)
                 steps += 1
             with torch.no_grad():
-                edited = weight_with(weight, places, values)
+                edited = weight_with(weight, places, _rounded(base, values).float())
                 logits, labels = suffix.logits(0, edited)
                 bare = _label_rows(suffix, 0).to(labels.device) == 0
                 right = (logits.argmax(-1) == labels)[bare]
                 threshold = min(threshold, float(_activations(suffix, edited - weight)[0]))
         if not bool(right.all()):
             failed.append(number)
-    return Outcome(values.detach().cpu(), steps, tuple(failed), threshold)
+    return Outcome(_rounded(base, values).cpu(), steps, tuple(failed), threshold)
 
 
 def _activations(suffix: Suffix, delta: torch.Tensor) -> torch.Tensor:

@@ -29,12 +29,12 @@ from editors.editor import Applied, Memo, Progress
 from editors.errors import PromptTooLong, StateMismatch
 from editors.facts import Closed, Fact
 from editors.generation import answers
-from editors.key_router import KeyRouter, KeySettings, Seen
+from editors.key_router import KeyRouter, KeySettings, Seen, look
 from editors.merging import merge
 from editors.methods._wise_settings import settings_from
 from editors.pruning import NOTHING_PRUNED
 from editors.routing import ActivationRouter, MainRouter, Router
-from editors.side_memory import Shard, random_mask
+from editors.side_memory import Mask, Memory, Merged, Shard
 from editors.state import EditState, Scalar, ShardRecord, to_bytes
 from editors.texts import PREFIX_SEEDS, UNRELATED, prefixed
 from editors.tokens import Row, encode_pair, encode_prompt
@@ -101,12 +101,9 @@ class Wise:
         failed: list[str] = []
         iterations, reached = 0, 0
         while reached < len(fresh):
-            number, room = self._open_shard(state)
-            room = room if at_once is None else min(room, at_once)
-            group = fresh[reached : reached + room]
+            number, group = self._next_group(state, fresh[reached:], at_once)
             state, replaced = _entered(state, group)
-            standing = [fact for fact in group if fact.id not in state.closed]
-            state, outcome = self._train(state, number, standing, memo)
+            state, outcome = self._train(state, number, group, memo)
             reached += len(group)
             iterations += outcome.iterations
             applied += [fact.id for fact in group]
@@ -117,8 +114,8 @@ class Wise:
             if not on_progress(Progress(reached, len(fresh), iterations)):
                 break
         if applied:
-            known = self._known(before, set(applied))
-            state = replace(state, router=self._fitted(state, known))
+            known = {key: seen for key, seen in before.seen.items() if key not in applied}
+            state = replace(state, seen=self._seen(state, known))
         gone = {old for old in superseded if old in applied and old in state.closed}
         return Applied(
             state,
@@ -129,6 +126,45 @@ class Wise:
             tuple(fact.id for fact in fresh[reached:]),
             iterations,
         )
+
+    def prepare(
+        self,
+        state: EditState,
+        facts: Sequence[Fact],
+        *,
+        memo: Memo,
+        mine: Callable[[int], bool],
+        at_once: int | None = None,
+    ) -> None:
+        """Train some of the shards that :meth:`apply` would train, and leave them in ``memo``.
+
+        ``mine``: the numbers of the shards that are wanted. Shards do not depend on each other, so
+        several processes may take some each; what :meth:`apply` then finds is what it would have
+        trained itself.
+
+        Raises:
+            StateMismatch: ``state`` belongs to another base.
+            EditorError: a fact cannot be encoded.
+        """
+        self._require(state)
+        fresh, _ = self._fresh(state, facts)
+        reached = 0
+        while reached < len(fresh):
+            number, group = self._next_group(state, fresh[reached:], at_once)
+            state, _ = _entered(state, group)
+            if mine(number):
+                state, _ = self._train(state, number, group, memo)
+            else:  # only what is in it matters here, not its values
+                untrained = Shard((), self._mask(number), torch.zeros(0))
+                state = _placed(state, number, self._groups(state, number, group), untrained)
+            reached += len(group)
+
+    def _next_group(
+        self, state: EditState, fresh: Sequence[Fact], at_once: int | None
+    ) -> tuple[int, Sequence[Fact]]:
+        """The number of the shard that takes the next facts, and those that it takes."""
+        number, room = self._open_shard(state)
+        return number, fresh[: room if at_once is None else min(room, at_once)]
 
     def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[list[Fact], list[str]]:
         """The facts that change something, in order, and the ids of those that do not."""
@@ -150,55 +186,53 @@ class Wise:
             return len(state.shards) - 1, size - len(state.shards[-1].facts)
         return len(state.shards), size
 
+    def _groups(
+        self, state: EditState, number: int, group: Sequence[Fact]
+    ) -> tuple[tuple[str, ...], ...]:
+        """The groups of shard ``number`` with ``group``, beside what it answers already."""
+        if number == len(state.shards):
+            before: tuple[tuple[str, ...], ...] = ()
+            rehearsed: list[str] = []
+        else:
+            record = state.shards[number]
+            before = record.groups
+            rehearsed = list(record.facts) if self.settings.training == "joint" else []
+        fresh = [fact.id for fact in group]
+        standing = [*fresh, *(key for key in rehearsed if key not in fresh)]
+        return (*before, tuple(key for key in standing if key not in state.closed))
+
+    def _mask(self, number: int) -> Mask:
+        shape = (self.base.projection.out_features, self.base.projection.in_features)
+        return Mask(shape, self.settings.mask_ratio, (self.seed * 1_000_003 + number) % 2**63)
+
     def _train(
         self, state: EditState, number: int, group: Sequence[Fact], memo: Memo
     ) -> tuple[EditState, Outcome]:
         """Train ``group`` into shard ``number``, beside what the shard already answers."""
-        before = state.shards[number] if number < len(state.shards) else None
-        rehearsed: list[Fact] = []
-        if before is not None and self.settings.training == "joint":
-            fresh = {fact.id for fact in group}
-            rehearsed = [
-                state.facts[key]
-                for key in before.facts
-                if key not in state.closed and key not in fresh
-            ]
-        trained = [*group, *rehearsed]
-        groups = (*(before.groups if before else ()), tuple(fact.id for fact in trained))
+        groups = self._groups(state, number, group)
         key = self._recipe(state, number, groups)
         kept = memo.get(key)
         if kept is not None:
             tensors = load_tensors(kept)
-            shard = Shard.unpacked((), {k: v for k, v in tensors.items() if k not in _OUTCOME})
-            outcome = Outcome(
-                shard.values,
-                int(tensors["iterations"]),
-                tuple(tensors["failed"].tolist()),
-                shard.threshold,
-            )
+            shard = Shard.unpacked((), tensors)
+            failed = tuple(tensors["failed"].tolist())
+            outcome = Outcome(shard.values, int(tensors["iterations"]), failed, shard.threshold)
         else:
-            projection = self.base.projection
-            shape = (projection.out_features, projection.in_features)
-            mask = (
-                before.shard.mask
-                if before
-                else random_mask(shape, self.settings.mask_ratio, self.seed * 1_000_003 + number)
-            )
-            start = before.shard.values if before else torch.zeros(int(mask.sum()))
-            outcome = self._outcome(trained, mask, start, number)
-            floor = before.shard.threshold if before else float("inf")
+            before = state.shards[number].shard if number < len(state.shards) else None
+            mask = before.mask if before else self._mask(number)
+            start = before.values if before else torch.zeros(mask.count)
+            floor = before.threshold if before else float("inf")
+            outcome = self._outcome([state.facts[key] for key in groups[-1]], mask, start, number)
             shard = Shard((), mask, outcome.values, min(outcome.threshold, floor))
             extra = {
                 "iterations": torch.tensor([outcome.iterations]),
                 "failed": torch.tensor(outcome.failed, dtype=torch.long),
             }
             memo.put(key, to_bytes(shard.packed() | extra))
-        record = ShardRecord(groups, shard)
-        record = replace(record, shard=replace(shard, facts=record.facts))
-        return replace(state, shards=(*state.shards[:number], record)), outcome
+        return _placed(state, number, groups, shard), outcome
 
     def _outcome(
-        self, facts: Sequence[Fact], mask: torch.Tensor, start: torch.Tensor, number: int
+        self, facts: Sequence[Fact], mask: Mask, start: torch.Tensor, number: int
     ) -> Outcome:
         s = self.settings
         rows = [self._rows(fact) for fact in facts]
@@ -247,6 +281,7 @@ class Wise:
         told = [
             self._fingerprint,
             self.base.layer,
+            str(self.base.projection.weight(self.base.model).dtype),
             asdict(self.settings),
             self.seed,
             number,
@@ -257,30 +292,18 @@ class Wise:
 
     # --- routing and attaching ------------------------------------------------------------------
 
-    def _known(self, state: EditState, fresh: set[str]) -> dict[str, Seen]:
-        """What the router of ``state`` saw of its facts, but for those that are ``fresh`` now."""
-        if "facts" not in state.router:
-            return {}
-        ids = list(state.facts)
-        numbers = state.router["facts"].tolist()
-        seen = zip(numbers, KeyRouter.seen(state.router), strict=True)
-        return {ids[n]: of_fact for n, of_fact in seen if ids[n] not in fresh}
+    def _seen(self, state: EditState, known: Mapping[str, Seen]) -> dict[str, Seen]:
+        """What the router sees of the facts in force; only those not ``known`` are looked at.
 
-    def _fitted(self, state: EditState, known: Mapping[str, Seen]) -> dict[str, torch.Tensor]:
-        """The router's tensors for ``state``; ``known``: by id, what was seen of facts before."""
+        Facts closed later keep their keys, so that closing one moves no other prompt.
+        """
         if self.settings.router != "key":
             return {}
-        shard_of = state.shard_of()
-        facts = [fact for fact in state.facts.values() if fact.id not in state.closed]
-        shards = [shard_of[fact.id] for fact in facts]
+        facts = state.in_force()
         calibration = Calibration.from_tensors(state.router)
-        fitted = KeyRouter.fit(
-            self.base, facts, shards, calibration, self.calm_prefixes, KeySettings(), known
-        )
-        numbers = {key: number for number, key in enumerate(state.facts)}
-        # Facts closed later keep their keys, so that closing one moves no other prompt.
-        numbers_of = torch.tensor([numbers[fact.id] for fact in facts], dtype=torch.long)
-        return {**fitted.tensors(), "facts": numbers_of}
+        fresh = [fact for fact in facts if fact.id not in known]
+        seen = {**known, **look(self.base, fresh, calibration, self.calm_prefixes, KeySettings())}
+        return {fact.id: seen[fact.id] for fact in facts}
 
     @property
     def calm_prefixes(self) -> list[str]:
@@ -298,12 +321,12 @@ class Wise:
         mask = state.resolution.mask if state.resolution else NOTHING_PRUNED
         return attached(self.base, memories, self._router(state, memories), mask)
 
-    def _memories(self, shards: Sequence[Shard]) -> list[Shard]:
+    def _memories(self, shards: Sequence[Shard]) -> list[Memory]:
         """The shards, every full ``merge_every`` of them merged into one (WISE section 2.3.3)."""
         every = self.settings.merge_every
         if every < 1:
             return list(shards)
-        merged = []
+        merged: list[Memory] = []
         for start in range(0, len(shards), every):
             part = shards[start : start + every]
             if len(part) == 1:
@@ -312,23 +335,20 @@ class Wise:
             delta = merge(
                 self.settings.merge, [shard.delta() for shard in part], self.settings.density
             )
-            mask = delta != 0
-            facts = tuple(fact for shard in part for fact in shard.facts)
-            threshold = min(shard.threshold for shard in part)
-            merged.append(Shard(facts, mask, delta[mask], threshold))
+            merged.append(Merged(delta, min(shard.threshold for shard in part)))
         return merged
 
-    def _router(self, state: EditState, memories: Sequence[Shard]) -> Router:
+    def _router(self, state: EditState, memories: Sequence[Memory]) -> Router:
         if not memories:
             return MainRouter()
         if self.settings.router == "activation":
             return ActivationRouter(self.base, memories, self.settings.act_ratio)
-        everything = list(state.facts.values())
-        facts = [everything[number] for number in state.router["facts"].tolist()]
+        facts = [state.facts[key] for key in state.seen]
         shard_of = state.shard_of()
         every = max(1, self.settings.merge_every)
         places = [-1 if fact.id in state.closed else shard_of[fact.id] // every for fact in facts]
-        return KeyRouter(self.base, facts, places, state.router)
+        calibration = Calibration.from_tensors(state.router)
+        return KeyRouter(self.base, facts, places, calibration, list(state.seen.values()))
 
     # --- the base -------------------------------------------------------------------------------
 
@@ -362,7 +382,13 @@ def _entered(state: EditState, group: Sequence[Fact]) -> tuple[EditState, dict[s
     return replace(state, facts=facts, closed=closed), replaced
 
 
-_OUTCOME = ("iterations", "failed")
+def _placed(
+    state: EditState, number: int, groups: tuple[tuple[str, ...], ...], shard: Shard
+) -> EditState:
+    """``state`` with ``shard``, trained on ``groups``, as its last shard, ``number``."""
+    record = ShardRecord(groups, shard)
+    record = replace(record, shard=replace(shard, facts=record.facts))
+    return replace(state, shards=(*state.shards[:number], record))
 
 
 METHOD = Wise

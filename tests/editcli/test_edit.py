@@ -82,8 +82,9 @@ def test_a_version_shares_the_shards_it_did_not_touch(edited: Store) -> None:
     before, after = edited.version("v0002").blobs, edited.head().blobs
     shards = [name for name in before if name.startswith("shard-")]
     assert len(shards) == 2
-    assert [after[name] for name in shards] == [before[name] for name in shards]
-    assert set(after) - set(before) == {"shard-0002.safetensors"}
+    for name in (*shards, "router.safetensors"):
+        assert after[name] == before[name]
+    assert set(after) - set(before) == {"shard-0002.safetensors", "keys-0002.safetensors"}
 
 
 def test_all_that_was_said_about_the_fact_is_kept(empty: Store) -> None:

@@ -16,7 +16,7 @@ from editors import EditorError
 from editors.attach import attached
 from editors.look import Ids
 from editors.routing import Decision, MainRouter
-from editors.side_memory import Shard, random_mask
+from editors.side_memory import Mask, Shard
 from editors.tokens import Row, encode_prompt
 
 BaseOf = Callable[..., Any]
@@ -40,9 +40,9 @@ def shards(base: Any) -> list[Shard]:
     shape = (base.projection.out_features, base.projection.in_features)
     made = []
     for seed in range(2):
-        mask = random_mask(shape, 0.3, seed)
+        mask = Mask(shape, 0.3, seed)
         generator = torch.Generator().manual_seed(seed)
-        made.append(Shard((), mask, torch.randn(int(mask.sum()), generator=generator)))
+        made.append(Shard((), mask, torch.randn(mask.count, generator=generator)))
     return made
 
 

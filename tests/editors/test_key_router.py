@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_edits import FACTS, edit
 
 from editors.calibration import Calibration, Phrasings
-from editors.key_router import KeyRouter, Subjects
+from editors.key_router import Subjects
 from editors.routing import Decision
 from editors.tokens import Row, encode_prompt
 
@@ -127,9 +127,13 @@ def test_deciding_together_is_deciding_alone(edited: tuple[Any, Any]) -> None:
 
 
 def test_the_router_is_fitted_the_same_way_twice(tiny_wise: Wises) -> None:
-    one, two = (edit(tiny_wise("llama"), FACTS[:2]).state.router for _ in range(2))
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    one, two = (edit(tiny_wise("llama"), FACTS[:2]).state for _ in range(2))
+    assert one.router.keys() == two.router.keys()
+    assert all(torch.equal(one.router[name], two.router[name]) for name in one.router)
+    assert list(one.seen) == list(two.seen)
+    for fact, seen in one.seen.items():
+        assert torch.equal(seen.keys, two.seen[fact].keys)
+        assert torch.equal(seen.rivals, two.seen[fact].rivals)
 
 
 def test_other_questions_of_the_calibration_stay_on_main(edited: tuple[Any, Any]) -> None:
@@ -141,9 +145,9 @@ def test_other_questions_of_the_calibration_stay_on_main(edited: tuple[Any, Any]
     state = lenient(state)
     calibration = Calibration.from_tensors(state.router)
     assert len(calibration.templates) == 6
-    seen, kept_out = KeyRouter.seen(state.router), 0
-    assert sum(len(of_fact.rivals) for of_fact in seen) > 0
-    for fact, of_fact in zip(FACTS, seen, strict=True):
+    kept_out = 0
+    assert sum(len(of_fact.rivals) for of_fact in state.seen.values()) > 0
+    for fact, of_fact in zip(FACTS, state.seen.values(), strict=True):
         assert bool(((of_fact.rivals @ of_fact.keys.T) < calibration.same).all())
         asked = [text.replace("{s}", str(fact.subject)) for text in calibration.templates]
         decisions = decide((method, state), asked)

@@ -17,7 +17,7 @@ from editors.conflicts import Asked, Conflict, first_token, next_probabilities
 from editors.heads import direct_effects, path_effects
 from editors.locating import LocateSettings, Ranking, locate
 from editors.routing import Decision
-from editors.side_memory import Shard, random_mask
+from editors.side_memory import Mask, Shard
 from editors.tokens import Row, encode_prompt
 
 BaseOf = Callable[..., Any]
@@ -251,8 +251,8 @@ def test_a_routed_row_is_ranked_through_side_memory(
 ) -> None:
     base = tiny_base("llama")
     shape = (base.projection.out_features, base.projection.in_features)
-    mask = random_mask(shape, 0.3, 0)
-    values = 0.3 * torch.randn(int(mask.sum()), generator=torch.Generator().manual_seed(0))
+    mask = Mask(shape, 0.3, 0)
+    values = 0.3 * torch.randn(mask.count, generator=torch.Generator().manual_seed(0))
     paths = [block.attention_out.path for block in base.architecture.blocks]
     router = BySubject(base)
     with attached(base, [Shard((), mask, values)], router) as here:

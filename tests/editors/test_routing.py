@@ -14,7 +14,7 @@ from tiny_edits import FACTS, PAPER, edit
 from editors.attach import attached
 from editors.look import projection_inputs
 from editors.routing import MAIN, ActivationRouter, MainRouter, activation, safe_norm
-from editors.side_memory import Shard, random_mask
+from editors.side_memory import Mask, Shard
 from editors.tokens import Row, encode_prompt
 
 BaseOf = Callable[..., Any]
@@ -26,9 +26,9 @@ def shards(base: Any, thresholds: Sequence[float], scale: float = 0.3) -> list[S
     shape = (base.projection.out_features, base.projection.in_features)
     made = []
     for number, threshold in enumerate(thresholds):
-        mask = random_mask(shape, 0.3, number)
+        mask = Mask(shape, 0.3, number)
         generator = torch.Generator().manual_seed(number)
-        values = scale * torch.randn(int(mask.sum()), generator=generator)
+        values = scale * torch.randn(mask.count, generator=generator)
         made.append(Shard((), mask, values, threshold))
     return made
 

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from editors import EditorError
 from editors.errors import StateMismatch
 from editors.hooks import swapped
-from editors.side_memory import DENSE_SHARDS_KEPT, Shard, SideMemoryLinear, random_mask
+from editors.side_memory import DENSE_SHARDS_KEPT, Mask, Shard, SideMemoryLinear
 from editors.state import to_bytes
 from editors.training import weight_with
 
@@ -24,9 +24,9 @@ N = SHAPE[0] * SHAPE[1]
 
 
 def shard(shape: tuple[int, int], ratio: float = 0.5, seed: int = 0) -> Shard:
-    mask = random_mask(shape, ratio, seed)
+    mask = Mask(shape, ratio, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    return Shard(("a", "b"), mask, torch.randn(int(mask.sum()), generator=generator), 3.25)
+    return Shard(("a", "b"), mask, torch.randn(mask.count, generator=generator), 3.25)
 
 
 # --- masks (property 5) -----------------------------------------------------------------------
@@ -34,7 +34,7 @@ def shard(shape: tuple[int, int], ratio: float = 0.5, seed: int = 0) -> Shard:
 
 @pytest.mark.parametrize("ratio", [0.05, 0.2, 0.5])
 def test_a_mask_has_its_density_and_two_overlap_by_its_square(ratio: float) -> None:
-    masks = [random_mask(SHAPE, ratio, seed) for seed in range(4)]
+    masks = [Mask(SHAPE, ratio, seed).entries() for seed in range(4)]
     for mask in masks:
         assert abs(int(mask.sum()) - ratio * N) < 5 * (N * ratio * (1 - ratio)) ** 0.5
     shared = ratio**2
@@ -45,16 +45,23 @@ def test_a_mask_has_its_density_and_two_overlap_by_its_square(ratio: float) -> N
 
 
 def test_the_same_seed_gives_the_same_mask_whatever_was_drawn_before() -> None:
-    first = random_mask(SHAPE, 0.2, 7)
+    first = Mask(SHAPE, 0.2, 7).entries()
     torch.rand(3)
-    random_mask(SHAPE, 0.2, 8)
-    assert torch.equal(random_mask(SHAPE, 0.2, 7), first)
-    assert not torch.equal(random_mask(SHAPE, 0.2, 8), first)
+    other = Mask(SHAPE, 0.2, 8).entries()
+    assert torch.equal(Mask(SHAPE, 0.2, 7).entries(), first)
+    assert not torch.equal(other, first)
+
+
+def test_masks_are_the_same_for_ever() -> None:
+    """Shards are saved with their seeds alone: these bits must never change."""
+    found = [Mask((3, 5), 0.5, seed).entries().int().tolist() for seed in (0, 2**63 - 1)]
+    assert found[0] == [[1, 1, 0, 1, 1], [1, 1, 0, 0, 0], [0, 1, 0, 0, 1]]
+    assert found[1] == [[0, 0, 0, 1, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]
 
 
 def test_drawing_a_mask_leaves_the_global_generator_alone() -> None:
     state = torch.get_rng_state()
-    random_mask((4, 4), 0.5, 1)
+    Mask((4, 4), 0.5, 1).entries()
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -62,12 +69,13 @@ def test_entries_outside_the_mask_are_bit_identical_to_main() -> None:
     """Property 4: whatever the values, and with no decay anywhere."""
     weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     some = shard(SHAPE, 0.2)
-    places = some.mask.flatten().nonzero().squeeze(1)
+    inside = some.mask.entries()
+    places = inside.flatten().nonzero().squeeze(1)
     edited = weight_with(weight, places, some.values)
-    assert torch.equal(edited[~some.mask], weight[~some.mask])
-    assert torch.equal(edited[some.mask], weight[some.mask] + some.values)
-    assert not some.delta()[~some.mask].any()
-    assert torch.equal(some.delta()[some.mask], some.values)
+    assert torch.equal(edited[~inside], weight[~inside])
+    assert torch.equal(edited[inside], weight[inside] + some.values)
+    assert not some.delta()[~inside].any()
+    assert torch.equal(some.delta()[inside], some.values)
 
 
 # --- shards as tensors ------------------------------------------------------------------------
@@ -77,26 +85,30 @@ def test_entries_outside_the_mask_are_bit_identical_to_main() -> None:
     shape=st.tuples(st.integers(1, 13), st.integers(1, 13)),
     ratio=st.floats(0, 1),
     threshold=st.floats(width=32, allow_nan=False),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
 )
-def test_a_shard_survives_packing(shape: tuple[int, int], ratio: float, threshold: float) -> None:
-    mask = random_mask(shape, ratio, 1)
-    before = Shard(("x",), mask, torch.randn(int(mask.sum())), threshold)
+def test_a_shard_survives_packing(
+    shape: tuple[int, int], ratio: float, threshold: float, dtype: torch.dtype
+) -> None:
+    mask = Mask(shape, ratio, 1)
+    values = torch.randn(mask.count).to(dtype)
+    before = Shard(("x",), mask, values, threshold)
     after = Shard.unpacked(("x",), before.packed())
-    assert torch.equal(after.mask, before.mask)
+    assert after.mask == before.mask
+    assert after.values.dtype == dtype
     assert torch.equal(after.values, before.values)
     assert (after.facts, after.threshold) == (("x",), threshold)
     assert to_bytes(after.packed()) == to_bytes(before.packed())
 
 
-@pytest.mark.parametrize("name", ["mask_bits", "shape", "values", "threshold"])
+@pytest.mark.parametrize("name", ["shape", "ratio", "seed", "values", "threshold"])
 def test_a_damaged_shard_is_refused(name: str) -> None:
     packed = shard((6, 7)).packed()
     without = {k: v for k, v in packed.items() if k != name}
     with pytest.raises(StateMismatch):
         Shard.unpacked((), without)
-    if name != "threshold":
-        with pytest.raises(StateMismatch):
-            Shard.unpacked((), {**packed, name: packed[name][:-1]})
+    with pytest.raises(StateMismatch):
+        Shard.unpacked((), {**packed, name: packed[name][:-1]}).delta()
 
 
 # --- the module -------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from tiny_stores import save_model
 from editors import Closed, EditorError, Fact, Probe
 from editors.errors import StateMismatch
 from editors.pruning import Head, HeadMask, Resolution
-from editors.side_memory import Shard, random_mask
+from editors.side_memory import Mask, Shard
 from editors.state import EditState, ShardRecord, to_bytes
 from editors.tokens import encode_prompt
 
@@ -28,8 +28,8 @@ Wises = Callable[..., Any]
 
 
 def record(ids: tuple[str, ...], seed: int = 0, threshold: float = 4.5) -> ShardRecord:
-    mask = random_mask((5, 7), 0.4, seed)
-    values = torch.randn(int(mask.sum()), generator=torch.Generator().manual_seed(seed))
+    mask = Mask((5, 7), 0.4, seed)
+    values = torch.randn(mask.count, generator=torch.Generator().manual_seed(seed))
     return ShardRecord((ids,), Shard(ids, mask, values, threshold))
 
 

@@ -17,7 +17,7 @@ from tiny_edits import FACTS, FAST, edit
 from editors.generation import answers
 from editors.methods.wise import Wise
 from editors.routing import activation
-from editors.side_memory import random_mask
+from editors.side_memory import Mask
 from editors.suffix import Suffix
 from editors.tokens import Row, encode_pair, encode_prompt
 from editors.training import (
@@ -57,8 +57,8 @@ def calm_rows(base: Any) -> list[Row]:
     return [Row(ids, len(ids)) for ids in encoded]
 
 
-def mask_of(base: Any, ratio: float = 0.3) -> torch.Tensor:
-    return random_mask((base.projection.out_features, base.projection.in_features), ratio, 5)
+def mask_of(base: Any, ratio: float = 0.3) -> Mask:
+    return Mask((base.projection.out_features, base.projection.in_features), ratio, 5)
 
 
 def whole(full_loop: ModuleType, base: Any) -> Any:
@@ -66,13 +66,13 @@ def whole(full_loop: ModuleType, base: Any) -> Any:
     return full_loop.FullModel(base.model, projection.path, stored_transposed=projection.transposed)
 
 
-def edited(base: Any, mask: torch.Tensor, outcome: Outcome) -> torch.Tensor:
+def edited(base: Any, mask: Mask, outcome: Outcome) -> torch.Tensor:
     weight = base.projection.weight(base.model)
-    return weight_with(weight, mask.flatten().nonzero().squeeze(1), outcome.values)
+    return weight_with(weight, mask.entries().flatten().nonzero().squeeze(1), outcome.values)
 
 
-def ordered(base: Any, mask: torch.Tensor, settings: OrderedSettings, edits: Any) -> Outcome:
-    start = torch.zeros(int(mask.sum()))
+def ordered(base: Any, mask: Mask, settings: OrderedSettings, edits: Any) -> Outcome:
+    start = torch.zeros(mask.count)
     return in_order(base, edits, calm_rows(base), mask, start, settings)
 
 
@@ -86,10 +86,26 @@ def test_in_order_trains_what_the_whole_model_trains(
     base, settings = tiny_base(family), OrderedSettings(max_steps=6)
     mask, edits = mask_of(base), rows_of(base)
     found = ordered(base, mask, settings, edits)
-    wanted = full_loop.in_order(whole(full_loop, base), edits, calm_rows(base), mask, settings)
+    wanted = full_loop.in_order(
+        whole(full_loop, base), edits, calm_rows(base), mask.entries(), settings
+    )
     torch.testing.assert_close(edited(base, mask, found), wanted.weight, atol=1e-5, rtol=0)
     assert found.threshold == pytest.approx(wanted.threshold, abs=1e-4)
     assert found.iterations == wanted.steps == 18
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_public_loop_trains_the_same_so_that_speed_is_all_that_differs(
+    tiny_base: BaseOf, full_loop: ModuleType, family: str
+) -> None:
+    base, settings = tiny_base(family), OrderedSettings(max_steps=6)
+    mask, rows = mask_of(base), rows_of(base)[0]
+    found = ordered(base, mask, settings, [rows])
+    wanted = full_loop.one_edit(
+        whole(full_loop, base), rows, calm_rows(base), mask.entries(), settings
+    )
+    torch.testing.assert_close(edited(base, mask, found), wanted.weight, atol=1e-5, rtol=0)
+    assert found.iterations == wanted.steps == 6
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -103,7 +119,9 @@ def test_in_order_stops_where_the_plain_loop_stops(
     )
     mask, edits = mask_of(base), rows_of(base)
     found = ordered(base, mask, settings, edits)
-    wanted = full_loop.in_order(whole(full_loop, base), edits, calm_rows(base), mask, settings)
+    wanted = full_loop.in_order(
+        whole(full_loop, base), edits, calm_rows(base), mask.entries(), settings
+    )
     assert 0 < wanted.steps < 36
     assert found.iterations == wanted.steps
     torch.testing.assert_close(edited(base, mask, found), wanted.weight, atol=1e-5, rtol=0)
@@ -121,9 +139,9 @@ def test_jointly_trains_what_the_whole_model_trains(
     mask = mask_of(base)
     rows = [row for of_fact in rows_of(base) for row in of_fact]
     owners = [0, 0, 1, 1, 2, 2]
-    start = torch.zeros(int(mask.sum()))
+    start = torch.zeros(mask.count)
     found = jointly(base, rows, owners, mask, start, settings, seed=4)
-    wanted = full_loop.jointly(whole(full_loop, base), rows, mask, settings, seed=4)
+    wanted = full_loop.jointly(whole(full_loop, base), rows, mask.entries(), settings, seed=4)
     torch.testing.assert_close(edited(base, mask, found), wanted.weight, atol=1e-5, rtol=0)
     assert found.iterations == wanted.steps
 
@@ -133,9 +151,9 @@ def test_jointly_stops_where_the_plain_loop_stops(tiny_base: BaseOf, full_loop: 
     settings = JointSettings(max_steps=150, learning_rate=0.5, confidence=0.25)
     mask = mask_of(base, 0.5)
     rows = [row for of_fact in rows_of(base, ("",)) for row in of_fact]
-    start = torch.zeros(int(mask.sum()))
+    start = torch.zeros(mask.count)
     found = jointly(base, rows, [0, 1, 2], mask, start, settings, seed=0)
-    wanted = full_loop.jointly(whole(full_loop, base), rows, mask, settings, seed=0)
+    wanted = full_loop.jointly(whole(full_loop, base), rows, mask.entries(), settings, seed=0)
     assert found.iterations == wanted.steps < 150
     assert found.failed == ()
     torch.testing.assert_close(edited(base, mask, found), wanted.weight, atol=1e-5, rtol=0)
@@ -156,7 +174,7 @@ def test_training_changes_no_tensor_of_the_base(tiny_base: BaseOf, family: str) 
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert all(parameter.grad is None for parameter in base.model.parameters())
     weight = base.projection.weight(base.model)
-    assert torch.equal(edited(base, mask, outcome)[~mask], weight[~mask])
+    assert torch.equal(edited(base, mask, outcome)[~mask.entries()], weight[~mask.entries()])
     assert outcome.values.abs().min() < outcome.values.abs().max()
 
 
@@ -207,7 +225,7 @@ def test_what_cannot_be_learnt_is_named(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     mask, rows = mask_of(base), [row for of_fact in rows_of(base) for row in of_fact]
     settings = JointSettings(max_steps=1, learning_rate=0.25, confidence=0.99)
-    start = torch.zeros(int(mask.sum()))
+    start = torch.zeros(mask.count)
     outcome = jointly(base, rows, [0, 0, 1, 1, 2, 2], mask, start, settings, seed=0)
     assert outcome.failed == (0, 1, 2)
     assert ordered(base, mask, OrderedSettings(max_steps=1), rows_of(base)).failed == (0, 1, 2)
@@ -263,8 +281,8 @@ def test_at_the_main_memory_the_margins_are_flat_and_the_gradient_finite(
     base = tiny_base(family)
     weight = base.projection.weight(base.model)
     suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(calm_rows(base))])
-    values = torch.zeros(int(mask_of(base).sum()), requires_grad=True)
-    places = mask_of(base).flatten().nonzero().squeeze(1)
+    values = torch.zeros(mask_of(base).count, requires_grad=True)
+    places = mask_of(base).entries().flatten().nonzero().squeeze(1)
     delta = weight_with(weight, places, values) - weight
     lengths = suffix.batches[0].prompt_lengths.tolist()
     moved = torch.stack(

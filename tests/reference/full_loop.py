@@ -118,6 +118,69 @@ def in_order(
     return Trained(weight.detach(), steps, threshold)
 
 
+def one_edit(
+    full: FullModel,
+    rows: Sequence[Any],
+    irrelevant: Sequence[Any],
+    mask: torch.Tensor,
+    settings: Any,
+    *,
+    plateau: float = 1e-4,
+) -> Trained:
+    """One edit as the public implementation trains it: the rival that speed is measured against.
+
+    All rows in one padded batch; in every step a whole forward of the whole batch, logits at every
+    position, and gradients for the whole edited matrix. It stops once the loss is at most
+    ``settings.enough`` and has moved by at most ``plateau`` (below 0: never). Weight decay and
+    clamping, which change nothing that can be seen, are left out.
+    """
+    together = [*rows, *irrelevant]
+    longest = max(len(row.ids) for row in together)
+    ids = torch.tensor([[*row.ids, *[0] * (longest - len(row.ids))] for row in together])
+    lengths = torch.tensor([len(row.ids) for row in together])
+    prompts = torch.tensor([row.prompt_length for row in together])
+    places = torch.arange(longest)
+    real, in_prompt = places < lengths[:, None], places < prompts[:, None]  # [rows, seq]
+    targets = torch.where(real & ~in_prompt, ids, -100)[: len(rows), 1:]
+    read: list[torch.Tensor] = []
+    handle = full.model.get_submodule(full.path).register_forward_pre_hook(
+        lambda _, args: read.append(args[0])
+    )
+    main = full.weight()
+    weight, steps = main.clone(), 0
+    earlier, last = float("inf"), float("inf")
+    inputs = {"input_ids": ids, "attention_mask": real.long(), "use_cache": False}
+    try:
+        for _ in range(settings.max_steps):
+            weight = weight.detach().requires_grad_()
+            read.clear()
+            stored = weight.T if full.stored_transposed else weight
+            parameters = {f"{full.path}.weight": stored}
+            logits = functional_call(full.model, parameters, args=(), kwargs=inputs).logits
+            answer = torch.nn.functional.cross_entropy(
+                logits[: len(rows), :-1].flatten(0, 1).float(), targets.flatten()
+            )
+            features = read[0].view(*ids.shape, -1)
+            moved = features @ weight.T - features @ main.T  # [rows, seq, out]
+            squares = moved.square().sum(-1)
+            norms = torch.where(squares > 0, squares.where(squares > 0, 1.0).sqrt(), 0.0)
+            activation = torch.where(in_prompt, norms, 0.0).sum(1) / prompts
+            edited, calm = activation[: len(rows)], activation[len(rows) :]
+            gaps = edited[:, None] - calm[None, :]
+            loss = answer + positive(calm - settings.alpha).mean()
+            loss = loss + positive(settings.beta - edited).mean()
+            loss = loss + positive(settings.gamma - gaps).mean()
+            if abs(last - earlier) <= plateau and last <= settings.enough:
+                break
+            earlier, last = last, loss.item()
+            (gradient,) = torch.autograd.grad(loss, weight)
+            weight = weight.detach() - settings.learning_rate * gradient * mask
+            steps += 1
+    finally:
+        handle.remove()
+    return Trained(weight.detach(), steps)
+
+
 def jointly(
     full: FullModel, rows: Sequence[Any], mask: torch.Tensor, settings: Any, seed: int
 ) -> Trained:
