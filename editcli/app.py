@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from editcli.models import tools
 from editcli.output import Output
+from editcli.ranks import Ranks
 from editcli.settings import env_flag
 from editors import EditorError
 
@@ -137,6 +138,8 @@ def command_paths() -> list[tuple[str, ...]]:
 
 def main() -> None:
     """The entry point of the `editcli` script."""
+    if not Ranks.of(os.environ).leads:  # of several processes the first one speaks for all
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character should show its escape, not a traceback.
         if hasattr(stream, "reconfigure"):

@@ -8,12 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from editcli.errors import Interrupted
 from editcli.journal import Journal
 from editcli.output import Output
+from editcli.ranks import Ranks
 from editcli.workspace import Workspace
 from editors import Fact
+
+if TYPE_CHECKING:
+    from editors.state import EditState
+
+ALONE = Ranks()
 
 
 class Interruption:
@@ -108,12 +115,13 @@ def apply_facts(
     author: str | None,
     message: str,
     at_once: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Apply ``facts`` and publish the next version; where nothing changes, no version is made.
 
     Facts are taken in as the method sees fit, at most ``at_once`` at a time. After Ctrl-C those in
     hand are finished and what is done is saved; what a killed run had finished is not
-    done again.
+    done again. The other processes of ``ranks`` do their part with :func:`help_to_apply`.
 
     Raises:
         EditorError: another process writes to the store, or a fact cannot be trained.
@@ -128,6 +136,9 @@ def apply_facts(
     with store.writing(command) as transaction, interruption.heeded(out):
         parent = store.head()
         state = workspace.state(parent)
+        if ranks.count > 1:
+            out.note(f"training on {ranks.count} processes")
+            _prepare(workspace, state, facts, at_once, ranks)
         with out.progress("editing", len(facts)) as bar:
             shown = 0
 
@@ -141,7 +152,7 @@ def apply_facts(
             done = workspace.method.apply(
                 state, facts, memo=journal, on_progress=on_progress, at_once=at_once
             )
-        if journal.found:
+        if journal.found and ranks.count == 1:
             shards = "1 shard" if journal.found == 1 else f"{journal.found} shards"
             out.note(f"{shards} had been trained by a run that was stopped, and needed no training")
         version = parent
@@ -179,6 +190,30 @@ def apply_facts(
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_memory(),
     )
+
+
+def help_to_apply(
+    workspace: Workspace, facts: Sequence[Fact], ranks: Ranks, at_once: int | None = None
+) -> None:
+    """Train this process's shards of what the first process applies, and leave them to it.
+
+    Raises:
+        EditorError: a fact cannot be trained.
+    """
+    _prepare(workspace, workspace.state(), facts, at_once, ranks)
+
+
+def _prepare(
+    workspace: Workspace,
+    state: EditState,
+    facts: Sequence[Fact],
+    at_once: int | None,
+    ranks: Ranks,
+) -> None:
+    with ranks.together():
+        workspace.method.prepare(
+            state, facts, memo=workspace.store.journal, mine=ranks.takes, at_once=at_once
+        )
 
 
 def peak_memory() -> int:

@@ -85,6 +85,19 @@ class Method(Protocol):
         ``on_progress`` is called each time and says False to stop early."""
         ...
 
+    def prepare(
+        self,
+        state: EditState,
+        facts: Sequence[Fact],
+        *,
+        memo: Memo,
+        mine: Callable[[int], bool],
+        at_once: int | None = None,
+    ) -> None:
+        """Train the shards, of those :meth:`apply` would train, whose numbers are ``mine``, and
+        leave them in ``memo``."""
+        ...
+
     def attach(self, state: EditState) -> AbstractContextManager[Attached]:
         """The base with these edits, inside ``with``."""
         ...

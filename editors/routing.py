@@ -60,17 +60,18 @@ def activation(inputs: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     side memory's weight minus the main memory's. The norm of what the side memory changes, as a
     mean over the prompt's tokens.
     """
-    return activations(inputs[None], torch.tensor([len(inputs)]), delta)[0]
+    return activations((inputs @ delta.T)[None], torch.tensor([len(inputs)]))[0]
 
 
-def activations(inputs: torch.Tensor, lengths: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """``[rows]``: :func:`activation` of the first ``lengths`` ``[rows]`` tokens of each row.
+def activations(side: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """``[rows]``: the :func:`activation` of each row, over its first ``lengths`` ``[rows]`` tokens.
 
-    ``inputs``: ``[rows, tokens, in]``; what lies after a row's tokens does not matter.
+    ``side``: ``[rows, tokens, out]``, what the side memory adds to the projection's output; what
+    lies after a row's tokens does not matter.
     """
-    lengths = lengths.to(inputs.device)
-    moved = safe_norm((inputs @ delta.T).square().sum(-1))  # [rows, tokens]
-    inside = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
+    lengths = lengths.to(side.device)
+    moved = safe_norm(side.square().sum(-1))  # [rows, tokens]
+    inside = torch.arange(side.shape[1], device=side.device) < lengths[:, None]
     return torch.where(inside, moved, 0.0).sum(1) / lengths
 
 

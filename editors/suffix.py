@@ -1,26 +1,26 @@
 """The part of a decoder that an edit can change, replayed from recorded activations.
 
-Everything below the edited projection gives the same result in every training step, so it runs
-once and is recorded; a step runs the edited projection, the blocks above it, and the vocabulary
+Everything up to the edited projection gives the same result in every training step, so it runs once
+and is recorded; a step runs the change of the projection, the blocks above it, and the vocabulary
 projection at the labelled positions (WISE cost model: a plain loop spends about 79 % of its
-operations on what is replayed here). The model's own forward does the replaying, with recorded
-modules swapped in, so masks, positions and norms are the model's own on every architecture.
+operations on what is replayed here). In the last block only keys and values are made for every
+token, and no MLP runs on pads. The model's own forward does the replaying, with recorded modules
+swapped in, so masks, positions and norms are the model's own on every architecture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
-from editors.architecture import Architecture, Projection
+from editors.architecture import Architecture, Block, Projection
 from editors.hooks import (
     StandIn,
     changing_input,
@@ -41,12 +41,14 @@ class _Record:
     """What one forward left at the edited block, for one padded batch.
 
     ``inputs``: ``[batch, seq, features]`` into the projection, or ``[batch * seq, features]``
-    where the block flattens what its MLP reads; ``hidden``: ``[batch, seq, hidden]``
-    into the block; ``attention``: the attention module's output in the block.
+    where the block flattens what its MLP reads; ``projected``: what main memory makes of them;
+    ``hidden``: ``[batch, seq, hidden]`` into the block; ``attention``: the attention module's
+    output in the block.
     """
 
     batch: Batch
     inputs: torch.Tensor
+    projected: torch.Tensor
     hidden: torch.Tensor
     attention: torch.Tensor
 
@@ -76,10 +78,13 @@ class _AtPlaces(StandIn):
         if hidden is None or hidden.ndim != 3:  # more to read, or rows that the block flattened
             return self._original(*args, **kwargs)
         rows, columns = self._places()
-        part = self._original(hidden[rows, columns][None])  # [1, places, hidden]
+        if len(rows) == hidden.shape[0] * hidden.shape[1]:
+            return self._original(hidden)
+        part = self._original(hidden[rows, columns][None])  # [1, places, out]
         if not isinstance(part, torch.Tensor):
             return self._original(hidden)
-        return part.new_zeros(hidden.shape).index_put((rows, columns), part[0])
+        whole = part.new_zeros(*hidden.shape[:2], part.shape[-1])
+        return whole.index_put((rows, columns), part[0])
 
 
 class Suffix:
@@ -99,7 +104,7 @@ class Suffix:
         self._model, self._architecture, self._layer = model, architecture, layer
         self._records, self._shape = records, shape
         self._active: _Record | None = None
-        self._weight: torch.Tensor | None = None
+        self._side: torch.Tensor | None = None
         self.projection: Projection = architecture.editable(layer)
 
     @classmethod
@@ -123,7 +128,8 @@ class Suffix:
 
         def keep(name: str) -> Any:
             def read(output: Any) -> None:
-                seen[name] = hidden_of(output).detach()
+                # A copy: some blocks go on to add to what their MLP gave in its place.
+                seen[name] = hidden_of(output).detach().clone()
                 shape[name] = len(output) if isinstance(output, tuple) else 0
 
             return read
@@ -159,7 +165,11 @@ class Suffix:
                     model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
                 records.append(
                     _Record(
-                        batch, seen["inputs"], seen["hidden"], seen.get("attention", seen["hidden"])
+                        batch,
+                        seen["inputs"],
+                        seen["projected"],
+                        seen["hidden"],
+                        seen.get("attention", seen["hidden"]),
                     )
                 )
         # The whole MLP may be skipped where its output is the projection's and it takes one input.
@@ -185,6 +195,17 @@ class Suffix:
         record = self._records[index]
         return record.inputs.view(*record.batch.ids.shape, -1)
 
+    def side(self, index: int, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """``[batch, seq, out]``: what ``change``, of ``[tokens, features]``, makes of the real
+        tokens that the projection reads in recorded batch ``index``; 0 at pads."""
+        inputs = self.inputs(index)
+        rows, columns = self._records[index].batch.mask.nonzero(as_tuple=True)
+        part = change(inputs[rows, columns])  # [tokens, out]
+        if len(rows) == inputs.shape[0] * inputs.shape[1]:
+            return part.view(*inputs.shape[:2], -1)
+        whole = part.new_zeros(*inputs.shape[:2], part.shape[-1])
+        return whole.index_put((rows, columns), part)
+
     @contextmanager
     def replaying(self) -> Iterator[None]:
         """Swap the recorded modules in; the model is itself again on leaving."""
@@ -204,11 +225,12 @@ class Suffix:
         edited = mlp_path if self._shape["skip_mlp"] else self.projection.path
         size = self._shape["mlp_out"] if self._shape["skip_mlp"] else 0
         replacements[edited] = _Replay(get(edited), lambda _: self._project(), size)
-        last = self._architecture.blocks[-1]
-        last_mlp = "" if last.mlp_down is None else last.mlp_down.path.rpartition(".")[0]
-        if last.index > self._layer and last_mlp not in ("", last.path):
-            # Nothing after the last block's MLP looks at other places than the labelled ones.
-            replacements[last_mlp] = _AtPlaces(get(last_mlp), self._places)
+        for above in self._architecture.blocks[self._layer + 1 :]:
+            # Nothing after the last block looks at other places than the labelled ones.
+            last = above.index == len(self._architecture.blocks) - 1
+            places = self._places if last else self._real
+            for path in _by_token(self._model, above, last):
+                replacements[path] = _AtPlaces(get(path), places)
         head = self._model.get_output_embeddings()
         with ExitStack() as stack:
             stack.enter_context(swapped(self._model, replacements))
@@ -218,34 +240,29 @@ class Suffix:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             yield
 
-    def logits(self, index: int, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def logits(self, index: int, side: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits ``[labels, vocab]`` and labels ``[labels]`` of recorded batch ``index``.
 
-        ``weight``: ``[out, in]``, used in place of the projection's; gradients flow to it. Rows are
-        in batch order, positions in text order.
+        ``side``: ``[batch, seq, out]``, added to what the projection gives; gradients flow to it.
+        Rows are in batch order, positions in text order.
         """
-        self._active, self._weight = self._records[index], weight
+        self._active, self._side = self._records[index], side
         try:
             batch = self._active.batch
             out = self._model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
             labels = batch.labels()[:, 1:]
             return out.logits[0], labels[labels != IGNORED]
         finally:
-            self._active = self._weight = None
+            self._active = self._side = None
 
     def _now(self) -> _Record:
         assert self._active is not None, "logits() runs only inside replaying()"
         return self._active
 
     def _project(self) -> torch.Tensor:
-        assert self._weight is not None
-        inputs, bias = self._now().inputs, self.projection.bias(self._model)
-        if inputs.dtype == self._weight.dtype:
-            return F.linear(inputs, self._weight, bias)
-        # In a coarser dtype a small change would be rounded away beside the weight it changes.
-        main = self.projection.weight(self._model)
-        change = (self._weight - main.to(self._weight.dtype)).to(inputs.dtype)
-        return F.linear(inputs, main, bias) + F.linear(inputs, change)
+        assert self._side is not None
+        main = self._now().projected
+        return main + self._side.reshape(main.shape)
 
     def _labelled(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[batch, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""
@@ -255,3 +272,20 @@ class Suffix:
         """Rows and columns of the positions before a label, in the recorded batch in hand."""
         rows, columns = (self._now().batch.labels()[:, 1:] != IGNORED).nonzero(as_tuple=True)
         return rows, columns
+
+    def _real(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and columns of the tokens that are no pads, in the recorded batch in hand."""
+        rows, columns = self._now().batch.mask.nonzero(as_tuple=True)
+        return rows, columns
+
+
+def _by_token(model: PreTrainedModel, block: Block, last: bool) -> list[str]:
+    """Paths of the block's modules that work token by token and need not see every token."""
+    mlp = "" if block.mlp_down is None else block.mlp_down.path.rpartition(".")[0]
+    paths = [] if mlp in ("", block.path) else [mlp]
+    if last and block.attention_out is not None:
+        paths.append(block.attention_out.path)
+        queries = f"{block.attention}.q_proj"  # where it is a module of its own
+        if any(path == queries for path, _ in model.named_modules()):
+            paths.append(queries)
+    return paths

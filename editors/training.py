@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from editors.base import Base
+from editors.masked import MaskedChange
 from editors.routing import activations
 from editors.side_memory import Mask
 from editors.suffix import Suffix
@@ -53,11 +54,6 @@ class JointSettings:
     rows_at_once: int = 64
 
 
-def weight_with(weight: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """``weight`` ``[out, in]`` plus ``values`` ``[n]`` at flat ``places``; differentiable."""
-    return weight.flatten().index_add(0, places, values).view_as(weight)
-
-
 def jointly(
     base: Base,
     rows: Sequence[Row],
@@ -77,10 +73,11 @@ def jointly(
     bare prompt: a fact fails when the target is not the greedy answer to that. ``start``:
     ``[masked]``. Entries outside the mask are not touched.
     """
-    weight = base.projection.weight(base.model).float()
-    places, values = _trainable(mask, start, weight.device)
-    scale = float(weight.square().mean().sqrt())
-    optimizer = torch.optim.Adam([values], lr=settings.learning_rate * scale, betas=(0.9, 0.95))
+    weight = base.projection.weight(base.model)
+    change = MaskedChange(mask, start, weight)
+    scale = float(weight.float().square().mean().sqrt())
+    rate = settings.learning_rate * scale
+    optimizer = torch.optim.Adam([change.values], lr=rate, betas=(0.9, 0.95))
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
     groups = [
         order[i : i + settings.rows_at_once] for i in range(0, len(order), settings.rows_at_once)
@@ -101,58 +98,40 @@ def jointly(
             weak = set()
             for turn in torch.randperm(len(open_groups), generator=generator).tolist():
                 g = open_groups[turn]
-                logits, labels = suffix.logits(g, weight_with(weight, places, values))
+                logits, labels = suffix.logits(g, suffix.side(g, change))
                 if _sure(logits, labels, wanted):
                     continue
                 if steps >= settings.max_steps:
                     break
                 weak.add(g)
-                rate = settings.learning_rate * scale * (1 - 0.9 * steps / settings.max_steps)
-                optimizer.param_groups[0]["lr"] = rate
-                _step(optimizer, values, F.cross_entropy(logits.float(), labels))
+                now = rate * (1 - 0.9 * steps / settings.max_steps)
+                optimizer.param_groups[0]["lr"] = now
+                _step(optimizer, change, F.cross_entropy(logits.float(), labels))
                 steps += 1
             rounds += 1
             open_groups = [g for g in open_groups if g in weak]
             # Steps for some groups may spoil what others had learnt.
             if not open_groups or rounds % LOOK_AGAIN == 0:
-                edited = weight_with(weight, places, values).detach()
                 open_groups = [
                     g
                     for g in range(len(groups))
-                    if not _sure(*_logits_now(suffix, g, edited), wanted)
+                    if not _sure(*_logits_now(suffix, g, change), wanted)
                 ]
             if steps == before and visited.issuperset(open_groups):
                 break  # two looks that differ in the last bits: no step would be taken again
-        final = _rounded(base, values)
-        edited = weight_with(weight, places, final.float())
         wrong = {
             members[i]
             for g, members in enumerate(groups)
-            for i in _wrong_rows(suffix, g, edited).tolist()
+            for i in _wrong_rows(suffix, g, change).tolist()
         }
     first_rows = {owner: i for i, owner in reversed(list(enumerate(owners)))}
     failed = tuple(owner for owner, i in sorted(first_rows.items()) if i in wrong)
-    return Outcome(final.cpu(), steps, failed)
+    return Outcome(change.rounded().cpu(), steps, failed)
 
 
-def _trainable(
-    mask: Mask, start: torch.Tensor, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """int64 ``[masked]``: the places of the mask in the flat weight; float32 ``[masked]``: values
-    to be trained, from ``start`` on."""
-    places = mask.entries().flatten().nonzero().squeeze(1).to(device)
-    return places, start.to(device, torch.float32, copy=True).requires_grad_()
-
-
-def _rounded(base: Base, values: torch.Tensor) -> torch.Tensor:
-    """``values`` in the dtype that the base computes in."""
-    dtype = base.projection.weight(base.model).dtype
-    return values.detach().to(dtype if dtype.is_floating_point else torch.float32)
-
-
-def _step(optimizer: torch.optim.Optimizer, values: torch.Tensor, loss: torch.Tensor) -> None:
+def _step(optimizer: torch.optim.Optimizer, change: MaskedChange, loss: torch.Tensor) -> None:
     optimizer.zero_grad()
-    torch.autograd.backward(loss, inputs=[values])  # not the base's parameters
+    torch.autograd.backward(loss, inputs=[change.values])  # not the base's parameters
     optimizer.step()
 
 
@@ -164,15 +143,15 @@ def _sure(logits: torch.Tensor, labels: torch.Tensor, wanted: float) -> bool:
 
 @torch.no_grad()
 def _logits_now(
-    suffix: Suffix, index: int, weight: torch.Tensor
+    suffix: Suffix, index: int, change: MaskedChange
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return suffix.logits(index, weight)
+    return suffix.logits(index, suffix.side(index, change))
 
 
-def _wrong_rows(suffix: Suffix, index: int, weight: torch.Tensor) -> torch.Tensor:
+def _wrong_rows(suffix: Suffix, index: int, change: MaskedChange) -> torch.Tensor:
     """int64 ``[wrong]``: the rows of a recorded batch with a label that is not the likeliest,
     once for each such label."""
-    logits, labels = _logits_now(suffix, index, weight)
+    logits, labels = _logits_now(suffix, index, change)
     return _label_rows(suffix, index)[(logits.argmax(-1) != labels).cpu()]
 
 
@@ -222,38 +201,36 @@ def in_order(
     ``irrelevant``: prompts (no labels) that must stay below the margin. The threshold is the
     smallest activation of a bare prompt, each measured after its own edit.
     """
-    weight = base.projection.weight(base.model).float()
-    places, values = _trainable(mask, start, weight.device)
+    change = MaskedChange(mask, start, base.projection.weight(base.model))
     calm = Suffix.record(base.model, base.architecture, base.layer, [base.batch(irrelevant)])
     steps, failed, threshold = 0, [], float("inf")
     for number, rows in enumerate(edits):
         batches = [base.batch(rows)]
         suffix = Suffix.record(base.model, base.architecture, base.layer, batches)
-        optimizer = torch.optim.SGD([values], lr=settings.learning_rate)
+        optimizer = torch.optim.SGD([change.values], lr=settings.learning_rate)
         with suffix.replaying():
             for _ in range(settings.max_steps):
-                edited = weight_with(weight, places, values)
-                logits, labels = suffix.logits(0, edited)
-                delta = edited - weight
+                side = suffix.side(0, change)
+                logits, labels = suffix.logits(0, side)
                 margins = margin_loss(
-                    _activations(suffix, delta), _activations(calm, delta), settings
+                    _activations(suffix, side), _activations(calm, calm.side(0, change)), settings
                 )
                 loss = F.cross_entropy(logits.float(), labels) + margins
                 if float(loss.detach()) <= settings.enough:
                     break
-                _step(optimizer, values, loss)
+                _step(optimizer, change, loss)
                 steps += 1
             with torch.no_grad():
-                edited = weight_with(weight, places, _rounded(base, values).float())
-                logits, labels = suffix.logits(0, edited)
+                side = suffix.side(0, change)
+                logits, labels = suffix.logits(0, side)
                 bare = _label_rows(suffix, 0).to(labels.device) == 0
                 right = (logits.argmax(-1) == labels)[bare]
-                threshold = min(threshold, float(_activations(suffix, edited - weight)[0]))
+                threshold = min(threshold, float(_activations(suffix, side)[0]))
         if not bool(right.all()):
             failed.append(number)
-    return Outcome(_rounded(base, values).cpu(), steps, tuple(failed), threshold)
+    return Outcome(change.rounded().cpu(), steps, tuple(failed), threshold)
 
 
-def _activations(suffix: Suffix, delta: torch.Tensor) -> torch.Tensor:
+def _activations(suffix: Suffix, side: torch.Tensor) -> torch.Tensor:
     """``[rows]``: the routing activation of each recorded row, over its prompt tokens."""
-    return activations(suffix.inputs(0).float(), suffix.batches[0].prompt_lengths, delta)
+    return activations(side.float(), suffix.batches[0].prompt_lengths)

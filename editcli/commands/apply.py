@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from os import environ
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editcli.errors import UsageError
 from editcli.options import (
     AuthorOption,
     DeviceOption,
@@ -22,6 +24,7 @@ from editcli.options import (
     VerboseOption,
 )
 from editcli.output import Output
+from editcli.ranks import Ranks
 
 if TYPE_CHECKING:
     from editcli.editing import Outcome
@@ -68,17 +71,24 @@ def command(
     model does not answer after all are saved too, and named; the exit code is then 1 (4 where lines
     were left out as well).
 
+    Under torchrun each process trains some of the shards, and the first one saves the version: the
+    same as one process would have saved.
+
     \b
     Examples:
       editcli apply facts.jsonl -m "nightly update"
       editcli apply facts.jsonl --dry-run
       cat corrections.jsonl | editcli apply - --skip-bad --json
+      torchrun --nproc-per-node 4 -m editcli apply facts.jsonl
     """
     from editcli.factfile import read_facts
     from editcli.invocation import open_store
     from editcli.ledger import Ledger
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
+    ranks = Ranks.of(environ)
+    if file == "-" and ranks.count > 1:
+        raise UsageError("standard input cannot be read by several processes", "name a file")
     found = read_facts(file, on_conflict=on_conflict)
     found.require(skip_bad=skip_bad)  # said before a large model is loaded, not after
     opened = open_store(store)
@@ -90,14 +100,17 @@ def command(
         out.record(_forecast(ledger, found.require(skip_bad=skip_bad)[:limit], len(found.refused)))
         _warn_refused(out, found)
         return
-    from editcli.editing import apply_facts
+    from editcli.editing import apply_facts, help_to_apply
     from editcli.invocation import author as who
     from editcli.invocation import command_words
     from editcli.workspace import Workspace
 
-    workspace = Workspace.open(opened, device=device, dtype=dtype, verbose=verbose)
+    workspace = Workspace.open(opened, device=ranks.device(device), dtype=dtype, verbose=verbose)
     found = found.refusing(workspace.unfit)
     facts = found.require(skip_bad=skip_bad)[:limit]
+    if not ranks.leads:
+        help_to_apply(workspace, facts, ranks, batch)
+        return
     done = apply_facts(
         workspace,
         facts,
@@ -108,6 +121,7 @@ def command(
         author=who(author),
         message=message,
         at_once=batch,
+        ranks=ranks,
     )
     if json or quiet:
         out.record(done.to_dict())

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from tiny_edits import FACTS, FAST, edit
 
 from editors.generation import answers
+from editors.masked import MaskedChange
 from editors.methods.wise import Wise
-from editors.routing import activation
-from editors.side_memory import Mask
+from editors.routing import activation, activations
+from editors.side_memory import Mask, Shard
 from editors.suffix import Suffix
 from editors.tokens import Row, encode_pair, encode_prompt
 from editors.training import (
@@ -27,7 +28,6 @@ from editors.training import (
     in_order,
     jointly,
     margin_loss,
-    weight_with,
 )
 
 BaseOf = Callable[..., Any]
@@ -67,8 +67,7 @@ def whole(full_loop: ModuleType, base: Any) -> Any:
 
 
 def edited(base: Any, mask: Mask, outcome: Outcome) -> torch.Tensor:
-    weight = base.projection.weight(base.model)
-    return weight_with(weight, mask.entries().flatten().nonzero().squeeze(1), outcome.values)
+    return base.projection.weight(base.model) + Shard((), mask, outcome.values).delta()
 
 
 def ordered(base: Any, mask: Mask, settings: OrderedSettings, edits: Any) -> Outcome:
@@ -279,17 +278,12 @@ def test_at_the_main_memory_the_margins_are_flat_and_the_gradient_finite(
 ) -> None:
     """Property 2: biases included, which both memories share."""
     base = tiny_base(family)
-    weight = base.projection.weight(base.model)
+    mask = mask_of(base)
     suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(calm_rows(base))])
-    values = torch.zeros(mask_of(base).count, requires_grad=True)
-    places = mask_of(base).entries().flatten().nonzero().squeeze(1)
-    delta = weight_with(weight, places, values) - weight
-    lengths = suffix.batches[0].prompt_lengths.tolist()
-    moved = torch.stack(
-        [activation(row[:n], delta) for row, n in zip(suffix.inputs(0), lengths, strict=True)]
-    )
+    change = MaskedChange(mask, torch.zeros(mask.count), base.projection.weight(base.model))
+    moved = activations(suffix.side(0, change), suffix.batches[0].prompt_lengths)
     loss = margin_loss(moved, moved, MARGINS)
-    (gradient,) = torch.autograd.grad(loss, values)
+    (gradient,) = torch.autograd.grad(loss, change.values)
     assert torch.equal(moved.detach(), torch.zeros(len(CALM)))
     assert float(loss.detach()) == MARGINS.beta + MARGINS.gamma
     assert torch.equal(gradient, torch.zeros_like(gradient))

@@ -1,0 +1,68 @@
+"""The trainable change of a shard: values on its mask, applied to what the projection reads.
+
+A step needs what the change adds to the projection's output and its gradient on the mask, nothing
+else. So the weight itself is not copied, not even once, and of the gradient only the masked
+entries are kept; the optimiser sees ``[masked]`` values (WISE section 2.3.2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from editors.side_memory import Mask
+
+
+class _Side(torch.autograd.Function):
+    """``inputs @ dense.T``, whose gradient goes to the values that ``dense`` holds at places."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        values: torch.Tensor,
+        dense: torch.Tensor,
+        places: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(inputs, places)
+        ctx.dtype = values.dtype
+        return inputs @ dense.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor, None, None]:
+        inputs, places = ctx.saved_tensors
+        whole = gradient.flatten(0, -2).T @ inputs.flatten(0, -2)  # [out, in]
+        return None, whole.flatten()[places].to(ctx.dtype), None, None
+
+
+class MaskedChange:
+    """The values of a shard while they are trained.
+
+    ``values``: float32 ``[masked]``, a leaf that an optimiser may change in place; what is applied
+    is their rounding to the dtype that the base computes in, which is all that it will ever see.
+    """
+
+    def __init__(self, mask: Mask, start: torch.Tensor, like: torch.Tensor) -> None:
+        """``start``: ``[masked]``; ``like``: the projection's weight, for its device and dtype."""
+        dtype = like.dtype if like.dtype.is_floating_point else torch.float32
+        self._places = mask.entries().flatten().nonzero().squeeze(1).to(like.device)
+        self.values = start.to(like.device, torch.float32, copy=True).requires_grad_()
+        self._dense = torch.zeros(mask.shape, dtype=dtype, device=like.device)
+        self._written = -1
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """``[..., in]`` -> ``[..., out]``: what the change adds; gradients flow to ``values``."""
+        side: torch.Tensor = _Side.apply(inputs, self.values, self.delta(), self._places)  # type: ignore[no-untyped-call]
+        return side
+
+    def delta(self) -> torch.Tensor:
+        """``[out, in]``, zero outside the mask, in the base's dtype; valid until values change."""
+        if self._written != self.values._version:
+            self._dense.view(-1)[self._places] = self.rounded()
+            self._written = self.values._version
+        return self._dense
+
+    def rounded(self) -> torch.Tensor:
+        """``[masked]``: the values in the base's dtype."""
+        return self.values.detach().to(self._dense.dtype)
