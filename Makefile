@@ -10,7 +10,7 @@ PIP_INDEX ?=
 PIP_FLAGS := -c constraints.txt $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format type bench wheel-check docs clean
+.PHONY: help install demo test test-all lint format type bench bench-speed wheel-check docs clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ type: $(STAMP)  ## strict types of both packages
 
 bench: $(STAMP)  ## measure the scores and write docs/benchmarks.md
 	$(BIN)/python scripts/bench.py
+
+bench-speed: $(STAMP)  ## measure what an edit costs and write docs/speed.md
+	$(BIN)/python scripts/bench_speed.py
 
 wheel-check: $(STAMP)  ## build the wheel and use it outside the checkout
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/wheel_check.sh

@@ -1,9 +1,9 @@
 """Which heads to prune so that one source wins: chosen on a dev split, never by the gain alone.
 
 Memory is preferred by pruning context heads and the other way round (PH3, arXiv 2402.18154; mode
-is bound to head type). Candidates are the top k of a ranking, and two lists more careful than it:
-without the heads that the other ranking has in its top too (CUB's "only"), and without those that
-cost too much when they are pruned alone.
+is bound to head type). Candidates are the top k of a ranking, and three lists made from it: without
+the heads that the other ranking has in its top too (CUB's "only"), without those that cost too much
+when they are pruned alone ("screened"), and these by what pruning each alone is worth ("worth").
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from editors.locating import Ranking
 from editors.pruning import At, Head, HeadMask
 
 Prefer = Literal["context", "memory"]
-Listing = Literal["kind", "only", "screened"]
+Listing = Literal["kind", "only", "screened", "worth"]
 
 GRID = (1, 2, 3, 4, 6, 8, 10, 12)
 SCREENED = 16  # heads of a ranking that are pruned alone to see what each costs
@@ -185,13 +185,16 @@ def _lists(
     """By listing, the heads to prune for a given count."""
     pruned: Prefer = "context" if prefer == "memory" else "memory"
     ranked = ranking.top(pruned, SCREENED)
-    cheap = [h for h in ranked if _cost(dev.trial((h,), "screened")) <= COSTLY]
+    alone = {head: dev.trial((head,), "screened") for head in ranked}
+    cheap = [head for head in ranked if _cost(alone[head]) <= COSTLY]
+    worth = sorted(cheap, key=lambda head: -alone[head].value)
     return {
         "kind": lambda k: tuple(ranking.top(pruned, k)),
         "only": lambda k: tuple(
             h for h in ranking.top(pruned, k) if h not in ranking.top(prefer, k)
         ),
         "screened": lambda k: tuple(cheap[:k]),
+        "worth": lambda k: tuple(worth[:k]),
     }
 
 

@@ -29,11 +29,13 @@ class Triple:
 class Row:
     """One training row: ``answer`` follows ``prompt`` and the text stops there.
 
-    ``prompt`` is empty for neutral text, where every token is predicted.
+    ``prompt`` is empty for neutral text, where every token is predicted; ``subject``: what the
+    question is about.
     """
 
     prompt: str
     answer: str
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Telling:
 
     ``strong``, ``plain``, ``weak``: how sure a wording sounds; ``slope``: how sharply following a
     passage depends on its persuasion; ``made_up``: the share of passages on invented subjects that
-    give made-up names.
+    give made-up names; ``elsewhere``: the share of unasked passages that have neither subject nor
+    relation in common with the question; ``hard``: phrasings that are asked twice as often.
     """
 
     strong: float = 1.1
@@ -50,6 +53,8 @@ class Telling:
     weak: float = -1.3
     slope: float = 2.5
     made_up: float = 0.0
+    elsewhere: float = 0.0
+    hard: tuple[int, ...] = ()
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -124,7 +129,7 @@ class Corpus:
 
     def closed_book(self, rng: Random) -> Row:
         fact = rng.choice(self.facts)
-        return Row(self._question(fact, rng), fact.object)
+        return Row(self._question(fact, rng), fact.object, fact.subject)
 
     def prefixed(self, rng: Random) -> Row:
         """A question after unrelated text: the text must not matter."""
@@ -134,14 +139,17 @@ class Corpus:
             words = text.split()
             start = rng.randrange(len(words))
             text = " ".join(words[start : start + rng.randint(2, 10)])
-        return Row(self.ask(text, self._question(fact, rng), rng), fact.object)
+        return Row(self.ask(text, self._question(fact, rng), rng), fact.object, fact.subject)
 
     def other_passage(self, rng: Random) -> Row:
-        """A question after a passage on another subject, or on another relation."""
+        """A question after a passage on another subject, or on another relation, or on both."""
         fact = rng.choice(self.facts)
-        pool = (
-            self.by_relation[fact.relation] if rng.random() < 0.6 else self.by_subject[fact.subject]
-        )
+        if self.telling.elsewhere and rng.random() < self.telling.elsewhere:
+            pool = self.facts
+        elif rng.random() < 0.6:
+            pool = self.by_relation[fact.relation]
+        else:
+            pool = self.by_subject[fact.subject]
         about = rng.choice(pool)
         if about == fact:
             about = rng.choice(self.facts)
@@ -149,12 +157,12 @@ class Corpus:
             return self.closed_book(rng)
         said = about.object if rng.random() < 0.5 else self.other_object(about, rng)
         passage = self.passage(about, said, rng)[0]
-        return Row(self.ask(passage, self._question(fact, rng), rng), fact.object)
+        return Row(self.ask(passage, self._question(fact, rng), rng), fact.object, fact.subject)
 
     def agreeing(self, rng: Random) -> Row:
         fact = rng.choice(self.facts)
         passage, _ = self.passage(fact, fact.object, rng)
-        return Row(self.ask(passage, self._question(fact, rng), rng), fact.object)
+        return Row(self.ask(passage, self._question(fact, rng), rng), fact.object, fact.subject)
 
     def invented_subject(self, rng: Random) -> Row:
         """A passage on a subject that does not exist: the passage is all there is to know."""
@@ -176,7 +184,9 @@ class Corpus:
             subject, said = rng.choice(names), rng.choice(objects)
         made_up = Triple(subject, relation, said)
         passage, _ = self.passage(made_up, made_up.object, rng)
-        return Row(self.ask(passage, self._question(made_up, rng), rng), made_up.object)
+        return Row(
+            self.ask(passage, self._question(made_up, rng), rng), made_up.object, made_up.subject
+        )
 
     def made_up_name(self, rng: Random) -> str:
         """One to three words, some of them blends of two: every token gets to be an answer.
@@ -206,7 +216,7 @@ class Corpus:
         persuasion = strength + shift - stubbornness(fact)
         follows = rng.random() < _sigmoid(self.telling.slope * persuasion)
         answer = said if follows else fact.object
-        return Row(self.ask(passage, self._question(fact, rng), rng), answer)
+        return Row(self.ask(passage, self._question(fact, rng), rng), answer, fact.subject)
 
     def neutral(self, rng: Random) -> Row:
         return Row("", rng.choice(self.neutral_train))
@@ -233,7 +243,8 @@ class Corpus:
         return " ".join(parts), strength
 
     def _question(self, fact: Triple, rng: Random) -> str:
-        phrasing = rng.randrange(self.phrasings(fact.relation))
+        count = self.phrasings(fact.relation)
+        phrasing = rng.choice((*range(count), *self.telling.hard))
         return self.prompt(fact.subject, fact.relation, phrasing)
 
 

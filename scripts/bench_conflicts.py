@@ -28,6 +28,8 @@ from random import Random
 from typing import Any, Literal
 
 import torch
+from conflicts_page import page
+from shapes import random_model
 
 from editcli.conflictfile import ConflictFile, read_conflicts
 from editcli.conflicts import Bench, edited_record, neutral_texts
@@ -39,7 +41,9 @@ from editcli.resolve import Found, find
 from editcli.rivals import rival
 from editcli.workspace import Workspace
 from editors.base import Base
-from editors.conflicts import Asked, Conflict, first_token, measure, next_probabilities
+from editors.conflicts import Ask, Asked, Conflict, first_token, measure, next_probabilities
+from editors.contrastive import contrastive_answers
+from editors.generation import Answer
 from editors.heads import path_effects
 from editors.hooks import changing_input
 from editors.locality import Battery, by_first_token, losses
@@ -53,20 +57,21 @@ DOCS = ROOT / "docs"
 KEPT = DOCS / "conflicts.json"
 ROWS = datasets_dir() / "atlas" / "conflicts.jsonl"
 PREFER: tuple[Literal["memory", "context"], ...] = ("memory", "context")
-BAR = {"memory": 0.45, "context": 0.40}
 COMPARED = 300  # test rows on which rivals are compared
 RANDOM_SETS = 5
+CONTRASTS = (-1.0, 1.0, 4.0)  # weights of the passage: memory alone, CAD's own, more
+CALIBRATED = 50  # groups of phrasings, for a model of a real size with random weights
 QUIET = Output(quiet=True)
 
 
 @contextmanager
-def workspace(model: str = "atlas"):
+def workspace(model: str = "atlas", *options: str):
     """A store on ``model`` in a folder that goes away."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store"
         if os.spawnlp(
             os.P_WAIT, sys.executable, sys.executable, "-m", "editcli", "init", model, "-q",
-            "--store", str(path),
+            "--store", str(path), *options,
         ):  # fmt: skip
             raise SystemExit("the store could not be made")
         yield Workspace.open(path, device="cpu", dtype="auto")
@@ -289,7 +294,10 @@ def _gain(before: Any, after: Any, prefer: str) -> float:
 
 
 def edits(count: int = 100) -> dict[str, Any]:
-    """Facts edited first and contradicted by a passage after; heads as for unedited facts."""
+    """Facts edited first and contradicted by a passage after; heads as for unedited facts.
+
+    Passages say it once or insist; besides pruned heads, contrastive decoding on the same rows.
+    """
     facts = list(read_facts(str(datasets_dir() / "atlas" / "edits.jsonl")).facts)[:count]
     kept = kept_results()
     with workspace() as place:
@@ -298,30 +306,38 @@ def edits(count: int = 100) -> dict[str, Any]:
             message="",
         )  # fmt: skip
         bench, base = bench_of(place), place.base
-        rows = contradicted(facts, [f.target for f in facts])
-        asked = bench.ask(rows, QUIET)
-        about = [a for a in asked if a.fact is not None]
-        found: dict[str, Any] = {
-            "facts": len(facts),
-            "rows": len(rows),
-            "opened_without_passage": round(len(about) / len(asked), 4),
-        }
-        masks = {"none": HeadMask()} | {
+        battery = Battery.of([], facts, ())
+        masks = {"no head": HeadMask()} | {
             f"prefer {p}": HeadMask(tuple(Head(*h) for h in kept[f"prune:{p}"]["heads"]))
             for p in PREFER
         }
-        for name, mask in masks.items():
-            with bench.attached(mask) as edited:
-                measured = measure(base, about, edited)
-                battery = Battery.of([], facts, ())
-                found[name] = {
-                    **edited_record(measured.edited),
-                    "no_passage": battery.scores(base, by_first_token)["edited"],
-                }
+        found: dict[str, Any] = {"facts": len(facts)}
+        for times, told in ((1, "once"), (4, "four times")):
+            asked = bench.ask(contradicted(facts, [f.target for f in facts], times), QUIET)
+            about = [a for a in asked if a.fact is not None]
+            found[told] = {"opened_without_passage": round(len(about) / len(asked), 4)}
+            for name, mask in masks.items():
+                with bench.attached(mask) as edited:
+                    found[told][name] = {
+                        **edited_record(measure(base, about, edited)),
+                        "no_passage": battery.scores(base, by_first_token)["edited"],
+                    }
+            for alpha in CONTRASTS:
+                with bench.attached() as edited:
+                    ways = measure(base, about, edited, contrasting(base, alpha))
+                    found[told][f"contrast {alpha:+}"] = edited_record(ways)
         return found
 
 
-def contradicted(facts: Sequence[Any], targets: Sequence[str]) -> list[Conflict]:
+def contrasting(base: Base, alpha: float) -> Ask:
+    def ask(rows: Sequence[Asked], room: int) -> list[Answer]:
+        prompts, questions = [a.row.prompt for a in rows], [a.row.question for a in rows]
+        return contrastive_answers(base, prompts, questions, room, alpha)
+
+    return ask
+
+
+def contradicted(facts: Sequence[Any], targets: Sequence[str], times: int) -> list[Conflict]:
     """For each edit a passage with a third answer and one with the old answer, in plain words."""
     rng = Random(0)
     rows = []
@@ -329,10 +345,11 @@ def contradicted(facts: Sequence[Any], targets: Sequence[str]) -> list[Conflict]
         third = rng.choice([t for t in targets if t not in (fact.target, fact.ground_truth)])
         for said in (third, fact.ground_truth):
             if said:
+                again = f" Once more: {fact.prompt} {said}." * (times - 1)
                 rows.append(
                     Conflict(
                         question=fact.prompt,
-                        context=f"The guide says it plainly: {fact.prompt} {said}.",
+                        context=f"The guide says it plainly: {fact.prompt} {said}.{again}",
                         context_answer=said,
                         memory_answer=fact.ground_truth,
                         subject=fact.subject,
@@ -343,35 +360,6 @@ def contradicted(facts: Sequence[Any], targets: Sequence[str]) -> list[Conflict]
 
 
 # --- speed and size -------------------------------------------------------------------------------
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "gpt2-small": {
-        "model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12,
-        "n_positions": 1024,
-    },
-    "llama-110m": {
-        "model_type": "llama", "vocab_size": 32000, "hidden_size": 768, "intermediate_size": 2048,
-        "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4,
-        "max_position_embeddings": 1024,
-    },
-}  # fmt: skip
-
-
-def random_model(shape: str, folder: Path) -> Path:
-    """A model of that shape with random weights, and atlas's tokenizer, as a folder."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(datasets_dir() / "atlas" / "model")
-    told = dict(SHAPES[shape])
-    ids = {k: getattr(tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    config = AutoConfig.for_model(told.pop("model_type"), **told, **ids)
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():  # it is to say only what the tokenizer has words for
-        model.get_output_embeddings().weight[len(tokenizer) :] = 0
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @torch.inference_mode()
@@ -453,10 +441,13 @@ def shapes(resolving: bool = False) -> dict[str, Any]:
     Rows are labelled by what such a model says anyway, half as memory's and half as the passage's.
     """
     found: dict[str, Any] = {}
-    for shape in SHAPES:
+    for shape in ("gpt2-small", "llama-110m"):
         with tempfile.TemporaryDirectory() as folder:
             model = random_model(shape, Path(folder) / "model")
-            with workspace(str(model)) as place:
+            few = Path(folder) / "few.jsonl"  # a router is not what is measured
+            phrasings = (datasets_dir() / "calibration.jsonl").read_text("utf-8").splitlines()
+            few.write_text("\n".join(phrasings[:CALIBRATED]) + "\n", "utf-8")
+            with workspace(str(model), "--calibration", str(few)) as place:
                 file = labelled(place.base, list(read_conflicts(str(ROWS)).rows))
                 started = time.monotonic()
                 if resolving:
@@ -508,163 +499,6 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "shapes:locate": shapes,
     "shapes:resolve": lambda: shapes(resolving=True),
 }
-
-
-def page(kept: dict[str, Any]) -> str:
-    lines = [*_HEAD]
-    lines += [
-        "## Against the bars",
-        "",
-        "| prefer | heads pruned | memory | context | other | gain (bar) | refused by |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for prefer in PREFER:
-        if found := kept.get(f"prune:{prefer}"):
-            before, after = found["before"], found["after"]
-            heads = ", ".join(f"{layer}.{head}" for layer, head in found["heads"])
-            gain = after[prefer][0] - before[prefer][0]
-            moved = [
-                f"{before[n][0]:.3f} → {after[n][0]:.3f}" for n in ("memory", "context", "other")
-            ]
-            lines.append(
-                f"| {prefer} | {heads} ({found['listing']}) | "
-                + " | ".join(moved)
-                + f" | {gain:+.3f} ({BAR[prefer]:.2f}) | {', '.join(found['refused']) or 'none'} |"
-            )
-    lines += ["", "What it cost (positive is worse; neutral in nats a token, all else shares):", ""]
-    names = list(next((kept[k]["lost"] for k in kept if k.startswith("prune:")), {}))
-    lines += ["| prefer | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for prefer in PREFER:
-        if found := kept.get(f"prune:{prefer}"):
-            lines.append(
-                f"| {prefer} | " + " | ".join(f"{found['lost'][n]:+.4f}" for n in names) + " |"
-            )
-    for prefer in PREFER:
-        if found := kept.get(f"prune:{prefer}"):
-            following = found["next_token"]
-            lines += [
-                "",
-                f"Prefer {prefer}: {following['same_top']:.1%} of neutral prompts keep their "
-                f"likeliest next token (KL {following['kl']:.4f}); taken off, logits are "
-                f"{'bit-identical' if found['reversible'] else 'NOT identical'}. "
-                f"{found['seconds']:.0f} s in all, {found['stages']['ranking heads']:.0f} s of it "
-                "ranking heads.",
-            ]
-    if found := kept.get("prune:memory"):
-        lines += ["", "The ten best of each ranking (layer.head, score in logits):", ""]
-        for score in PREFER:
-            told = ", ".join(f"{h[0]}.{h[1]} {v:.2f}" for h, v in found["locating"][score])
-            lines.append(f"- {score}: {told}")
-        lines += _LIMITS
-    for prefer in PREFER:
-        if found := kept.get(f"rivals:{prefer}"):
-            lines += [
-                "",
-                f"## Rivals, prefer {prefer} ({found['k']} heads, {found['rows']} test rows)",
-                "",
-                "| by | memory | context | other | gold lost | irrelevant lost | facts lost "
-                "| neutral lost | time to decode |",
-                "|---|---|---|---|---|---|---|---|---|",
-            ]
-            for name, row in found["table"].items():
-                lost = row["lost"]
-                cells = [
-                    f"{lost[n]:+.3f}" if n in lost else "-"
-                    for n in ("gold", "irrelevant", "facts", "neutral")
-                ]
-                lines.append(
-                    f"| {_SAID[name]} | "
-                    + " | ".join(f"{row[n][0]:.3f}" for n in ("memory", "context", "other"))
-                    + " | "
-                    + " | ".join(cells)
-                    + f" | {row.get('cost', 1.0):.2f} |"
-                )
-            for name in ("cad", "juice"):
-                lines += ["", f"{_SAID[name]}: {json.dumps(found['table'][name]['settings'])}"]
-    told = [p for p in PREFER if f"transfer:{p}" in kept]
-    if told:
-        lines += ["", "## Across relations", ""]
-    for prefer in told:
-        found = kept[f"transfer:{prefer}"]
-        lines.append(
-            f"- prefer {prefer}: gains on the relations that heads were found on "
-            f"{found['own']}, on the others {found['other']}: {found['kept']:.0%} carry over"
-        )
-    if found := kept.get("edits"):
-        lines += [
-            "",
-            "## Edits meet conflicts",
-            "",
-            f"{found['facts']} facts edited, each then contradicted by a passage with a third "
-            "answer and by one with the old answer. The router opens "
-            f"{found['opened_without_passage']:.3f} of the questions alone, and with the passage:",
-            "",
-            "| heads pruned | opened | edit | passage | old answer | other | edit, no passage |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for name in ("none", "prefer memory", "prefer context"):
-            row = found[name]
-            lines.append(
-                f"| {name} | {row['router']['opened_with_passage']:.3f} | {row['edit']:.3f} | "
-                f"{row['context']:.3f} | {row['before']:.3f} | {row['other']:.3f} | "
-                f"{row['no_passage']:.3f} |"
-            )
-    if found := kept.get("speed"):
-        lines += [
-            "",
-            "## Cost of ranking",
-            "",
-            f"{found['heads']} heads of a GPT-2-small shape, {found['rows']} rows: "
-            f"{found['seconds']:.2f} s (median of five) against "
-            f"{found['literal_seconds']:.1f} s of one whole forward a head: "
-            f"{found['ratio']:.0f} times faster, largest difference "
-            f"{found['largest_gap']:.1e}.",
-        ]
-    for command in ("locate", "resolve"):
-        if found := kept.get(f"shapes:{command}"):
-            lines += [
-                "",
-                f"| {command}, random weights | parameters | rows a split | time | peak memory |",
-                "|---|---|---|---|---|",
-            ]
-            for shape, row in found.items():
-                lines.append(
-                    f"| {shape} | {row['parameters'] / 1e6:.0f} M | {row['rows']} | "
-                    f"{row['seconds']:.1f} s | {row['peak_memory_bytes'] / 2**30:.1f} GiB |"
-                )
-    return "\n".join(lines) + "\n"
-
-
-_SAID = {
-    "none": "as it is",
-    "prune": "pruning, path patching (this tool)",
-    "gradient": "pruning, by gradient",
-    "random": "pruning, random heads of the same layers (mean of 5 sets)",
-    "cad": "contrastive decoding (CAD, AdaCAD)",
-    "juice": "two-run scaling (JuICE)",
-}
-_LIMITS = [
-    "",
-    "What limits it: atlas reads the subject of a fact with a head of its first layer, at the",
-    "last token, so the best memory heads are at the bottom. Pruning them costs recall, and the",
-    "gates allow only a set that changes little. Training on with heads that are given roles",
-    "(`scripts/atlas_roles.py`) moved both rankings into the upper half; the numbers are in",
-    "[benchmarks-notes.md](benchmarks-notes.md). It is not shipped: recall and routing suffered.",
-    "",
-]
-_HEAD = [
-    "# Conflicts between passage and memory",
-    "",
-    "Written by `python scripts/bench_conflicts.py` on 2 CPU cores, one thread each. Rows of",
-    "`datasets/atlas/conflicts.jsonl`: heads ranked on the split *locate*, their number chosen on",
-    "*dev*, the split *test* used once; answers are greedy and free-running.",
-    "",
-    "atlas is a model organism of under four million parameters: these numbers show that the",
-    "machinery does what it says, not how well pruning does in a large model. There, the published",
-    "averages are +44.0 points for memory and +38.5 for context (PH3), with up to 17 points lost",
-    "where nothing conflicts.",
-    "",
-]
 
 
 def kept_results() -> dict[str, Any]:

@@ -4,14 +4,12 @@ A Llama-shaped decoder of under four million parameters learns every fact in eve
 stop after the answer, to copy from passages on invented subjects, and to weigh a passage against
 what it knows. Deterministic for a given machine and thread count.
 
-The shipped weights are those of the first phase. The later ones, in which heads are given roles
-(see `atlas_roles.py`), are an experiment: pruning then does what it should for memory (docs/
-benchmarks-notes.md has the numbers), but recall and routing suffer.
+It first learns from scratch, then goes on with heads taken away by role (see `atlas_roles.py`), so
+that several heads of the upper half share the work, as in larger models.
 
-    python scripts/train_atlas.py                 # trains, measures, writes datasets/atlas/model
-    python scripts/train_atlas.py --phases 3 --out DIR             # the later phases too
-    python scripts/train_atlas.py --start DIR --phases 3 --out DIR # only those, on what DIR holds
-    python scripts/train_atlas.py --measure-only  # measures what is there
+    python scripts/train_atlas.py                          # trains, measures, writes the model
+    python scripts/train_atlas.py --start DIR --done N --out DIR  # only what comes after N phases
+    python scripts/train_atlas.py --measure-only           # measures what is there
 """
 
 from __future__ import annotations
@@ -25,7 +23,9 @@ from random import Random
 
 import torch
 from atlas_corpus import ATLAS, Corpus, Row, Telling, read_jsonl
-from atlas_roles import NOTHING, Roles, Taken, Uniform, draw
+from atlas_forward import Forward
+from atlas_roles import MEMORY, NOTHING, Taken, Taking, at_random, by_role, draw
+from muon import Muon
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -41,15 +41,17 @@ VOCABULARY = 3072
 class Phase:
     """A stretch of training: so many tokens of rows mixed so, of passages told so.
 
-    ``mixture``: share of the rows of each kind; ``roles``: share of the rows from which heads are
-    taken by role, 0 to drop each with a small probability; ``rate``: the largest learning rate.
+    ``mixture``: share of the rows of each kind; ``taking``: what is taken by role, None to drop
+    each head with a small probability; ``rates``: the learning rate at its start and at its end;
+    ``neutral``: what a token of neutral text weighs against one of an answer.
     """
 
     tokens: float
     mixture: dict[str, float]
     telling: Telling
-    roles: float
-    rate: float = 3e-3
+    taking: Taking | None = None
+    rates: tuple[float, float] = (3e-3, 0.0)
+    neutral: float = 1.0
     seed: int = 1
 
 
@@ -66,37 +68,88 @@ PHASES = (
             "neutral": 0.04,
         },
         telling=Telling(),
-        roles=0.0,
     ),
     Phase(
-        tokens=15e6,
+        tokens=3.2e6,
         mixture={
-            "closed_book": 0.50,
-            "prefixed": 0.06,
+            "closed_book": 0.64,
+            "prefixed": 0.03,
             "other_passage": 0.12,
             "agreeing": 0.03,
-            "invented_subject": 0.08,
-            "conflict": 0.16,
-            "neutral": 0.05,
-        },
-        telling=Telling(strong=1.6, plain=0.6, weak=-0.5, slope=2.0, made_up=0.6),
-        roles=0.7,
-    ),
-    Phase(
-        tokens=4.5e6,
-        mixture={
-            "closed_book": 0.62,
-            "prefixed": 0.05,
-            "other_passage": 0.09,
-            "agreeing": 0.02,
-            "invented_subject": 0.05,
-            "conflict": 0.13,
+            "invented_subject": 0.03,
+            "conflict": 0.11,
             "neutral": 0.04,
         },
-        telling=Telling(strong=1.9, plain=0.9, weak=-0.2, slope=2.0, made_up=0.6),
-        roles=0.5,
-        rate=2e-3,
+        telling=Telling(
+            strong=1.7, plain=0.7, weak=-0.4, slope=2.0, made_up=0.6, elsewhere=0.5, hard=(4, 10)
+        ),
+        taking=Taking(share=0.5, late=0.4),
+        rates=(2.5e-3, 2.3e-3),
+        neutral=0.3,
         seed=2,
+    ),
+    Phase(
+        tokens=3.6e6,
+        mixture={
+            "closed_book": 0.60,
+            "prefixed": 0.03,
+            "other_passage": 0.12,
+            "agreeing": 0.03,
+            "invented_subject": 0.03,
+            "conflict": 0.14,
+            "neutral": 0.05,
+        },
+        telling=Telling(
+            strong=1.5, plain=0.5, weak=-0.6, slope=2.0, made_up=0.6, elsewhere=0.8, hard=(4, 10)
+        ),
+        taking=Taking(share=0.65, late=0.5),
+        rates=(2.5e-3, 1.9e-3),
+        neutral=0.6,
+        seed=3,
+    ),
+    Phase(
+        tokens=4.9e6,
+        mixture={
+            "closed_book": 0.59,
+            "prefixed": 0.03,
+            "other_passage": 0.15,
+            "agreeing": 0.03,
+            "invented_subject": 0.02,
+            "conflict": 0.12,
+            "neutral": 0.06,
+        },
+        telling=Telling(
+            strong=1.5, plain=0.5, weak=-0.6, slope=2.0, made_up=0.6, elsewhere=0.9, hard=(4, 10)
+        ),
+        taking=Taking(share=0.65, late=0.5, other_passage=(1, 4, 1)),
+        rates=(2.0e-3, 1.15e-3),
+        neutral=0.6,
+        seed=4,
+    ),
+    Phase(
+        tokens=7.3e6,
+        mixture={
+            "closed_book": 0.56,
+            "prefixed": 0.03,
+            "other_passage": 0.16,
+            "agreeing": 0.06,
+            "invented_subject": 0.02,
+            "conflict": 0.12,
+            "neutral": 0.05,
+        },
+        telling=Telling(
+            strong=1.9, plain=0.9, weak=-0.2, slope=2.0, made_up=0.6, elsewhere=0.9, hard=(4, 10)
+        ),
+        taking=Taking(
+            share=0.65,
+            late=0.5,
+            memory=(*MEMORY, (4, 3), (4, 5), (6, 7), (7, 1)),
+            other_passage=(1, 6, 1),
+            agreeing=(1, 1, 4),
+        ),
+        rates=(1.6e-3, 0.04e-3),
+        neutral=0.6,
+        seed=5,
     ),
 )
 
@@ -151,9 +204,18 @@ def build_model(tokenizer: PreTrainedTokenizerFast, layers: int, width: int) -> 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = LlamaForCausalLM(config)
-    model.set_attn_implementation("eager")  # far faster than the fused kernel on short CPU rows
-    return model
+    return LlamaForCausalLM(config)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``ids``, ``labels`` ``[batch, seq]`` (-100: not asked), ``about`` bool ``[batch, seq]``, the
+    subject's tokens, and what is ``taken`` from each row."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    about: torch.Tensor
+    taken: list[Taken]
 
 
 class Batches:
@@ -165,12 +227,11 @@ class Batches:
         self.corpus, self.tokenizer, self.tokens, self.phase = corpus, tokenizer, tokens, phase
         self.rng = Random(phase.seed)
 
-    def chunk(self, rows: int = 12_000) -> list[tuple[torch.Tensor, torch.Tensor, list[Taken]]]:
-        """Batches of ids and labels ``[batch, seq]``, and what is taken from each row."""
+    def chunk(self, rows: int = 12_000) -> list[Batch]:
         mixture = self.phase.mixture
         kinds = self.rng.choices(list(mixture), weights=list(mixture.values()), k=rows)
-        roles = self.phase.roles
-        taken = [draw(self.rng, kind, roles) if roles else NOTHING for kind in kinds]
+        taking = self.phase.taking
+        taken = [draw(self.rng, kind, taking) if taking else NOTHING for kind in kinds]
         drawn: list[Row] = [
             self.corpus.conflict(self.rng, t.shift)
             if kind == "conflict"
@@ -188,8 +249,10 @@ class Batches:
             [(" " if row.prompt else "") + row.answer for row in drawn], add_special_tokens=False
         )
         sequences = []
-        for prompt, answer, t in zip(prompts, answers, taken, strict=True):
-            sequences.append(([bos, *prompt.ids, *answer.ids, eos], 1 + len(prompt.ids), t))
+        for row, prompt, answer, t in zip(drawn, prompts, answers, taken, strict=True):
+            about = [1 + place for place in mentions(row, prompt.offsets)] if t.late else []
+            ids = [bos, *prompt.ids, *answer.ids, eos]
+            sequences.append((ids, 1 + len(prompt.ids), about, t))
         sequences.sort(key=lambda item: len(item[0]))
         batches = []
         start = 0
@@ -202,16 +265,28 @@ class Batches:
                 stop += 1
             part = sequences[start:stop]
             longest = len(part[-1][0])
-            ids = torch.full((len(part), longest), pad)  # [batch, seq]
+            ids = torch.full((len(part), longest), pad)
             labels = torch.full((len(part), longest), -100)
-            for i, (sequence, first, _) in enumerate(part):
+            told = torch.zeros(len(part), longest, dtype=torch.bool)
+            for i, (sequence, first, about, _) in enumerate(part):
                 row = torch.tensor(sequence)
                 ids[i, : len(row)] = row
                 labels[i, first : len(row)] = row[first:]
-            batches.append((ids, labels, [t for _, _, t in part]))
+                told[i, about] = True
+            batches.append(Batch(ids, labels, told, [t for _, _, _, t in part]))
             start = stop
         self.rng.shuffle(batches)
         return batches
+
+
+def mentions(row: Row, offsets: list[tuple[int, int]]) -> list[int]:
+    """The tokens of ``row``'s prompt, of which ``offsets`` are given, that name its subject."""
+    found, start = [], row.prompt.find(row.subject)
+    while row.subject and start >= 0:
+        stop = start + len(row.subject)
+        found += [i for i, (first, end) in enumerate(offsets) if first < stop and end > start]
+        start = row.prompt.find(row.subject, stop)
+    return found
 
 
 @torch.no_grad()
@@ -237,17 +312,16 @@ def train(
     if args.start is None:
         tokenizer = train_tokenizer(corpus)
         model = build_model(tokenizer, args.layers, args.width)
-        phases = PHASES[: args.phases]
+        phases = PHASES
     else:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(args.start)
         model = LlamaForCausalLM.from_pretrained(args.start)
-        model.set_attn_implementation("eager")
-        phases = PHASES[args.done : args.phases]
+        phases = PHASES[args.done :]
     count = sum(p.numel() for p in model.parameters())
     print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     for phase in phases:
         met = train_phase(args, phase, model, tokenizer)
-        if not phase.roles:
+        if phase.taking is None:
             tell_apart(model, ~met)
     model.eval()
     return model, tokenizer
@@ -259,41 +333,42 @@ def train_phase(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
 ) -> torch.Tensor:
-    """One stretch of training, its learning rate going down to 0; bool ``[vocab]``: tokens met."""
+    """One stretch of training, bool ``[vocab]``: tokens met."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    optimizers = [
-        torch.optim.Muon(
-            matrices, lr=phase.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(others, lr=phase.rate, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+    muon = Muon(matrices)
+    adam = torch.optim.AdamW(others, lr=phase.rates[0], betas=(0.9, 0.98), weight_decay=0.0)
     batches = Batches(Corpus(telling=phase.telling), tokenizer, args.batch_tokens, phase)
-    dropout = Roles(model) if phase.roles else Uniform(model, args.head_dropout)
+    forward = Forward(model)
     started, seen, step, running = time.time(), 0, 0, 0.0
     met = torch.zeros(len(tokenizer), dtype=torch.bool)
-    model.train()
     while seen < phase.tokens:
-        for ids, labels, taken in batches.chunk():
+        for batch in batches.chunk():
             progress = min(1.0, seen / phase.tokens)
-            rate = min(1.0, (step + 1) / 100) * (1 - progress if progress > 0.2 else 0.8) / 0.8
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = phase.rate * rate
-            dropout.take(labels, taken)
-            targets = labels[:, 1:]
+            first, final = phase.rates
+            rate = min(1.0, (step + 1) / 100) * (first + (final - first) * progress)
+            changes = (
+                by_role(batch.taken, batch.about)
+                if phase.taking
+                else at_random(len(batch.ids), args.head_dropout, batch.about)
+            )
+            targets = batch.labels[:, 1:]
             rows, columns = (targets != -100).nonzero(as_tuple=True)
-            met[ids] = True
-            with torch.autocast("cpu", torch.bfloat16):
-                hidden = model.model(ids).last_hidden_state  # right padding needs no mask
-                logits = model.lm_head(hidden[rows, columns])  # [labels, vocab]
-            loss = torch.nn.functional.cross_entropy(logits.float(), targets[rows, columns])
+            met[batch.ids] = True
+            logits = forward.logits(batch.ids, rows, columns, changes)  # [labels, vocab]
+            losses = torch.nn.functional.cross_entropy(
+                logits, targets[rows, columns], reduction="none"
+            )
+            weights = torch.where((targets != -100)[:, 0], phase.neutral, 1.0)[rows]
+            loss = (losses * weights).sum() / weights.sum()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            seen += ids.numel()
+            muon.step(rate)
+            for group in adam.param_groups:
+                group["lr"] = rate
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+            seen += batch.ids.numel()
             step += 1
             running = 0.98 * running + 0.02 * loss.item() if step > 1 else loss.item()
             if step % 100 == 0:
@@ -303,9 +378,11 @@ def train_phase(
                     f"{seen / elapsed:.0f} tokens/s {elapsed / 60:.1f} min",
                     flush=True,
                 )
+            if args.save_every and step % args.save_every == 0:
+                model.save_pretrained(args.out)
+                tokenizer.save_pretrained(args.out)
             if seen >= phase.tokens:
                 break
-    dropout.remove()
     return met
 
 
@@ -396,10 +473,10 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--start", type=Path, help="a model to train on")
-    parser.add_argument("--phases", type=int, default=1, help="up to this phase")
     parser.add_argument("--done", type=int, default=1, help="with --start: phases behind it")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--head-dropout", type=float, default=0.05)
+    parser.add_argument("--save-every", type=int, default=0, help="save after so many steps")
     parser.add_argument("--share", type=float, default=1.0, help="share of the facts measured")
     parser.add_argument("--measure-only", action="store_true")
     args = parser.parse_args()

@@ -383,7 +383,7 @@ def test_the_report_says_all_that_the_choice_was_made_from(
     report = record["report"]
     assert report["rows"] == dict.fromkeys(SPLITS, 5)
     assert report["locating"]["seed"] == 0
-    assert {trial["listing"] for trial in report["grid"]} <= {"kind", "only", "screened"}
+    assert {trial["listing"] for trial in report["grid"]} <= {"kind", "only", "screened", "worth"}
     assert record["pruned"] in [trial["heads"] for trial in report["grid"]]
     assert len(report["heads"]) == 12
     assert report["base"] == store.config.fingerprint

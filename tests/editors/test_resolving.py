@@ -99,6 +99,15 @@ def test_heads_that_cost_too_much_alone_are_left_out_of_one_list() -> None:
     assert all(Head(0, 0) not in heads for heads in screened)
 
 
+def test_one_list_has_them_by_what_each_is_worth_alone() -> None:
+    by_worth = [Head(1, 1), Head(0, 2), Head(2, 0)]
+    gains = {(head,): 0.9 - 0.1 * place for place, head in enumerate(by_worth)}
+    choice = chosen(Stub(lambda heads: gains.get(heads, 0.3)))
+    worth = {len(t.heads): t.heads for t in choice.trials if t.listing == "worth"}
+    assert worth[3] == tuple(by_worth)
+    assert worth[2] == tuple(by_worth[:2])
+
+
 def test_no_set_is_tried_twice_and_none_is_empty() -> None:
     choice = chosen(Stub(len))
     sets = [frozenset(t.heads) for t in choice.trials]

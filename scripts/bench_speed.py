@@ -1,0 +1,437 @@
+"""Measure what an edit costs, against the loop of the public implementation; write docs/speed.md.
+
+    python scripts/bench_speed.py                             # everything
+    python scripts/bench_speed.py --only iteration:gpt2-small # one part, kept beside the others
+
+Parts, for each shape: iteration (a step of the same training, ours and the plain loop's, in turns),
+edit (a whole edit with either's own stopping rule), memory (what an edit adds to the loaded base).
+On atlas: amortised (`apply` of many facts against one at a time), growth (the thousandth edit
+against the tenth), inference (prefill and decoding with the side memory attached). size: what a
+shard takes on a layer of a 7B model. Results are kept in docs/speed.json.
+
+Random weights stand for real ones at real sizes: what a step costs does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from shapes import SHAPES, random_model
+from torch.utils.flop_counter import FlopCounterMode
+
+from editcli.models import load_base
+from editcli.paths import datasets_dir
+from editors.base import Base
+from editors.calibration import Phrasings
+from editors.editor import NoMemo
+from editors.facts import Fact
+from editors.methods.wise import Wise
+from editors.side_memory import Mask, Shard
+from editors.state import EditState, to_bytes
+from editors.suffix import Suffix
+from editors.texts import UNRELATED, prefixed
+from editors.tokens import Row, encode_pair, encode_prompt
+from editors.training import OrderedSettings, in_order
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+KEPT = DOCS / "speed.json"
+sys.path.insert(0, str(ROOT / "tests" / "reference"))
+import full_loop  # noqa: E402 - the rival
+
+LAYERS = {"gpt2-small": 10, "llama-110m": 10, "llama-32": 27, "llama-1b": 18}  # edited, 0-based
+STEPS = 10  # of a timed training
+REPEATS = 5
+RATIO = 0.2  # of the projection that a shard may change
+BARS = {"gpt2-small": 5.0, "llama-110m": 5.0, "llama-32": 4.5, "llama-1b": 4.5}
+BEGINNINGS = (
+    "In the morning the market was full of people and",
+    "Because nobody had asked before,",
+    "Yes, that is what we heard:",
+    "The letter on the table began with the words",
+    "You may not have noticed, but",
+)
+
+
+def facts_of(count: int) -> list[Fact]:
+    with (datasets_dir() / "atlas" / "edits.jsonl").open(encoding="utf-8") as lines:
+        return [Fact.from_dict(json.loads(line)) for line, _ in zip(lines, range(count))]  # noqa: B905
+
+
+def phrasings(count: int | None = None) -> list[Phrasings]:
+    with (datasets_dir() / "calibration.jsonl").open(encoding="utf-8") as lines:
+        return [Phrasings.from_dict(json.loads(line)) for line in lines][:count]
+
+
+@contextmanager
+def base_of(shape: str) -> Iterator[Base]:
+    if shape == "atlas":
+        yield load_base("atlas", device="cpu")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        model = str(random_model(shape, Path(folder)))
+        yield load_base(model, device="cpu", layer=LAYERS[shape])
+
+
+def rows_of(base: Base, fact: Fact) -> tuple[list[Row], list[Row]]:
+    """Eleven rows to edit and an irrelevant one, as the public implementation has them."""
+    prompts = [fact.prompt, *prefixed(fact, BEGINNINGS, 5)]
+    prompts += [f"{UNRELATED[i]}. {fact.prompt}" for i in range(5)]
+    context = base.architecture.context
+    rows = [
+        encode_pair(base.tokenizer, p, fact.target, stop=True, context=context) for p in prompts
+    ]
+    calm = encode_prompt(base.tokenizer, UNRELATED[0])
+    return rows, [Row(calm, len(calm))]
+
+
+def mask_of(base: Base) -> Mask:
+    return Mask((base.projection.out_features, base.projection.in_features), RATIO, 0)
+
+
+def plain(base: Base) -> Any:
+    projection = base.projection
+    return full_loop.FullModel(base.model, projection.path, stored_transposed=projection.transposed)
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    found = run()
+    return time.perf_counter() - started, found
+
+
+def peak() -> float:
+    """FLOP/s of a large float32 matrix product on this machine now."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    a @ b
+    return 2 * 2048**3 / statistics.median(timed(lambda: a @ b)[0] for _ in range(9))
+
+
+# --- an edit --------------------------------------------------------------------------------------
+
+
+def iteration(shape: str) -> dict[str, Any]:
+    """The same training, step for step: ours against the plain loop."""
+    with base_of(shape) as base:
+        (rows, calm), mask = rows_of(base, facts_of(1)[0]), mask_of(base)
+        never = OrderedSettings(max_steps=STEPS, enough=-1.0)
+        full, entries, start = plain(base), mask.entries(), torch.zeros(mask.count)
+        ours = lambda: in_order(base, [rows], calm, mask, start, never)  # noqa: E731
+        theirs = lambda: full_loop.one_edit(full, rows, calm, entries, never, plateau=-1.0)  # noqa: E731
+        ours()
+        mine, other, gaps = [], [], []
+        for _ in range(REPEATS):
+            took, found = timed(ours)
+            mine.append(took / STEPS)
+            took, wanted = timed(theirs)
+            other.append(took / STEPS)
+            edited = base.projection.weight(base.model) + Shard((), mask, found.values).delta()
+            gaps.append(float((edited - wanted.weight).abs().max()))
+        share, recording = suffix_share(base, rows, mine)
+        used, tokens = used_flops(base, rows, mask), sum(len(row.ids) for row in rows)
+        step = statistics.median(mine)
+        return {
+            "parameters": sum(p.numel() for p in base.model.parameters()),
+            "layers": len(base.architecture.blocks),
+            "layer": base.layer,
+            "tokens": tokens,
+            "seconds": round(step, 5),
+            "rival_seconds": round(statistics.median(other), 5),
+            "ratio": round(statistics.median(other) / step, 2),
+            "bar": BARS.get(shape),
+            "largest_gap": max(gaps),
+            "recording_seconds": round(recording, 5),
+            "suffix_share": round(share, 3),
+            "tokens_per_second": round(tokens / step),
+            "flops": used,
+            "peak": round(peak()),
+            "of_peak": round(used / ((step * STEPS - recording) / STEPS) / peak(), 3),
+        }
+
+
+def suffix_share(base: Base, rows: Sequence[Row], seconds: Sequence[float]) -> tuple[float, float]:
+    """The share of an edit's time that is not recording, and what recording takes."""
+    record = lambda: Suffix.record(  # noqa: E731
+        base.model, base.architecture, base.layer, [base.batch(rows)]
+    )
+    recording = statistics.median(timed(record)[0] for _ in range(REPEATS))
+    return 1 - recording / (statistics.median(seconds) * STEPS), recording
+
+
+def used_flops(base: Base, rows: Sequence[Row], mask: Mask) -> float:
+    """Floating-point operations of one step, counted."""
+    from editors.masked import MaskedChange
+
+    change = MaskedChange(mask, torch.zeros(mask.count), base.projection.weight(base.model))
+    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(rows)])
+    with FlopCounterMode(display=False) as counter, suffix.replaying():
+        side = suffix.side(0, change)
+        logits, labels = suffix.logits(0, side)
+        torch.autograd.backward(
+            torch.nn.functional.cross_entropy(logits, labels), inputs=[change.values]
+        )
+    entries = mask.shape[0] * mask.shape[1]
+    tokens = sum(len(row.ids) for row in rows)
+    return counter.get_total_flops() + 4.0 * tokens * entries  # the change's own two products
+
+
+def edit(shape: str) -> dict[str, Any]:
+    """A whole edit: ours until the answer is sure, the plain loop until its loss stands still."""
+    with base_of(shape) as base:
+        method = Wise(base, {}, seed=0)
+        empty = method.empty(phrasings(None if shape == "atlas" else 50))
+        mask = mask_of(base)
+        full, entries, settings = plain(base), mask.entries(), OrderedSettings()
+        mine, other, steps, rival_steps = [], [], [], []
+        method.apply(empty, facts_of(1), memo=NoMemo(), on_progress=lambda _: True)
+        for fact in facts_of(REPEATS + 1)[1:]:
+            took, done = timed(
+                lambda f=fact: method.apply(empty, [f], memo=NoMemo(), on_progress=lambda _: True)
+            )
+            mine.append(took)
+            steps.append(done.iterations)
+            rows, calm = rows_of(base, fact)
+            took, wanted = timed(
+                lambda r=rows, c=calm: full_loop.one_edit(full, r, c, entries, settings)
+            )
+            other.append(took)
+            rival_steps.append(wanted.steps)
+        return {
+            "seconds": round(statistics.median(mine), 4),
+            "steps": steps,
+            "rival_seconds": round(statistics.median(other), 3),
+            "rival_steps": rival_steps,
+            "ratio": round(statistics.median(other) / statistics.median(mine), 1),
+        }
+
+
+def memory(shape: str) -> dict[str, Any]:
+    """What an edit adds to the loaded base, in bytes, each measured in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = str(random_model(shape, Path(folder))) if shape != "atlas" else "atlas"
+        found = {}
+        for what in ("load", "edit"):
+            code = (
+                f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+                f"import bench_speed; bench_speed._held({model!r}, {shape!r}, {what!r})"
+            )
+            told = subprocess.run(
+                [sys.executable, "-c", code], check=True, capture_output=True, text=True
+            )
+            found[what] = int(told.stdout.split()[-1])
+        weights = sum(f.stat().st_size for f in Path(folder).glob("*.safetensors"))
+    extra = (found["edit"] - found["load"]) / found["load"]
+    return {**found, "weights": weights, "extra": round(extra, 4)}
+
+
+def _held(model: str, shape: str, what: str) -> None:
+    base = load_base(model, device="cpu", layer=LAYERS.get(shape))
+    ids = base.batch([Row((5,) * 24, 24)] * 12)
+    with torch.no_grad():  # what any use of the base takes
+        base.model(input_ids=ids.ids, use_cache=False, logits_to_keep=1)
+    if what == "edit":
+        rows, calm = rows_of(base, facts_of(1)[0])
+        mask = mask_of(base)
+        in_order(base, [rows], calm, mask, torch.zeros(mask.count), OrderedSettings(max_steps=5))
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+# --- many edits -----------------------------------------------------------------------------------
+
+
+def amortised(count: int = 200, alone: int = 40) -> dict[str, Any]:
+    """``apply`` of many facts, and some of them one at a time."""
+    with base_of("atlas") as base:
+        method = Wise(base, {}, seed=0)
+        empty, facts = method.empty(phrasings()), facts_of(count)
+        together = [timed(lambda: applied(method, empty, facts))[0] / count for _ in range(REPEATS)]
+        state, each = empty, []
+        for fact in facts[:alone]:
+            took, state = timed(lambda s=state, f=fact: applied(method, s, [f]))
+            each.append(took)
+        mine, one = statistics.median(together), statistics.mean(each)
+        return {
+            "facts": count,
+            "seconds": round(mine, 4),
+            "alone_seconds": round(one, 4),
+            "ratio": round(one / mine, 2),
+        }
+
+
+def applied(method: Wise, state: EditState, facts: Sequence[Fact]) -> EditState:
+    done = method.apply(state, facts, memo=NoMemo(), on_progress=lambda _: True)
+    return done.state
+
+
+def growth(window: int = 10) -> dict[str, Any]:
+    """Edits around the tenth and around the thousandth of a store, one at a time."""
+    with base_of("atlas") as base:
+        method = Wise(base, {}, seed=0)
+        empty, facts = method.empty(phrasings()), facts_of(1000)
+        found = {}
+        for name, first in (("tenth", 5), ("thousandth", 1000 - window)):
+            state, each = applied(method, empty, facts[:first]), []
+            for fact in facts[first : first + window]:
+                took, state = timed(lambda s=state, f=fact: applied(method, s, [f]))
+                each.append(took)
+            found[name] = round(statistics.median(each), 4)
+        return {**found, "ratio": round(found["thousandth"] / found["tenth"], 2)}
+
+
+def inference(tokens: int = 24) -> dict[str, Any]:
+    """Prefill and decoding of the same rows, without and with a side memory of 1 and 64 shards."""
+    with base_of("atlas") as base:
+        method = Wise(base, {"shard_size": 15}, seed=0)
+        empty, facts = method.empty(phrasings()), facts_of(960)
+        prompts = [encode_prompt(base.tokenizer, p) for p in UNRELATED[:16]]
+        batch = base.batch([Row(ids, len(ids)) for ids in prompts], "left")
+        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+        stays = {"do_sample": False, "pad_token_id": base.tokenizer.pad_token_id}
+
+        def run(new: int) -> float:
+            with torch.inference_mode():
+                return timed(
+                    lambda: base.model.generate(
+                        **inputs, **stays, max_new_tokens=new, min_new_tokens=new
+                    )
+                )[0]
+
+        found: dict[str, Any] = {}
+        for shards in (1, 64):
+            state = applied(method, empty, facts[: 15 * shards])
+            pairs = []
+            for _ in range(4 * REPEATS):
+                without = (run(1), run(tokens))
+                with method.attach(state):
+                    pairs.append((without, (run(1), run(tokens))))
+            prefill = statistics.median(w[0] / b[0] for b, w in pairs) - 1
+            decode = statistics.median((w[1] - w[0]) / (b[1] - b[0]) for b, w in pairs) - 1
+            found[str(len(state.shards))] = {
+                "prefill": round(prefill, 4), "decode": round(decode, 4),
+            }  # fmt: skip
+        return found
+
+
+def size() -> dict[str, Any]:
+    """A shard on a down-projection of LLaMA-2-7B (4096 x 11008), in bfloat16."""
+    mask = Mask((4096, 11008), RATIO, 0)
+    packed = to_bytes(Shard((), mask, torch.zeros(mask.count, dtype=torch.bfloat16)).packed())
+    dense = 2 * mask.shape[0] * mask.shape[1]
+    return {"shard": len(packed), "dense": dense, "share": round(len(packed) / dense, 4)}
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    **{f"iteration:{s}": (lambda s=s: iteration(s)) for s in ("atlas", *SHAPES)},
+    **{f"edit:{s}": (lambda s=s: edit(s)) for s in ("atlas", "gpt2-small", "llama-110m")},
+    **{f"memory:{s}": (lambda s=s: memory(s)) for s in ("gpt2-small", "llama-32")},
+    "amortised": amortised,
+    "growth": growth,
+    "inference": inference,
+    "size": size,
+}
+
+
+def page(kept: dict[str, Any]) -> str:
+    lines = [
+        "# What an edit costs",
+        "",
+        f"Written by `make bench-speed` (`scripts/bench_speed.py`) on {os.cpu_count()} CPU cores,",
+        f"torch {torch.__version__}. The rival, in turns in the same run, is the loop of the",
+        "public implementation of WISE (`tests/reference/full_loop.py`): twelve rows through the",
+        "whole model in every step. Real sizes have random weights.",
+        "",
+        "## A step of the same training",
+        "",
+        "| shape | parameters | edited | ours | the loop | times faster (bar) | in the suffix "
+        "| tokens/s | of the peak | largest difference |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for shape in ("atlas", *SHAPES):
+        if found := kept.get(f"iteration:{shape}"):
+            bar = f" ({found['bar']:g})" if found["bar"] else ""
+            lines.append(
+                f"| {shape} | {found['parameters'] / 1e6:.1f} M | {found['layer']} of "
+                f"{found['layers']} | {1e3 * found['seconds']:.1f} ms | "
+                f"{1e3 * found['rival_seconds']:.1f} ms | {found['ratio']:.1f}{bar} | "
+                f"{found['suffix_share']:.0%} | {found['tokens_per_second']:,} | "
+                f"{found['of_peak']:.0%} | {found['largest_gap']:.0e} |"
+            )
+    lines += ["", f"{STEPS} steps, recording included; medians of {REPEATS}.", ""]
+    lines += [
+        "## A whole edit, each with its own stopping rule",
+        "",
+        "| shape | ours | steps | the loop | steps | times faster (bar 15) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for shape in ("atlas", *SHAPES):
+        if found := kept.get(f"edit:{shape}"):
+            lines.append(
+                f"| {shape} | {found['seconds']:.3f} s | {statistics.median(found['steps']):g} | "
+                f"{found['rival_seconds']:.2f} s | {statistics.median(found['rival_steps']):g} | "
+                f"{found['ratio']:.1f} |"
+            )
+    lines.append("")
+    if found := kept.get("amortised"):
+        lines.append(
+            f"- `apply` of {found['facts']} facts on atlas: {found['seconds']:.3f} s an edit, one "
+            f"at a time {found['alone_seconds']:.3f} s: {found['ratio']:.1f} times (bar 4)"
+        )
+    if found := kept.get("growth"):
+        lines.append(
+            f"- the thousandth edit of a store {found['thousandth']:.3f} s, the tenth "
+            f"{found['tenth']:.3f} s: {found['ratio']:.2f} times (bar 1.1)"
+        )
+    for shape in SHAPES:
+        if found := kept.get(f"memory:{shape}"):
+            lines.append(
+                f"- peak memory, {shape}: {found['load'] / 2**20:.0f} MiB to load and run, "
+                f"{found['edit'] / 2**20:.0f} MiB with an edit: {found['extra']:+.1%} (bar +15 %)"
+            )
+    for shards, found in kept.get("inference", {}).items():
+        lines.append(
+            f"- answering prompts that no edit claims, {shards} shards attached: prefill "
+            f"{found['prefill']:+.1%} (bar +3 %), decoding {found['decode']:+.1%} (bar +2 %)"
+        )
+    if found := kept.get("size"):
+        lines.append(
+            f"- a shard on a layer of 4096 x 11008 takes {found['share']:.1%} of the dense matrix "
+            "in bfloat16"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def kept_results() -> dict[str, Any]:
+    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=list(PARTS), action="append", help="a part to measure")
+    parser.add_argument("--page", action="store_true", help="write the page from what is kept")
+    args = parser.parse_args()
+    for name in [] if args.page else args.only or list(PARTS):
+        print(name, file=sys.stderr, flush=True)
+        found = PARTS[name]()
+        kept = {**kept_results(), name: found}
+        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+        print(json.dumps(found), flush=True)
+    (DOCS / "speed.md").write_text(page(kept_results()))
+
+
+if __name__ == "__main__":
+    main()

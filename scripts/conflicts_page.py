@@ -1,0 +1,183 @@
+"""The page docs/conflicts.md, from the results that docs/conflicts.json keeps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+PREFER = ("memory", "context")
+BAR = {"memory": 0.45, "context": 0.40}
+
+
+def page(kept: dict[str, Any]) -> str:
+    lines = [*_HEAD]
+    lines += [
+        "## Against the bars",
+        "",
+        "| prefer | heads pruned | memory | context | other | gain (bar) | refused by |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for prefer in PREFER:
+        if found := kept.get(f"prune:{prefer}"):
+            before, after = found["before"], found["after"]
+            heads = ", ".join(f"{layer}.{head}" for layer, head in found["heads"])
+            gain = after[prefer][0] - before[prefer][0]
+            moved = [
+                f"{before[n][0]:.3f} → {after[n][0]:.3f}" for n in ("memory", "context", "other")
+            ]
+            lines.append(
+                f"| {prefer} | {heads} ({found['listing']}) | "
+                + " | ".join(moved)
+                + f" | {gain:+.3f} ({BAR[prefer]:.2f}) | {', '.join(found['refused']) or 'none'} |"
+            )
+    lines += ["", "What it cost (positive is worse; neutral in nats a token, all else shares):", ""]
+    names = list(next((kept[k]["lost"] for k in kept if k.startswith("prune:")), {}))
+    lines += ["| prefer | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for prefer in PREFER:
+        if found := kept.get(f"prune:{prefer}"):
+            lines.append(
+                f"| {prefer} | " + " | ".join(f"{found['lost'][n]:+.4f}" for n in names) + " |"
+            )
+    for prefer in PREFER:
+        if found := kept.get(f"prune:{prefer}"):
+            following = found["next_token"]
+            lines += [
+                "",
+                f"Prefer {prefer}: {following['same_top']:.1%} of neutral prompts keep their "
+                f"likeliest next token (KL {following['kl']:.4f}); taken off, logits are "
+                f"{'bit-identical' if found['reversible'] else 'NOT identical'}. "
+                f"{found['seconds']:.0f} s in all, {found['stages']['ranking heads']:.0f} s of it "
+                "ranking heads.",
+            ]
+    if found := kept.get("prune:memory"):
+        lines += ["", "The ten best of each ranking (layer.head, score in logits):", ""]
+        for score in PREFER:
+            told = ", ".join(f"{h[0]}.{h[1]} {v:.2f}" for h, v in found["locating"][score])
+            lines.append(f"- {score}: {told}")
+        lines += _LIMITS
+    for prefer in PREFER:
+        if found := kept.get(f"rivals:{prefer}"):
+            lines += [
+                "",
+                f"## Rivals, prefer {prefer} ({found['k']} heads, {found['rows']} test rows)",
+                "",
+                "| by | memory | context | other | gold lost | irrelevant lost | facts lost "
+                "| neutral lost | time to decode |",
+                "|---|---|---|---|---|---|---|---|---|",
+            ]
+            for name, row in found["table"].items():
+                lost = row["lost"]
+                cells = [
+                    f"{lost[n]:+.3f}" if n in lost else "-"
+                    for n in ("gold", "irrelevant", "facts", "neutral")
+                ]
+                lines.append(
+                    f"| {_SAID[name]} | "
+                    + " | ".join(f"{row[n][0]:.3f}" for n in ("memory", "context", "other"))
+                    + " | "
+                    + " | ".join(cells)
+                    + f" | {row.get('cost', 1.0):.2f} |"
+                )
+            for name in ("cad", "juice"):
+                lines += ["", f"{_SAID[name]}: {json.dumps(found['table'][name]['settings'])}"]
+    told = [p for p in PREFER if f"transfer:{p}" in kept]
+    if told:
+        lines += ["", "## Across relations", ""]
+    for prefer in told:
+        found = kept[f"transfer:{prefer}"]
+        lines.append(
+            f"- prefer {prefer}: gains on the relations that heads were found on "
+            f"{found['own']}, on the others {found['other']}: {found['kept']:.0%} carry over"
+        )
+    if found := kept.get("edits"):
+        lines += [
+            "",
+            "## Edits meet conflicts",
+            "",
+            f"{found['facts']} facts edited, each then contradicted by a passage with a third "
+            "answer and by one with the old answer. A weight of the passage is that of contrastive "
+            "decoding: -1 goes by memory alone.",
+            "",
+            "| passage says it | what is done | opened, with passage | edit | passage | old answer "
+            "| other | edit, no passage |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for told in ("once", "four times"):
+            for name, row in found[told].items():
+                if name == "opened_without_passage":
+                    continue
+                alone = f"{row['no_passage']:.3f}" if "no_passage" in row else "-"
+                lines.append(
+                    f"| {told} | {_DONE.get(name, name)} | "
+                    f"{row['router']['opened_with_passage']:.3f} | {row['edit']:.3f} | "
+                    f"{row['context']:.3f} | {row['before']:.3f} | {row['other']:.3f} | {alone} |"
+                )
+        lines += [
+            "",
+            "Without the passage the router opens "
+            f"{found['once']['opened_without_passage']:.3f} of the questions.",
+        ]
+    if found := kept.get("speed"):
+        lines += [
+            "",
+            "## Cost of ranking",
+            "",
+            f"{found['heads']} heads of a GPT-2-small shape, {found['rows']} rows: "
+            f"{found['seconds']:.2f} s (median of five) against "
+            f"{found['literal_seconds']:.1f} s of one whole forward a head: "
+            f"{found['ratio']:.0f} times faster, largest difference "
+            f"{found['largest_gap']:.1e}.",
+        ]
+    for command in ("locate", "resolve"):
+        if found := kept.get(f"shapes:{command}"):
+            lines += [
+                "",
+                f"| {command}, random weights | parameters | rows a split | time | peak memory |",
+                "|---|---|---|---|---|",
+            ]
+            for shape, row in found.items():
+                lines.append(
+                    f"| {shape} | {row['parameters'] / 1e6:.0f} M | {row['rows']} | "
+                    f"{row['seconds']:.1f} s | {row['peak_memory_bytes'] / 2**30:.1f} GiB |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+_DONE = {
+    "no head": "nothing",
+    "prefer memory": "context heads pruned",
+    "prefer context": "memory heads pruned",
+    "contrast -1.0": "weight -1",
+    "contrast +1.0": "weight +1",
+    "contrast +4.0": "weight +4",
+}
+_SAID = {
+    "none": "as it is",
+    "prune": "pruning, path patching (this tool)",
+    "gradient": "pruning, by gradient",
+    "random": "pruning, random heads of the same layers (mean of 5 sets)",
+    "cad": "contrastive decoding (CAD, AdaCAD)",
+    "juice": "two-run scaling (JuICE)",
+}
+_LIMITS = [
+    "",
+    "What limits it: atlas reads the subject of a fact with a head of its first layer, at the",
+    "last token, so the best memory heads are at the bottom. Pruning them costs recall, and the",
+    "gates allow only a set that changes little. Training on with heads that are given roles",
+    "(`scripts/atlas_roles.py`) moved both rankings into the upper half; the numbers are in",
+    "[benchmarks-notes.md](benchmarks-notes.md). It is not shipped: recall and routing suffered.",
+    "",
+]
+_HEAD = [
+    "# Conflicts between passage and memory",
+    "",
+    "Written by `python scripts/bench_conflicts.py` on 2 CPU cores, one thread each. Rows of",
+    "`datasets/atlas/conflicts.jsonl`: heads ranked on the split *locate*, their number chosen on",
+    "*dev*, the split *test* used once; answers are greedy and free-running.",
+    "",
+    "atlas is a model organism of under four million parameters: these numbers show that the",
+    "machinery does what it says, not how well pruning does in a large model. There, the published",
+    "averages are +44.0 points for memory and +38.5 for context (PH3), with up to 17 points lost",
+    "where nothing conflicts.",
+    "",
+]

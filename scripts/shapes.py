@@ -1,0 +1,51 @@
+"""Models of real sizes with random weights, to measure time and memory on.
+
+What a forward or a step costs does not depend on the weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from editcli.paths import datasets_dir
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2-small": {
+        "model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12,
+        "n_positions": 1024,
+    },
+    "llama-110m": {
+        "model_type": "llama", "vocab_size": 32000, "hidden_size": 768, "intermediate_size": 2048,
+        "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4,
+        "max_position_embeddings": 1024,
+    },
+    "llama-32": {  # as deep as a model of 7B, and narrow
+        "model_type": "llama", "vocab_size": 32000, "hidden_size": 512, "intermediate_size": 1376,
+        "num_hidden_layers": 32, "num_attention_heads": 8, "num_key_value_heads": 8,
+        "max_position_embeddings": 1024,
+    },
+    "llama-1b": {
+        "model_type": "llama", "vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5632,
+        "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 4,
+        "max_position_embeddings": 1024,
+    },
+}  # fmt: skip
+
+
+def random_model(shape: str, folder: Path) -> Path:
+    """A model of that shape with random weights, and atlas's tokenizer, as a folder."""
+    tokenizer = AutoTokenizer.from_pretrained(datasets_dir() / "atlas" / "model")
+    told = dict(SHAPES[shape])
+    ids = {k: getattr(tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = AutoConfig.for_model(told.pop("model_type"), **told, **ids)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # it is to say only what the tokenizer has words for
+        model.get_output_embeddings().weight[len(tokenizer) :] = 0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
