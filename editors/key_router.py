@@ -25,10 +25,14 @@ from editors.texts import prefixed
 from editors.tokens import encode_prompt, fits
 
 _WORD = re.compile(r"\w+")
+_NEXT_WORD = re.compile(r"[ -](\w)(\w)")  # its first two letters
 
 
 class Subjects:
-    """Which facts' subjects a text names, as whole words, whatever the case."""
+    """Which facts' subjects a text names, as whole words, whatever the case.
+
+    A name that goes on is another name: "Porto Alegre" does not name Porto.
+    """
 
     def __init__(self, subjects: Sequence[str | None]) -> None:
         self._always = [i for i, subject in enumerate(subjects) if subject is None]
@@ -46,9 +50,30 @@ class Subjects:
         found = list(self._always)
         for word in {*_WORD.findall(folded), ""}:  # "": subjects made of signs alone
             for subject, facts in self._by_word.get(word, {}).items():
-                if re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", folded):
+                pattern = rf"(?<!\w){re.escape(subject)}(?!\w)"
+                if re.search(pattern, folded) and not _always_goes_on(pattern, text):
                     found.extend(facts)
         return sorted(found)
+
+
+def _always_goes_on(pattern: str, text: str) -> bool:
+    """Wherever ``text`` has the name, a capitalised word follows that makes it a longer one.
+
+    Only where capitals tell something: not in a text that has them everywhere or on every word.
+    """
+    places = list(re.finditer(pattern, text, re.IGNORECASE))
+    capitals_tell = any(word[0].islower() for word in _WORD.findall(text))
+    return (
+        capitals_tell
+        and bool(places)
+        and all(
+            place.group()[:1].isupper()
+            and (following := _NEXT_WORD.match(text, place.end())) is not None
+            and following[1].isupper()
+            and following[2].islower()
+            for place in places
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,13 @@ Wises = Callable[..., Any]
         ("St. John's", "where is St. John's?", True),
         ("Straße", "die STRASSE", True),
         ("!!!", "the band !!! plays", True),
+        ("Porto", "In which country is Porto?", True),
+        ("Porto", "In which country is Porto Alegre?", False),
+        ("Guinea", "The capital of Guinea-Bissau is", False),
+        ("Porto", "Is Porto Alegre larger than Porto?", True),
+        ("Porto", "The Capital Of Porto Is", True),
+        ("Porto", "THE MAYOR OF PORTO WAS", True),
+        ("amber", "is amber Baltic or not", True),
         (None, "anything at all", True),
     ],
 )
