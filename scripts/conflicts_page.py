@@ -161,11 +161,12 @@ _SAID = {
 }
 _LIMITS = [
     "",
-    "What limits it: atlas reads the subject of a fact with a head of its first layer, at the",
-    "last token, so the best memory heads are at the bottom. Pruning them costs recall, and the",
-    "gates allow only a set that changes little. Training on with heads that are given roles",
-    "(`scripts/atlas_roles.py`) moved both rankings into the upper half; the numbers are in",
-    "[benchmarks-notes.md](benchmarks-notes.md). It is not shipped: recall and routing suffered.",
+    "What limits it: recall is shared by more than ten heads of the upper half, and none of them",
+    "does it alone. Pruning a few of them for the passage moves less than pruning those that read",
+    "moves for memory. With more of them gone the passage wins more often, and then passages on",
+    "something else mislead too: the check on irrelevant passages refuses larger sets. That the",
+    "heads share the work was put there by training (`scripts/atlas_roles.py`); how is told in",
+    "[benchmarks-notes.md](benchmarks-notes.md).",
     "",
 ]
 _HEAD = [
