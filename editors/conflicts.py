@@ -182,7 +182,7 @@ def decisions(base: Base, edited: Attached, prompts: Sequence[str]) -> list[Deci
     """Where the router sends each prompt."""
     encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
     with edited.recording() as found:
-        last_logits(base, prompts)
+        last_logits(base, prompts, lambda logits: logits[:, :0])  # only routing is wanted
     return [found[ids] for ids in encoded]
 
 
@@ -194,7 +194,7 @@ def first_token(base: Base, prompt: str, answer: str) -> int:
 
 def next_probabilities(base: Base, prompts: Sequence[str]) -> torch.Tensor:
     """float32 ``[prompts, vocab]``: the next-token distribution after each prompt."""
-    return torch.stack([row.float().softmax(-1).cpu() for row in last_logits(base, prompts)])
+    return torch.stack(last_logits(base, prompts, lambda logits: logits.float().softmax(-1).cpu()))
 
 
 # --- judging --------------------------------------------------------------------------------------

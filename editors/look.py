@@ -40,14 +40,20 @@ def last_states(base: Base, prompts: Sequence[Ids], layers: Sequence[int]) -> to
 
 
 @torch.inference_mode()
-def last_logits(base: Base, prompts: Sequence[str]) -> list[torch.Tensor]:
-    """For each prompt the logits ``[vocab]`` after its last token, through whatever is attached."""
+def last_logits(
+    base: Base,
+    prompts: Sequence[str],
+    keep: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
+) -> list[torch.Tensor]:
+    """For each prompt the logits ``[vocab]`` after its last token, through whatever is attached.
+
+    ``keep``: what is kept of the logits ``[rows, vocab]`` of some prompts, row by row.
+    """
     encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
     found: dict[int, torch.Tensor] = {}
     for part, ids in same_length(base, encoded):
         logits = base.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
-        for i, row in zip(part, logits, strict=True):
-            found[i] = row.clone()
+        found.update(zip(part, keep(logits), strict=True))
     return [found[i] for i in range(len(prompts))]
 
 

@@ -43,10 +43,14 @@ class _Record:
     ``inputs``: ``[batch, seq, features]`` into the projection, or ``[batch * seq, features]``
     where the block flattens what its MLP reads; ``projected``: what main memory makes of them;
     ``hidden``: ``[batch, seq, hidden]`` into the block; ``attention``: the attention module's
-    output in the block.
+    output in the block. ``real``, ``labelled``: rows and columns of the tokens that are no pads and
+    of those before a label; ``labels``: the labels, in the same order.
     """
 
     batch: Batch
+    real: tuple[torch.Tensor, ...]
+    labelled: tuple[torch.Tensor, ...]
+    labels: torch.Tensor
     inputs: torch.Tensor
     projected: torch.Tensor
     hidden: torch.Tensor
@@ -163,9 +167,13 @@ class Suffix:
             for batch in batches:
                 with suppress(_Stopped):
                     model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+                labels = batch.labels()[:, 1:]
                 records.append(
                     _Record(
                         batch,
+                        batch.mask.nonzero(as_tuple=True),
+                        (labels != IGNORED).nonzero(as_tuple=True),
+                        labels[labels != IGNORED],
                         seen["inputs"],
                         seen["projected"],
                         seen["hidden"],
@@ -190,6 +198,10 @@ class Suffix:
     def batches(self) -> list[Batch]:
         return [record.batch for record in self._records]
 
+    def label_rows(self, index: int) -> torch.Tensor:
+        """int64 ``[labels]``: the row of each label of recorded batch ``index``."""
+        return self._records[index].labelled[0]
+
     def inputs(self, index: int) -> torch.Tensor:
         """``[batch, seq, features]``: what the projection reads in recorded batch ``index``."""
         record = self._records[index]
@@ -199,7 +211,7 @@ class Suffix:
         """``[batch, seq, out]``: what ``change``, of ``[tokens, features]``, makes of the real
         tokens that the projection reads in recorded batch ``index``; 0 at pads."""
         inputs = self.inputs(index)
-        rows, columns = self._records[index].batch.mask.nonzero(as_tuple=True)
+        rows, columns = self._records[index].real
         part = change(inputs[rows, columns])  # [tokens, out]
         if len(rows) == inputs.shape[0] * inputs.shape[1]:
             return part.view(*inputs.shape[:2], -1)
@@ -228,13 +240,13 @@ class Suffix:
         for above in self._architecture.blocks[self._layer + 1 :]:
             # Nothing after the last block looks at other places than the labelled ones.
             last = above.index == len(self._architecture.blocks) - 1
-            places = self._places if last else self._real
+            places = self._labelled if last else self._real
             for path in _by_token(self._model, above, last):
                 replacements[path] = _AtPlaces(get(path), places)
         head = self._model.get_output_embeddings()
         with ExitStack() as stack:
             stack.enter_context(swapped(self._model, replacements))
-            stack.enter_context(changing_input(head, self._labelled))
+            stack.enter_context(changing_input(head, self._answering))
             # The fused CPU kernel's backward is many times slower than plain products.
             if self._records[0].inputs.device.type == "cpu":
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -250,8 +262,7 @@ class Suffix:
         try:
             batch = self._active.batch
             out = self._model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-            labels = batch.labels()[:, 1:]
-            return out.logits[0], labels[labels != IGNORED]
+            return out.logits[0], self._active.labels
         finally:
             self._active = self._side = None
 
@@ -264,19 +275,15 @@ class Suffix:
         main = self._now().projected
         return main + self._side.reshape(main.shape)
 
-    def _labelled(self, hidden: torch.Tensor) -> torch.Tensor:
+    def _answering(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[batch, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""
-        return hidden if self._active is None else hidden[self._places()][None]
+        return hidden if self._active is None else hidden[self._active.labelled][None]
 
-    def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows and columns of the positions before a label, in the recorded batch in hand."""
-        rows, columns = (self._now().batch.labels()[:, 1:] != IGNORED).nonzero(as_tuple=True)
-        return rows, columns
+    def _labelled(self) -> tuple[torch.Tensor, ...]:
+        return self._now().labelled
 
-    def _real(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows and columns of the tokens that are no pads, in the recorded batch in hand."""
-        rows, columns = self._now().batch.mask.nonzero(as_tuple=True)
-        return rows, columns
+    def _real(self) -> tuple[torch.Tensor, ...]:
+        return self._now().real
 
 
 def _by_token(model: PreTrainedModel, block: Block, last: bool) -> list[str]:

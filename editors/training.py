@@ -18,7 +18,7 @@ from editors.masked import MaskedChange
 from editors.routing import activations
 from editors.side_memory import Mask
 from editors.suffix import Suffix
-from editors.tokens import IGNORED, Row
+from editors.tokens import Row
 
 LATE_CONFIDENCE = 0.9  # enough in the second half of the steps
 LOOK_AGAIN = 4  # rounds after which groups that dropped out are looked at again
@@ -59,7 +59,7 @@ def jointly(
     rows: Sequence[Row],
     owners: Sequence[int],
     mask: Mask,
-    start: torch.Tensor,
+    start: torch.Tensor | None,
     settings: JointSettings,
     seed: int,
 ) -> Outcome:
@@ -71,7 +71,7 @@ def jointly(
 
     ``rows``: prompts with targets; ``owners[i]``: the fact of row ``i``, whose first row is its
     bare prompt: a fact fails when the target is not the greedy answer to that. ``start``:
-    ``[masked]``. Entries outside the mask are not touched.
+    ``[masked]``, None for zeros. Entries outside the mask are not touched.
     """
     weight = base.projection.weight(base.model)
     change = MaskedChange(mask, start, weight)
@@ -152,13 +152,7 @@ def _wrong_rows(suffix: Suffix, index: int, change: MaskedChange) -> torch.Tenso
     """int64 ``[wrong]``: the rows of a recorded batch with a label that is not the likeliest,
     once for each such label."""
     logits, labels = _logits_now(suffix, index, change)
-    return _label_rows(suffix, index)[(logits.argmax(-1) != labels).cpu()]
-
-
-def _label_rows(suffix: Suffix, index: int) -> torch.Tensor:
-    """int64 ``[labels]``: the row of each labelled position of a recorded batch."""
-    labels = suffix.batches[index].labels()[:, 1:]
-    return (labels != IGNORED).nonzero(as_tuple=True)[0].cpu()
+    return suffix.label_rows(index)[logits.argmax(-1) != labels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +186,7 @@ def in_order(
     edits: Sequence[Sequence[Row]],
     irrelevant: Sequence[Row],
     mask: Mask,
-    start: torch.Tensor,
+    start: torch.Tensor | None,
     settings: OrderedSettings,
 ) -> Outcome:
     """One edit after the other, each from where the last one left the values (WISE Alg. 1).
@@ -223,7 +217,7 @@ def in_order(
             with torch.no_grad():
                 side = suffix.side(0, change)
                 logits, labels = suffix.logits(0, side)
-                bare = _label_rows(suffix, 0).to(labels.device) == 0
+                bare = suffix.label_rows(0) == 0
                 right = (logits.argmax(-1) == labels)[bare]
                 threshold = min(threshold, float(_activations(suffix, side)[0]))
         if not bool(right.all()):

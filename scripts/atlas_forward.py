@@ -13,11 +13,8 @@ import torch.nn.functional as F
 from transformers import LlamaForCausalLM
 
 CLOSED = -1e9  # added to an attention score that is not to count
-HEADS, KV_HEADS, WIDTH = (
-    8,
-    4,
-    24,
-)  # constants, as shapes that the compiler takes for variable are slow
+# Constants: the compiler makes slow code of shapes that it takes for variable.
+HEADS, KV_HEADS, WIDTH = 8, 4, 24
 
 
 @dataclass(frozen=True, slots=True)

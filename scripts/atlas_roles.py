@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from random import Random
 
 import torch
-from atlas_forward import Changes
+from atlas_forward import HEADS, Changes
 
 Place = tuple[int, int]  # layer, head
 Odds = tuple[int, int, int]
 
-LAYERS, HEADS = 8, 8
+LAYERS = 8
 CONTEXT: tuple[Place, ...] = ((5, 4), (6, 0), (6, 1), (6, 2), (6, 3), (7, 2), (7, 3), (7, 4))
 MEMORY: tuple[Place, ...] = ((4, 0), (4, 1), (4, 2), (5, 0), (5, 1), (5, 5), (5, 7))
 """The heads that did most for each side in the model of the first phase, in the upper half."""

@@ -12,8 +12,6 @@ docs/conflicts.json.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
 import statistics
@@ -29,6 +27,7 @@ from typing import Any, Literal
 
 import torch
 from conflicts_page import page
+from parts import kept_in, run
 from shapes import random_model
 
 from editcli.conflictfile import ConflictFile, read_conflicts
@@ -142,7 +141,7 @@ def prune(prefer: Literal["memory", "context"]) -> dict[str, Any]:
 
 def rivals(prefer: Literal["memory", "context"]) -> dict[str, Any]:
     """Each way to prefer a source on the same test rows, with what it costs elsewhere."""
-    kept = kept_results()[f"prune:{prefer}"]
+    kept = kept_in(KEPT)[f"prune:{prefer}"]
     heads = tuple(Head(*h) for h in kept["heads"])
     with workspace() as place:
         bench, file = bench_of(place), read_conflicts(str(ROWS))
@@ -299,7 +298,7 @@ def edits(count: int = 100) -> dict[str, Any]:
     Passages say it once or insist; besides pruned heads, contrastive decoding on the same rows.
     """
     facts = list(read_facts(str(datasets_dir() / "atlas" / "edits.jsonl")).facts)[:count]
-    kept = kept_results()
+    kept = kept_in(KEPT)
     with workspace() as place:
         apply_facts(
             place, facts, QUIET, operation="apply", command="bench", refused=0, author=None,
@@ -501,23 +500,5 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def kept_results() -> dict[str, Any]:
-    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=list(PARTS), action="append", help="a part to measure")
-    parser.add_argument("--page", action="store_true", help="write the page from what is kept")
-    args = parser.parse_args()
-    for name in [] if args.page else args.only or list(PARTS):
-        print(name, file=sys.stderr, flush=True)
-        found = PARTS[name]()
-        kept = {**kept_results(), name: found}  # read now: parts may be measured side by side
-        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
-        print(json.dumps(kept[name]), flush=True)
-    (DOCS / "conflicts.md").write_text(page(kept_results()))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__.splitlines()[0], PARTS, KEPT, page)

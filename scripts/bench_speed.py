@@ -14,8 +14,6 @@ Random weights stand for real ones at real sizes: what a step costs does not dep
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
 import statistics
@@ -29,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench import facts_of, phrasings
+from parts import run
 from shapes import SHAPES, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from editcli.models import load_base
-from editcli.paths import datasets_dir
 from editors.base import Base
-from editors.calibration import Phrasings
 from editors.editor import NoMemo
 from editors.facts import Fact
 from editors.methods.wise import Wise
@@ -66,14 +64,8 @@ BEGINNINGS = (
 )
 
 
-def facts_of(count: int) -> list[Fact]:
-    with (datasets_dir() / "atlas" / "edits.jsonl").open(encoding="utf-8") as lines:
-        return [Fact.from_dict(json.loads(line)) for line, _ in zip(lines, range(count))]  # noqa: B905
-
-
-def phrasings(count: int | None = None) -> list[Phrasings]:
-    with (datasets_dir() / "calibration.jsonl").open(encoding="utf-8") as lines:
-        return [Phrasings.from_dict(json.loads(line)) for line in lines][:count]
+def edits(count: int) -> list[Fact]:
+    return facts_of("edits.jsonl")[:count]
 
 
 @contextmanager
@@ -126,7 +118,7 @@ def peak() -> float:
 def iteration(shape: str) -> dict[str, Any]:
     """The same training, step for step: ours against the plain loop."""
     with base_of(shape) as base:
-        (rows, calm), mask = rows_of(base, facts_of(1)[0]), mask_of(base)
+        (rows, calm), mask = rows_of(base, edits(1)[0]), mask_of(base)
         never = OrderedSettings(max_steps=STEPS, enough=-1.0)
         full, entries, start = plain(base), mask.entries(), torch.zeros(mask.count)
         ours = lambda: in_order(base, [rows], calm, mask, start, never)  # noqa: E731
@@ -142,7 +134,7 @@ def iteration(shape: str) -> dict[str, Any]:
             gaps.append(float((edited - wanted.weight).abs().max()))
         share, recording = suffix_share(base, rows, mine)
         used, tokens = used_flops(base, rows, mask), sum(len(row.ids) for row in rows)
-        step = statistics.median(mine)
+        step, most = statistics.median(mine), peak()
         return {
             "parameters": sum(p.numel() for p in base.model.parameters()),
             "layers": len(base.architecture.blocks),
@@ -157,8 +149,8 @@ def iteration(shape: str) -> dict[str, Any]:
             "suffix_share": round(share, 3),
             "tokens_per_second": round(tokens / step),
             "flops": used,
-            "peak": round(peak()),
-            "of_peak": round(used / ((step * STEPS - recording) / STEPS) / peak(), 3),
+            "peak": round(most),
+            "of_peak": round(used / ((step * STEPS - recording) / STEPS) / most, 3),
         }
 
 
@@ -192,12 +184,12 @@ def edit(shape: str) -> dict[str, Any]:
     """A whole edit: ours until the answer is sure, the plain loop until its loss stands still."""
     with base_of(shape) as base:
         method = Wise(base, {}, seed=0)
-        empty = method.empty(phrasings(None if shape == "atlas" else 50))
+        empty = method.empty(phrasings() if shape == "atlas" else phrasings()[:50])
         mask = mask_of(base)
         full, entries, settings = plain(base), mask.entries(), OrderedSettings()
         mine, other, steps, rival_steps = [], [], [], []
-        method.apply(empty, facts_of(1), memo=NoMemo(), on_progress=lambda _: True)
-        for fact in facts_of(REPEATS + 1)[1:]:
+        method.apply(empty, edits(1), memo=NoMemo(), on_progress=lambda _: True)
+        for fact in edits(REPEATS + 1)[1:]:
             took, done = timed(
                 lambda f=fact: method.apply(empty, [f], memo=NoMemo(), on_progress=lambda _: True)
             )
@@ -243,7 +235,7 @@ def _held(model: str, shape: str, what: str) -> None:
     with torch.no_grad():  # what any use of the base takes
         base.model(input_ids=ids.ids, use_cache=False, logits_to_keep=1)
     if what == "edit":
-        rows, calm = rows_of(base, facts_of(1)[0])
+        rows, calm = rows_of(base, edits(1)[0])
         mask = mask_of(base)
         in_order(base, [rows], calm, mask, torch.zeros(mask.count), OrderedSettings(max_steps=5))
     print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -256,7 +248,7 @@ def amortised(count: int = 200, alone: int = 40) -> dict[str, Any]:
     """``apply`` of many facts, and some of them one at a time."""
     with base_of("atlas") as base:
         method = Wise(base, {}, seed=0)
-        empty, facts = method.empty(phrasings()), facts_of(count)
+        empty, facts = method.empty(phrasings()), edits(count)
         together = [timed(lambda: applied(method, empty, facts))[0] / count for _ in range(REPEATS)]
         state, each = empty, []
         for fact in facts[:alone]:
@@ -280,7 +272,7 @@ def growth(window: int = 10) -> dict[str, Any]:
     """Edits around the tenth and around the thousandth of a store, one at a time."""
     with base_of("atlas") as base:
         method = Wise(base, {}, seed=0)
-        empty, facts = method.empty(phrasings()), facts_of(1000)
+        empty, facts = method.empty(phrasings()), edits(1000)
         found = {}
         for name, first in (("tenth", 5), ("thousandth", 1000 - window)):
             state, each = applied(method, empty, facts[:first]), []
@@ -295,7 +287,7 @@ def inference(tokens: int = 24) -> dict[str, Any]:
     """Prefill and decoding of the same rows, without and with a side memory of 1 and 64 shards."""
     with base_of("atlas") as base:
         method = Wise(base, {"shard_size": 15}, seed=0)
-        empty, facts = method.empty(phrasings()), facts_of(960)
+        empty, facts = method.empty(phrasings()), edits(960)
         prompts = [encode_prompt(base.tokenizer, p) for p in UNRELATED[:16]]
         batch = base.batch([Row(ids, len(ids)) for ids in prompts], "left")
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
@@ -415,23 +407,5 @@ def page(kept: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def kept_results() -> dict[str, Any]:
-    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=list(PARTS), action="append", help="a part to measure")
-    parser.add_argument("--page", action="store_true", help="write the page from what is kept")
-    args = parser.parse_args()
-    for name in [] if args.page else args.only or list(PARTS):
-        print(name, file=sys.stderr, flush=True)
-        found = PARTS[name]()
-        kept = {**kept_results(), name: found}
-        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
-        print(json.dumps(found), flush=True)
-    (DOCS / "speed.md").write_text(page(kept_results()))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__.splitlines()[0], PARTS, KEPT, page)

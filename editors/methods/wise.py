@@ -220,7 +220,7 @@ class Wise:
         else:
             before = state.shards[number].shard if number < len(state.shards) else None
             mask = before.mask if before else self._mask(number)
-            start = before.values if before else torch.zeros(mask.count)
+            start = before.values if before else None
             floor = before.threshold if before else float("inf")
             outcome = self._outcome([state.facts[key] for key in groups[-1]], mask, start, number)
             shard = Shard((), mask, outcome.values, min(outcome.threshold, floor))
@@ -232,7 +232,7 @@ class Wise:
         return _placed(state, number, groups, shard), outcome
 
     def _outcome(
-        self, facts: Sequence[Fact], mask: Mask, start: torch.Tensor, number: int
+        self, facts: Sequence[Fact], mask: Mask, start: torch.Tensor | None, number: int
     ) -> Outcome:
         s = self.settings
         rows = [self._rows(fact) for fact in facts]
