@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 from tiny_edits import FAST
-from tiny_stores import run, said, save_facts
+from tiny_stores import run, said, save_work
 
 import editcli
 from editcli.store import Store
@@ -94,12 +94,8 @@ def untouched(
 ) -> Path:
     """A folder with a fact file and an empty store of one fact a shard, slow enough to stop."""
     folder = tmp_path_factory.mktemp("untouched")
-    save_facts(folder / "facts.jsonl", WANTED)
     values = {**FAST, "shard_size": 1, "confidence": 1.0, "max_steps": 60}  # not soon sure
-    settings = [f"--set={key}={value}" for key, value in values.items()]
-    place = ["--store", str(folder / ".editcli"), "--calibration", str(calibration)]
-    assert run("init", str(model_folder), *place, *settings).exit_code == 0
-    return folder
+    return save_work(folder, WANTED, model_folder, calibration, values)
 
 
 @pytest.fixture(scope="module")

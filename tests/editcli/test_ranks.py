@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tiny_edits import FAST
-from tiny_stores import run, save_facts
+from tiny_stores import run, save_work
 
 import editcli
 from editcli.ranks import Ranks
@@ -29,11 +29,7 @@ def untouched(
 ) -> Path:
     """A folder with a fact file and an empty store of two facts a shard."""
     folder = tmp_path_factory.mktemp("untouched")
-    save_facts(folder / "facts.jsonl", WANTED)
-    settings = [f"--set={key}={value}" for key, value in {**FAST, "shard_size": 2}.items()]
-    place = ["--store", str(folder / ".editcli"), "--calibration", str(calibration)]
-    assert run("init", str(model_folder), *place, *settings).exit_code == 0
-    return folder
+    return save_work(folder, WANTED, model_folder, calibration, {**FAST, "shard_size": 2})
 
 
 def blobs(folder: Path) -> dict[str, str]:

@@ -152,3 +152,18 @@ def store_with_a_past(path: Path) -> Store:
         clock.hour = 16
         change.tag("first", "v0002", author="ann")
     return store
+
+
+def save_work(
+    folder: Path,
+    facts: Sequence[Fact],
+    model: Path,
+    calibration: Path,
+    settings: Mapping[str, object],
+) -> Path:
+    """`folder`, with `facts.jsonl` in it and an empty store on `model` with these settings."""
+    save_facts(folder / "facts.jsonl", facts)
+    told = [f"--set={key}={value}" for key, value in settings.items()]
+    place = ["--store", str(folder / ".editcli"), "--calibration", str(calibration)]
+    assert run("init", str(model), *place, *told).exit_code == 0
+    return folder
