@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from editors.conflicts import Asked, Conflict, Measured, Split
     from editors.locating import Ranking
     from editors.metrics import Rate
-    from editors.pruning import HeadMask, Resolution
+    from editors.pruning import HeadMask
+    from editors.resolving import Prefer
     from editors.state import EditState
 
 NEUTRAL = ("atlas", "neutral.jsonl")
@@ -36,14 +37,19 @@ class Bench:
     workspace: Workspace
     state: EditState
 
-    @contextmanager
-    def attached(self, mask: HeadMask | None = None) -> Iterator[Attached]:
-        """The base with the edits, and with ``mask`` in place of the version's own, if given."""
-        state = self.state
-        if mask is not None:
-            state = replace(state, resolution=_only(mask) if mask.heads else None)
-        with self.workspace.method.attach(state) as edited:
-            yield edited
+    def attached(self) -> AbstractContextManager[Attached]:
+        """The base with the edits, inside ``with``."""
+        return self.workspace.method.attach(self.state)
+
+    def trying(self, prefer: Prefer) -> Callable[[HeadMask], AbstractContextManager[Attached]]:
+        """By mask, the base with the edits resolved by it to prefer one source; by none, as is."""
+        from editors.pruning import Resolution
+
+        def attach(mask: HeadMask) -> AbstractContextManager[Attached]:
+            resolution = Resolution(prefer, mask, self.state.edits) if mask.heads else None
+            return self.workspace.method.attach(replace(self.state, resolution=resolution))
+
+        return attach
 
     def unpruned(self) -> Bench:
         return Bench(self.workspace, replace(self.state, resolution=None))
@@ -110,13 +116,6 @@ class Bench:
                     f"{context}: {prompt[:SHOWN]!r}",
                     "shorten the passage",
                 )
-
-
-def _only(mask: HeadMask) -> Resolution:
-    """A mask on trial: nothing is recorded of it."""
-    from editors.pruning import Resolution
-
-    return Resolution("context", mask, "")
 
 
 def neutral_texts(source: str | None) -> list[str]:

@@ -18,6 +18,7 @@ from editcli.workspace import Workspace
 from editors import Fact
 
 if TYPE_CHECKING:
+    from editors.editor import Limits
     from editors.state import EditState
 
 ALONE = Ranks()
@@ -114,21 +115,22 @@ def apply_facts(
     refused: int,
     author: str | None,
     message: str,
-    at_once: int | None = None,
+    limits: Limits | None = None,
     ranks: Ranks = ALONE,
 ) -> Outcome:
     """Apply ``facts`` and publish the next version; where nothing changes, no version is made.
 
-    Facts are taken in as the method sees fit, at most ``at_once`` at a time. After Ctrl-C those in
-    hand are finished and what is done is saved; what a killed run had finished is not
-    done again. The other processes of ``ranks`` do their part with :func:`help_to_apply`.
+    Facts are taken in as the method sees fit, within ``limits``. After Ctrl-C those in hand are
+    finished and what is done is saved; what a killed run had finished is not done again. The other
+    processes of ``ranks`` do their part with :func:`help_to_apply`.
 
     Raises:
         EditorError: another process writes to the store, or a fact cannot be trained.
         Interrupted: Ctrl-C was pressed twice; nothing is saved but finished shards.
     """
-    from editors.editor import Progress
+    from editors.editor import UNLIMITED, Progress
 
+    limits = limits or UNLIMITED
     started = time.monotonic()
     interruption = Interruption()
     store = workspace.store
@@ -138,7 +140,7 @@ def apply_facts(
         state = workspace.state(parent)
         if ranks.count > 1:
             out.note(f"training on {ranks.count} processes")
-            _prepare(workspace, state, facts, at_once, ranks)
+            _prepare(workspace, state, facts, limits, ranks)
         with out.progress("editing", len(facts)) as bar:
             shown = 0
 
@@ -150,7 +152,7 @@ def apply_facts(
                 return not interruption.wanted
 
             done = workspace.method.apply(
-                state, facts, memo=journal, on_progress=on_progress, at_once=at_once
+                state, facts, memo=journal, on_progress=on_progress, limits=limits
             )
         if journal.found and ranks.count == 1:
             shards = "1 shard" if journal.found == 1 else f"{journal.found} shards"
@@ -193,26 +195,26 @@ def apply_facts(
 
 
 def help_to_apply(
-    workspace: Workspace, facts: Sequence[Fact], ranks: Ranks, at_once: int | None = None
+    workspace: Workspace, facts: Sequence[Fact], ranks: Ranks, limits: Limits
 ) -> None:
     """Train this process's shards of what the first process applies, and leave them to it.
 
     Raises:
         EditorError: a fact cannot be trained.
     """
-    _prepare(workspace, workspace.state(), facts, at_once, ranks)
+    _prepare(workspace, workspace.state(), facts, limits, ranks)
 
 
 def _prepare(
     workspace: Workspace,
     state: EditState,
     facts: Sequence[Fact],
-    at_once: int | None,
+    limits: Limits,
     ranks: Ranks,
 ) -> None:
     with ranks.together():
         workspace.method.prepare(
-            state, facts, memo=workspace.store.journal, mine=ranks.takes, at_once=at_once
+            state, facts, memo=workspace.store.journal, mine=ranks.takes, limits=limits
         )
 
 

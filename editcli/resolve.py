@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,7 @@ from editors.tokens import encode_prompt
 if TYPE_CHECKING:
     import torch
 
+    from editors.attach import Attached
     from editors.conflicts import Measured
 
 ALARM = 0.98  # of neutral prompts must keep their likeliest next token
@@ -88,7 +90,7 @@ def find(
     Raises:
         EditorError: no row shows a conflict, or the model has no separable heads.
     """
-    base = workspace.base
+    base, attach = workspace.base, bench.trying(prefer)
     seconds: dict[str, float] = {}
     clock = _Clock(seconds, describe)
     clock("memory's answers")
@@ -104,7 +106,7 @@ def find(
     calm = [a for a in locating_rows if not a.conflicting]
     dev = DevSplit(
         base,
-        bench.attached,
+        attach,
         dev_rows,
         # Heads are not ranked on rows without a conflict: those of the locate split count here.
         Battery.of([*dev_rows, *calm], edits, neutral[:DEV_NEUTRAL_TEXTS]),
@@ -116,8 +118,8 @@ def find(
     clock("testing")
     battery = Battery.of(test_rows, edits, neutral[:NEUTRAL_TEXTS])
     texts = neutral[:NEUTRAL_TEXTS]
-    before, scores_before, next_before = _test(bench, HeadMask(), test_rows, battery, texts)
-    after, scores_after, next_after = _test(bench, mask, test_rows, battery, texts)
+    before, scores_before, next_before = _test(bench, attach(HeadMask()), test_rows, battery, texts)
+    after, scores_after, next_after = _test(bench, attach(mask), test_rows, battery, texts)
     with bench.attached():
         reversible = next_tokens(base, texts).equal(next_before)
     clock("")
@@ -222,10 +224,14 @@ def _overlap(
 
 
 def _test(
-    bench: Bench, mask: HeadMask, rows: Sequence[Asked], battery: Battery, texts: Sequence[str]
+    bench: Bench,
+    attached: AbstractContextManager[Attached],
+    rows: Sequence[Asked],
+    battery: Battery,
+    texts: Sequence[str],
 ) -> tuple[Measured, dict[str, float], torch.Tensor]:
     base = bench.workspace.base
-    with bench.attached(mask) as edited:
+    with attached as edited:
         measured = measure(base, rows, edited)
         scores = battery.scores(base, by_answer, edited)
         following = next_tokens(base, texts)

@@ -41,6 +41,22 @@ class Applied:
     iterations: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What applying may take in at a time.
+
+    ``at_once``: facts that are trained together (1 or more; None: as many as a shard takes), on
+    which the result depends; ``memory``: bytes of recorded states that are held in memory (None:
+    all of them; what is beyond goes to temporary files), on which it does not.
+    """
+
+    at_once: int | None = None
+    memory: int | None = None
+
+
+UNLIMITED = Limits()
+
+
 class Memo(Protocol):
     """Where finished shards are kept by the key of their recipe until they are published."""
 
@@ -79,10 +95,10 @@ class Method(Protocol):
         *,
         memo: Memo,
         on_progress: Callable[[Progress], bool],
-        at_once: int | None = None,
+        limits: Limits = UNLIMITED,
     ) -> Applied:
-        """``state`` with ``facts`` applied in order, at most ``at_once`` (1 or more) at a time;
-        ``on_progress`` is called each time and says False to stop early."""
+        """``state`` with ``facts`` applied in order, within ``limits``; ``on_progress`` is called
+        each time some are done and says False to stop early."""
         ...
 
     def prepare(
@@ -92,7 +108,7 @@ class Method(Protocol):
         *,
         memo: Memo,
         mine: Callable[[int], bool],
-        at_once: int | None = None,
+        limits: Limits = UNLIMITED,
     ) -> None:
         """Train the shards, of those :meth:`apply` would train, whose numbers are ``mine``, and
         leave them in ``memo``."""

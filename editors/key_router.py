@@ -11,15 +11,16 @@ once for a base (:mod:`editors.calibration`).
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from editors.base import Base
 from editors.calibration import Calibration, key_layers
 from editors.facts import Fact
-from editors.look import Ids, last_states
+from editors.look import Ids, all_states, last_states
 from editors.routing import MAIN, Decision
 from editors.texts import prefixed
 from editors.tokens import encode_prompt, fits
@@ -50,10 +51,15 @@ class Subjects:
         found = list(self._always)
         for word in {*_WORD.findall(folded), ""}:  # "": subjects made of signs alone
             for subject, facts in self._by_word.get(word, {}).items():
-                pattern = rf"(?<!\w){re.escape(subject)}(?!\w)"
+                pattern = _naming(subject)
                 if re.search(pattern, folded) and not _always_goes_on(pattern, text):
                     found.extend(facts)
         return sorted(found)
+
+
+def _naming(subject: str) -> str:
+    """A pattern for ``subject`` as whole words in a text with its case folded."""
+    return rf"(?<!\w){re.escape(subject.casefold())}(?!\w)"
 
 
 def _always_goes_on(pattern: str, text: str) -> bool:
@@ -74,6 +80,25 @@ def _always_goes_on(pattern: str, text: str) -> bool:
             for place in places
         )
     )
+
+
+class Yielding:
+    """A key router whose side memory yields to the passage: for those who prefer the context.
+
+    A prompt with a passage that speaks of the very fact it asks for goes to main memory, which
+    reads the passage; every other prompt goes where the key router sends it.
+    """
+
+    def __init__(self, router: KeyRouter) -> None:
+        self._router = router
+
+    def decide(self, prompts: Sequence[Ids]) -> list[Decision]:
+        decisions = self._router.decide(prompts)
+        for i, (prompt, decision) in enumerate(zip(prompts, decisions, strict=True)):
+            claimed = decision.fact if decision.opened else None
+            if claimed is not None and self._router.speaks_of(prompt, claimed):
+                decisions[i] = replace(decision, shard=-1, yielded=True)
+        return decisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +155,43 @@ class KeyRouter:
         for i, query in zip(rows, queries, strict=True):
             decisions[i] = self._decide(query, candidates[i])
         return decisions
+
+    def speaks_of(self, prompt: Ids, fact: str) -> bool:
+        """Whether a passage in ``prompt`` speaks of the fact (an id) that the prompt asks for.
+
+        So it is where a beginning of the prompt asks for the fact too, behind a first mention of
+        its subject and before the last, which is the question's: "The capital of France is" is a
+        beginning of "The capital of France is Lyon. What is the capital of France?". A fact without
+        a subject is never spoken of.
+        """
+        asked = next(i for i, known in enumerate(self._facts) if known.id == fact)
+        between = self._between_mentions(prompt, self._facts[asked].subject)
+        if between is None:
+            return False
+        states = all_states(self._base, prompt, key_layers(self._base))  # [tokens, layers, hidden]
+        queries = self._calibration.keys(states[between])
+        return any(self._decide(query, [asked]).opened for query in queries)
+
+    def _between_mentions(self, prompt: Ids, subject: str | None) -> slice | None:
+        """The tokens from the end of the first mention of ``subject`` up to its last mention."""
+
+        def decoded(tokens: int) -> str:
+            ids = list(prompt[:tokens])
+            text: str = self._base.tokenizer.decode(ids, skip_special_tokens=True)
+            return text.casefold()
+
+        def length(tokens: int) -> int:
+            return len(decoded(tokens))
+
+        text = decoded(len(prompt))
+        mentions = list(re.finditer(_naming(subject), text)) if subject is not None else []
+        if len(mentions) < 2:
+            return None
+        counts = range(len(prompt) + 1)
+        # The token at a place is the last of a beginning that is one longer.
+        first = bisect_left(counts, mentions[0].end(), key=length) - 1
+        last = bisect_right(counts, mentions[-1].start(), key=length) - 1
+        return slice(first, last)
 
     def _decide(self, query: torch.Tensor, candidates: Sequence[int]) -> Decision:
         scores = [(nearest(self._seen[fact].keys, query), fact) for fact in candidates]

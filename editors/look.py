@@ -28,15 +28,30 @@ def last_states(base: Base, prompts: Sequence[Ids], layers: Sequence[int]) -> to
     Prompts of one length go together, so that no row is padded; blocks above the last of
     ``layers`` do not run. Whatever is attached must be on main memory.
     """
+    return torch.stack([states[0] for states in _states(base, prompts, layers, slice(-1, None))])
+
+
+def all_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
+    """float32 ``[tokens, layers, hidden]``: :func:`last_states` of every beginning of ``prompt``.
+
+    A state sees what is before it alone, so that one forward gives them all.
+    """
+    return _states(base, [prompt], layers, slice(None))[0]
+
+
+def _states(
+    base: Base, prompts: Sequence[Ids], layers: Sequence[int], places: slice
+) -> list[torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     for part, ids in same_length(base, prompts):
         kept: list[torch.Tensor] = []
-        readers = {base.architecture.block(i).path: _keeping(kept, len(layers)) for i in layers}
+        reader = _keeping(kept, len(layers), places)
+        readers = {base.architecture.block(i).path: reader for i in layers}
         with torch.inference_mode(), reading_outputs(base.model, readers), suppress(_Seen):
             base.model(input_ids=ids, use_cache=False)
-        for i, states in zip(part, torch.stack(kept, 1), strict=True):
+        for i, states in zip(part, torch.stack(kept, 2), strict=True):
             found[i] = states.clone()
-    return torch.stack([found[i] for i in range(len(prompts))])
+    return [found[i] for i in range(len(prompts))]
 
 
 @torch.inference_mode()
@@ -57,11 +72,11 @@ def last_logits(
     return [found[i] for i in range(len(prompts))]
 
 
-def _keeping(kept: list[torch.Tensor], wanted: int) -> Callable[[Any], None]:
-    """A reader that keeps the last token's state, and ends the forward at the last one wanted."""
+def _keeping(kept: list[torch.Tensor], wanted: int, places: slice) -> Callable[[Any], None]:
+    """A reader that keeps the states at ``places``, and ends the forward at the last one wanted."""
 
     def read(output: Any) -> None:
-        kept.append(hidden_of(output)[:, -1].float().cpu())
+        kept.append(hidden_of(output)[:, places].float().cpu())
         if len(kept) == wanted:
             raise _Seen
 

@@ -21,13 +21,15 @@ class Decision:
     """Where a prompt goes: ``shard`` (-1: main memory), the ``fact`` that claims it if one does.
 
     ``score`` against ``threshold`` is what was decided on (the best candidate's, also where main
-    memory won); without any candidate ``score`` is 0.
+    memory won); without any candidate ``score`` is 0. ``yielded``: side memory would have answered,
+    but a passage in the prompt speaks of the fact.
     """
 
     shard: int
     fact: str | None = None
     score: float = 0.0
     threshold: float = float("inf")
+    yielded: bool = False
 
     @property
     def opened(self) -> bool:

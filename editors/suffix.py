@@ -10,7 +10,7 @@ swapped in, so masks, positions and norms are the model's own on every architect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from editors.hooks import (
     reading_outputs,
     swapped,
 )
+from editors.spool import Spool
 from editors.tokens import IGNORED, Batch
 
 
@@ -40,21 +41,18 @@ class _Stopped(Exception):  # noqa: N818 - no error: the recording is complete
 class _Record:
     """What one forward left at the edited block, for one padded batch.
 
-    ``inputs``: ``[batch, seq, features]`` into the projection, or ``[batch * seq, features]``
-    where the block flattens what its MLP reads; ``projected``: what main memory makes of them;
-    ``hidden``: ``[batch, seq, hidden]`` into the block; ``attention``: the attention module's
-    output in the block. ``real``, ``labelled``: rows and columns of the tokens that are no pads and
-    of those before a label; ``labels``: the labels, in the same order.
+    ``states``: "inputs" ``[batch, seq, features]`` into the projection, or
+    ``[batch * seq, features]`` where the block flattens what its MLP reads; "projected": what main
+    memory makes of them; "hidden" ``[batch, seq, hidden]`` into the block; "attention": the
+    attention module's output in the block. ``real``, ``labelled``: rows and columns of the tokens
+    that are no pads and of those before a label; ``labels``: the labels, in the same order.
     """
 
     batch: Batch
     real: tuple[torch.Tensor, ...]
     labelled: tuple[torch.Tensor, ...]
     labels: torch.Tensor
-    inputs: torch.Tensor
-    projected: torch.Tensor
-    hidden: torch.Tensor
-    attention: torch.Tensor
+    states: Mapping[str, torch.Tensor]
 
 
 class _Replay(StandIn):
@@ -118,8 +116,11 @@ class Suffix:
         architecture: Architecture,
         layer: int,
         batches: Sequence[Batch],
+        spool: Spool | None = None,
     ) -> Suffix:
         """Run each right-padded batch up to block ``layer`` and keep what the suffix needs.
+
+        ``spool``: where it is kept; by default all of it in memory.
 
         Raises:
             UnsupportedArchitecture: the block has no projection or no attention to record.
@@ -156,7 +157,9 @@ class Suffix:
         if mlp_path != block.path:
             readers_in[mlp_path] = keep_input("mlp_in")
             readers_out[mlp_path] = keep("mlp_out")
-        records = []
+        kept = ["inputs", "projected", "hidden"]
+        kept += ["attention"] if block.attention is not None else []
+        spool, records = spool or Spool(), []
         with (
             torch.no_grad(),
             reading_inputs(model, readers_in),
@@ -174,10 +177,7 @@ class Suffix:
                         batch.mask.nonzero(as_tuple=True),
                         (labels != IGNORED).nonzero(as_tuple=True),
                         labels[labels != IGNORED],
-                        seen["inputs"],
-                        seen["projected"],
-                        seen["hidden"],
-                        seen.get("attention", seen["hidden"]),
+                        spool.keep({name: seen[name] for name in kept}),
                     )
                 )
         # The whole MLP may be skipped where its output is the projection's and it takes one input.
@@ -187,7 +187,6 @@ class Suffix:
             and torch.equal(seen["mlp_out"], seen["projected"])
         )
         shape["skip_mlp"] = int(skippable)
-        shape["has_attention"] = int(block.attention is not None)
         return cls(model, architecture, layer, records, shape)
 
     def __len__(self) -> int:
@@ -205,7 +204,7 @@ class Suffix:
     def inputs(self, index: int) -> torch.Tensor:
         """``[batch, seq, features]``: what the projection reads in recorded batch ``index``."""
         record = self._records[index]
-        return record.inputs.view(*record.batch.ids.shape, -1)
+        return record.states["inputs"].view(*record.batch.ids.shape, -1)
 
     def side(self, index: int, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """``[batch, seq, out]``: what ``change``, of ``[tokens, features]``, makes of the real
@@ -226,12 +225,17 @@ class Suffix:
         replacements: dict[str, nn.Module] = {}
         for below in self._architecture.blocks[: self._layer]:
             # The first block hands out what the edited block read; the others pass it on.
-            value = (lambda _: self._now().hidden) if below.index == 0 else (lambda hidden: hidden)
+            value = (
+                (lambda _: self._now().states["hidden"])
+                if below.index == 0
+                else (lambda hidden: hidden)
+            )
             replacements[below.path] = _Replay(get(below.path), value, self._shape["block"])
-        if self._shape["has_attention"]:
-            assert block.attention is not None
+        if block.attention is not None:
             replacements[block.attention] = _Replay(
-                get(block.attention), lambda _: self._now().attention, self._shape["attention"]
+                get(block.attention),
+                lambda _: self._now().states["attention"],
+                self._shape["attention"],
             )
         mlp_path = self.projection.path.rpartition(".")[0]
         edited = mlp_path if self._shape["skip_mlp"] else self.projection.path
@@ -248,7 +252,7 @@ class Suffix:
             stack.enter_context(swapped(self._model, replacements))
             stack.enter_context(changing_input(head, self._answering))
             # The fused CPU kernel's backward is many times slower than plain products.
-            if self._records[0].inputs.device.type == "cpu":
+            if self._records[0].batch.ids.device.type == "cpu":
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             yield
 
@@ -270,9 +274,12 @@ class Suffix:
         assert self._active is not None, "logits() runs only inside replaying()"
         return self._active
 
+    def _state(self, name: str) -> torch.Tensor:
+        return self._now().states[name]
+
     def _project(self) -> torch.Tensor:
         assert self._side is not None
-        main = self._now().projected
+        main = self._state("projected")
         return main + self._side.reshape(main.shape)
 
     def _answering(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from editors.base import Base
 from editors.masked import MaskedChange
 from editors.routing import activations
 from editors.side_memory import Mask
+from editors.spool import Spool
 from editors.suffix import Suffix
 from editors.tokens import Row
 
@@ -56,77 +57,138 @@ class JointSettings:
 
 def jointly(
     base: Base,
-    rows: Sequence[Row],
-    owners: Sequence[int],
+    facts: Sequence[Sequence[Row]],
+    taught: int,
     mask: Mask,
     start: torch.Tensor | None,
     settings: JointSettings,
     seed: int,
+    spool: Spool | None = None,
 ) -> Outcome:
-    """Train all rows until each is answered with confidence, or the steps run out.
+    """Train the rows of facts together until each is answered with confidence, or steps run out.
 
-    In rounds over groups of rows of like length: one that is sure takes no step and drops out.
-    Every few rounds, and once all have, those that later steps have spoilt come back. In the second
-    half of the steps less confidence will do: a token with a near twin may never get all of it.
-
-    ``rows``: prompts with targets; ``owners[i]``: the fact of row ``i``, whose first row is its
-    bare prompt: a fact fails when the target is not the greedy answer to that. ``start``:
-    ``[masked]``, None for zeros. Entries outside the mask are not touched.
+    ``facts``: of each fact its rows, prompts with targets, the bare prompt first. The first
+    ``taught`` of them are trained. The others, which the values hold from before, are looked at
+    after: one whose bare prompt has lost its sure answer is trained as well, so that an edit costs
+    what it spoils and not what the shard holds. A fact fails when its target is not
+    the greedy answer to its bare prompt. ``start``: ``[masked]``, None for zeros. Entries outside
+    the mask are not touched. ``spool``: where recorded states are kept.
     """
-    weight = base.projection.weight(base.model)
-    change = MaskedChange(mask, start, weight)
-    scale = float(weight.float().square().mean().sqrt())
-    rate = settings.learning_rate * scale
-    optimizer = torch.optim.Adam([change.values], lr=rate, betas=(0.9, 0.95))
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
-    groups = [
-        order[i : i + settings.rows_at_once] for i in range(0, len(order), settings.rows_at_once)
-    ]
-    suffix = Suffix.record(
-        base.model,
-        base.architecture,
-        base.layer,
-        [base.batch([rows[i] for i in g]) for g in groups],
-    )
-    generator = torch.Generator().manual_seed(seed)
-    open_groups, steps, rounds = list(range(len(groups))), 0, 0
-    with suffix.replaying():
-        while open_groups and steps < settings.max_steps:
-            before, visited = steps, set(open_groups)
-            late = steps >= settings.max_steps // 2
-            wanted = min(settings.confidence, LATE_CONFIDENCE) if late else settings.confidence
-            weak = set()
-            for turn in torch.randperm(len(open_groups), generator=generator).tolist():
-                g = open_groups[turn]
-                logits, labels = suffix.logits(g, suffix.side(g, change))
-                if _sure(logits, labels, wanted):
-                    continue
-                if steps >= settings.max_steps:
-                    break
-                weak.add(g)
-                now = rate * (1 - 0.9 * steps / settings.max_steps)
-                optimizer.param_groups[0]["lr"] = now
-                _step(optimizer, change, F.cross_entropy(logits.float(), labels))
-                steps += 1
-            rounds += 1
-            open_groups = [g for g in open_groups if g in weak]
-            # Steps for some groups may spoil what others had learnt.
-            if not open_groups or rounds % LOOK_AGAIN == 0:
-                open_groups = [
-                    g
-                    for g in range(len(groups))
-                    if not _sure(*_logits_now(suffix, g, change), wanted)
-                ]
-            if steps == before and visited.issuperset(open_groups):
-                break  # two looks that differ in the last bits: no step would be taken again
-        wrong = {
-            members[i]
-            for g, members in enumerate(groups)
-            for i in _wrong_rows(suffix, g, change).tolist()
-        }
-    first_rows = {owner: i for i, owner in reversed(list(enumerate(owners)))}
-    failed = tuple(owner for owner, i in sorted(first_rows.items()) if i in wrong)
-    return Outcome(change.rounded().cpu(), steps, failed)
+    training = _Joint(base, mask, start, settings, seed, spool)
+    bare = training.record([rows[0] for rows in facts])
+    enough = min(settings.confidence, LATE_CONFIDENCE)
+    before, _ = training.look(bare)
+    sure = [i for i in range(taught, len(facts)) if before[i] >= enough]
+    learning = list(range(taught))
+    while True:
+        training.learn([row for i in learning for row in facts[i]])
+        chances, right = training.look(bare)
+        spoilt = [i for i in sure if chances[i] < enough and i not in learning]
+        if not spoilt or training.steps >= settings.max_steps:
+            break
+        learning += spoilt
+    failed = tuple(i for i, ok in enumerate(right) if not ok)
+    return Outcome(training.change.rounded().cpu(), training.steps, failed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """Rows in groups of like length, and what their suffix needs; ``groups[g]``: which rows."""
+
+    groups: list[list[int]]
+    suffix: Suffix
+
+
+class _Joint:
+    """A shard's values in training, with their optimiser and the steps taken so far."""
+
+    def __init__(
+        self,
+        base: Base,
+        mask: Mask,
+        start: torch.Tensor | None,
+        settings: JointSettings,
+        seed: int,
+        spool: Spool | None,
+    ) -> None:
+        weight = base.projection.weight(base.model)
+        self._base, self._settings, self._spool = base, settings, spool
+        self._rate = settings.learning_rate * float(weight.float().square().mean().sqrt())
+        self._generator = torch.Generator().manual_seed(seed)
+        self.change = MaskedChange(mask, start, weight)
+        self._optimizer = torch.optim.Adam([self.change.values], lr=self._rate, betas=(0.9, 0.95))
+        self.steps = 0
+
+    def record(self, rows: Sequence[Row]) -> _Recorded:
+        """Run the rows up to the edited projection."""
+        size = self._settings.rows_at_once
+        order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+        groups = [order[i : i + size] for i in range(0, len(order), size)]
+        batches = [self._base.batch([rows[i] for i in group]) for group in groups]
+        base = self._base
+        suffix = Suffix.record(base.model, base.architecture, base.layer, batches, self._spool)
+        return _Recorded(groups, suffix)
+
+    @torch.no_grad()
+    def look(self, recorded: _Recorded) -> tuple[list[float], list[bool]]:
+        """For each row the chance of its least likely label, and whether all are the likeliest."""
+        count = sum(map(len, recorded.groups))
+        chances, right = [1.0] * count, [True] * count
+        suffix = recorded.suffix
+        with suffix.replaying():
+            for g, members in enumerate(recorded.groups):
+                logits, labels = suffix.logits(g, suffix.side(g, self.change))
+                likeliest = logits.argmax(-1) == labels
+                found = zip(
+                    suffix.label_rows(g).tolist(),
+                    _chances(logits, labels).tolist(),
+                    likeliest.tolist(),
+                    strict=True,
+                )
+                for row, chance, ok in found:
+                    chances[members[row]] = min(chances[members[row]], chance)
+                    right[members[row]] &= ok
+        return chances, right
+
+    def learn(self, rows: Sequence[Row]) -> None:
+        """Steps on the rows until all are sure, none can be taken any more, or they run out.
+
+        In rounds over groups: one that is sure takes no step and drops out. Every few rounds, and
+        once all have, those that later steps have spoilt come back. In the second half of the steps
+        less confidence will do: a token with a near twin may never get all of it.
+        """
+        suffix, most = self.record(rows).suffix, self._settings.max_steps
+        open_groups, rounds = list(range(len(suffix))), 0
+        with suffix.replaying():
+            while open_groups and self.steps < most:
+                before, visited = self.steps, set(open_groups)
+                wanted = self._settings.confidence
+                if self.steps >= most // 2:
+                    wanted = min(wanted, LATE_CONFIDENCE)
+                weak = set()
+                for turn in torch.randperm(len(open_groups), generator=self._generator).tolist():
+                    g = open_groups[turn]
+                    logits, labels = suffix.logits(g, suffix.side(g, self.change))
+                    if _sure(logits, labels, wanted):
+                        continue
+                    if self.steps >= most:
+                        break
+                    weak.add(g)
+                    now = self._rate * (1 - 0.9 * self.steps / most)
+                    self._optimizer.param_groups[0]["lr"] = now
+                    _step(self._optimizer, self.change, F.cross_entropy(logits.float(), labels))
+                    self.steps += 1
+                rounds += 1
+                open_groups = [g for g in open_groups if g in weak]
+                # Steps for some groups may spoil what others had learnt.
+                if not open_groups or rounds % LOOK_AGAIN == 0:
+                    open_groups = [
+                        g
+                        for g in range(len(suffix))
+                        if not _sure(*_logits_now(suffix, g, self.change), wanted)
+                    ]
+                if self.steps == before and visited.issuperset(open_groups):
+                    break  # two looks that differ in the last bits: no step would be taken again
 
 
 def _step(optimizer: torch.optim.Optimizer, change: MaskedChange, loss: torch.Tensor) -> None:
@@ -137,8 +199,12 @@ def _step(optimizer: torch.optim.Optimizer, change: MaskedChange, loss: torch.Te
 
 def _sure(logits: torch.Tensor, labels: torch.Tensor, wanted: float) -> bool:
     """Every label has at least the probability ``wanted``."""
-    chances = logits.detach().float().softmax(-1).gather(1, labels[:, None])  # [labels, 1]
-    return bool((chances >= wanted).all())
+    return bool((_chances(logits, labels) >= wanted).all())
+
+
+def _chances(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """float32 ``[labels]``: the probability of each label."""
+    return logits.detach().float().softmax(-1).gather(1, labels[:, None])[:, 0]
 
 
 @torch.no_grad()
@@ -146,13 +212,6 @@ def _logits_now(
     suffix: Suffix, index: int, change: MaskedChange
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return suffix.logits(index, suffix.side(index, change))
-
-
-def _wrong_rows(suffix: Suffix, index: int, change: MaskedChange) -> torch.Tensor:
-    """int64 ``[wrong]``: the rows of a recorded batch with a label that is not the likeliest,
-    once for each such label."""
-    logits, labels = _logits_now(suffix, index, change)
-    return suffix.label_rows(index)[logits.argmax(-1) != labels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +247,7 @@ def in_order(
     mask: Mask,
     start: torch.Tensor | None,
     settings: OrderedSettings,
+    spool: Spool | None = None,
 ) -> Outcome:
     """One edit after the other, each from where the last one left the values (WISE Alg. 1).
 
@@ -200,7 +260,7 @@ def in_order(
     steps, failed, threshold = 0, [], float("inf")
     for number, rows in enumerate(edits):
         batches = [base.batch(rows)]
-        suffix = Suffix.record(base.model, base.architecture, base.layer, batches)
+        suffix = Suffix.record(base.model, base.architecture, base.layer, batches, spool)
         optimizer = torch.optim.SGD([change.values], lr=settings.learning_rate)
         with suffix.replaying():
             for _ in range(settings.max_steps):

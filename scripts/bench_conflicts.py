@@ -47,7 +47,7 @@ from editors.heads import path_effects
 from editors.hooks import changing_input
 from editors.locality import Battery, by_first_token, losses
 from editors.locating import LocateSettings, locate
-from editors.pruning import Head, HeadMask
+from editors.pruning import Head, HeadMask, Resolution
 from editors.resolving import PruneSettings
 from editors.tokens import Batch, Row, encode_prompt
 
@@ -152,7 +152,7 @@ def rivals(prefer: Literal["memory", "context"]) -> dict[str, Any]:
         battery = Battery.of([*rows, *others], [], neutral_texts(None)[:60])
 
         def pruned(chosen: Sequence[Head]) -> dict[str, Any]:
-            with bench.attached(HeadMask(tuple(chosen))) as edited:
+            with bench.trying(prefer)(HeadMask(tuple(chosen))) as edited:
                 found = rates(measure(base, rows, edited))
                 scores = battery.scores(base, by_first_token)
             return {**found, "lost": losses(start, scores)}
@@ -272,9 +272,9 @@ def transfer(prefer: Literal["memory", "context"]) -> dict[str, Any]:
             own = _gain(found.before, found.after, prefer)
             there = bench.ask([r for r in file.split("test") if r.relation in theirs], QUIET)
             there = [a for a in there if a.conflicting]
-            with bench.attached(HeadMask()) as edited:
+            with bench.attached() as edited:
                 before = measure(base, there, edited)
-            with bench.attached(found.mask) as edited:
+            with bench.trying(prefer)(found.mask) as edited:
                 after = measure(base, there, edited)
             gains.append((own, _gain(before, after, prefer)))
     return {
@@ -306,17 +306,21 @@ def edits(count: int = 100) -> dict[str, Any]:
         )  # fmt: skip
         bench, base = bench_of(place), place.base
         battery = Battery.of([], facts, ())
-        masks = {"no head": HeadMask()} | {
-            f"prefer {p}": HeadMask(tuple(Head(*h) for h in kept[f"prune:{p}"]["heads"]))
+        resolutions = {"no head": None} | {
+            f"prefer {p}": Resolution(
+                p, HeadMask(tuple(Head(*h) for h in kept[f"prune:{p}"]["heads"])), bench.state.edits
+            )
             for p in PREFER
         }
+        # What of the last is the router's doing, and what the heads'.
+        resolutions["yielding"] = Resolution("context", HeadMask(), bench.state.edits)
         found: dict[str, Any] = {"facts": len(facts)}
         for times, told in ((1, "once"), (4, "four times")):
             asked = bench.ask(contradicted(facts, [f.target for f in facts], times), QUIET)
             about = [a for a in asked if a.fact is not None]
             found[told] = {"opened_without_passage": round(len(about) / len(asked), 4)}
-            for name, mask in masks.items():
-                with bench.attached(mask) as edited:
+            for name, resolution in resolutions.items():
+                with place.method.attach(replace(bench.state, resolution=resolution)) as edited:
                     found[told][name] = {
                         **edited_record(measure(base, about, edited)),
                         "no_passage": battery.scores(base, by_first_token)["edited"],

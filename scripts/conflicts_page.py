@@ -145,8 +145,9 @@ def page(kept: dict[str, Any]) -> str:
 
 _DONE = {
     "no head": "nothing",
-    "prefer memory": "context heads pruned",
-    "prefer context": "memory heads pruned",
+    "prefer memory": "prefer memory: context heads pruned",
+    "prefer context": "prefer context: memory heads pruned, the gate yields to the passage",
+    "yielding": "the gate yields to the passage, no head pruned",
     "contrast -1.0": "weight -1",
     "contrast +1.0": "weight +1",
     "contrast +4.0": "weight +4",

@@ -52,6 +52,15 @@ def command(
             "loses less when stopped.",
         ),
     ] = None,
+    memory_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--memory-budget",
+            metavar="GIB",
+            min=0,
+            help="Memory for recorded states; what is beyond goes to temporary files.",
+        ),
+    ] = None,
     on_conflict: OnConflictOption = "refuse",
     skip_bad: SkipBadOption = False,
     dry_run: DryRunOption = False,
@@ -104,12 +113,15 @@ def command(
     from editcli.invocation import author as who
     from editcli.invocation import command_words
     from editcli.workspace import Workspace
+    from editors.editor import Limits
 
     workspace = Workspace.open(opened, device=ranks.device(device), dtype=dtype, verbose=verbose)
     found = found.refusing(workspace.unfit)
     facts = found.require(skip_bad=skip_bad)[:limit]
+    memory = None if memory_budget is None else round(memory_budget * 2**30)
+    limits = Limits(at_once=batch, memory=memory)
     if not ranks.leads:
-        help_to_apply(workspace, facts, ranks, batch)
+        help_to_apply(workspace, facts, ranks, limits)
         return
     done = apply_facts(
         workspace,
@@ -120,7 +132,7 @@ def command(
         refused=len(found.refused),
         author=who(author),
         message=message,
-        at_once=batch,
+        limits=limits,
         ranks=ranks,
     )
     if json or quiet:

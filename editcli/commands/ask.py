@@ -85,6 +85,8 @@ def command(
         out.note(f"side memory, shard {edited_by.shard}{claimed}: {_measured(edited_by)}")
     elif base:
         out.note("the base model, without edits")
+    elif decision and decision.yielded:
+        out.note(f"main memory: the passage speaks of fact {decision.fact}, and is preferred")
     elif decision and near:
         out.note(f"main memory: {_measured(decision)}")
     else:

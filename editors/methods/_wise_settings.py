@@ -14,6 +14,7 @@ from editors.state import Scalar
 class WiseSettings:
     """The settings of the method; ``--set key=value`` takes these names.
 
+    ``shard_size``: facts that share a shard (0: as many as the projection has room for).
     ``merge_every``: this many shards are merged into one memory (0: none are, every shard is
     retrieved by itself). ``prefixes``: forms of each fact after an unrelated beginning that are
     trained beside the bare prompt. The others are described where they are used.
@@ -22,7 +23,7 @@ class WiseSettings:
     profile: str = "robust"
     router: str = "key"
     training: str = "joint"
-    shard_size: int = 50
+    shard_size: int = 0
     mask_ratio: float = 0.2
     prefixes: int = 4
     merge: str = "ties"
@@ -48,7 +49,7 @@ class WiseSettings:
                 "router=activation needs training=ordered: training=joint measures no thresholds",
                 "`--set training=ordered`",
             )
-        _within("shard_size", self.shard_size, 1, 100_000)
+        _within("shard_size", self.shard_size, 0, 100_000)
         _within("mask_ratio", self.mask_ratio, 1e-4, 1)
         _within("prefixes", self.prefixes, 0, 10)
         _within("merge_every", self.merge_every, 0, 10_000)

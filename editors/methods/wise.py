@@ -6,14 +6,15 @@ Models", NeurIPS 2024 (arXiv 2405.14768). The main memory stays frozen; a shard 
 
 ``profile=paper`` takes the paper's choices: edits trained one after the other with the margins of
 Eq. 5, the activation router, and shards merged by TIES. ``profile=robust``, the default, trains the
-facts of a shard together on their targets and routes by keys.
+facts of a shard together on their targets and routes by keys. A fact that comes to a shard alone is
+trained beside those of its facts that it might spoil.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -25,20 +26,26 @@ from safetensors.torch import load as load_tensors
 from editors.attach import Attached, attached
 from editors.base import Base
 from editors.calibration import Calibration, CalibrationSettings, Phrasings, calibrate
-from editors.editor import Applied, Memo, Progress
+from editors.editor import UNLIMITED, Applied, Limits, Memo, Progress
 from editors.errors import PromptTooLong, StateMismatch
 from editors.facts import Closed, Fact
 from editors.generation import answers
-from editors.key_router import KeyRouter, KeySettings, Seen, look
+from editors.key_router import KeyRouter, KeySettings, Yielding, look, nearest
 from editors.merging import merge
 from editors.methods._wise_settings import settings_from
 from editors.pruning import NOTHING_PRUNED
 from editors.routing import ActivationRouter, MainRouter, Router
 from editors.side_memory import Mask, Memory, Merged, Shard
+from editors.spool import Spool
 from editors.state import EditState, Scalar, ShardRecord, to_bytes
 from editors.texts import PREFIX_SEEDS, UNRELATED, prefixed
 from editors.tokens import Row, encode_pair, encode_prompt
 from editors.training import JointSettings, OrderedSettings, Outcome, in_order, jointly
+
+REHEARSED = 8  # facts that a shard holds which are trained again beside a fresh one
+WATCHED = 4  # times as many are looked at, and trained again where the fresh one spoilt them
+ENTRIES_A_FACT = 2000  # of the projection: 50 facts on atlas, as many as a shard always takes
+FEWEST, MOST = 50, 200  # facts in a shard
 
 
 class Wise:
@@ -79,10 +86,10 @@ class Wise:
         *,
         memo: Memo,
         on_progress: Callable[[Progress], bool],
-        at_once: int | None = None,
+        limits: Limits = UNLIMITED,
     ) -> Applied:
-        """``state`` with ``facts`` applied in order, as many together as the shard in hand takes,
-        or ``at_once`` if that is less.
+        """``state`` with ``facts`` applied in order, as many together as the shard in hand takes
+        and ``limits`` allow.
 
         A fact in force already is left alone; one whose prompt is already edited supersedes the
         older one. Finished shards are kept in ``memo``, so that a killed run goes on where it was.
@@ -95,27 +102,26 @@ class Wise:
         fresh, unchanged = self._fresh(state, facts)
         for fact in fresh:  # all that could be refused is refused before anything is trained
             self._rows(fact)
-        before = state
         applied: list[str] = []
         superseded: dict[str, str] = {}
         failed: list[str] = []
         iterations, reached = 0, 0
         while reached < len(fresh):
-            number, group = self._next_group(state, fresh[reached:], at_once)
+            number, group = self._next_group(state, fresh[reached:], limits)
             state, replaced = _entered(state, group)
-            state, outcome = self._train(state, number, group, memo)
+            state, outcome, judged = self._train(state, number, group, memo, limits.memory)
             reached += len(group)
             iterations += outcome.iterations
             applied += [fact.id for fact in group]
             superseded |= replaced
-            ids = state.shards[number].groups[-1]
-            failed = [fact for fact in failed if fact not in ids]  # trained again, judged again
-            failed += [ids[i] for i in outcome.failed]
+            failed = [fact for fact in failed if fact not in judged]  # judged again
+            failed += [judged[i] for i in outcome.failed]
             if not on_progress(Progress(reached, len(fresh), iterations)):
                 break
-        if applied:
-            known = {key: seen for key, seen in before.seen.items() if key not in applied}
-            state = replace(state, seen=self._seen(state, known))
+        if applied and self.settings.router == "key":
+            standing = [fact.id for fact in state.in_force()]
+            state = self._acquainted(state, standing)
+            state = replace(state, seen={key: state.seen[key] for key in standing})
         gone = {old for old in superseded if old in applied and old in state.closed}
         return Applied(
             state,
@@ -134,7 +140,7 @@ class Wise:
         *,
         memo: Memo,
         mine: Callable[[int], bool],
-        at_once: int | None = None,
+        limits: Limits = UNLIMITED,
     ) -> None:
         """Train some of the shards that :meth:`apply` would train, and leave them in ``memo``.
 
@@ -150,21 +156,23 @@ class Wise:
         fresh, _ = self._fresh(state, facts)
         reached = 0
         while reached < len(fresh):
-            number, group = self._next_group(state, fresh[reached:], at_once)
+            number, group = self._next_group(state, fresh[reached:], limits)
             state, _ = _entered(state, group)
             if mine(number):
-                state, _ = self._train(state, number, group, memo)
+                state, _, _ = self._train(state, number, group, memo, limits.memory)
             else:  # only what is in it matters here, not its values
+                state, standing = self._standing(state, number, group)
+                taught = tuple(standing[: len(group) + _rehearsed(group)])
                 untrained = Shard((), self._mask(number), torch.zeros(0))
-                state = _placed(state, number, self._groups(state, number, group), untrained)
+                state = _placed(state, number, (*self._before(state, number), taught), untrained)
             reached += len(group)
 
     def _next_group(
-        self, state: EditState, fresh: Sequence[Fact], at_once: int | None
+        self, state: EditState, fresh: Sequence[Fact], limits: Limits
     ) -> tuple[int, Sequence[Fact]]:
         """The number of the shard that takes the next facts, and those that it takes."""
         number, room = self._open_shard(state)
-        return number, fresh[: room if at_once is None else min(room, at_once)]
+        return number, fresh[: min(room, limits.at_once or room)]
 
     def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[list[Fact], list[str]]:
         """The facts that change something, in order, and the ids of those that do not."""
@@ -181,36 +189,56 @@ class Wise:
 
     def _open_shard(self, state: EditState) -> tuple[int, int]:
         """The number of the shard that takes the next fact, and how many it has room for."""
-        size = self.settings.shard_size
+        size = self._shard_size
         if state.shards and len(state.shards[-1].facts) < size:
             return len(state.shards) - 1, size - len(state.shards[-1].facts)
         return len(state.shards), size
 
-    def _groups(
+    @property
+    def _shard_size(self) -> int:
+        """How many facts a shard takes: as set, or as many as its projection has room for."""
+        entries = self.base.projection.out_features * self.base.projection.in_features
+        return self.settings.shard_size or min(MOST, max(FEWEST, entries // ENTRIES_A_FACT))
+
+    def _standing(
         self, state: EditState, number: int, group: Sequence[Fact]
-    ) -> tuple[tuple[str, ...], ...]:
-        """The groups of shard ``number`` with ``group``, beside what it answers already."""
-        if number == len(state.shards):
-            before: tuple[tuple[str, ...], ...] = ()
-            rehearsed: list[str] = []
-        else:
-            record = state.shards[number]
-            before = record.groups
-            rehearsed = list(record.facts) if self.settings.training == "joint" else []
-        fresh = [fact.id for fact in group]
-        standing = [*fresh, *(key for key in rehearsed if key not in fresh)]
-        return (*before, tuple(key for key in standing if key not in state.closed))
+    ) -> tuple[EditState, list[str]]:
+        """What shard ``number`` is trained on or looked at for, and ``state`` knowing enough.
+
+        The fresh facts first, then those that it held before and that are most like them: facts of
+        a shard get in each other's way where the base takes them for alike. So many and no more
+        that an edit costs the same however full its shard is.
+        """
+        fresh = [fact.id for fact in group if fact.id not in state.closed]
+        if number == len(state.shards) or self.settings.training == "ordered":
+            return state, fresh
+        held = [key for key in state.shards[number].facts if key not in {*fresh, *state.closed}]
+        if fresh and len(held) > _rehearsed(fresh):
+            state = self._acquainted(state, [*fresh, *held])
+            asked = torch.stack([state.seen[key].keys[0] for key in fresh])  # [fresh, rank]
+            held.sort(key=lambda key: -nearest(asked, state.seen[key].keys[0]))
+        return state, fresh + held[: WATCHED * _rehearsed(fresh)]
 
     def _mask(self, number: int) -> Mask:
         shape = (self.base.projection.out_features, self.base.projection.in_features)
         return Mask(shape, self.settings.mask_ratio, (self.seed * 1_000_003 + number) % 2**63)
 
     def _train(
-        self, state: EditState, number: int, group: Sequence[Fact], memo: Memo
-    ) -> tuple[EditState, Outcome]:
-        """Train ``group`` into shard ``number``, beside what the shard already answers."""
-        groups = self._groups(state, number, group)
-        key = self._recipe(state, number, groups)
+        self,
+        state: EditState,
+        number: int,
+        group: Sequence[Fact],
+        memo: Memo,
+        memory: int | None,
+    ) -> tuple[EditState, Outcome, list[str]]:
+        """Train ``group`` into shard ``number``, beside what the shard already answers.
+
+        The ids that the outcome's numbers stand for come with it.
+        """
+        state, standing = self._standing(state, number, group)
+        taught = len(group) + _rehearsed(group)
+        groups = (*self._before(state, number), tuple(standing[:taught]))
+        key = self._recipe(state, number, groups, standing)
         kept = memo.get(key)
         if kept is not None:
             tensors = load_tensors(kept)
@@ -222,31 +250,43 @@ class Wise:
             mask = before.mask if before else self._mask(number)
             start = before.values if before else None
             floor = before.threshold if before else float("inf")
-            outcome = self._outcome([state.facts[key] for key in groups[-1]], mask, start, number)
+            facts = [state.facts[key] for key in standing]
+            spool = Spool(memory)
+            outcome = self._outcome(facts, len(groups[-1]), mask, start, number, spool)
             shard = Shard((), mask, outcome.values, min(outcome.threshold, floor))
             extra = {
                 "iterations": torch.tensor([outcome.iterations]),
                 "failed": torch.tensor(outcome.failed, dtype=torch.long),
             }
             memo.put(key, to_bytes(shard.packed() | extra))
-        return _placed(state, number, groups, shard), outcome
+        return _placed(state, number, groups, shard), outcome, standing
+
+    @staticmethod
+    def _before(state: EditState, number: int) -> tuple[tuple[str, ...], ...]:
+        """The groups that were trained into shard ``number`` so far."""
+        return state.shards[number].groups if number < len(state.shards) else ()
 
     def _outcome(
-        self, facts: Sequence[Fact], mask: Mask, start: torch.Tensor | None, number: int
+        self,
+        facts: Sequence[Fact],
+        taught: int,
+        mask: Mask,
+        start: torch.Tensor | None,
+        number: int,
+        spool: Spool,
     ) -> Outcome:
         s = self.settings
         rows = [self._rows(fact) for fact in facts]
         if s.training == "joint":
-            flat = [row for of_fact in rows for row in of_fact]
-            owners = [i for i, of_fact in enumerate(rows) for _ in of_fact]
             joint = JointSettings(s.max_steps, s.learning_rate, s.confidence)
-            return jointly(self.base, flat, owners, mask, start, joint, self.seed + number)
+            seed = self.seed + number
+            return jointly(self.base, rows, taught, mask, start, joint, seed, spool)
         ordered = OrderedSettings(
             s.max_steps, s.learning_rate, alpha=s.alpha, beta=s.beta, gamma=s.gamma
         )
         irrelevant = [encode_prompt(self.base.tokenizer, text) for text in UNRELATED]
         calm = [Row(ids, len(ids)) for ids in irrelevant]
-        return in_order(self.base, rows, calm, mask, start, ordered)
+        return in_order(self.base, rows, calm, mask, start, ordered, spool)
 
     def _rows(self, fact: Fact) -> list[Row]:
         """The bare prompt first, then variants, then prefixed forms, each with the target."""
@@ -271,7 +311,13 @@ class Wise:
                 found.append(f"{seed} {said.text}".strip())
         return found
 
-    def _recipe(self, state: EditState, number: int, groups: Sequence[Sequence[str]]) -> str:
+    def _recipe(
+        self,
+        state: EditState,
+        number: int,
+        groups: Sequence[Sequence[str]],
+        standing: Sequence[str],
+    ) -> str:
         """The key of a shard: a digest of all that its training depends on."""
         trained = {
             key: [state.facts[key].prompt, state.facts[key].target, *state.facts[key].variants]
@@ -286,24 +332,22 @@ class Wise:
             self.seed,
             number,
             [list(group) for group in groups],
+            list(standing),
             trained,
         ]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     # --- routing and attaching ------------------------------------------------------------------
 
-    def _seen(self, state: EditState, known: Mapping[str, Seen]) -> dict[str, Seen]:
-        """What the router sees of the facts in force; only those not ``known`` are looked at.
+    def _acquainted(self, state: EditState, facts: Sequence[str]) -> EditState:
+        """``state`` with what the key router sees of these facts; it looks at those it is to meet.
 
         Facts closed later keep their keys, so that closing one moves no other prompt.
         """
-        if self.settings.router != "key":
-            return {}
-        facts = state.in_force()
+        unknown = [state.facts[key] for key in facts if key not in state.seen]
         calibration = Calibration.from_tensors(state.router)
-        fresh = [fact for fact in facts if fact.id not in known]
-        seen = {**known, **look(self.base, fresh, calibration, self.calm_prefixes, KeySettings())}
-        return {fact.id: seen[fact.id] for fact in facts}
+        fresh = look(self.base, unknown, calibration, self.calm_prefixes, KeySettings())
+        return replace(state, seen={**state.seen, **fresh})
 
     @property
     def calm_prefixes(self) -> list[str]:
@@ -348,7 +392,9 @@ class Wise:
         every = max(1, self.settings.merge_every)
         places = [-1 if fact.id in state.closed else shard_of[fact.id] // every for fact in facts]
         calibration = Calibration.from_tensors(state.router)
-        return KeyRouter(self.base, facts, places, calibration, list(state.seen.values()))
+        router = KeyRouter(self.base, facts, places, calibration, list(state.seen.values()))
+        passage_first = state.resolution is not None and state.resolution.prefer == "context"
+        return Yielding(router) if passage_first else router
 
     # --- the base -------------------------------------------------------------------------------
 
@@ -365,9 +411,14 @@ class Wise:
             )
 
 
+def _rehearsed(group: Sized) -> int:
+    """How many facts that a shard holds are trained again beside ``group``."""
+    return max(REHEARSED, len(group))
+
+
 def _entered(state: EditState, group: Sequence[Fact]) -> tuple[EditState, dict[str, str]]:
     """``state`` knowing ``group``, with the facts closed whose prompt it takes over."""
-    facts, closed = dict(state.facts), dict(state.closed)
+    facts, closed, seen = dict(state.facts), dict(state.closed), dict(state.seen)
     answering = {fact.prompt: fact.id for fact in state.in_force()}
     replaced: dict[str, str] = {}
     for fact in group:
@@ -378,8 +429,9 @@ def _entered(state: EditState, group: Sequence[Fact]) -> tuple[EditState, dict[s
         answering[fact.prompt] = fact.id
         facts.pop(fact.id, None)  # one that comes back is the newest again
         closed.pop(fact.id, None)
+        seen.pop(fact.id, None)
         facts[fact.id] = fact
-    return replace(state, facts=facts, closed=closed), replaced
+    return replace(state, facts=facts, closed=closed, seen=seen), replaced
 
 
 def _placed(

@@ -141,7 +141,7 @@ def test_init_never_overwrites_a_store(folder: Path, tmp_path: Path) -> None:
     [
         (["--layer", "9"], 1, "layer 9 is not one of 0 to 2"),
         (["--set", "shard_sise=9"], 1, "shard_size"),
-        (["--set", "shard_size=0"], 1, "shard_size"),
+        (["--set", "shard_size=-1"], 1, "shard_size"),
         (["--set", "shard_size"], 2, "cannot read the setting"),
         (["--set", "layer=1"], 2, "`--layer 1`"),
         (["--method", "wize"], 1, "`--method wise`"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tiny_edits import FACTS, edit
 
 from editors.calibration import Calibration, Phrasings
 from editors.key_router import Subjects
+from editors.pruning import HeadMask, Resolution
 from editors.routing import Decision
 from editors.tokens import Row, encode_prompt
 
@@ -200,3 +202,38 @@ def test_what_the_shards_hold_moves_no_decision(edited: tuple[Any, Any]) -> None
         for record in state.shards
     )
     assert decide((method, replace(state, shards=louder)), texts) == decide(edited, texts)
+
+
+# --- a passage that is preferred -------------------------------------------------------------
+
+
+def preferring(edited: tuple[Any, Any], prefer: Any) -> tuple[Any, Any]:
+    method, state = edited
+    return method, replace(state, resolution=Resolution(prefer, HeadMask(), state.edits))
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.id)
+def test_the_gate_yields_to_a_passage_that_speaks_of_the_edited_fact(
+    edited: tuple[Any, Any], fact: Any
+) -> None:
+    prompt = f"{fact.prompt} red . {fact.prompt}"
+    method, state = edited
+    asked = method, lenient(state)
+    as_it_is = decide(asked, [prompt])[0]
+    assert decide(preferring(asked, "memory"), [prompt]) == [as_it_is]
+    preferred = decide(preferring(asked, "context"), [prompt])[0]
+    assert preferred.yielded == as_it_is.opened
+    assert preferred == replace(as_it_is, shard=-1, yielded=as_it_is.opened)
+
+
+def test_the_gate_yields_to_nothing_but_a_passage(edited: tuple[Any, Any]) -> None:
+    """One mention of the subject is the question's own; another question's subject is another."""
+    asked = edited[0], lenient(edited[1])
+    prompts = [fact.prompt for fact in FACTS]
+    prompts += [f"the sea is red . {fact.prompt}" for fact in FACTS]
+    prompts += [
+        f"{other.prompt} red . {fact.prompt}"
+        for fact, other in pairwise(FACTS)
+        if other.subject != fact.subject
+    ]
+    assert decide(preferring(asked, "context"), prompts) == decide(asked, prompts)

@@ -136,10 +136,9 @@ def test_jointly_trains_what_the_whole_model_trains(
         max_steps=12, learning_rate=0.25, confidence=0.2, rows_at_once=rows_at_once
     )
     mask = mask_of(base)
-    rows = [row for of_fact in rows_of(base) for row in of_fact]
-    owners = [0, 0, 1, 1, 2, 2]
-    start = torch.zeros(mask.count)
-    found = jointly(base, rows, owners, mask, start, settings, seed=4)
+    facts = rows_of(base)
+    rows = [row for of_fact in facts for row in of_fact]
+    found = jointly(base, facts, 3, mask, None, settings, seed=4)
     wanted = full_loop.jointly(whole(full_loop, base), rows, mask.entries(), settings, seed=4)
     torch.testing.assert_close(edited(base, mask, found), wanted.weight, atol=1e-5, rtol=0)
     assert found.iterations == wanted.steps
@@ -149,9 +148,9 @@ def test_jointly_stops_where_the_plain_loop_stops(tiny_base: BaseOf, full_loop: 
     base = tiny_base("llama")
     settings = JointSettings(max_steps=150, learning_rate=0.5, confidence=0.25)
     mask = mask_of(base, 0.5)
-    rows = [row for of_fact in rows_of(base, ("",)) for row in of_fact]
-    start = torch.zeros(mask.count)
-    found = jointly(base, rows, [0, 1, 2], mask, start, settings, seed=0)
+    facts = rows_of(base, ("",))
+    rows = [row for of_fact in facts for row in of_fact]
+    found = jointly(base, facts, 3, mask, None, settings, seed=0)
     wanted = full_loop.jointly(whole(full_loop, base), rows, mask.entries(), settings, seed=0)
     assert found.iterations == wanted.steps < 150
     assert found.failed == ()
@@ -222,12 +221,24 @@ def test_a_base_in_half_precision_is_trained_and_attached(
 
 def test_what_cannot_be_learnt_is_named(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
-    mask, rows = mask_of(base), [row for of_fact in rows_of(base) for row in of_fact]
-    settings = JointSettings(max_steps=1, learning_rate=0.25, confidence=0.99)
-    start = torch.zeros(mask.count)
-    outcome = jointly(base, rows, [0, 0, 1, 1, 2, 2], mask, start, settings, seed=0)
+    mask, settings = mask_of(base), JointSettings(1, learning_rate=0.25, confidence=0.99)
+    outcome = jointly(base, rows_of(base), 3, mask, None, settings, seed=0)
     assert outcome.failed == (0, 1, 2)
     assert ordered(base, mask, OrderedSettings(max_steps=1), rows_of(base)).failed == (0, 1, 2)
+
+
+def test_what_a_later_edit_spoils_is_trained_again(tiny_base: BaseOf) -> None:
+    """Facts that the values hold from before are kept, whether they are taught again or not."""
+    base = tiny_base("llama")
+    settings = JointSettings(max_steps=300, learning_rate=0.5, confidence=0.3)
+    mask, facts = mask_of(base, 0.5), rows_of(base)
+    held = jointly(base, facts[:2], 2, mask, None, settings, seed=0)
+    alone = jointly(base, facts[2:], 1, mask, held.values, settings, seed=1)
+    beside = jointly(base, [facts[2], *facts[:2]], 1, mask, held.values, settings, seed=1)
+    only_looking = replace(settings, max_steps=0)
+    assert jointly(base, facts[:2], 2, mask, alone.values, only_looking, seed=1).failed
+    assert held.failed == alone.failed == beside.failed == ()
+    assert beside.iterations > alone.iterations
 
 
 # --- the margins (properties 2 and 6) ---------------------------------------------------------

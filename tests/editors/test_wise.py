@@ -8,11 +8,22 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN, PAPER, PERU, Remembering, edit, no_edits
+from tiny_edits import (
+    FACTS,
+    FAST,
+    FRANCE,
+    FRANCE_AGAIN,
+    JAPAN,
+    PAPER,
+    PERU,
+    Remembering,
+    edit,
+    no_edits,
+)
 
 from editors import Closed, EditorError, Fact, PromptTooLong
 from editors.attach import attached
-from editors.editor import NoMemo
+from editors.editor import Limits, NoMemo
 from editors.errors import StateMismatch
 from editors.generation import answers
 from editors.methods import wise
@@ -151,7 +162,7 @@ def test_at_most_so_many_at_once_is_one_call_after_the_other(tiny_wise: Wises) -
         FACTS,
         memo=NoMemo(),
         on_progress=lambda progress: steps.append(progress.done) is None,
-        at_once=2,
+        limits=Limits(at_once=2),
     )
     assert steps == [2, 4]
     apart = edit(method, FACTS[2:], edit(method, FACTS[:2]).state).state.to_blobs()
@@ -159,6 +170,43 @@ def test_at_most_so_many_at_once_is_one_call_after_the_other(tiny_wise: Wises) -
     assert found.keys() == apart.keys()
     # Keys are looked at in other company, which moves their last bits.
     assert all(found[name] == apart[name] for name in found if not name.startswith("keys-"))
+
+
+def test_one_more_fact_is_trained_beside_few_of_those_that_its_shard_holds(
+    tiny_wise: Wises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those most like it are trained again, some more are looked at, and the shard keeps all."""
+    monkeypatch.setattr(wise, "REHEARSED", 2)
+    monkeypatch.setattr(wise, "WATCHED", 2)
+    method, asked = tiny_wise("llama"), []
+    train = wise.jointly
+
+    def counted(base: Any, facts: Any, taught: int, *arguments: Any) -> Any:
+        asked.append((taught, len(facts)))
+        return train(base, facts, taught, *arguments)
+
+    monkeypatch.setattr(wise, "jointly", counted)
+    state = no_edits(method)
+    for fact in NINE:
+        state = edit(method, [fact], state).state
+    assert asked == [(1, 1), (2, 2), (3, 3), (3, 4), *[(3, 5)] * 5]
+    assert len(state.shards) == 1
+    assert set(state.shards[0].facts) == {fact.id for fact in NINE}
+    keys = {key: seen.keys[0] for key, seen in state.seen.items()}
+    *_, last = state.shards[0].groups
+    likeness = {key: float(keys[key] @ keys[last[0]]) for key in keys if key != last[0]}
+    assert sorted(likeness, key=lambda key: -likeness[key])[:2] == list(last[1:])
+
+
+def test_a_shard_takes_as_many_facts_as_its_projection_has_room_for(
+    tiny_wise: Wises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wise, "FEWEST", 1)
+    method = tiny_wise("llama", {**FAST, "max_steps": 1})
+    entries = method.base.projection.out_features * method.base.projection.in_features
+    for room in (1, 4, 9):
+        monkeypatch.setattr(wise, "ENTRIES_A_FACT", entries // room)
+        assert len(edit(method, NINE[:8]).state.shards) == -(-8 // room)
 
 
 def test_edits_of_another_base_are_refused(tiny_wise: Wises) -> None:
