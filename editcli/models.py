@@ -17,7 +17,7 @@ from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editcli import __version__
+from editcli import __version__, quantized
 from editcli.errors import UsageError
 from editcli.paths import datasets_dir
 from editcli.store import StoreConfig
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from editors.base import Base
 
 ATLAS = "atlas"
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", *quantized.BITS)
+SPREAD = "spread"  # a device: the blocks over all accelerators, and what does not fit on the CPU
 DIGITS = 16  # of a fingerprint, as shown in errors
 LIBRARY_LOGS = 2  # -vv
 
@@ -96,8 +97,9 @@ def load_base(
 
     `base` is a name as `resolve` takes or returns it, with its `revision` if that came apart; or a
     store's configuration, which gives revision, dtype and layer and holds the model to its
-    fingerprint. `device` "auto" is the first there is of cuda, mps and cpu; `dtype` "auto" keeps
-    the checkpoint's. Library logs are let through from `verbose` 2 on.
+    fingerprint. `device` "auto" is the first there is of cuda, mps and cpu, "spread" all there are;
+    `dtype` "auto" keeps the checkpoint's, "8bit" and "4bit" pack all but what edits go into.
+    Library logs are let through from `verbose` 2 on.
 
     Raises:
         UsageError: an unknown or absent device, or an unknown dtype.
@@ -119,11 +121,11 @@ def load_base(
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"unknown dtype {dtype!r}", f"`--dtype` takes auto, {', '.join(DTYPES)}")
     place = find_model(base, revision)
-    target = device_named(device)
+    target = SPREAD if device == SPREAD else device_named(device)
     with quiet_libraries(verbose):
         if place.revision is not None:
             hub_config(place)
-        model = _model(place, dtype)
+        model = _model(place, dtype, target, layer)
         tokenizer = load_tokenizer(place)
         return _base(model, tokenizer, layer, target, place)
 
@@ -142,7 +144,7 @@ def require_fingerprint(base: Base, fingerprint: str) -> None:
 
 def dtype_name(base: Base) -> str:
     """The dtype of a loaded base as `--dtype` calls it."""
-    return str(base.model.dtype).removeprefix("torch.")
+    return quantized.bits_of(base.model) or str(base.model.dtype).removeprefix("torch.")
 
 
 def _installed(package: str) -> str:
@@ -208,7 +210,10 @@ def _hub_error(place: Place, cause: BaseException, errors: Any) -> EditorError:
     return EditorError(f"{place.shown} cannot be fetched: {reason_of(cause)}", _EMBEDDED)
 
 
-def _model(place: Place, dtype: str) -> PreTrainedModel:
+def _model(
+    place: Place, dtype: str, target: torch.device | str, layer: int | None
+) -> PreTrainedModel:
+    import torch
     from safetensors import SafetensorError
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
@@ -231,16 +236,29 @@ def _model(place: Place, dtype: str) -> PreTrainedModel:
             f"{place.shown} is no causal language model: its type is {config.model_type!r}",
             "name a decoder that generates text",
         )
+    told: dict[str, Any] = {"dtype": dtype}
+    if dtype in quantized.BITS:
+        kept = config.dtype or torch.float32
+        told = {
+            "dtype": kept,
+            "quantization_config": quantized.packing(config, dtype, layer, kept),
+            "device_map": {"": target},
+        }
+    if target == SPREAD:
+        quantized.require("accelerate", "`--device spread`")
+        told["device_map"] = "auto"
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             place.location,
             revision=place.revision,
             config=config,
-            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **told,
         )
+    except torch.OutOfMemoryError as error:
+        raise _too_large(place, target) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise EditorError(
             f"the weights of {place.shown} cannot be loaded: {reason_of(error)}",
@@ -277,28 +295,39 @@ def _base(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     layer: int | None,
-    target: torch.device,
+    target: torch.device | str,
     place: Place,
 ) -> Base:
     import torch
 
     from editors.base import Base
 
+    if any(parameter.is_meta for parameter in model.parameters()):  # left on disk by accelerate
+        raise EditorError(
+            f"{place.shown} does not fit into the memory of all devices together",
+            "a smaller `--dtype`: `--dtype 4bit`",
+        )
     loaded = Base.of(model, tokenizer, layer)
+    if target == SPREAD or quantized.bits_of(model):  # put where it belongs as it was loaded
+        return loaded
     try:
         model.to(target)
     except torch.OutOfMemoryError as error:
-        raise EditorError(
-            f"{place.shown} does not fit into the memory of {target}",
-            "`--device cpu`, or a smaller `--dtype`",
-        ) from error
+        raise _too_large(place, target) from error
     return loaded
+
+
+def _too_large(place: Place, target: torch.device | str) -> EditorError:
+    return EditorError(
+        f"{place.shown} does not fit into the memory of {target}",
+        "`--device spread` over several, `--device cpu`, or a smaller `--dtype`",
+    )
 
 
 def device_named(name: str) -> torch.device:
     import torch
 
-    known = "`--device` takes auto, cpu, cuda, cuda:1 or mps"
+    known = "`--device` takes auto, cpu, cuda, cuda:1, mps or spread"
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -340,7 +369,8 @@ def quiet_libraries(verbose: int) -> Iterator[None]:
         yield
         return
     library.set_verbosity_error()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    for name in ("huggingface_hub", "bitsandbytes", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -37,7 +37,7 @@ DeviceOption = Annotated[
         "--device",
         metavar="NAME",
         envvar=env_name("device"),
-        help="auto, cpu, cuda, cuda:1 or mps.",
+        help="auto, cpu, cuda, cuda:1, mps, or spread: over all devices there are.",
     ),
 ]
 DtypeOption = Annotated[
@@ -46,7 +46,7 @@ DtypeOption = Annotated[
         "--dtype",
         metavar="NAME",
         envvar=env_name("dtype"),
-        help="auto, float32, bfloat16 or float16.",
+        help="auto, float32, bfloat16, float16, 8bit or 4bit.",
     ),
 ]
 SeedOption = Annotated[

@@ -37,22 +37,22 @@ class Spool:
         self._files += 1
         path = Path(self._folder.name, f"{self._files}.safetensors")
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-        return _OnDisk(path, next(iter(tensors.values())).device, tuple(tensors))
+        return _OnDisk(path, {name: str(tensor.device) for name, tensor in tensors.items()})
 
 
 class _OnDisk(Mapping[str, torch.Tensor]):
     """Tensors of a file, read each time one is asked for."""
 
-    def __init__(self, path: Path, device: torch.device, names: tuple[str, ...]) -> None:
-        self._path, self._device, self._names = path, device, names
+    def __init__(self, path: Path, devices: Mapping[str, str]) -> None:
+        self._path, self._devices = path, devices
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        with safe_open(self._path, framework="pt", device=str(self._device)) as file:
+        with safe_open(self._path, framework="pt", device=self._devices[name]) as file:
             tensor: torch.Tensor = file.get_tensor(name)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._devices)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._devices)

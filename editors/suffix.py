@@ -79,7 +79,7 @@ class _AtPlaces(StandIn):
         hidden = args[0] if len(args) == 1 and not kwargs else None
         if hidden is None or hidden.ndim != 3:  # more to read, or rows that the block flattened
             return self._original(*args, **kwargs)
-        rows, columns = self._places()
+        rows, columns = (places.to(hidden.device) for places in self._places())
         if len(rows) == hidden.shape[0] * hidden.shape[1]:
             return self._original(hidden)
         part = self._original(hidden[rows, columns][None])  # [1, places, out]
@@ -210,7 +210,7 @@ class Suffix:
         """``[batch, seq, out]``: what ``change``, of ``[tokens, features]``, makes of the real
         tokens that the projection reads in recorded batch ``index``; 0 at pads."""
         inputs = self.inputs(index)
-        rows, columns = self._records[index].real
+        rows, columns = (places.to(inputs.device) for places in self._records[index].real)
         part = change(inputs[rows, columns])  # [tokens, out]
         if len(rows) == inputs.shape[0] * inputs.shape[1]:
             return part.view(*inputs.shape[:2], -1)
@@ -266,7 +266,7 @@ class Suffix:
         try:
             batch = self._active.batch
             out = self._model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-            return out.logits[0], self._active.labels
+            return out.logits[0], self._active.labels.to(out.logits.device)
         finally:
             self._active = self._side = None
 
@@ -284,7 +284,10 @@ class Suffix:
 
     def _answering(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[batch, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""
-        return hidden if self._active is None else hidden[self._active.labelled][None]
+        if self._active is None:
+            return hidden
+        rows, columns = (places.to(hidden.device) for places in self._active.labelled)
+        return hidden[rows, columns][None]
 
     def _labelled(self) -> tuple[torch.Tensor, ...]:
         return self._now().labelled

@@ -277,7 +277,7 @@ def in_order(
             with torch.no_grad():
                 side = suffix.side(0, change)
                 logits, labels = suffix.logits(0, side)
-                bare = suffix.label_rows(0) == 0
+                bare = suffix.label_rows(0).to(labels.device) == 0
                 right = (logits.argmax(-1) == labels)[bare]
                 threshold = min(threshold, float(_activations(suffix, side)[0]))
         if not bool(right.all()):

@@ -1,0 +1,67 @@
+"""A base kept in 8 or 4 bits: a model of twice or four times the size fits into the same memory.
+
+The projection that edits go into and the vocabulary projection keep the checkpoint's dtype, so that
+an edit is computed in full precision; all else is packed while it is loaded (bitsandbytes).
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from editors import EditorError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+BITS = ("8bit", "4bit")
+EXTRA = "`pip install 'editcli[large]'`"
+
+
+def packing(config: PreTrainedConfig, bits: str, layer: int | None, dtype: Any) -> Any:
+    """How transformers is to load a model of ``config`` in ``bits``, block ``layer`` to be edited.
+
+    ``layer`` None is the default block; ``dtype``: what packed weights are computed in.
+
+    Raises:
+        EditorError: the packages for it are not installed.
+        UnsupportedArchitecture: the block cannot be edited.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from editors.architecture import Architecture
+
+    require("bitsandbytes", f"keeping a base in {bits}")
+    require("accelerate", f"keeping a base in {bits}")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    architecture = Architecture.of(model)
+    chosen = architecture.default_layer() if layer is None else layer
+    spared = [architecture.editable(chosen).path, _vocabulary_projection(model)]
+    return BitsAndBytesConfig(
+        load_in_8bit=bits == "8bit",
+        load_in_4bit=bits == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=spared,
+    )
+
+
+def require(package: str, why: str) -> None:
+    """Raises EditorError where an optional ``package`` that ``why`` needs is not installed."""
+    if find_spec(package) is None:
+        raise EditorError(f"{why} needs the package {package}, which is not installed", EXTRA)
+
+
+def bits_of(model: PreTrainedModel) -> str | None:
+    """How ``model`` is packed, as ``--dtype`` calls it; None where it is not."""
+    if getattr(model, "is_loaded_in_8bit", False):
+        return "8bit"
+    return "4bit" if getattr(model, "is_loaded_in_4bit", False) else None
+
+
+def _vocabulary_projection(model: PreTrainedModel) -> str:
+    head = model.get_output_embeddings()
+    names = (name for name, module in model.named_modules() if module is head)
+    return str(next(names))
