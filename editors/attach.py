@@ -10,10 +10,10 @@ import torch
 
 from editors.base import Base
 from editors.errors import EditorError
-from editors.hooks import reading_inputs, swapped
+from editors.hooks import hidden_of, reading_inputs, reading_outputs, swapped
 from editors.look import Ids
 from editors.pruning import NOTHING_PRUNED, Attachment, HeadMask
-from editors.routing import Decision, Router
+from editors.routing import Decision, Router, SettlingRouter
 from editors.side_memory import Memory, SideMemoryLinear
 
 Listener = Callable[[Sequence[Ids], Sequence[Decision]], None]
@@ -22,9 +22,17 @@ Listener = Callable[[Sequence[Ids], Sequence[Decision]], None]
 class Attached:
     """What is attached to a base: the decisions of the last prompts, and how scoring is routed."""
 
-    def __init__(self, side: SideMemoryLinear, router: Router, pruned: Attachment) -> None:
+    def __init__(
+        self,
+        side: SideMemoryLinear,
+        router: Router,
+        settling: SettlingRouter | None,
+        pruned: Attachment,
+    ) -> None:
+        """``settling``: the router, where the forward itself shows it all that it reads."""
         self.decisions: list[Decision] = []
-        self._side, self._router, self._pruned = side, router, pruned
+        self._side, self._router, self._settling, self._pruned = side, router, settling, pruned
+        self._look: _Look | None = None
         self._prompt_lengths: torch.Tensor | None = None
         self._listener: Listener | None = None
         self._held = False
@@ -79,7 +87,7 @@ class Attached:
             self._held = False
 
     def _before_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Decide at prefill, before the model runs; hold the decision while it decodes."""
+        """Decide at prefill, now or on the way; hold the decision while decoding."""
         past = kwargs.get("past_key_values")
         if past is not None and int(past.get_seq_length()) > 0:
             return
@@ -96,12 +104,53 @@ class Attached:
             lengths = self._prompt_lengths.to(real.device)
             real = real * (real.cumsum(1) <= lengths[:, None])
         prompts = [tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, real, strict=True)]
-        self._side.routes = None  # the router may look at the base through the same modules
-        with self._pruned.suspended():  # keys were made on the base as it is
-            self.decisions = self._router.decide(prompts)
-        self._side.routes = torch.tensor([d.shard for d in self.decisions])
+        self._side.routes = self._side.on_arrival = self._look = None
+        if self._settling is None:
+            with self._pruned.suspended():  # keys were made on the base as it is
+                self._decided(prompts, self._router.decide(prompts))
+            return
+        claims = self._settling.begin(prompts)
+        if not claims.rows:
+            self._decided(prompts, claims.decisions)
+            return
+        places = torch.arange(ids.shape[1], device=real.device)
+        look = self._look = _Look(claims.rows, (real * places).amax(1)[claims.rows])
+
+        def settle() -> None:
+            assert self._settling is not None
+            self._look = None
+            self._decided(prompts, self._settling.settle(claims, look.states()))
+
+        self._side.on_arrival = settle
+
+    def _decided(self, prompts: Sequence[Ids], decisions: list[Decision]) -> None:
+        self.decisions = decisions
+        self._side.routes = torch.tensor([d.shard for d in decisions])
         if self._listener is not None:
-            self._listener(prompts, self.decisions)
+            self._listener(prompts, decisions)
+
+    def _after_block(self, output: Any) -> None:
+        """What the router reads of a block, of the forward that it is to decide on."""
+        if self._look is not None:
+            self._look.read(hidden_of(output))
+
+
+class _Look:
+    """The states of some rows of a batch at one place each, block after block."""
+
+    def __init__(self, rows: Sequence[int], places: torch.Tensor) -> None:
+        """``places``: int64 ``[len(rows)]``."""
+        self._rows, self._places = torch.tensor(rows), places
+        self._read: list[torch.Tensor] = []
+
+    def read(self, hidden: torch.Tensor) -> None:
+        """``hidden``: ``[batch, seq, hidden]``."""
+        at = self._rows.to(hidden.device), self._places.to(hidden.device)
+        self._read.append(hidden.detach()[at])
+
+    def states(self) -> torch.Tensor:
+        """float32 ``[rows, layers, hidden]``, on the CPU."""
+        return torch.stack([state.float().cpu() for state in self._read], 1)
 
 
 @contextmanager
@@ -117,8 +166,12 @@ def attached(
     path = base.anchor.path
     side = SideMemoryLinear(base.model.get_submodule(path), memories)
     side.train(base.model.training)
+    # A pruned base makes other states than those that keys were made of.
+    settling = router if isinstance(router, SettlingRouter) and not mask.heads else None
+    if settling is not None and max(settling.reads) >= base.layer:
+        settling = None
     with mask.attached(base) as pruned:
-        here = Attached(side, router, pruned)
+        here = Attached(side, router, settling, pruned)
         deciding = False
 
         def before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -133,5 +186,11 @@ def attached(
 
         # Without memories there is nothing to route to, and nothing need stand in the way.
         places = {path: side} if memories else {}
-        with swapped(base.model, places), reading_inputs(base.model, {"": before}):
+        blocks = settling.reads if settling and memories else ()
+        readers = {base.architecture.block(i).path: here._after_block for i in blocks}
+        with (
+            swapped(base.model, places),
+            reading_inputs(base.model, {"": before}),
+            reading_outputs(base.model, readers),
+        ):
             yield here

@@ -70,7 +70,8 @@ class CalibrationSettings:
 class Calibration:
     """What makes a key of the base's states, and from which nearness on two keys ask the same.
 
-    ``centre``: float32 ``[layers, hidden]``; ``projection``: float32 ``[layers * hidden, rank]``;
+    ``layers``: the blocks after which states are read; ``centre``: float32 ``[layers, hidden]``;
+    ``projection``: float32 ``[layers * hidden, rank]``;
     ``named``: the threshold on cosine for a prompt that names the fact's subject; ``unnamed``: for
     facts without a subject, where every prompt is a candidate; ``same``: two prompts on one subject
     that are as near as this count as one question. ``templates``: prompts with ``{s}`` for the
@@ -79,6 +80,7 @@ class Calibration:
     ``[questions, questions]``: those that were both asked about one subject.
     """
 
+    layers: tuple[int, ...]
     centre: torch.Tensor
     projection: torch.Tensor
     named: float
@@ -118,6 +120,7 @@ class Calibration:
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of it as tensors; the templates as the UTF-8 bytes of a JSON list."""
         return {
+            "layers": torch.tensor(self.layers),
             "centre": self.centre,
             "projection": self.projection,
             "calibrated": torch.tensor([self.named, self.unnamed, self.same]),
@@ -131,6 +134,7 @@ class Calibration:
     def from_tensors(tensors: Mapping[str, torch.Tensor]) -> Calibration:
         named, unnamed, same = tensors["calibrated"].tolist()
         return Calibration(
+            tuple(tensors["layers"].tolist()),
             tensors["centre"],
             tensors["projection"],
             named,
@@ -163,7 +167,8 @@ def calibrate(
     for i, group in enumerate(groups):
         texts += group.prompts[:width]
         texts.append(f"{prefixes[i % len(prefixes)]} {group.prompts[i % width]}")
-    states = last_states(base, [encode_prompt(base.tokenizer, t) for t in texts], key_layers(base))
+    layers = key_layers(base)
+    states = last_states(base, [encode_prompt(base.tokenizer, t) for t in texts], layers)
     centre = states.mean(0)
     forms = _centred(states, centre).view(len(groups), width + 1, -1)  # [groups, forms, width]
     subjects = {s: i for i, s in enumerate(dict.fromkeys(group.subject for group in groups))}
@@ -186,6 +191,7 @@ def calibrate(
     )
     named = _threshold(close, settings.false_open if templates else ALONE)
     return Calibration(
+        tuple(layers),
         centre,
         projection,
         named,
@@ -199,9 +205,10 @@ def calibrate(
 
 
 def key_layers(base: Base) -> list[int]:
-    """The blocks whose states make a key: at most eight, from the first quarter to the last."""
-    last = len(base.architecture.blocks) - 1
-    first = last / 4
+    """The blocks whose states make a key: at most eight, from the first quarter of the model to the
+    block below the edited one, so that a forward knows where to go when it gets there."""
+    last = max(base.layer - 1, 0)
+    first = min((len(base.architecture.blocks) - 1) / 4, last)
     return sorted({round(first + (last - first) * i / 7) for i in range(8)})
 
 

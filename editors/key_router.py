@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from editors.base import Base
-from editors.calibration import Calibration, key_layers
+from editors.calibration import Calibration
 from editors.facts import Fact
 from editors.look import Ids, all_states, last_states
-from editors.routing import MAIN, Decision
+from editors.routing import MAIN, Claims, Decision
 from editors.texts import prefixed
 from editors.tokens import encode_prompt, fits
 
@@ -136,24 +136,40 @@ class KeyRouter:
         self._subjects = Subjects([fact.subject for fact in facts])
         self._same = {encode_prompt(base.tokenizer, f.prompt): i for i, f in enumerate(facts)}
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The blocks after which it reads the last prompt token's state."""
+        return self._calibration.layers
+
     def decide(self, prompts: Sequence[Ids]) -> list[Decision]:
-        decisions = [MAIN] * len(prompts)
+        """One decision for each prompt, after a look at the base where one is needed."""
+        claims = self.begin(prompts)
+        if not claims.rows:
+            return claims.decisions
+        asked = [prompts[i] for i in claims.rows]
+        return self.settle(claims, last_states(self._base, asked, self.reads))
+
+    def begin(self, prompts: Sequence[Ids]) -> Claims:
+        """What can be said before the base has seen the prompts: who is named, whose own it is."""
+        decisions, candidates = [MAIN] * len(prompts), {}
         texts = self._base.tokenizer.batch_decode(
             [list(prompt) for prompt in prompts], skip_special_tokens=True
         )
-        candidates = [self._subjects.named_in(text) for text in texts]
-        for i, prompt in enumerate(prompts):
+        for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
             own = self._same.get(prompt)
             if own is not None:  # the edited prompt itself
                 fact, threshold = self._facts[own].id, self._threshold(own)
                 decisions[i] = Decision(self._shards[own], fact, 1.0, threshold)
-                candidates[i] = []
-        rows = [i for i, found in enumerate(candidates) if found]
-        if not rows:
-            return decisions
-        queries = self._keys([prompts[i] for i in rows])
-        for i, query in zip(rows, queries, strict=True):
-            decisions[i] = self._decide(query, candidates[i])
+            elif found := self._subjects.named_in(text):
+                candidates[i] = found
+        return Claims(decisions, candidates)
+
+    def settle(self, claims: Claims, states: torch.Tensor) -> list[Decision]:
+        """All decisions, with ``states`` ``[rows, layers, hidden]`` of the rows in question."""
+        decisions = list(claims.decisions)
+        queries = self._calibration.keys(states)
+        for (i, candidates), query in zip(claims.candidates.items(), queries, strict=True):
+            decisions[i] = self._decide(query, candidates)
         return decisions
 
     def speaks_of(self, prompt: Ids, fact: str) -> bool:
@@ -168,7 +184,7 @@ class KeyRouter:
         between = self._between_mentions(prompt, self._facts[asked].subject)
         if between is None:
             return False
-        states = all_states(self._base, prompt, key_layers(self._base))  # [tokens, layers, hidden]
+        states = all_states(self._base, prompt, self.reads)  # [tokens, layers, hidden]
         queries = self._calibration.keys(states[between])
         return any(self._decide(query, [asked]).opened for query in queries)
 
@@ -205,10 +221,6 @@ class KeyRouter:
     def _threshold(self, fact: int) -> float:
         subject = self._facts[fact].subject
         return self._calibration.unnamed if subject is None else self._calibration.named
-
-    def _keys(self, prompts: Sequence[Ids]) -> torch.Tensor:
-        states = last_states(self._base, prompts, key_layers(self._base))
-        return self._calibration.keys(states)
 
 
 def nearest(keys: torch.Tensor, query: torch.Tensor) -> float:
@@ -252,7 +264,7 @@ def _keys_of(
     ids = [encode_prompt(base.tokenizer, text) for part in texts for text in part]
     if not ids:
         return [calibration.centroids[:0] for _ in texts]
-    keys = calibration.keys(last_states(base, ids, key_layers(base)))
+    keys = calibration.keys(last_states(base, ids, calibration.layers))
     return [part.clone() for part in torch.split(keys, [len(part) for part in texts])]
 
 

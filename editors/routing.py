@@ -1,13 +1,13 @@
 """Routing: which memory answers a prompt. The contract, and the paper's activation router.
 
-A router decides once for each prompt, from prompt tokens only, before the model runs.
+A router decides once for each prompt, from prompt tokens only, before the edited projection runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -40,11 +40,49 @@ class Decision:
 MAIN = Decision(-1)
 
 
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a router knows of prompts before the base has read them.
+
+    ``decisions``: one for each prompt, final but for the ``rows`` in question; ``candidates``: by
+    such a row, the facts that may claim it.
+    """
+
+    decisions: list[Decision]
+    candidates: Mapping[int, Sequence[int]]
+
+    @property
+    def rows(self) -> list[int]:
+        return list(self.candidates)
+
+
 class Router(Protocol):
     """Decides for each prompt, given as the token ids that the model will see."""
 
     def decide(self, prompts: Sequence[Ids]) -> list[Decision]:
         """One decision for each prompt; the base is on main memory while it is called."""
+        ...
+
+
+@runtime_checkable
+class SettlingRouter(Router, Protocol):
+    """A router that reads nothing but states which a forward makes below the edited projection.
+
+    So it can be asked in the midst of the forward whose prompts it decides on, and costs none of
+    its own.
+    """
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The blocks after which it reads the last prompt token's state."""
+        ...
+
+    def begin(self, prompts: Sequence[Ids]) -> Claims:
+        """What can be said before the base has read the prompts."""
+        ...
+
+    def settle(self, claims: Claims, states: torch.Tensor) -> list[Decision]:
+        """All decisions; ``states``: float32 ``[rows, layers, hidden]`` of ``claims.rows``."""
         ...
 
 

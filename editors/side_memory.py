@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -129,13 +129,14 @@ class SideMemoryLinear(nn.Module):
 
     ``routes``: the shard of each row of the batch, -1 for main memory; it is set by whoever
     decides (see :mod:`editors.routing`) and kept while decoding. Rows on main memory get exactly
-    what the base module gives them.
+    what the base module gives them. ``on_arrival``: called once, when the next forward gets here.
     """
 
     def __init__(self, base_layer: nn.Module, shards: Sequence[Memory]) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.routes: torch.Tensor | None = None
+        self.on_arrival: Callable[[], None] | None = None
         self._shards = list(shards)
         self._dense: OrderedDict[tuple[int, torch.device, torch.dtype], torch.Tensor] = (
             OrderedDict()
@@ -144,6 +145,9 @@ class SideMemoryLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[batch, seq, in]`` -> ``[batch, seq, out]``; also of rows that a block flattened."""
         main: torch.Tensor = self.base_layer(x)
+        if self.on_arrival is not None:
+            settle, self.on_arrival = self.on_arrival, None
+            settle()
         if self.routes is None or not bool((self.routes >= 0).any()):
             return main
         if x.ndim == 2 and x.shape[0] % len(self.routes) == 0:  # [batch * seq, in]

@@ -189,6 +189,11 @@ class Suffix:
         shape["skip_mlp"] = int(skippable)
         return cls(model, architecture, layer, records, shape)
 
+    def joined(self, other: Suffix) -> Suffix:
+        """The batches of both, this one's first; both of the same model and block."""
+        records = [*self._records, *other._records]
+        return Suffix(self._model, self._architecture, self._layer, records, self._shape)
+
     def __len__(self) -> int:
         """The number of recorded batches."""
         return len(self._records)

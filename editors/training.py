@@ -79,14 +79,14 @@ def jointly(
     enough = min(settings.confidence, LATE_CONFIDENCE)
     before, _ = training.look(bare)
     sure = [i for i in range(taught, len(facts)) if before[i] >= enough]
-    learning = list(range(taught))
+    fresh = list(range(taught))
     while True:
-        training.learn([row for i in learning for row in facts[i]])
+        training.learn([row for i in fresh for row in facts[i]])
         chances, right = training.look(bare)
-        spoilt = [i for i in sure if chances[i] < enough and i not in learning]
-        if not spoilt or training.steps >= settings.max_steps:
+        fresh = [i for i in sure if chances[i] < enough]
+        sure = [i for i in sure if i not in fresh]
+        if not fresh or training.steps >= settings.max_steps:
             break
-        learning += spoilt
     failed = tuple(i for i, ok in enumerate(right) if not ok)
     return Outcome(training.change.rounded().cpu(), training.steps, failed)
 
@@ -117,6 +117,7 @@ class _Joint:
         self._generator = torch.Generator().manual_seed(seed)
         self.change = MaskedChange(mask, start, weight)
         self._optimizer = torch.optim.Adam([self.change.values], lr=self._rate, betas=(0.9, 0.95))
+        self._learnt: Suffix | None = None
         self.steps = 0
 
     def record(self, rows: Sequence[Row]) -> _Recorded:
@@ -151,14 +152,17 @@ class _Joint:
         return chances, right
 
     def learn(self, rows: Sequence[Row]) -> None:
-        """Steps on the rows until all are sure, none can be taken any more, or they run out.
+        """Steps on the rows, beside all that were learnt before, until all are sure, none can be
+        taken any more, or they run out.
 
         In rounds over groups: one that is sure takes no step and drops out. Every few rounds, and
         once all have, those that later steps have spoilt come back. In the second half of the steps
         less confidence will do: a token with a near twin may never get all of it.
         """
-        suffix, most = self.record(rows).suffix, self._settings.max_steps
-        open_groups, rounds = list(range(len(suffix))), 0
+        known, fresh = self._learnt, self.record(rows).suffix
+        suffix = self._learnt = fresh if known is None else known.joined(fresh)
+        open_groups, rounds = list(range(len(suffix) - len(fresh), len(suffix))), 0
+        most = self._settings.max_steps
         with suffix.replaying():
             while open_groups and self.steps < most:
                 before, visited = self.steps, set(open_groups)

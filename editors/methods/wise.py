@@ -44,8 +44,8 @@ from editors.training import JointSettings, OrderedSettings, Outcome, in_order, 
 
 REHEARSED = 8  # facts that a shard holds which are trained again beside a fresh one
 WATCHED = 4  # times as many are looked at, and trained again where the fresh one spoilt them
-ENTRIES_A_FACT = 2000  # of the projection: 50 facts on atlas, as many as a shard always takes
-FEWEST, MOST = 50, 200  # facts in a shard
+ENTRIES_A_FACT = 5000  # of the projection; with fewer, facts get in each other's way
+FEWEST, MOST = 20, 200  # facts in a shard
 
 
 class Wise:

@@ -17,6 +17,7 @@ import editcli
 from editcli.ranks import Ranks
 from editcli.store import Store
 from editors import Fact
+from editors.editor import Limits
 
 CITIES = ("Rome", "Lima", "Oslo", "Cairo", "Paris")
 WANTED = [Fact(f"the city of {name} is", "red", subject=name) for name in CITIES]
@@ -78,7 +79,7 @@ def test_shards_that_another_process_left_are_not_trained_again(
         def together(self):  # type: ignore[no-untyped-def]  # nobody to wait for
             return Ranks().together()
 
-    help_to_apply(place, WANTED, Second(1, 2, 1))
+    help_to_apply(place, WANTED, Second(1, 2, 1), Limits())
     assert len(place.store.journal.keys()) == 1  # of three shards the second one
     store = ["--store", str(folder / ".editcli")]
     done = run("apply", str(folder / "facts.jsonl"), *store)

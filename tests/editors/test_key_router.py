@@ -15,7 +15,7 @@ from tiny_edits import FACTS, edit
 
 from editors.calibration import Calibration, Phrasings
 from editors.key_router import Subjects
-from editors.pruning import HeadMask, Resolution
+from editors.pruning import Head, HeadMask, Resolution
 from editors.routing import Decision
 from editors.tokens import Row, encode_prompt
 
@@ -202,6 +202,30 @@ def test_what_the_shards_hold_moves_no_decision(edited: tuple[Any, Any]) -> None
         for record in state.shards
     )
     assert decide((method, replace(state, shards=louder)), texts) == decide(edited, texts)
+
+
+def test_the_forward_that_answers_is_the_one_that_is_routed(edited: tuple[Any, Any]) -> None:
+    """The base reads a prompt once; what is decided on the way is what a look of its own decides,
+
+    as it is taken where heads are pruned.
+    """
+    method, state = edited
+    texts = [f"Ann wrote , {fact.prompt}" for fact in FACTS] + ["the sea", FACTS[0].prompt]
+    rows = [encode_prompt(method.base.tokenizer, text) for text in texts]
+    batch = method.base.batch([Row(ids, len(ids)) for ids in rows])
+    runs = []
+    first = method.base.model.get_submodule(method.base.architecture.block(0).path)
+    with method.attach(state) as here, torch.no_grad():
+        hook = first.register_forward_hook(lambda *_: runs.append(True))
+        method.base.model(input_ids=batch.ids, attention_mask=batch.mask)
+        hook.remove()
+    assert len(runs) == 1
+    mask = HeadMask((Head(2, 0),))
+    pruned = replace(state, resolution=Resolution("memory", mask, state.edits))
+    looked = decide((method, pruned), texts)
+    assert [(d.shard, d.fact) for d in here.decisions] == [(d.shard, d.fact) for d in looked]
+    for one, other in zip(here.decisions, looked, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-4)
 
 
 # --- a passage that is preferred -------------------------------------------------------------
