@@ -26,6 +26,7 @@ from editors.texts import prefixed
 from editors.tokens import encode_prompt, fits
 
 _WORD = re.compile(r"\w+")
+_SENTENCE_END = re.compile(r"[.!?:;](?=\s)|\n")
 _NEXT_WORD = re.compile(r"[ -](\w)(\w)")  # its first two letters
 
 
@@ -176,20 +177,20 @@ class KeyRouter:
         """Whether a passage in ``prompt`` speaks of the fact (an id) that the prompt asks for.
 
         So it is where a beginning of the prompt asks for the fact too, behind a first mention of
-        its subject and before the last, which is the question's: "The capital of France is" is a
-        beginning of "The capital of France is Lyon. What is the capital of France?". A fact without
-        a subject is never spoken of.
+        its subject and before the sentence with the last, which is the question: "The capital of
+        France is" is a beginning of "The capital of France is Lyon. What is the capital of
+        France?". A fact without a subject is never spoken of.
         """
         asked = next(i for i, known in enumerate(self._facts) if known.id == fact)
-        between = self._between_mentions(prompt, self._facts[asked].subject)
-        if between is None:
+        passage = self._passage(prompt, self._facts[asked].subject)
+        if passage is None:
             return False
         states = all_states(self._base, prompt, self.reads)  # [tokens, layers, hidden]
-        queries = self._calibration.keys(states[between])
+        queries = self._calibration.keys(states[passage])
         return any(self._decide(query, [asked]).opened for query in queries)
 
-    def _between_mentions(self, prompt: Ids, subject: str | None) -> slice | None:
-        """The tokens from the end of the first mention of ``subject`` up to its last mention."""
+    def _passage(self, prompt: Ids, subject: str | None) -> slice | None:
+        """The tokens from the end of the first mention of ``subject`` up to the question."""
 
         def decoded(tokens: int) -> str:
             ids = list(prompt[:tokens])
@@ -203,10 +204,12 @@ class KeyRouter:
         mentions = list(re.finditer(_naming(subject), text)) if subject is not None else []
         if len(mentions) < 2:
             return None
+        ends = list(_SENTENCE_END.finditer(text, 0, mentions[-1].start()))
+        question = ends[-1].end() if ends else 0
         counts = range(len(prompt) + 1)
         # The token at a place is the last of a beginning that is one longer.
         first = bisect_left(counts, mentions[0].end(), key=length) - 1
-        last = bisect_right(counts, mentions[-1].start(), key=length) - 1
+        last = bisect_right(counts, question, key=length) - 1
         return slice(first, last)
 
     def _decide(self, query: torch.Tensor, candidates: Sequence[int]) -> Decision:

@@ -6,7 +6,8 @@
 Parts, for each shape: iteration (a step of the same training, ours and the plain loop's, in turns),
 edit (a whole edit with either's own stopping rule), memory (what an edit adds to the loaded base).
 On atlas: amortised (`apply` of many facts against one at a time), growth (the thousandth edit
-against the tenth), inference (prefill and decoding with the side memory attached). size: what a
+against the tenth), inference (prefill and decoding with the side memory attached, of prompts that
+no edit claims and of such that one does). opening: a version against loading its base. size: what a
 shard takes on a layer of a 7B model. Results are kept in docs/speed.json.
 
 Random weights stand for real ones at real sizes: what a step costs does not depend on them.
@@ -51,7 +52,8 @@ sys.path.insert(0, str(ROOT / "tests" / "reference"))
 import full_loop  # noqa: E402 - the rival
 
 LAYERS = {"gpt2-small": 10, "llama-110m": 10, "llama-32": 27, "llama-1b": 18}  # edited, 0-based
-STEPS = 10  # of a timed training
+STEPS = 10  # of a timed training, whose recording is part of it
+RIVAL_STEPS = 2  # of the plain loop, which records nothing: each step is like the other
 REPEATS = 5
 RATIO = 0.2  # of the projection that a shard may change
 BARS = {"gpt2-small": 5.0, "llama-110m": 5.0, "llama-32": 4.5, "llama-1b": 4.5}
@@ -119,19 +121,23 @@ def iteration(shape: str) -> dict[str, Any]:
     """The same training, step for step: ours against the plain loop."""
     with base_of(shape) as base:
         (rows, calm), mask = rows_of(base, edits(1)[0]), mask_of(base)
-        never = OrderedSettings(max_steps=STEPS, enough=-1.0)
-        full, entries, start = plain(base), mask.entries(), torch.zeros(mask.count)
-        ours = lambda: in_order(base, [rows], calm, mask, start, never)  # noqa: E731
-        theirs = lambda: full_loop.one_edit(full, rows, calm, entries, never, plateau=-1.0)  # noqa: E731
-        ours()
-        mine, other, gaps = [], [], []
+        full, entries = plain(base), mask.entries()
+
+        def ours(steps: int) -> Any:
+            never = OrderedSettings(max_steps=steps, enough=-1.0)
+            return in_order(base, [rows], calm, mask, None, never)
+
+        def theirs(steps: int) -> Any:
+            never = OrderedSettings(max_steps=steps, enough=-1.0)
+            return full_loop.one_edit(full, rows, calm, entries, never, plateau=-1.0)
+
+        found, wanted = ours(RIVAL_STEPS), theirs(RIVAL_STEPS)
+        edited = base.projection.weight(base.model) + Shard((), mask, found.values).delta()
+        gap = float((edited - wanted.weight).abs().max())
+        mine, other = [], []
         for _ in range(REPEATS):
-            took, found = timed(ours)
-            mine.append(took / STEPS)
-            took, wanted = timed(theirs)
-            other.append(took / STEPS)
-            edited = base.projection.weight(base.model) + Shard((), mask, found.values).delta()
-            gaps.append(float((edited - wanted.weight).abs().max()))
+            mine.append(timed(lambda: ours(STEPS))[0] / STEPS)
+            other.append(timed(lambda: theirs(RIVAL_STEPS))[0] / RIVAL_STEPS)
         share, recording = suffix_share(base, rows, mine)
         used, tokens = used_flops(base, rows, mask), sum(len(row.ids) for row in rows)
         step, most = statistics.median(mine), peak()
@@ -144,7 +150,7 @@ def iteration(shape: str) -> dict[str, Any]:
             "rival_seconds": round(statistics.median(other), 5),
             "ratio": round(statistics.median(other) / step, 2),
             "bar": BARS.get(shape),
-            "largest_gap": max(gaps),
+            "largest_gap": gap,
             "recording_seconds": round(recording, 5),
             "suffix_share": round(share, 3),
             "tokens_per_second": round(tokens / step),
@@ -283,17 +289,15 @@ def growth(window: int = 10) -> dict[str, Any]:
         return {**found, "ratio": round(found["thousandth"] / found["tenth"], 2)}
 
 
-def inference(tokens: int = 24) -> dict[str, Any]:
+def inference(tokens: int = 24, rows: int = 16) -> dict[str, Any]:
     """Prefill and decoding of the same rows, without and with a side memory of 1 and 64 shards."""
     with base_of("atlas") as base:
         method = Wise(base, {"shard_size": 15}, seed=0)
         empty, facts = method.empty(phrasings()), edits(960)
-        prompts = [encode_prompt(base.tokenizer, p) for p in UNRELATED[:16]]
-        batch = base.batch([Row(ids, len(ids)) for ids in prompts], "left")
-        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+        asked = {"unclaimed": UNRELATED[:rows], "claimed": [f.rephrases[0] for f in facts[:rows]]}
         stays = {"do_sample": False, "pad_token_id": base.tokenizer.pad_token_id}
 
-        def run(new: int) -> float:
+        def run(inputs: dict[str, torch.Tensor], new: int) -> float:
             with torch.inference_mode():
                 return timed(
                     lambda: base.model.generate(
@@ -304,17 +308,46 @@ def inference(tokens: int = 24) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for shards in (1, 64):
             state = applied(method, empty, facts[: 15 * shards])
-            pairs = []
-            for _ in range(4 * REPEATS):
-                without = (run(1), run(tokens))
-                with method.attach(state):
-                    pairs.append((without, (run(1), run(tokens))))
-            prefill = statistics.median(w[0] / b[0] for b, w in pairs) - 1
-            decode = statistics.median((w[1] - w[0]) / (b[1] - b[0]) for b, w in pairs) - 1
-            found[str(len(state.shards))] = {
-                "prefill": round(prefill, 4), "decode": round(decode, 4),
-            }  # fmt: skip
+            for kind, prompts in asked.items():
+                encoded = [encode_prompt(base.tokenizer, p) for p in prompts]
+                batch = base.batch([Row(ids, len(ids)) for ids in encoded], "left")
+                inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+                pairs = []
+                for _ in range(4 * REPEATS):
+                    without = (run(inputs, 1), run(inputs, tokens))
+                    with method.attach(state):
+                        pairs.append((without, (run(inputs, 1), run(inputs, tokens))))
+                prefill = statistics.median(w[0] / b[0] for b, w in pairs) - 1
+                decode = statistics.median((w[1] - w[0]) / (b[1] - b[0]) for b, w in pairs) - 1
+                found[f"{len(state.shards)} {kind}"] = {
+                    "prefill": round(prefill, 4), "decode": round(decode, 4),
+                }  # fmt: skip
         return found
+
+
+def opening(shape: str = "llama-110m", count: int = 20) -> dict[str, Any]:
+    """Loading a base, and on top of it a version with a shard of ``count`` facts."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = str(random_model(shape, Path(folder)))
+        load = lambda: load_base(model, device="cpu", layer=LAYERS[shape])  # noqa: E731
+        base = load()
+        method = Wise(base, {"max_steps": 1}, seed=0)
+        blobs = applied(method, method.empty(phrasings()[:50]), edits(count)).to_blobs()
+
+        def opened() -> None:
+            with method.attach(EditState.from_blobs(blobs)):
+                pass
+
+        loads = [timed(load)[0] for _ in range(REPEATS)]
+        opens = [timed(opened)[0] for _ in range(REPEATS)]
+        load_seconds, open_seconds = statistics.median(loads), statistics.median(opens)
+        return {
+            "facts": count,
+            "bytes": sum(map(len, blobs.values())),
+            "load_seconds": round(load_seconds, 4),
+            "open_seconds": round(open_seconds, 4),
+            "extra": round(open_seconds / load_seconds, 4),
+        }
 
 
 def size() -> dict[str, Any]:
@@ -334,6 +367,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "amortised": amortised,
     "growth": growth,
     "inference": inference,
+    "opening": opening,
     "size": size,
 }
 
@@ -394,10 +428,18 @@ def page(kept: dict[str, Any]) -> str:
                 f"- peak memory, {shape}: {found['load'] / 2**20:.0f} MiB to load and run, "
                 f"{found['edit'] / 2**20:.0f} MiB with an edit: {found['extra']:+.1%} (bar +15 %)"
             )
-    for shards, found in kept.get("inference", {}).items():
+    for what, found in kept.get("inference", {}).items():
+        shards, kind = what.split()
+        claim = "no edit claims" if kind == "unclaimed" else "an edit claims"
         lines.append(
-            f"- answering prompts that no edit claims, {shards} shards attached: prefill "
+            f"- answering prompts that {claim}, {shards} shards attached: prefill "
             f"{found['prefill']:+.1%} (bar +3 %), decoding {found['decode']:+.1%} (bar +2 %)"
+        )
+    if found := kept.get("opening"):
+        lines.append(
+            f"- opening a version of {found['facts']} facts ({found['bytes'] / 2**20:.1f} MiB): "
+            f"{found['extra']:+.1%} of the {found['load_seconds']:.2f} s that loading llama-110m "
+            "takes (bar +10 %)"
         )
     if found := kept.get("size"):
         lines.append(

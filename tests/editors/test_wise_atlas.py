@@ -202,3 +202,42 @@ def test_the_decision_holds_for_the_whole_of_a_generation(
         )
     assert len(heard) == 1, "24 tokens, one decision a prompt"
     assert [decision.opened for decision in heard[0][1]] == [True] * EDITS + [False]
+
+
+def test_the_gate_yields_to_passages_on_the_edited_fact_and_to_no_others(
+    method: Any, history: list[Any], facts: list[Fact]
+) -> None:
+    """Both directions on the same rows: what is preferred decides, and taking it back does too."""
+    from editors.generation import answers
+    from editors.pruning import HeadMask, Resolution
+
+    state, third = history[-1], [fact.target for fact in (*facts[1:], facts[0])]
+    contradicted = [
+        f"{text} {other}. {fact.prompt}"
+        for fact, other in zip(facts, third, strict=True)
+        for text in (fact.prompt, *fact.rephrases)
+        if not text.endswith("?")
+    ]
+    beside = [
+        f"{probe.prompt} {probe.answer}. {fact.prompt}"
+        for fact in facts
+        for probe in fact.locality
+        if probe.answer and subjects_of(fact) in probe.prompt.casefold()
+    ]
+    assert len(contradicted) > EDITS
+    assert len(beside) >= 5
+
+    def opened(prompts: list[str], prefer: Any) -> list[bool]:
+        resolution = None if prefer is None else Resolution(prefer, HeadMask(), state.edits)
+        with method.attach(replace(state, resolution=resolution)) as here:
+            found = []
+            for prompt in prompts:
+                answers(method.base, [prompt], 1)
+                found.append(here.decisions[0].opened)
+            return found
+
+    assert all(opened(contradicted, None))
+    assert opened(contradicted, "memory") == opened(contradicted, None)
+    assert not any(opened(contradicted, "context"))
+    assert sum(opened(beside, "context")) >= sum(opened(beside, None)) - 1
+    assert all(opened([fact.prompt for fact in facts], "context"))
