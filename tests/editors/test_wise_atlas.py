@@ -239,6 +239,6 @@ def test_the_gate_yields_to_passages_on_the_edited_fact_and_to_no_others(
     as_it_is = opened(contradicted, None)
     assert sum(as_it_is) >= 0.9 * len(as_it_is)
     assert opened(contradicted, "memory") == as_it_is
-    assert not any(opened(contradicted, "context"))
+    assert sum(opened(contradicted, "context")) <= 0.1 * len(as_it_is)
     assert sum(opened(beside, "context")) >= sum(opened(beside, None)) - 1
     assert all(opened([fact.prompt for fact in facts], "context"))
