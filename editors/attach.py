@@ -91,6 +91,7 @@ class Attached:
         past = kwargs.get("past_key_values")
         if past is not None and int(past.get_seq_length()) > 0:
             return
+        self._side.on_arrival = self._look = None  # of a forward that broke off
         ids = kwargs.get("input_ids", args[0] if args else None)
         if ids is None:
             raise EditorError("routing reads the prompt's tokens, but only embeddings were given")
@@ -104,7 +105,7 @@ class Attached:
             lengths = self._prompt_lengths.to(real.device)
             real = real * (real.cumsum(1) <= lengths[:, None])
         prompts = [tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, real, strict=True)]
-        self._side.routes = self._side.on_arrival = self._look = None
+        self._side.routes = None
         if self._settling is None:
             with self._pruned.suspended():  # keys were made on the base as it is
                 self._decided(prompts, self._router.decide(prompts))
