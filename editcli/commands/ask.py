@@ -72,6 +72,7 @@ def command(
         "activation": round(decision.score, 4) if decision and near else None,
         "threshold": round(decision.threshold, 4) if decision and near else None,
         "facts": facts,
+        "yielded": bool(decision and decision.yielded),
         "prefer": state.resolution.prefer if state and state.resolution else None,
     }
     if json:

@@ -12,7 +12,10 @@ from tiny_stores import content, run, said, save_model
 from editcli.store import Store
 from editors import Fact
 
-KEYS = {"schema", "answer", "memory", "shard", "activation", "threshold", "facts", "prefer"}
+KEYS = {
+    *("schema", "answer", "memory", "shard", "activation", "threshold", "facts", "yielded"),
+    "prefer",
+}
 ELSEWHERE = "the sea of Kenya is"
 
 

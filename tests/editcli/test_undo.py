@@ -265,3 +265,23 @@ def test_heads_that_stay_pruned_without_their_edits_are_called_stale(pruned: Sto
     ]
     kept = [fact.prompt for fact in (FRANCE, PERU, NORWAY)] + list(ELSEWHERE)
     assert same(heard(pruned, kept), heard(pruned, kept, "v0003"))
+
+
+def test_edits_yield_to_a_passage_that_is_preferred_until_the_preference_is_undone(
+    pruned: Store,
+) -> None:
+    """What a passage says of an edited fact is read by main memory, and `ask` says so."""
+    yielded = 0
+    for fact in (FRANCE, JAPAN, PERU, NORWAY):
+        asked = ("ask", fact.prompt, "--context", f"{fact.prompt} red .")
+        before = said(run(*asked, "--version", "v0002", "--json"))
+        told = run(*asked)
+        record = said(run(*asked, "--json"))
+        assert record["yielded"] == (before["memory"] == "side")
+        assert (record["memory"], record["prefer"]) == ("main", "context")
+        if record["yielded"]:
+            yielded += 1
+            assert f"the passage speaks of fact {fact.id}, and is preferred" in told.stderr
+    assert yielded
+    assert run("undo", "--heads").exit_code == 0
+    assert said(run(*asked, "--json")) == before
