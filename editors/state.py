@@ -33,8 +33,8 @@ Group = tuple[str, ...]
 class ShardRecord:
     """A shard and how it came about: each group of fact ids was trained together, in turn.
 
-    The shard is a function of the base, the settings, its number, these groups and the facts that it
-    held each time.
+    The shard is a function of the base, the settings, its number, these groups and the facts that
+    it held each time.
     """
 
     groups: tuple[Group, ...]

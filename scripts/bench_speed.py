@@ -186,6 +186,29 @@ def used_flops(base: Base, rows: Sequence[Row], mask: Mask) -> float:
     return counter.get_total_flops() + 4.0 * tokens * entries  # the change's own two products
 
 
+def profile(shape: str = "gpt2-small") -> dict[str, Any]:
+    """Where the time of a training goes: the share of each operation, ours and the plain loop's."""
+    with base_of(shape) as base:
+        (rows, calm), mask = rows_of(base, edits(1)[0]), mask_of(base)
+        full, entries = plain(base), mask.entries()
+        never = OrderedSettings(max_steps=STEPS, enough=-1.0)
+        few = OrderedSettings(max_steps=RIVAL_STEPS, enough=-1.0)
+        ours = lambda: in_order(base, [rows], calm, mask, None, never)  # noqa: E731
+        theirs = lambda: full_loop.one_edit(full, rows, calm, entries, few, plateau=-1.0)  # noqa: E731
+        return {"shape": shape, "ours": shares(ours), "loop": shares(theirs)}
+
+
+def shares(run: Callable[[], Any], most: int = 8) -> dict[str, float]:
+    """The operations that take most of the processor's time, with their shares of it."""
+    run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        run()
+    spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    whole = sum(spent.values())
+    largest = sorted(spent, key=lambda name: -spent[name])[:most]
+    return {name: round(spent[name] / whole, 3) for name in largest}
+
+
 def edit(shape: str) -> dict[str, Any]:
     """A whole edit: ours until the answer is sure, the plain loop until its loss stands still."""
     with base_of(shape) as base:
@@ -364,6 +387,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"iteration:{s}": (lambda s=s: iteration(s)) for s in ("atlas", *SHAPES)},
     **{f"edit:{s}": (lambda s=s: edit(s)) for s in ("atlas", "gpt2-small", "llama-110m")},
     **{f"memory:{s}": (lambda s=s: memory(s)) for s in ("gpt2-small", "llama-32")},
+    "profile": profile,
     "amortised": amortised,
     "growth": growth,
     "inference": inference,
@@ -398,6 +422,15 @@ def page(kept: dict[str, Any]) -> str:
                 f"{found['of_peak']:.0%} | {found['largest_gap']:.0e} |"
             )
     lines += ["", f"{STEPS} steps, recording included; medians of {REPEATS}.", ""]
+    if found := kept.get("profile"):
+        lines += [
+            f"Where a step's time goes on {found['shape']}, by operation (torch.profiler):",
+            "",
+        ]
+        for name, told in (("ours", "ours"), ("loop", "the loop")):
+            spent = ", ".join(f"{op} {share:.0%}" for op, share in found[name].items())
+            lines.append(f"- {told}: {spent}")
+        lines.append("")
     lines += [
         "## A whole edit, each with its own stopping rule",
         "",
