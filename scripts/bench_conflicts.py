@@ -42,6 +42,7 @@ from editcli.workspace import Workspace
 from editors.base import Base
 from editors.conflicts import Ask, Asked, Conflict, first_token, measure, next_probabilities
 from editors.contrastive import contrastive_answers
+from editors.facts import Fact
 from editors.generation import Answer
 from editors.heads import path_effects
 from editors.hooks import changing_input
@@ -297,7 +298,8 @@ def edits(count: int = 100) -> dict[str, Any]:
 
     Passages say it once or insist; besides pruned heads, contrastive decoding on the same rows.
     """
-    facts = list(read_facts(str(datasets_dir() / "atlas" / "edits.jsonl")).facts)[:count]
+    known = read_facts(str(datasets_dir() / "atlas" / "edits.jsonl")).facts
+    facts = list(known)[:count]
     kept = kept_in(KEPT)
     with workspace() as place:
         apply_facts(
@@ -316,7 +318,7 @@ def edits(count: int = 100) -> dict[str, Any]:
         resolutions["yielding"] = Resolution("context", HeadMask(), bench.state.edits)
         found: dict[str, Any] = {"facts": len(facts)}
         for times, told in ((1, "once"), (4, "four times")):
-            asked = bench.ask(contradicted(facts, [f.target for f in facts], times), QUIET)
+            asked = bench.ask(contradicted(facts, known, times), QUIET)
             about = [a for a in asked if a.fact is not None]
             found[told] = {"opened_without_passage": round(len(about) / len(asked), 4)}
             for name, resolution in resolutions.items():
@@ -340,19 +342,24 @@ def contrasting(base: Base, alpha: float) -> Ask:
     return ask
 
 
-def contradicted(facts: Sequence[Any], targets: Sequence[str], times: int) -> list[Conflict]:
-    """For each edit a passage with a third answer and one with the old answer, in plain words."""
+def contradicted(facts: Sequence[Fact], others: Sequence[Fact], times: int) -> list[Conflict]:
+    """For each edit a passage with a third answer and one with the old answer, in plain words.
+
+    The third answer is one that ``others`` of the same relation have: a substitution of one type.
+    """
     rng = Random(0)
     rows = []
     for fact in facts:
-        third = rng.choice([t for t in targets if t not in (fact.target, fact.ground_truth)])
+        alike = {o.ground_truth for o in others if o.tags == fact.tags} - {None}
+        third = rng.choice(sorted(alike - {fact.target, fact.ground_truth}))
+        claim = next(p for p in (fact.prompt, *fact.rephrases) if not p.endswith("?"))
         for said in (third, fact.ground_truth):
             if said:
-                again = f" Once more: {fact.prompt} {said}." * (times - 1)
+                again = f" Once more: {claim} {said}." * (times - 1)
                 rows.append(
                     Conflict(
                         question=fact.prompt,
-                        context=f"The guide says it plainly: {fact.prompt} {said}.{again}",
+                        context=f"The guide says it plainly: {claim} {said}.{again}",
                         context_answer=said,
                         memory_answer=fact.ground_truth,
                         subject=fact.subject,

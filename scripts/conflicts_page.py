@@ -95,22 +95,27 @@ def page(kept: dict[str, Any]) -> str:
             "## Edits meet conflicts",
             "",
             f"{found['facts']} facts edited, each then contradicted by a passage with a third "
-            "answer and by one with the old answer. A weight of the passage is that of contrastive "
-            "decoding: -1 goes by memory alone.",
+            "answer of the same relation and by one with the old answer, on the same questions. A "
+            "weight of the passage is that of contrastive decoding: -1 goes by memory alone.",
             "",
-            "| passage says it | what is done | opened, with passage | edit | passage | old answer "
-            "| other | edit, no passage |",
-            "|---|---|---|---|---|---|---|---|",
+            "| passage says it | what is done | opened, with passage | third answer: edit "
+            "| passage | old answer | other | old answer: edit | passage | other "
+            "| edit, no passage |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
         ]
         for told in ("once", "four times"):
             for name, row in found[told].items():
                 if name == "opened_without_passage":
                     continue
                 alone = f"{row['no_passage']:.3f}" if "no_passage" in row else "-"
+                third, stale = row["by_state"]["third"], row["by_state"]["stale"]
+                rates = [third[n] for n in ("edit", "context", "before", "other")]
+                rates += [stale[n] for n in ("edit", "context", "other")]
                 lines.append(
                     f"| {told} | {_DONE.get(name, name)} | "
-                    f"{row['router']['opened_with_passage']:.3f} | {row['edit']:.3f} | "
-                    f"{row['context']:.3f} | {row['before']:.3f} | {row['other']:.3f} | {alone} |"
+                    f"{row['router']['opened_with_passage']:.3f} | "
+                    + " | ".join(f"{rate:.3f}" for rate in rates)
+                    + f" | {alone} |"
                 )
         lines += [
             "",
