@@ -30,12 +30,6 @@ CONTEXT: tuple[Place, ...] = ((5, 4), (6, 0), (6, 1), (6, 2), (6, 3), (7, 2), (7
 MEMORY: tuple[Place, ...] = ((4, 0), (4, 1), (4, 2), (5, 0), (5, 1), (5, 5), (5, 7))
 """The heads that did most for each side in the model of the first phase, in the upper half."""
 
-RANKED: tuple[Place, ...] = (
-    *((4, 0), (4, 1), (4, 2), (4, 3), (4, 5)),
-    *((5, 0), (5, 2), (5, 5), (6, 6), (6, 7), (7, 1)),
-)
-"""Memory's heads as the ranking finds them after the fifth phase."""
-
 SWAPPED = 0.5  # share of conflicts in which a head taken away speaks of another row instead
 EVERYWHERE = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
 

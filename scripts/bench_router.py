@@ -5,21 +5,24 @@
 Every way sees the same candidates (facts whose subject the prompt names) and the same keys of a
 fact: its prompt and two prefixed forms. A way is a space of keys and a threshold on cosine; the
 last adds rivals. Measured on phrasings that are in no key: *routed right* counts rephrases that
-open their own fact, *near opened* near locality prompts that open any.
+open their own fact, *near opened* near locality prompts that open any. At the end: to which
+passages an edit yields where the context is preferred.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
 
 import torch
 from bench import Workbench, facts_of, phrasings
 from torch.nn import functional as F
 
 from editcli.models import load_base
+from editors.base import Base
 from editors.calibration import Calibration, key_layers
 from editors.facts import Fact
-from editors.key_router import KeySettings, Subjects, look, nearest
+from editors.key_router import KeyRouter, KeySettings, Subjects, Yielding, look, nearest
 from editors.look import last_states
 from editors.methods.wise import Wise
 from editors.texts import prefixed
@@ -58,6 +61,28 @@ def at_bound(inside: Asked, near: Asked, found: Found) -> tuple[float, float]:
         if pair[1] <= BOUND:
             return pair
     return pair
+
+
+def passages(facts: Sequence[Fact]) -> tuple[list[str], list[str]]:
+    """Questions behind a passage on the edited fact, and behind one on something else about its
+    subject."""
+    rng, on_it, beside = Random(0), [], []
+    for fact in facts:
+        claim = rng.choice([p for p in (fact.prompt, *fact.rephrases) if not p.endswith("?")])
+        third = rng.choice([other.target for other in facts if other.target != fact.target])
+        on_it.append(f"{claim} {third}. {rng.choice(fact.rephrases)}")
+        beside += [
+            f"{probe.prompt} {probe.answer}. {fact.prompt}"
+            for probe in fact.locality
+            if probe.answer and str(fact.subject).casefold() in probe.prompt.casefold()
+        ]
+    return on_it, beside
+
+
+def yielded(base: Base, router: KeyRouter, texts: Sequence[str]) -> float:
+    """The share of the prompts at which an edit yields."""
+    decisions = Yielding(router).decide([encode_prompt(base.tokenizer, text) for text in texts])
+    return sum(decision.yielded for decision in decisions) / len(decisions)
 
 
 def main() -> None:
@@ -120,6 +145,12 @@ def main() -> None:
             f"| {fixed} | |",
             flush=True,
         )
+        if count == SIZES[0]:
+            router = KeyRouter(base, facts, [0] * count, calibration, each)
+            told = [(len(texts), yielded(base, router, texts)) for texts in passages(facts)]
+    print()
+    for what, (number, share) in zip(("the fact", "something else"), told, strict=True):
+        print(f"An edit yields to {share:.3f} of {number} passages on {what} about its subject.")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from random import Random
 import torch
 from atlas_corpus import ATLAS, Corpus, Row, Telling, read_jsonl
 from atlas_forward import Forward
-from atlas_roles import MEMORY, NOTHING, RANKED, Taken, Taking, at_random, by_role, draw
+from atlas_roles import MEMORY, NOTHING, Taken, Taking, at_random, by_role, draw
 from muon import Muon
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -150,32 +150,6 @@ PHASES = (
         rates=(1.6e-3, 0.04e-3),
         neutral=0.6,
         seed=5,
-    ),
-    Phase(
-        tokens=8.4e6,
-        mixture={
-            "closed_book": 0.50,
-            "prefixed": 0.03,
-            "other_passage": 0.16,
-            "agreeing": 0.06,
-            "invented_subject": 0.02,
-            "conflict": 0.17,
-            "neutral": 0.06,
-        },
-        telling=Telling(
-            strong=1.5, plain=0.5, weak=-0.6, slope=2.0, made_up=0.6, elsewhere=0.9, hard=(4, 10)
-        ),
-        taking=Taking(
-            share=0.7,
-            late=0.45,
-            memory=RANKED,
-            odds=(2, 7, 2),
-            other_passage=(1, 6, 1),
-            agreeing=(1, 1, 4),
-        ),
-        rates=(1.8e-3, 0.04e-3),
-        neutral=0.8,
-        seed=6,
     ),
 )
 
