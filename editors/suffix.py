@@ -3,9 +3,9 @@
 Everything up to the edited projection gives the same result in every training step, so it runs once
 and is recorded; a step runs the change of the projection, the blocks above it, and the vocabulary
 projection at the labelled positions (WISE cost model: a plain loop spends about 79 % of its
-operations on what is replayed here). In the last block only keys and values are made for every
-token, and no MLP runs on pads. The model's own forward does the replaying, with recorded modules
-swapped in, so masks, positions and norms are the model's own on every architecture.
+operations on what is replayed here). No projection or MLP runs on pads, and in the last block only
+keys and values are made for every token. The model's own forward does the replaying, with recorded
+modules swapped in, so masks, positions and norms are the model's own on every architecture.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from editors.architecture import Architecture, Block, Projection
 from editors.hooks import (
@@ -157,24 +158,32 @@ class Suffix:
         if mlp_path != block.path:
             readers_in[mlp_path] = keep_input("mlp_in")
             readers_out[mlp_path] = keep("mlp_out")
+        now: list[tuple[torch.Tensor, ...]] = []  # the real tokens of the batch that runs
+        packed = {
+            path: _AtPlaces(model.get_submodule(path), lambda: now[-1])
+            for below in architecture.blocks[:layer]
+            for path in _by_token(model, below)
+        }
         kept = ["inputs", "projected", "hidden"]
         kept += ["attention"] if block.attention is not None else []
         spool, records = spool or Spool(), []
         with (
             torch.no_grad(),
+            swapped(model, packed),
             reading_inputs(model, readers_in),
             reading_outputs(
                 model, dict(sorted(readers_out.items(), key=lambda kv: kv[0] == block.path))
             ),
         ):
             for batch in batches:
+                now.append(batch.mask.nonzero(as_tuple=True))
                 with suppress(_Stopped):
                     model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
                 labels = batch.labels()[:, 1:]
                 records.append(
                     _Record(
                         batch,
-                        batch.mask.nonzero(as_tuple=True),
+                        now[-1],
                         (labels != IGNORED).nonzero(as_tuple=True),
                         labels[labels != IGNORED],
                         spool.keep({name: seen[name] for name in kept}),
@@ -249,8 +258,8 @@ class Suffix:
         for above in self._architecture.blocks[self._layer + 1 :]:
             # Nothing after the last block looks at other places than the labelled ones.
             last = above.index == len(self._architecture.blocks) - 1
-            places = self._labelled if last else self._real
-            for path in _by_token(self._model, above, last):
+            for path, own in _by_token(self._model, above).items():
+                places = self._labelled if last and own else self._real
                 replacements[path] = _AtPlaces(get(path), places)
         head = self._model.get_output_embeddings()
         with ExitStack() as stack:
@@ -301,13 +310,17 @@ class Suffix:
         return self._now().real
 
 
-def _by_token(model: PreTrainedModel, block: Block, last: bool) -> list[str]:
-    """Paths of the block's modules that work token by token and need not see every token."""
+def _by_token(model: PreTrainedModel, block: Block) -> dict[str, bool]:
+    """Paths of the block's modules that work token by token: its MLP, its attention's projections.
+
+    With each whether what it gives for a token is of use to that token alone.
+    """
     mlp = "" if block.mlp_down is None else block.mlp_down.path.rpartition(".")[0]
-    paths = [] if mlp in ("", block.path) else [mlp]
-    if last and block.attention_out is not None:
-        paths.append(block.attention_out.path)
-        queries = f"{block.attention}.q_proj"  # where it is a module of its own
-        if any(path == queries for path, _ in model.named_modules()):
-            paths.append(queries)
-    return paths
+    own = {mlp: True} if mlp not in ("", block.path) else {}
+    if block.attention is not None:
+        for name, module in model.get_submodule(block.attention).named_children():
+            if isinstance(module, nn.Linear | Conv1D):  # others attend to keys and values
+                own[f"{block.attention}.{name}"] = name == "q_proj"
+    if block.attention_out is not None:
+        own[block.attention_out.path] = True
+    return own

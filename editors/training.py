@@ -77,8 +77,9 @@ def jointly(
     training = _Joint(base, mask, start, settings, seed, spool)
     bare = training.record([rows[0] for rows in facts])
     enough = min(settings.confidence, LATE_CONFIDENCE)
-    before, _ = training.look(bare)
-    sure = [i for i in range(taught, len(facts)) if before[i] >= enough]
+    held = range(taught, len(facts))
+    before = training.look(bare)[0] if held else []
+    sure = [i for i in held if before[i] >= enough]
     fresh = list(range(taught))
     while True:
         training.learn([row for i in fresh for row in facts[i]])

@@ -345,7 +345,7 @@ def inference(tokens: int = 24, rows: int = 16) -> dict[str, Any]:
                 found[f"{len(state.shards)} {kind}"] = {
                     "prefill": round(prefill, 4), "decode": round(decode, 4),
                 }  # fmt: skip
-        return found
+        return {"attached": found}
 
 
 def opening(shape: str = "llama-110m", count: int = 20) -> dict[str, Any]:
@@ -383,7 +383,7 @@ def size() -> dict[str, Any]:
 
 # --- the page -------------------------------------------------------------------------------------
 
-PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"iteration:{s}": (lambda s=s: iteration(s)) for s in ("atlas", *SHAPES)},
     **{f"edit:{s}": (lambda s=s: edit(s)) for s in ("atlas", "gpt2-small", "llama-110m")},
     **{f"memory:{s}": (lambda s=s: memory(s)) for s in ("gpt2-small", "llama-32")},
@@ -394,6 +394,14 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "opening": opening,
     "size": size,
 }
+PARTS = {
+    name: (lambda measure=measure: {**measure(), "threads": torch.get_num_threads()})
+    for name, measure in MEASURES.items()
+}
+
+
+def _threads(kept: dict[str, Any]) -> str:
+    return " or ".join(sorted({str(part["threads"]) for part in kept.values()}))
 
 
 def page(kept: dict[str, Any]) -> str:
@@ -403,7 +411,8 @@ def page(kept: dict[str, Any]) -> str:
         f"Written by `make bench-speed` (`scripts/bench_speed.py`) on {os.cpu_count()} CPU cores,",
         f"torch {torch.__version__}. The rival, in turns in the same run, is the loop of the",
         "public implementation of WISE (`tests/reference/full_loop.py`): twelve rows through the",
-        "whole model in every step. Real sizes have random weights.",
+        "whole model in every step. Real sizes have random weights. Threads of each part:",
+        f"{_threads(kept)}. The peak is that of a product of 2048 x 2048 matrices.",
         "",
         "## A step of the same training",
         "",
@@ -461,11 +470,12 @@ def page(kept: dict[str, Any]) -> str:
                 f"- peak memory, {shape}: {found['load'] / 2**20:.0f} MiB to load and run, "
                 f"{found['edit'] / 2**20:.0f} MiB with an edit: {found['extra']:+.1%} (bar +15 %)"
             )
-    for what, found in kept.get("inference", {}).items():
+    for what, found in kept.get("inference", {}).get("attached", {}).items():
         shards, kind = what.split()
+        some = "1 shard" if shards == "1" else f"{shards} shards"
         claim = "no edit claims" if kind == "unclaimed" else "an edit claims"
         lines.append(
-            f"- answering prompts that {claim}, {shards} shards attached: prefill "
+            f"- answering prompts that {claim}, {some} attached: prefill "
             f"{found['prefill']:+.1%} (bar +3 %), decoding {found['decode']:+.1%} (bar +2 %)"
         )
     if found := kept.get("opening"):

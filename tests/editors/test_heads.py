@@ -61,8 +61,9 @@ def final_residual(base: Any, ids: tuple[int, ...]) -> torch.Tensor:
 
 NORM_AFTER = ("gemma2", "gemma3_text", "olmo2")  # a norm between the heads and the residual stream
 ADDITIVE = [family for family in EDITABLE if family not in NORM_AFTER]
-# GPT-J's attention computes in float32 whatever its weights are, and experts know no float64.
-EXACT = [family for family in EDITABLE if family != "gptj"]
+# Attention of these computes in float32 whatever their weights are, so that on some processors it
+# shows beyond 1e-10 how many rows run together; and experts know no float64.
+EXACT = [family for family in EDITABLE if family not in ("gptj", "bloom", "gemma2")]
 
 
 @pytest.mark.parametrize(

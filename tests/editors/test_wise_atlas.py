@@ -207,7 +207,7 @@ def test_the_decision_holds_for_the_whole_of_a_generation(
 def test_the_gate_yields_to_passages_on_the_edited_fact_and_to_no_others(
     method: Any, history: list[Any], facts: list[Fact]
 ) -> None:
-    """Both directions on the same rows: what is preferred decides, and taking it back does too."""
+    """Both directions on the same rows: what is preferred decides."""
     from editors.generation import answers
     from editors.pruning import HeadMask, Resolution
 
@@ -219,13 +219,10 @@ def test_the_gate_yields_to_passages_on_the_edited_fact_and_to_no_others(
         if not text.endswith("?")
     ]
     beside = [
-        f"{probe.prompt} {probe.answer}. {fact.prompt}"
-        for fact in facts
-        for probe in fact.locality
-        if probe.answer and subjects_of(fact) in probe.prompt.casefold()
+        f"{other.prompt} {other.target}. {fact.prompt}"
+        for fact, other in zip(facts, (*facts[1:], facts[0]), strict=True)
     ]
     assert len(contradicted) > EDITS
-    assert len(beside) >= 5
 
     def opened(prompts: list[str], prefer: Any) -> list[bool]:
         resolution = None if prefer is None else Resolution(prefer, HeadMask(), state.edits)
@@ -240,5 +237,5 @@ def test_the_gate_yields_to_passages_on_the_edited_fact_and_to_no_others(
     assert sum(as_it_is) >= 0.9 * len(as_it_is)
     assert opened(contradicted, "memory") == as_it_is
     assert sum(opened(contradicted, "context")) <= 0.1 * len(as_it_is)
-    assert sum(opened(beside, "context")) >= sum(opened(beside, None)) - 1
+    assert opened(beside, "context") == opened(beside, None)
     assert all(opened([fact.prompt for fact in facts], "context"))
