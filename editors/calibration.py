@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from editors.base import Base
-from editors.errors import EditorError
+from editors.errors import EditorError, StateMismatch
 from editors.look import last_states
 from editors.tokens import encode_prompt
 
@@ -29,6 +29,10 @@ SPAN = 1024  # directions of the data that the discriminant looks at
 SAME = 0.05  # share of near misses that pass for the same question
 ALONE = 0.01  # share of near misses that may pass where no rival competes
 USES = 3  # a prompt put to so many subjects is a template
+_PARTS = {
+    *("layers", "centre", "projection", "calibrated", "templates", "centroids", "questions"),
+    "beside",
+}
 SUBJECT = "{s}"  # where a template takes its subject
 
 
@@ -132,6 +136,16 @@ class Calibration:
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, torch.Tensor]) -> Calibration:
+        """What :meth:`tensors` gave.
+
+        Raises:
+            StateMismatch: a part is missing, as in the stores of an earlier release.
+        """
+        if missing := sorted(_PARTS - set(tensors)):
+            raise StateMismatch(
+                f"the router's calibration lacks {', '.join(missing)}: another release made it",
+                "make another store: `editcli init`",
+            )
         named, unnamed, same = tensors["calibrated"].tolist()
         return Calibration(
             tuple(tensors["layers"].tolist()),

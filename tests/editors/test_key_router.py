@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tiny_edits import FACTS, edit
 
 from editors.calibration import Calibration, Phrasings
+from editors.errors import StateMismatch
 from editors.key_router import Subjects
 from editors.pruning import Head, HeadMask, Resolution
 from editors.routing import Decision
@@ -226,6 +227,16 @@ def test_the_forward_that_answers_is_the_one_that_is_routed(edited: tuple[Any, A
     assert [(d.shard, d.fact) for d in here.decisions] == [(d.shard, d.fact) for d in looked]
     for one, other in zip(here.decisions, looked, strict=True):
         assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_a_calibration_of_another_release_is_refused(edited: tuple[Any, Any]) -> None:
+    router = edited[1].router
+    kept = Calibration.from_tensors(router).tensors()
+    assert kept.keys() == router.keys()
+    assert all(torch.equal(kept[name], router[name]) for name in kept)
+    for name in router:
+        with pytest.raises(StateMismatch, match=f"lacks {name}"):
+            Calibration.from_tensors({key: t for key, t in router.items() if key != name})
 
 
 # --- a passage that is preferred -------------------------------------------------------------
