@@ -30,7 +30,7 @@ def packing(config: PreTrainedConfig, bits: str, layer: int | None, dtype: Any) 
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from editors.architecture import Architecture
+    from editors.architecture import Architecture, vocabulary_projection
 
     require("bitsandbytes", f"keeping a base in {bits}")
     require("accelerate", f"keeping a base in {bits}")
@@ -38,7 +38,7 @@ def packing(config: PreTrainedConfig, bits: str, layer: int | None, dtype: Any) 
         model = AutoModelForCausalLM.from_config(config)
     architecture = Architecture.of(model)
     chosen = architecture.default_layer() if layer is None else layer
-    spared = [architecture.editable(chosen).path, _vocabulary_projection(model)]
+    spared = [architecture.editable(chosen).path, vocabulary_projection(model)]
     return BitsAndBytesConfig(
         load_in_8bit=bits == "8bit",
         load_in_4bit=bits == "4bit",
@@ -59,9 +59,3 @@ def bits_of(model: PreTrainedModel) -> str | None:
     if getattr(model, "is_loaded_in_8bit", False):
         return "8bit"
     return "4bit" if getattr(model, "is_loaded_in_4bit", False) else None
-
-
-def _vocabulary_projection(model: PreTrainedModel) -> str:
-    head = model.get_output_embeddings()
-    names = (name for name, module in model.named_modules() if module is head)
-    return str(next(names))

@@ -392,6 +392,13 @@ def _block(model: nn.Module, index: int, path: str, hidden: int) -> Block:
     )
 
 
+def vocabulary_projection(model: PreTrainedModel) -> str:
+    """The path of the module that makes logits of the last hidden states."""
+    head = model.get_output_embeddings()
+    path: str = next(name for name, module in model.named_modules() if module is head)
+    return path
+
+
 def _holder(attentions: Sequence[str], found: Sequence[str]) -> str:
     # The outermost, since named_modules lists parents first: its output is what the block adds.
     holding = [name for name in attentions if found and found[0].startswith(f"{name}.")]

@@ -96,8 +96,7 @@ class Attached:
         if ids is None:
             raise EditorError("routing reads the prompt's tokens, but only embeddings were given")
         if self._held:
-            routes = torch.tensor([d.shard for d in self.decisions])
-            self._side.routes = routes.repeat(len(ids) // len(routes))
+            self._side.route([d.shard for d in self.decisions] * (len(ids) // len(self.decisions)))
             return
         mask = kwargs.get("attention_mask")
         real = torch.ones_like(ids) if mask is None or mask.ndim != 2 else mask
@@ -105,7 +104,7 @@ class Attached:
             lengths = self._prompt_lengths.to(real.device)
             real = real * (real.cumsum(1) <= lengths[:, None])
         prompts = [tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, real, strict=True)]
-        self._side.routes = None
+        self._side.route([])
         if self._settling is None:
             with self._pruned.suspended():  # keys were made on the base as it is
                 self._decided(prompts, self._router.decide(prompts))
@@ -126,7 +125,7 @@ class Attached:
 
     def _decided(self, prompts: Sequence[Ids], decisions: list[Decision]) -> None:
         self.decisions = decisions
-        self._side.routes = torch.tensor([d.shard for d in decisions])
+        self._side.route([d.shard for d in decisions])
         if self._listener is not None:
             self._listener(prompts, decisions)
 
@@ -168,9 +167,11 @@ def attached(
     side = SideMemoryLinear(base.model.get_submodule(path), memories)
     side.train(base.model.training)
     # A pruned base makes other states than those that keys were made of.
-    settling = router if isinstance(router, SettlingRouter) and not mask.heads else None
-    if settling is not None and max(settling.reads) >= base.layer:
-        settling = None
+    settling = (
+        router
+        if isinstance(router, SettlingRouter) and not mask.heads and max(router.reads) < base.layer
+        else None
+    )
     with mask.attached(base) as pruned:
         here = Attached(side, router, settling, pruned)
         deciding = False

@@ -29,10 +29,6 @@ SPAN = 1024  # directions of the data that the discriminant looks at
 SAME = 0.05  # share of near misses that pass for the same question
 ALONE = 0.01  # share of near misses that may pass where no rival competes
 USES = 3  # a prompt put to so many subjects is a template
-_PARTS = {
-    *("layers", "centre", "projection", "calibrated", "templates", "centroids", "questions"),
-    "beside",
-}
 SUBJECT = "{s}"  # where a template takes its subject
 
 
@@ -141,24 +137,25 @@ class Calibration:
         Raises:
             StateMismatch: a part is missing, as in the stores of an earlier release.
         """
-        if missing := sorted(_PARTS - set(tensors)):
-            raise StateMismatch(
-                f"the router's calibration lacks {', '.join(missing)}: another release made it",
-                "make another store: `editcli init`",
+        try:
+            named, unnamed, same = tensors["calibrated"].tolist()
+            return Calibration(
+                tuple(tensors["layers"].tolist()),
+                tensors["centre"],
+                tensors["projection"],
+                named,
+                unnamed,
+                same,
+                tuple(json.loads(bytes(tensors["templates"].tolist()))),
+                tensors["centroids"],
+                tensors["questions"],
+                tensors["beside"],
             )
-        named, unnamed, same = tensors["calibrated"].tolist()
-        return Calibration(
-            tuple(tensors["layers"].tolist()),
-            tensors["centre"],
-            tensors["projection"],
-            named,
-            unnamed,
-            same,
-            tuple(json.loads(bytes(tensors["templates"].tolist()))),
-            tensors["centroids"],
-            tensors["questions"],
-            tensors["beside"],
-        )
+        except KeyError as missing:
+            raise StateMismatch(
+                f"the router's calibration lacks {missing.args[0]}: another release made it",
+                "make another store: `editcli init`",
+            ) from missing
 
 
 def calibrate(

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 
-from editors.architecture import Projection
+from editors.architecture import Projection, vocabulary_projection
 from editors.base import Base
 from editors.errors import EditorError, UnsupportedArchitecture
 from editors.hooks import StandIn, reading_inputs, reading_outputs, swapped
@@ -163,7 +163,9 @@ def _patches(
 
 def _directions(base: Base, tokens: torch.Tensor) -> torch.Tensor:
     """``[rows, tokens, hidden]``: what each logit is read off along; a bias loses nothing."""
-    vocabulary = Projection.at(base.model, _head(base)).weight(base.model)  # [vocab, hidden]
+    vocabulary = Projection.at(base.model, vocabulary_projection(base.model)).weight(
+        base.model
+    )  # [vocab, hidden]
     return vocabulary[tokens.to(vocabulary.device)]
 
 
@@ -210,7 +212,7 @@ def _states(
 ) -> torch.Tensor:
     """``[rows, seq, hidden]``: what the vocabulary projection would read."""
     seen: list[torch.Tensor] = []
-    path = _head(base)
+    path = vocabulary_projection(base.model)
     with swapped(base.model, {path: _Unasked(base.model.get_submodule(path), seen)}):
         _forward(base, ids, places, mask)
     return seen[0]
@@ -224,13 +226,6 @@ def _forward(
     if "position_ids" in inspect.signature(base.model.forward).parameters:
         told["position_ids"] = places
     base.model(input_ids=ids, use_cache=False, **told)
-
-
-def _head(base: Base) -> str:
-    """The path of the vocabulary projection."""
-    head = base.model.get_output_embeddings()
-    path: str = next(name for name, module in base.model.named_modules() if module is head)
-    return path
 
 
 @contextmanager
@@ -278,7 +273,7 @@ def _final_norm(base: Base, ids: torch.Tensor) -> str:
         reading_outputs(base.model, {path: keeping(wrote, path) for path in paths}),
     ):
         _forward(base, ids, torch.zeros_like(ids))
-    last = read[_head(base)]
+    last = read[vocabulary_projection(base.model)]
     norm = next((path for path in wrote if path in read and wrote[path].equal(last)), None)
     if norm is None:
         raise UnsupportedArchitecture(

@@ -127,56 +127,77 @@ class Merged:
 class SideMemoryLinear(nn.Module):
     """A projection with its side memory: each row goes through main or one shard.
 
-    ``routes``: the shard of each row of the batch, -1 for main memory; it is set by whoever
-    decides (see :mod:`editors.routing`) and kept while decoding. Rows on main memory get exactly
+    Where rows go is told by :meth:`route` and kept while decoding. Rows on main memory get exactly
     what the base module gives them. ``on_arrival``: called once, when the next forward gets here.
     """
 
     def __init__(self, base_layer: nn.Module, shards: Sequence[Memory]) -> None:
         super().__init__()
         self.base_layer = base_layer
-        self.routes: torch.Tensor | None = None
         self.on_arrival: Callable[[], None] | None = None
         self._shards = list(shards)
+        self._routed = 0  # rows
+        self._rows_of: dict[int, torch.Tensor] = {}  # of each shard in use, int64
         self._dense: OrderedDict[tuple[int, torch.device, torch.dtype], torch.Tensor] = (
             OrderedDict()
         )
 
+    def route(self, shards: Sequence[int]) -> None:
+        """Send row ``i`` of the batches to come through ``shards[i]``; through main memory for -1.
+
+        Of no rows at all: every row of any batch goes through main memory.
+        """
+        rows_of: dict[int, list[int]] = {}
+        for row, shard in enumerate(shards):
+            if shard >= 0:
+                rows_of.setdefault(shard, []).append(row)
+        self._routed = len(shards)
+        self._rows_of = {shard: torch.tensor(rows_of[shard]) for shard in sorted(rows_of)}
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[batch, seq, in]`` -> ``[batch, seq, out]``; also of rows that a block flattened."""
+        """``[batch, seq, in]`` -> ``[batch, seq, out]``; also of rows that a block flattened.
+
+        Raises:
+            EditorError: there are not as many rows as were routed.
+        """
         main: torch.Tensor = self.base_layer(x)
         if self.on_arrival is not None:
             settle, self.on_arrival = self.on_arrival, None
             settle()
-        if self.routes is None or not bool((self.routes >= 0).any()):
+        if not self._rows_of:
             return main
-        if x.ndim == 2 and x.shape[0] % len(self.routes) == 0:  # [batch * seq, in]
-            rows = len(self.routes)
-            split = self._routed(x.view(rows, -1, x.shape[-1]), main.view(rows, -1, main.shape[-1]))
-            return split.flatten(0, 1)
-        if x.ndim == 2 or len(self.routes) != x.shape[0]:
+        rows = self._routed
+        if x.ndim == 2 and x.shape[0] % rows == 0:  # [batch * seq, in]
+            whole = self._with_side(
+                x.view(rows, -1, x.shape[-1]), main.view(rows, -1, main.shape[-1])
+            )
+            return whole.flatten(0, 1)
+        if x.ndim == 2 or rows != x.shape[0]:
             raise EditorError(
-                f"{x.shape[0]} rows were given to a side memory that routed {len(self.routes)}",
+                f"{x.shape[0]} rows were given to a side memory that routed {rows}",
                 "start a new generation",
             )
-        return self._routed(x, main)
+        return self._with_side(x, main)
 
-    def _routed(self, x: torch.Tensor, main: torch.Tensor) -> torch.Tensor:
+    def _with_side(self, x: torch.Tensor, main: torch.Tensor) -> torch.Tensor:
         """``main`` ``[batch, seq, out]`` with what each row's shard adds to it."""
-        assert self.routes is not None
-        result = main.clone()
-        for shard in sorted(set(self.routes.tolist())):
-            if shard >= 0:
-                rows = (self.routes == shard).nonzero().squeeze(1)
-                side = F.linear(x[rows], self._delta(shard, x.device, x.dtype))
-                result[rows] = main[rows] + side
-        return result
+        whole = main
+        for shard, rows in self._rows_of.items():
+            delta = self._delta(shard, x.device, x.dtype)
+            if len(rows) == len(x):
+                return main + F.linear(x, delta)
+            if whole is main:
+                whole = main.clone()
+            at = rows.to(x.device)
+            whole.index_add_(0, at, F.linear(x[at], delta))
+        return whole
 
     def _delta(self, shard: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         key = (shard, device, dtype)
         if key not in self._dense:
             self._dense[key] = self._shards[shard].delta().to(device, dtype)
-            if len(self._dense) > DENSE_SHARDS_KEPT:
+            # Never fewer than a step needs: it would unpack them again at every token.
+            if len(self._dense) > max(DENSE_SHARDS_KEPT, len(self._rows_of)):
                 self._dense.popitem(last=False)
         self._dense.move_to_end(key)
         return self._dense[key]

@@ -33,14 +33,16 @@ from editors.hooks import (
 from editors.spool import Spool
 from editors.tokens import IGNORED, Batch
 
+Places = tuple[torch.Tensor, ...]  # int64 rows and columns of tokens in a batch
+
 
 class _Stopped(Exception):  # noqa: N818 - no error: the recording is complete
     """Ends the recording forward after the edited block."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
-    """What one forward left at the edited block, for one padded batch.
+class Record:
+    """What one forward left at the edited block, for one right-padded batch.
 
     ``states``: "inputs" ``[batch, seq, features]`` into the projection, or
     ``[batch * seq, features]`` where the block flattens what its MLP reads; "projected": what main
@@ -50,10 +52,44 @@ class _Record:
     """
 
     batch: Batch
-    real: tuple[torch.Tensor, ...]
-    labelled: tuple[torch.Tensor, ...]
+    real: Places
+    labelled: Places
     labels: torch.Tensor
     states: Mapping[str, torch.Tensor]
+
+    @staticmethod
+    def of(batch: Batch, states: Mapping[str, torch.Tensor]) -> Record:
+        labels = batch.labels()[:, 1:]
+        told = labels != IGNORED
+        real, labelled = batch.mask.nonzero(as_tuple=True), told.nonzero(as_tuple=True)
+        return Record(batch, real, labelled, labels[told], states)
+
+    @property
+    def inputs(self) -> torch.Tensor:
+        """``[batch, seq, features]``: what the projection reads."""
+        return self.states["inputs"].view(*self.batch.ids.shape, -1)
+
+    def side(self, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """``[batch, seq, out]``: what ``change``, of ``[..., features]``, makes of the real tokens
+        that the projection reads; 0 at pads."""
+        side: torch.Tensor = _at(self.real, self.inputs, change)
+        return side
+
+    def of_rows(self, rows: Sequence[int]) -> Record:
+        """Some rows of the batch alone, cut to the longest of them."""
+        count, seq = self.batch.ids.shape
+        if len(rows) == count:
+            return self
+        mask = self.batch.mask[rows]
+        longest = int(mask.sum(1).max())
+        lengths = self.batch.prompt_lengths[rows]
+        batch = Batch(self.batch.ids[rows, :longest], mask[:, :longest], lengths)
+
+        def of(state: torch.Tensor) -> torch.Tensor:
+            part = state.view(count, seq, -1)[rows, :longest]  # [rows, longest, size]
+            return part if state.ndim == 3 else part.flatten(0, 1)
+
+        return Record.of(batch, {name: of(state) for name, state in self.states.items()})
 
 
 class _Replay(StandIn):
@@ -80,20 +116,34 @@ class _AtPlaces(StandIn):
         hidden = args[0] if len(args) == 1 and not kwargs else None
         if hidden is None or hidden.ndim != 3:  # more to read, or rows that the block flattened
             return self._original(*args, **kwargs)
-        rows, columns = (places.to(hidden.device) for places in self._places())
-        if len(rows) == hidden.shape[0] * hidden.shape[1]:
-            return self._original(hidden)
-        part = self._original(hidden[rows, columns][None])  # [1, places, out]
-        if not isinstance(part, torch.Tensor):
-            return self._original(hidden)
-        whole = part.new_zeros(*hidden.shape[:2], part.shape[-1])
-        return whole.index_put((rows, columns), part[0])
+        return _at(self._places(), hidden, self._original)
+
+
+def _at(places: Places, read: torch.Tensor, run: Callable[[torch.Tensor], Any]) -> Any:
+    """What ``run`` makes of ``read`` ``[batch, seq, in]`` at ``places``, token by token.
+
+    ``[batch, seq, out]``, 0 elsewhere; all of ``read`` is run where ``run`` gives no tensor.
+    """
+    rows, columns = _on(read.device, places)
+    if len(rows) == read.shape[0] * read.shape[1]:
+        return run(read)
+    part = run(read[rows, columns][None])  # [1, places, out]
+    if not isinstance(part, torch.Tensor):
+        return run(read)
+    whole = part.new_zeros(*read.shape[:2], part.shape[-1])
+    return whole.index_put((rows, columns), part[0])
+
+
+def _on(device: torch.device, places: Places) -> Places:
+    rows, columns = places
+    return rows.to(device), columns.to(device)
 
 
 class Suffix:
     """The forward from one block's edited projection to the logits of labelled positions.
 
-    Made by :meth:`record`; ``logits`` may be called only inside ``with suffix.replaying():``.
+    Made by :meth:`record`; ``records``: what it kept of each batch. ``logits`` may be called only
+    inside ``with suffix.replaying():``.
     """
 
     def __init__(
@@ -101,12 +151,12 @@ class Suffix:
         model: PreTrainedModel,
         architecture: Architecture,
         layer: int,
-        records: list[_Record],
+        records: Sequence[Record],
         shape: dict[str, int],
     ) -> None:
         self._model, self._architecture, self._layer = model, architecture, layer
-        self._records, self._shape = records, shape
-        self._active: _Record | None = None
+        self.records, self._shape = records, shape
+        self._active: Record | None = None
         self._side: torch.Tensor | None = None
         self.projection: Projection = architecture.editable(layer)
 
@@ -158,9 +208,9 @@ class Suffix:
         if mlp_path != block.path:
             readers_in[mlp_path] = keep_input("mlp_in")
             readers_out[mlp_path] = keep("mlp_out")
-        now: list[tuple[torch.Tensor, ...]] = []  # the real tokens of the batch that runs
+        real: Places = ()  # of the batch that runs
         packed = {
-            path: _AtPlaces(model.get_submodule(path), lambda: now[-1])
+            path: _AtPlaces(model.get_submodule(path), lambda: real)
             for below in architecture.blocks[:layer]
             for path in _by_token(model, below)
         }
@@ -176,19 +226,10 @@ class Suffix:
             ),
         ):
             for batch in batches:
-                now.append(batch.mask.nonzero(as_tuple=True))
+                real = batch.mask.nonzero(as_tuple=True)
                 with suppress(_Stopped):
                     model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-                labels = batch.labels()[:, 1:]
-                records.append(
-                    _Record(
-                        batch,
-                        now[-1],
-                        (labels != IGNORED).nonzero(as_tuple=True),
-                        labels[labels != IGNORED],
-                        spool.keep({name: seen[name] for name in kept}),
-                    )
-                )
+                records.append(Record.of(batch, spool.keep({name: seen[name] for name in kept})))
         # The whole MLP may be skipped where its output is the projection's and it takes one input.
         skippable = (
             mlp_path != block.path
@@ -200,36 +241,8 @@ class Suffix:
 
     def joined(self, other: Suffix) -> Suffix:
         """The batches of both, this one's first; both of the same model and block."""
-        records = [*self._records, *other._records]
+        records = [*self.records, *other.records]
         return Suffix(self._model, self._architecture, self._layer, records, self._shape)
-
-    def __len__(self) -> int:
-        """The number of recorded batches."""
-        return len(self._records)
-
-    @property
-    def batches(self) -> list[Batch]:
-        return [record.batch for record in self._records]
-
-    def label_rows(self, index: int) -> torch.Tensor:
-        """int64 ``[labels]``: the row of each label of recorded batch ``index``."""
-        return self._records[index].labelled[0]
-
-    def inputs(self, index: int) -> torch.Tensor:
-        """``[batch, seq, features]``: what the projection reads in recorded batch ``index``."""
-        record = self._records[index]
-        return record.states["inputs"].view(*record.batch.ids.shape, -1)
-
-    def side(self, index: int, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """``[batch, seq, out]``: what ``change``, of ``[tokens, features]``, makes of the real
-        tokens that the projection reads in recorded batch ``index``; 0 at pads."""
-        inputs = self.inputs(index)
-        rows, columns = (places.to(inputs.device) for places in self._records[index].real)
-        part = change(inputs[rows, columns])  # [tokens, out]
-        if len(rows) == inputs.shape[0] * inputs.shape[1]:
-            return part.view(*inputs.shape[:2], -1)
-        whole = part.new_zeros(*inputs.shape[:2], part.shape[-1])
-        return whole.index_put((rows, columns), part)
 
     @contextmanager
     def replaying(self) -> Iterator[None]:
@@ -239,17 +252,11 @@ class Suffix:
         replacements: dict[str, nn.Module] = {}
         for below in self._architecture.blocks[: self._layer]:
             # The first block hands out what the edited block read; the others pass it on.
-            value = (
-                (lambda _: self._now().states["hidden"])
-                if below.index == 0
-                else (lambda hidden: hidden)
-            )
+            value = (lambda _: self._state("hidden")) if below.index == 0 else (lambda given: given)
             replacements[below.path] = _Replay(get(below.path), value, self._shape["block"])
         if block.attention is not None:
             replacements[block.attention] = _Replay(
-                get(block.attention),
-                lambda _: self._now().states["attention"],
-                self._shape["attention"],
+                get(block.attention), lambda _: self._state("attention"), self._shape["attention"]
             )
         mlp_path = self.projection.path.rpartition(".")[0]
         edited = mlp_path if self._shape["skip_mlp"] else self.projection.path
@@ -266,25 +273,25 @@ class Suffix:
             stack.enter_context(swapped(self._model, replacements))
             stack.enter_context(changing_input(head, self._answering))
             # The fused CPU kernel's backward is many times slower than plain products.
-            if self._records[0].batch.ids.device.type == "cpu":
+            if self.records[0].batch.ids.device.type == "cpu":
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             yield
 
-    def logits(self, index: int, side: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits ``[labels, vocab]`` and labels ``[labels]`` of recorded batch ``index``.
+    def logits(self, record: Record, side: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits ``[labels, vocab]`` and labels ``[labels]`` of a record, or of rows of one.
 
         ``side``: ``[batch, seq, out]``, added to what the projection gives; gradients flow to it.
         Rows are in batch order, positions in text order.
         """
-        self._active, self._side = self._records[index], side
+        self._active, self._side = record, side
         try:
-            batch = self._active.batch
-            out = self._model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-            return out.logits[0], self._active.labels.to(out.logits.device)
+            ids, mask = record.batch.ids, record.batch.mask
+            out = self._model(input_ids=ids, attention_mask=mask, use_cache=False)
+            return out.logits[0], record.labels.to(out.logits.device)
         finally:
             self._active = self._side = None
 
-    def _now(self) -> _Record:
+    def _now(self) -> Record:
         assert self._active is not None, "logits() runs only inside replaying()"
         return self._active
 
@@ -300,13 +307,12 @@ class Suffix:
         """``[batch, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""
         if self._active is None:
             return hidden
-        rows, columns = (places.to(hidden.device) for places in self._active.labelled)
-        return hidden[rows, columns][None]
+        return hidden[_on(hidden.device, self._active.labelled)][None]
 
-    def _labelled(self) -> tuple[torch.Tensor, ...]:
+    def _labelled(self) -> Places:
         return self._now().labelled
 
-    def _real(self) -> tuple[torch.Tensor, ...]:
+    def _real(self) -> Places:
         return self._now().real
 
 

@@ -18,7 +18,7 @@ from editors.masked import MaskedChange
 from editors.routing import activations
 from editors.side_memory import Mask
 from editors.spool import Spool
-from editors.suffix import Suffix
+from editors.suffix import Record, Suffix
 from editors.tokens import Row
 
 LATE_CONFIDENCE = 0.9  # enough in the second half of the steps
@@ -131,18 +131,17 @@ class _Joint:
         suffix = Suffix.record(base.model, base.architecture, base.layer, batches, self._spool)
         return _Recorded(groups, suffix)
 
-    @torch.no_grad()
     def look(self, recorded: _Recorded) -> tuple[list[float], list[bool]]:
         """For each row the chance of its least likely label, and whether all are the likeliest."""
         count = sum(map(len, recorded.groups))
         chances, right = [1.0] * count, [True] * count
         suffix = recorded.suffix
         with suffix.replaying():
-            for g, members in enumerate(recorded.groups):
-                logits, labels = suffix.logits(g, suffix.side(g, self.change))
+            for members, record in zip(recorded.groups, suffix.records, strict=True):
+                logits, labels = self._logits(suffix, record)
                 likeliest = logits.argmax(-1) == labels
                 found = zip(
-                    suffix.label_rows(g).tolist(),
+                    record.labelled[0].tolist(),
                     _chances(logits, labels).tolist(),
                     likeliest.tolist(),
                     strict=True,
@@ -156,44 +155,57 @@ class _Joint:
         """Steps on the rows, beside all that were learnt before, until all are sure, none can be
         taken any more, or they run out.
 
-        In rounds over groups: one that is sure takes no step and drops out. Every few rounds, and
-        once all have, those that later steps have spoilt come back. In the second half of the steps
-        less confidence will do: a token with a near twin may never get all of it.
+        In rounds over groups: a row that is sure drops out, and a group takes a step on the others.
+        Every few rounds, and once none is left, those that later steps have spoilt come back. In
+        the second half of the steps less confidence will do: a token with a near twin may never get
+        all of it.
         """
         known, fresh = self._learnt, self.record(rows).suffix
         suffix = self._learnt = fresh if known is None else known.joined(fresh)
-        open_groups, rounds = list(range(len(suffix) - len(fresh), len(suffix))), 0
-        most = self._settings.max_steps
+        first, most, rounds = len(suffix.records) - len(fresh.records), self._settings.max_steps, 0
+        unsure = {
+            g: list(range(len(record.batch.ids)))
+            for g, record in enumerate(suffix.records)
+            if g >= first
+        }
         with suffix.replaying():
-            while open_groups and self.steps < most:
-                before, visited = self.steps, set(open_groups)
+            while unsure and self.steps < most:
+                before, visited = self.steps, unsure
                 wanted = self._settings.confidence
                 if self.steps >= most // 2:
                     wanted = min(wanted, LATE_CONFIDENCE)
-                weak = set()
-                for turn in torch.randperm(len(open_groups), generator=self._generator).tolist():
-                    g = open_groups[turn]
-                    logits, labels = suffix.logits(g, suffix.side(g, self.change))
-                    if _sure(logits, labels, wanted):
+                unsure = {}
+                turns = sorted(visited)
+                for turn in torch.randperm(len(turns), generator=self._generator).tolist():
+                    rows_of = visited[g := turns[turn]]
+                    record = suffix.records[g].of_rows(rows_of)
+                    logits, labels = suffix.logits(record, record.side(self.change))
+                    weak = _weak(record, logits, labels, wanted)
+                    if not weak:
                         continue
                     if self.steps >= most:
                         break
-                    weak.add(g)
+                    unsure[g] = [rows_of[row] for row in weak]
                     now = self._rate * (1 - 0.9 * self.steps / most)
                     self._optimizer.param_groups[0]["lr"] = now
                     _step(self._optimizer, self.change, F.cross_entropy(logits.float(), labels))
                     self.steps += 1
                 rounds += 1
-                open_groups = [g for g in open_groups if g in weak]
-                # Steps for some groups may spoil what others had learnt.
-                if not open_groups or rounds % LOOK_AGAIN == 0:
-                    open_groups = [
-                        g
-                        for g in range(len(suffix))
-                        if not _sure(*_logits_now(suffix, g, self.change), wanted)
-                    ]
-                if self.steps == before and visited.issuperset(open_groups):
+                # Steps for some rows may spoil what others had learnt.
+                if not unsure or rounds % LOOK_AGAIN == 0:
+                    looked = (
+                        (g, _weak(record, *self._logits(suffix, record), wanted))
+                        for g, record in enumerate(suffix.records)
+                    )
+                    unsure = {g: weak for g, weak in looked if weak}
+                if self.steps == before and all(
+                    set(rows) <= set(visited.get(g, ())) for g, rows in unsure.items()
+                ):
                     break  # two looks that differ in the last bits: no step would be taken again
+
+    @torch.no_grad()
+    def _logits(self, suffix: Suffix, record: Record) -> tuple[torch.Tensor, torch.Tensor]:
+        return suffix.logits(record, record.side(self.change))
 
 
 def _step(optimizer: torch.optim.Optimizer, change: MaskedChange, loss: torch.Tensor) -> None:
@@ -202,21 +214,15 @@ def _step(optimizer: torch.optim.Optimizer, change: MaskedChange, loss: torch.Te
     optimizer.step()
 
 
-def _sure(logits: torch.Tensor, labels: torch.Tensor, wanted: float) -> bool:
-    """Every label has at least the probability ``wanted``."""
-    return bool((_chances(logits, labels) >= wanted).all())
+def _weak(record: Record, logits: torch.Tensor, labels: torch.Tensor, wanted: float) -> list[int]:
+    """The rows of ``record`` with a label less likely than ``wanted``, in order."""
+    short = (_chances(logits, labels) < wanted).cpu()
+    return sorted(set(record.labelled[0].cpu()[short].tolist()))
 
 
 def _chances(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """float32 ``[labels]``: the probability of each label."""
     return logits.detach().float().softmax(-1).gather(1, labels[:, None])[:, 0]
-
-
-@torch.no_grad()
-def _logits_now(
-    suffix: Suffix, index: int, change: MaskedChange
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return suffix.logits(index, suffix.side(index, change))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,18 +267,21 @@ def in_order(
     smallest activation of a bare prompt, each measured after its own edit.
     """
     change = MaskedChange(mask, start, base.projection.weight(base.model))
-    calm = Suffix.record(base.model, base.architecture, base.layer, [base.batch(irrelevant)])
+    [calm] = Suffix.record(
+        base.model, base.architecture, base.layer, [base.batch(irrelevant)]
+    ).records
     steps, failed, threshold = 0, [], float("inf")
     for number, rows in enumerate(edits):
         batches = [base.batch(rows)]
         suffix = Suffix.record(base.model, base.architecture, base.layer, batches, spool)
+        [record] = suffix.records
         optimizer = torch.optim.SGD([change.values], lr=settings.learning_rate)
         with suffix.replaying():
             for _ in range(settings.max_steps):
-                side = suffix.side(0, change)
-                logits, labels = suffix.logits(0, side)
+                side = record.side(change)
+                logits, labels = suffix.logits(record, side)
                 margins = margin_loss(
-                    _activations(suffix, side), _activations(calm, calm.side(0, change)), settings
+                    _activations(record, side), _activations(calm, calm.side(change)), settings
                 )
                 loss = F.cross_entropy(logits.float(), labels) + margins
                 if float(loss.detach()) <= settings.enough:
@@ -280,16 +289,16 @@ def in_order(
                 _step(optimizer, change, loss)
                 steps += 1
             with torch.no_grad():
-                side = suffix.side(0, change)
-                logits, labels = suffix.logits(0, side)
-                bare = suffix.label_rows(0).to(labels.device) == 0
+                side = record.side(change)
+                logits, labels = suffix.logits(record, side)
+                bare = record.labelled[0].to(labels.device) == 0
                 right = (logits.argmax(-1) == labels)[bare]
-                threshold = min(threshold, float(_activations(suffix, side)[0]))
+                threshold = min(threshold, float(_activations(record, side)[0]))
         if not bool(right.all()):
             failed.append(number)
     return Outcome(change.rounded().cpu(), steps, tuple(failed), threshold)
 
 
-def _activations(suffix: Suffix, side: torch.Tensor) -> torch.Tensor:
+def _activations(record: Record, side: torch.Tensor) -> torch.Tensor:
     """``[rows]``: the routing activation of each recorded row, over its prompt tokens."""
-    return activations(side.float(), suffix.batches[0].prompt_lengths)
+    return activations(side.float(), record.batch.prompt_lengths)

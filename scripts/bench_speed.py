@@ -120,17 +120,8 @@ def peak() -> float:
 def iteration(shape: str) -> dict[str, Any]:
     """The same training, step for step: ours against the plain loop."""
     with base_of(shape) as base:
-        (rows, calm), mask = rows_of(base, edits(1)[0]), mask_of(base)
-        full, entries = plain(base), mask.entries()
-
-        def ours(steps: int) -> Any:
-            never = OrderedSettings(max_steps=steps, enough=-1.0)
-            return in_order(base, [rows], calm, mask, None, never)
-
-        def theirs(steps: int) -> Any:
-            never = OrderedSettings(max_steps=steps, enough=-1.0)
-            return full_loop.one_edit(full, rows, calm, entries, never, plateau=-1.0)
-
+        (rows, _), mask = rows_of(base, edits(1)[0]), mask_of(base)
+        ours, theirs = trainers(base)
         found, wanted = ours(RIVAL_STEPS), theirs(RIVAL_STEPS)
         edited = base.projection.weight(base.model) + Shard((), mask, found.values).delta()
         gap = float((edited - wanted.weight).abs().max())
@@ -176,8 +167,8 @@ def used_flops(base: Base, rows: Sequence[Row], mask: Mask) -> float:
     change = MaskedChange(mask, torch.zeros(mask.count), base.projection.weight(base.model))
     suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(rows)])
     with FlopCounterMode(display=False) as counter, suffix.replaying():
-        side = suffix.side(0, change)
-        logits, labels = suffix.logits(0, side)
+        [record] = suffix.records
+        logits, labels = suffix.logits(record, record.side(change))
         torch.autograd.backward(
             torch.nn.functional.cross_entropy(logits, labels), inputs=[change.values]
         )
@@ -186,16 +177,31 @@ def used_flops(base: Base, rows: Sequence[Row], mask: Mask) -> float:
     return counter.get_total_flops() + 4.0 * tokens * entries  # the change's own two products
 
 
+def trainers(base: Base) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
+    """Two trainings of one edit by so many steps: ours, and the plain loop's."""
+    (rows, calm), mask = rows_of(base, edits(1)[0]), mask_of(base)
+    full, entries = plain(base), mask.entries()
+
+    def ours(steps: int) -> Any:
+        never = OrderedSettings(max_steps=steps, enough=-1.0)
+        return in_order(base, [rows], calm, mask, None, never)
+
+    def theirs(steps: int) -> Any:
+        never = OrderedSettings(max_steps=steps, enough=-1.0)
+        return full_loop.one_edit(full, rows, calm, entries, never, plateau=-1.0)
+
+    return ours, theirs
+
+
 def profile(shape: str = "gpt2-small") -> dict[str, Any]:
     """Where the time of a training goes: the share of each operation, ours and the plain loop's."""
     with base_of(shape) as base:
-        (rows, calm), mask = rows_of(base, edits(1)[0]), mask_of(base)
-        full, entries = plain(base), mask.entries()
-        never = OrderedSettings(max_steps=STEPS, enough=-1.0)
-        few = OrderedSettings(max_steps=RIVAL_STEPS, enough=-1.0)
-        ours = lambda: in_order(base, [rows], calm, mask, None, never)  # noqa: E731
-        theirs = lambda: full_loop.one_edit(full, rows, calm, entries, few, plateau=-1.0)  # noqa: E731
-        return {"shape": shape, "ours": shares(ours), "loop": shares(theirs)}
+        ours, theirs = trainers(base)
+        return {
+            "shape": shape,
+            "ours": shares(lambda: ours(STEPS)),
+            "loop": shares(lambda: theirs(RIVAL_STEPS)),
+        }
 
 
 def shares(run: Callable[[], Any], most: int = 8) -> dict[str, float]:

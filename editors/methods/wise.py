@@ -37,7 +37,7 @@ from editors.pruning import NOTHING_PRUNED
 from editors.routing import ActivationRouter, MainRouter, Router
 from editors.side_memory import Mask, Memory, Merged, Shard
 from editors.spool import Spool
-from editors.state import EditState, Scalar, ShardRecord, to_bytes
+from editors.state import EditState, Group, Scalar, ShardRecord, to_bytes
 from editors.texts import PREFIX_SEEDS, UNRELATED, prefixed
 from editors.tokens import Row, encode_pair, encode_prompt
 from editors.training import JointSettings, OrderedSettings, Outcome, in_order, jointly
@@ -161,10 +161,9 @@ class Wise:
             if mine(number):
                 state, _, _ = self._train(state, number, group, memo, limits.memory)
             else:  # only what is in it matters here, not its values
-                state, standing = self._standing(state, number, group)
-                taught = tuple(standing[: len(group) + _rehearsed(group)])
+                state, groups, _ = self._groups(state, number, group)
                 untrained = Shard((), self._mask(number), torch.zeros(0))
-                state = _placed(state, number, (*self._before(state, number), taught), untrained)
+                state = _placed(state, number, groups, untrained)
             reached += len(group)
 
     def _next_group(
@@ -219,6 +218,15 @@ class Wise:
             held.sort(key=lambda key: -nearest(asked, state.seen[key].keys[0]))
         return state, fresh + held[: WATCHED * _rehearsed(fresh)]
 
+    def _groups(
+        self, state: EditState, number: int, group: Sequence[Fact]
+    ) -> tuple[EditState, tuple[Group, ...], list[str]]:
+        """The groups of shard ``number`` with ``group``, and what :meth:`_standing` gives."""
+        state, standing = self._standing(state, number, group)
+        before = state.shards[number].groups if number < len(state.shards) else ()
+        taught = tuple(standing[: len(group) + _rehearsed(group)])
+        return state, (*before, taught), standing
+
     def _mask(self, number: int) -> Mask:
         shape = (self.base.projection.out_features, self.base.projection.in_features)
         return Mask(shape, self.settings.mask_ratio, (self.seed * 1_000_003 + number) % 2**63)
@@ -235,9 +243,7 @@ class Wise:
 
         The ids that the outcome's numbers stand for come with it.
         """
-        state, standing = self._standing(state, number, group)
-        taught = len(group) + _rehearsed(group)
-        groups = (*self._before(state, number), tuple(standing[:taught]))
+        state, groups, standing = self._groups(state, number, group)
         key = self._recipe(state, number, groups, standing)
         kept = memo.get(key)
         if kept is not None:
@@ -260,11 +266,6 @@ class Wise:
             }
             memo.put(key, to_bytes(shard.packed() | extra))
         return _placed(state, number, groups, shard), outcome, standing
-
-    @staticmethod
-    def _before(state: EditState, number: int) -> tuple[tuple[str, ...], ...]:
-        """The groups that were trained into shard ``number`` so far."""
-        return state.shards[number].groups if number < len(state.shards) else ()
 
     def _outcome(
         self,
@@ -315,7 +316,7 @@ class Wise:
         self,
         state: EditState,
         number: int,
-        groups: Sequence[Sequence[str]],
+        groups: Sequence[Group],
         standing: Sequence[str],
     ) -> str:
         """The key of a shard: a digest of all that its training depends on."""

@@ -130,7 +130,7 @@ def test_each_row_goes_through_main_or_its_own_shard(kind: str) -> None:
     side = SideMemoryLinear(module, shards)
     x = torch.randn(4, 3, 6)
     bias = module.bias if getattr(module, "bias", None) is not None else torch.zeros(5)
-    side.routes = torch.tensor([1, -1, 0, 1])
+    side.route([1, -1, 0, 1])
     with torch.no_grad():
         found, main = side(x), module(x)
         assert torch.equal(found[1], main[1])
@@ -144,15 +144,15 @@ def test_without_a_route_everything_is_main() -> None:
     side = SideMemoryLinear(module, [shard((5, 6))])
     x = torch.randn(2, 3, 6)
     with torch.no_grad():
-        for routes in (None, torch.tensor([-1, -1])):
-            side.routes = routes
+        for routes in ([], [-1, -1]):
+            side.route(routes)
             assert torch.equal(side(x), module(x))
 
 
 def test_a_block_that_flattens_its_rows_is_routed_alike() -> None:
     module, _ = projection("linear")
     side = SideMemoryLinear(module, [shard((5, 6))])
-    side.routes = torch.tensor([0, -1])
+    side.route([0, -1])
     x = torch.randn(2, 3, 6)
     with torch.no_grad():
         torch.testing.assert_close(side(x.flatten(0, 1)), side(x).flatten(0, 1))
@@ -161,7 +161,7 @@ def test_a_block_that_flattens_its_rows_is_routed_alike() -> None:
 @pytest.mark.parametrize("shape", [(3, 4, 6), (9, 6)])
 def test_a_batch_that_was_not_routed_is_refused(shape: tuple[int, ...]) -> None:
     side = SideMemoryLinear(projection("linear")[0], [shard((5, 6))])
-    side.routes = torch.tensor([0, -1])
+    side.route([0, -1])
     with pytest.raises(EditorError, match=f"{shape[0]} rows .* routed 2"):
         side(torch.randn(shape))
 
@@ -170,12 +170,34 @@ def test_more_shards_than_are_kept_dense_still_answer_each_its_own() -> None:
     module, weight = projection("linear")
     many = [shard((5, 6), seed=seed) for seed in range(DENSE_SHARDS_KEPT + 3)]
     side = SideMemoryLinear(module, many)
-    side.routes = torch.arange(len(many))
     x = torch.randn(len(many), 2, 6)
     with torch.no_grad():
-        for _ in range(2):
-            for row, found in enumerate(side(x)):
-                torch.testing.assert_close(found, x[row] @ (weight + many[row].delta()).T)
+        for order in (range(len(many)), range(3), reversed(range(len(many)))):
+            shards = list(order)
+            side.route(shards)
+            for found, read, number in zip(side(x[: len(shards)]), x, shards, strict=False):
+                torch.testing.assert_close(found, read @ (weight + many[number].delta()).T)
+
+
+def test_a_step_over_more_shards_than_are_kept_dense_unpacks_none_again() -> None:
+    unpacked: list[int] = []
+
+    class Noting:
+        threshold = 0.0
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def delta(self) -> torch.Tensor:
+            unpacked.append(self.number)
+            return torch.zeros(5, 6)
+
+    many = range(DENSE_SHARDS_KEPT + 3)
+    side = SideMemoryLinear(projection("linear")[0], [Noting(number) for number in many])
+    side.route(many)
+    for _ in range(3):
+        side(torch.randn(len(many), 1, 6))
+    assert unpacked == list(many)
 
 
 def test_a_module_leaves_when_its_path_is_restored(fresh_tiny_model: Callable[[str], Any]) -> None:

@@ -26,7 +26,8 @@ ROWS = [
 def logits(base: Any, suffix: Suffix, index: int, weight: torch.Tensor) -> Any:
     """With ``weight`` in place of the projection's."""
     main = suffix.projection.weight(base.model)
-    return suffix.logits(index, suffix.side(index, lambda inputs: inputs @ (weight - main).T))
+    record = suffix.records[index]
+    return suffix.logits(record, record.side(lambda inputs: inputs @ (weight - main).T))
 
 
 def other_weight(base: Any) -> torch.Tensor:
@@ -63,7 +64,7 @@ def test_recorded_inputs_are_what_the_projection_reads(
 ) -> None:
     base = tiny_base(family)
     suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
-    recorded = suffix.inputs(0)
+    recorded = suffix.records[0].inputs
     assert recorded.shape[:2] == (len(ROWS), max(len(row.ids) for row in ROWS))
     projection = base.projection
     full = full_loop.FullModel(base.model, projection.path, stored_transposed=projection.transposed)
@@ -97,7 +98,24 @@ def test_several_batches_are_kept_apart(tiny_base: BaseOf) -> None:
         found = logits(base, both, 1, weight)[0]
     with alone.replaying():
         assert torch.equal(found, logits(base, alone, 0, weight)[0])
-    assert len(both) == 2
+    assert len(both.records) == 2
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
+def test_rows_of_a_batch_alone_give_what_they_give_in_it(tiny_base: BaseOf, family: str) -> None:
+    base = tiny_base(family)
+    [record] = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)]).records
+    for rows in ([1], [3, 0], [0, 1, 2, 3]):
+        part, found = record.of_rows(rows), record.labelled[0]
+        assert part.batch.ids.shape == (len(rows), max(len(ROWS[row].ids) for row in rows))
+        suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+        with suffix.replaying(), torch.no_grad():
+            whole, labels = logits(base, suffix, 0, weight := other_weight(base))
+            main = suffix.projection.weight(base.model)
+            alone, asked = suffix.logits(part, part.side(lambda read, w=weight - main: read @ w.T))
+        places = torch.cat([(found == row).nonzero()[:, 0] for row in rows])
+        assert asked.tolist() == labels[places].tolist()
+        torch.testing.assert_close(alone, whole[places], atol=2e-5, rtol=1e-4)
 
 
 def test_only_the_weight_gets_a_gradient(tiny_base: BaseOf) -> None:
@@ -119,6 +137,6 @@ def test_the_model_is_itself_again_also_after_an_error(tiny_base: BaseOf) -> Non
         before = base.model(input_ids=ids).logits
     suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
     with pytest.raises(RuntimeError), suffix.replaying():
-        suffix.logits(0, torch.zeros(2, 2))
+        suffix.logits(suffix.records[0], torch.zeros(2, 2))
     with torch.no_grad():
         assert torch.equal(base.model(input_ids=ids).logits, before)

@@ -186,9 +186,10 @@ def test_the_threshold_is_the_smallest_activation_measured_after_its_own_edit(
     for count in range(1, 4):
         outcome = ordered(base, mask, settings, edits[:count])
         last = edits[count - 1][0]
-        suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch([last])])
+        batches = [base.batch([last])]
+        [record] = Suffix.record(base.model, base.architecture, base.layer, batches).records
         delta = edited(base, mask, outcome) - base.projection.weight(base.model)
-        measured.append(float(activation(suffix.inputs(0)[0, : last.prompt_length], delta)))
+        measured.append(float(activation(record.inputs[0, : last.prompt_length], delta)))
         thresholds.append(outcome.threshold)
         assert outcome.threshold == pytest.approx(min(measured), rel=1e-5)
     assert thresholds == sorted(thresholds, reverse=True)
@@ -290,9 +291,10 @@ def test_at_the_main_memory_the_margins_are_flat_and_the_gradient_finite(
     """Property 2: biases included, which both memories share."""
     base = tiny_base(family)
     mask = mask_of(base)
-    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(calm_rows(base))])
+    batches = [base.batch(calm_rows(base))]
+    [record] = Suffix.record(base.model, base.architecture, base.layer, batches).records
     change = MaskedChange(mask, torch.zeros(mask.count), base.projection.weight(base.model))
-    moved = activations(suffix.side(0, change), suffix.batches[0].prompt_lengths)
+    moved = activations(record.side(change), record.batch.prompt_lengths)
     loss = margin_loss(moved, moved, MARGINS)
     (gradient,) = torch.autograd.grad(loss, change.values)
     assert torch.equal(moved.detach(), torch.zeros(len(CALM)))

@@ -186,9 +186,9 @@ def jointly(
 ) -> Trained:
     """All rows together by Adam, in rounds over groups of rows of like length.
 
-    A group in which each token is likely enough takes no step and drops out. Every fourth round,
-    and once all have, every group is looked at again, and those that later steps have spoilt come
-    back. In the second half of the steps 0.9 is likely enough.
+    A row in which each token is likely enough drops out, and its group takes a step on the others.
+    Every fourth round, and once none is left, every row is looked at again, and those that later
+    steps have spoilt come back. In the second half of the steps 0.9 is likely enough.
     """
     main = full.weight()
     scale = main.pow(2).mean().sqrt().item()
@@ -199,23 +199,24 @@ def jointly(
     groups = [by_length[start : start + size] for start in range(0, len(by_length), size)]
     generator = torch.Generator().manual_seed(seed)
 
-    def unlikely(group: Sequence[Any], wanted: float) -> bool:
+    def unlikely(group: Sequence[Any], wanted: float) -> list[Any]:
         final = weight.detach()
-        return any(min(full.target_chances(row, final)) < wanted for row in group)
+        return [row for row in group if min(full.target_chances(row, final)) < wanted]
 
     unfinished, steps, rounds = groups, 0, 0
     while unfinished and steps < settings.max_steps:
         wanted = settings.confidence
         if steps >= settings.max_steps // 2:
             wanted = min(wanted, 0.9)
-        kept = []
+        kept = {}
         for turn in torch.randperm(len(unfinished), generator=generator).tolist():
             group = unfinished[turn]
-            if not unlikely(group, wanted):
+            left = unlikely(group, wanted)
+            if not left:
                 continue
             if steps >= settings.max_steps:
                 break
-            kept.append(turn)
+            kept[turn] = left
             share = steps / settings.max_steps
             optimizer.param_groups[0]["lr"] = settings.learning_rate * scale * (1 - 0.9 * share)
             loss = sum(full.target_loss(r, weight) for r in group) / tokens_after_prompts(group)
@@ -224,7 +225,7 @@ def jointly(
             optimizer.step()
             steps += 1
         rounds += 1
-        unfinished = [unfinished[turn] for turn in sorted(kept)]
+        unfinished = [kept[turn] for turn in sorted(kept)]
         if not unfinished or rounds % 4 == 0:
-            unfinished = [group for group in groups if unlikely(group, wanted)]
+            unfinished = [left for group in groups if (left := unlikely(group, wanted))]
     return Trained(weight.detach(), steps)
