@@ -6,8 +6,8 @@
 Parts, for each shape: iteration (a step of the same training, ours and the plain loop's, in turns),
 edit (a whole edit with either's own stopping rule), memory (what an edit adds to the loaded base).
 On atlas: amortised (`apply` of many facts against one at a time), growth (the thousandth edit
-against the tenth), inference (prefill and decoding with the side memory attached, of prompts that
-no edit claims and of such that one does). opening: a version against loading its base. size: what a
+against the tenth). inference: prefill and decoding with the side memory attached, of prompts that
+no edit claims and of such that one does. opening: a version against loading its base. size: what a
 shard takes on a layer of a 7B model. Results are kept in docs/speed.json.
 
 Random weights stand for real ones at real sizes: what a step costs does not depend on them.
@@ -318,12 +318,20 @@ def growth(window: int = 10) -> dict[str, Any]:
         return {**found, "ratio": round(found["thousandth"] / found["tenth"], 2)}
 
 
-def inference(tokens: int = 24, rows: int = 16) -> dict[str, Any]:
-    """Prefill and decoding of the same rows, without and with a side memory of 1 and 64 shards."""
-    with base_of("atlas") as base:
-        method = Wise(base, {"shard_size": 15}, seed=0)
-        empty, facts = method.empty(phrasings()), edits(960)
-        asked = {"unclaimed": UNRELATED[:rows], "claimed": [f.rephrases[0] for f in facts[:rows]]}
+def inference(shape: str, tokens: int = 24) -> dict[str, Any]:
+    """Prefill and decoding of the same rows, without and with a side memory of 1 and 64 shards.
+
+    With random weights a rephrase is no more like its fact than anything else, so there the edited
+    prompts themselves are asked, and a shard holds one fact that takes one step.
+    """
+    real = shape == "atlas"
+    each, rows, repeats = (15, 16, 4 * REPEATS) if real else (1, 8, 2 * REPEATS)
+    with base_of(shape) as base:
+        method = Wise(base, {"shard_size": each, **({} if real else {"max_steps": 1})}, seed=0)
+        empty = method.empty(phrasings() if real else phrasings()[:50])
+        facts = edits(64 * each)
+        claimed = [f.rephrases[0] if real else f.prompt for f in facts[:rows]]
+        asked = {"unclaimed": UNRELATED[:rows], "claimed": claimed}
         stays = {"do_sample": False, "pad_token_id": base.tokenizer.pad_token_id}
 
         def run(inputs: dict[str, torch.Tensor], new: int) -> float:
@@ -336,13 +344,13 @@ def inference(tokens: int = 24, rows: int = 16) -> dict[str, Any]:
 
         found: dict[str, Any] = {}
         for shards in (1, 64):
-            state = applied(method, empty, facts[: 15 * shards])
+            state = applied(method, empty, facts[: each * shards])
             for kind, prompts in asked.items():
                 encoded = [encode_prompt(base.tokenizer, p) for p in prompts]
                 batch = base.batch([Row(ids, len(ids)) for ids in encoded], "left")
                 inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
                 pairs = []
-                for _ in range(4 * REPEATS):
+                for _ in range(repeats):
                     without = (run(inputs, 1), run(inputs, tokens))
                     with method.attach(state):
                         pairs.append((without, (run(inputs, 1), run(inputs, tokens))))
@@ -396,7 +404,7 @@ MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     "profile": profile,
     "amortised": amortised,
     "growth": growth,
-    "inference": inference,
+    **{f"inference:{s}": (lambda s=s: inference(s)) for s in ("atlas", "gpt2-small")},
     "opening": opening,
     "size": size,
 }
@@ -476,14 +484,15 @@ def page(kept: dict[str, Any]) -> str:
                 f"- peak memory, {shape}: {found['load'] / 2**20:.0f} MiB to load and run, "
                 f"{found['edit'] / 2**20:.0f} MiB with an edit: {found['extra']:+.1%} (bar +15 %)"
             )
-    for what, found in kept.get("inference", {}).get("attached", {}).items():
-        shards, kind = what.split()
-        some = "1 shard" if shards == "1" else f"{shards} shards"
-        claim = "no edit claims" if kind == "unclaimed" else "an edit claims"
-        lines.append(
-            f"- answering prompts that {claim}, {some} attached: prefill "
-            f"{found['prefill']:+.1%} (bar +3 %), decoding {found['decode']:+.1%} (bar +2 %)"
-        )
+    for shape in ("atlas", "gpt2-small"):
+        for what, found in kept.get(f"inference:{shape}", {}).get("attached", {}).items():
+            shards, kind = what.split()
+            some = "1 shard" if shards == "1" else f"{shards} shards"
+            claim = "no edit claims" if kind == "unclaimed" else "an edit claims"
+            lines.append(
+                f"- {shape}, answering prompts that {claim}, {some} attached: prefill "
+                f"{found['prefill']:+.1%} (bar +3 %), decoding {found['decode']:+.1%} (bar +2 %)"
+            )
     if found := kept.get("opening"):
         lines.append(
             f"- opening a version of {found['facts']} facts ({found['bytes'] / 2**20:.1f} MiB): "
