@@ -41,7 +41,7 @@ class Mask:
     @property
     def count(self) -> int:
         """How many entries are in."""
-        return int(self.entries().sum())
+        return int(self.entries().count_nonzero())
 
 
 class Memory(Protocol):
@@ -76,14 +76,13 @@ class Shard:
             StateMismatch: there are not as many values as masked entries.
         """
         inside = self.mask.entries()
-        if len(self.values) != int(inside.sum()):
+        masked = int(inside.count_nonzero())
+        if len(self.values) != masked:
             raise StateMismatch(
-                f"a shard has {len(self.values)} values for {int(inside.sum())} masked entries",
+                f"a shard has {len(self.values)} values for {masked} masked entries",
                 "`editcli verify`",
             )
-        dense = torch.zeros(self.mask.shape)
-        dense[inside] = self.values.float()
-        return dense
+        return torch.zeros(self.mask.shape).masked_scatter_(inside, self.values.float())
 
     def packed(self) -> dict[str, torch.Tensor]:
         """The shard as tensors to save: what its mask is drawn from, the values, the threshold."""
