@@ -163,9 +163,8 @@ def _patches(
 
 def _directions(base: Base, tokens: torch.Tensor) -> torch.Tensor:
     """``[rows, tokens, hidden]``: what each logit is read off along; a bias loses nothing."""
-    vocabulary = Projection.at(base.model, vocabulary_projection(base.model)).weight(
-        base.model
-    )  # [vocab, hidden]
+    head = Projection.at(base.model, vocabulary_projection(base.model))
+    vocabulary = head.weight(base.model)  # [vocab, hidden]
     return vocabulary[tokens.to(vocabulary.device)]
 
 

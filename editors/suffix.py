@@ -78,7 +78,7 @@ class Record:
     def of_rows(self, rows: Sequence[int]) -> Record:
         """Some rows of the batch alone, cut to the longest of them."""
         count, seq = self.batch.ids.shape
-        if len(rows) == count:
+        if list(rows) == list(range(count)):
             return self
         mask = self.batch.mask[rows]
         longest = int(mask.sum(1).max())

@@ -134,21 +134,16 @@ class _Joint:
     def look(self, recorded: _Recorded) -> tuple[list[float], list[bool]]:
         """For each row the chance of its least likely label, and whether all are the likeliest."""
         count = sum(map(len, recorded.groups))
-        chances, right = [1.0] * count, [True] * count
+        chances, right = [0.0] * count, [False] * count
         suffix = recorded.suffix
         with suffix.replaying():
             for members, record in zip(recorded.groups, suffix.records, strict=True):
                 logits, labels = self._logits(suffix, record)
-                likeliest = logits.argmax(-1) == labels
-                found = zip(
-                    record.labelled[0].tolist(),
-                    _chances(logits, labels).tolist(),
-                    likeliest.tolist(),
-                    strict=True,
-                )
-                for row, chance, ok in found:
-                    chances[members[row]] = min(chances[members[row]], chance)
-                    right[members[row]] &= ok
+                likeliest = (logits.argmax(-1) == labels).float()
+                least = _of_rows(record, _chances(logits, labels)).tolist()
+                all_right = _of_rows(record, likeliest).bool().tolist()
+                for row, chance, ok in zip(members, least, all_right, strict=True):
+                    chances[row], right[row] = chance, ok
         return chances, right
 
     def learn(self, rows: Sequence[Row]) -> None:
@@ -164,9 +159,7 @@ class _Joint:
         suffix = self._learnt = fresh if known is None else known.joined(fresh)
         first, most, rounds = len(suffix.records) - len(fresh.records), self._settings.max_steps, 0
         unsure = {
-            g: list(range(len(record.batch.ids)))
-            for g, record in enumerate(suffix.records)
-            if g >= first
+            g: list(range(len(record.batch.ids))) for g, record in enumerate(fresh.records, first)
         }
         with suffix.replaying():
             while unsure and self.steps < most:
@@ -216,8 +209,15 @@ def _step(optimizer: torch.optim.Optimizer, change: MaskedChange, loss: torch.Te
 
 def _weak(record: Record, logits: torch.Tensor, labels: torch.Tensor, wanted: float) -> list[int]:
     """The rows of ``record`` with a label less likely than ``wanted``, in order."""
-    short = (_chances(logits, labels) < wanted).cpu()
-    return sorted(set(record.labelled[0].cpu()[short].tolist()))
+    rows: list[int] = (_of_rows(record, _chances(logits, labels)) < wanted).nonzero()[:, 0].tolist()
+    return rows
+
+
+def _of_rows(record: Record, of_labels: torch.Tensor) -> torch.Tensor:
+    """float32 ``[rows]``, on the CPU: the smallest of ``of_labels`` ``[labels]``, of values up to
+    1, in each row of ``record``."""
+    rows = record.labelled[0].cpu()
+    return torch.ones(len(record.batch.ids)).scatter_reduce(0, rows, of_labels.cpu(), "amin")
 
 
 def _chances(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -104,11 +104,11 @@ def test_several_batches_are_kept_apart(tiny_base: BaseOf) -> None:
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
 def test_rows_of_a_batch_alone_give_what_they_give_in_it(tiny_base: BaseOf, family: str) -> None:
     base = tiny_base(family)
-    [record] = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)]).records
-    for rows in ([1], [3, 0], [0, 1, 2, 3]):
+    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+    [record] = suffix.records
+    for rows in ([1], [3, 0], [0, 1, 2, 3], [3, 2, 1, 0]):
         part, found = record.of_rows(rows), record.labelled[0]
         assert part.batch.ids.shape == (len(rows), max(len(ROWS[row].ids) for row in rows))
-        suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
         with suffix.replaying(), torch.no_grad():
             whole, labels = logits(base, suffix, 0, weight := other_weight(base))
             main = suffix.projection.weight(base.model)
