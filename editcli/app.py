@@ -17,7 +17,6 @@ from typer.core import TyperGroup
 
 from editcli.models import tools
 from editcli.output import Output
-from editcli.ranks import Ranks
 from editcli.settings import env_flag
 from editors import EditorError
 
@@ -110,7 +109,8 @@ def _root(
       editcli facts validate facts.jsonl
 
     Exit codes: 0 ok, 1 failed, 2 usage, 3 check below threshold, 4 some facts refused,
-    130 interrupted. EDITCLI_DEBUG=1 shows tracebacks.
+    130 interrupted. EDITCLI_DEBUG=1 shows tracebacks; EDITCLI_MODEL=FOLDER says where the base of a
+    store is, if it has moved.
     """
 
 
@@ -138,8 +138,6 @@ def command_paths() -> list[tuple[str, ...]]:
 
 def main() -> None:
     """The entry point of the `editcli` script."""
-    if not Ranks.of(os.environ).leads:  # of several processes the first one speaks for all
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character should show its escape, not a traceback.
         if hasattr(stream, "reconfigure"):

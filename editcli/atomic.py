@@ -119,7 +119,7 @@ def explained(what: str) -> Iterator[None]:
         if error.errno in _FULL:
             raise EditorError(
                 f"no space left on the disk while {what}; nothing was changed",
-                "make room, for instance with `editcli gc`, and run the command again",
+                "make room, and run the command again",
             ) from error
         reason = (error.strerror or str(error)).lower()
         where = f" ({error.filename})" if error.filename else ""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 from editcli.errors import FactsRefused, UsageError
-from editcli.factfile import Refused, json_lines, read_bytes
+from editcli.jsonl import json_lines, read_bytes
+from editcli.judging import Refused
 from editors import InvalidConflict
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def read_conflicts(source: str, *, skip_bad: bool = False) -> ConflictFile:
     data = read_bytes(source)
     rows: list[Conflict] = []
     refused: list[Refused] = []
-    for line, value in json_lines(data):
+    for line, value in json_lines(BytesIO(data)):
         if isinstance(value, str):
             refused.append(Refused(line, value))
             continue

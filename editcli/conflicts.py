@@ -124,7 +124,7 @@ def neutral_texts(source: str | None) -> list[str]:
     Raises UsageError for a file that cannot be read, is not UTF-8 or holds no text.
     """
     from editcli.errors import UsageError
-    from editcli.factfile import read_bytes
+    from editcli.jsonl import read_bytes
 
     if source is None:
         data = datasets_dir().joinpath(*NEUTRAL).read_bytes()

@@ -13,6 +13,10 @@ class UsageError(EditorError):
     exit_code: ClassVar[int] = 2
 
 
+class UnknownVersion(EditorError):
+    """No version, and no tag, has this name."""
+
+
 class Interrupted(EditorError):
     """Ctrl-C, where there is more to say than that."""
 

@@ -1,70 +1,74 @@
 """Fact files: JSON Lines in, with every bad line reported at once.
 
-A file is judged as a whole, since facts can contradict each other: two facts with one prompt and
-different targets are both refused, unless the newest (the later line) is asked to win. The same
-fact twice is a no-op and is noted.
+A file is judged as a whole, since facts can contradict each other (see :mod:`editcli.judging`), and
+may be larger than memory: its facts are read from it when they are asked for.
 """
 
 from __future__ import annotations
 
-import io
 import json
+import shutil
+import sqlite3
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+import tempfile
+import weakref
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import BinaryIO, Literal, NoReturn
-
-import jsonlines
+from typing import BinaryIO, overload
 
 from editcli.errors import FactsRefused, UsageError
-from editors import Fact, InvalidFact
+from editcli.jsonl import json_lines, opened
+from editcli.judging import CONTRADICTS, OnConflict, Refused, Replaced, Said, judge
+from editors import EditorError, Fact, InvalidFact
+
+DOCUMENT = 2**24  # bytes of a file that are looked at as one JSON document
 
 
-@dataclass(frozen=True, slots=True)
-class FactLine:
-    """A fact and the line it stands on, counted from 1."""
+class Facts(Sequence[Fact]):
+    """Facts of a file in order, each read from it when it is asked for.
 
-    line: int
-    fact: Fact
+    `lines`: the line of each, counted from 1. Raises UsageError when asked for a fact of a file
+    that has changed since it was judged.
+    """
 
+    def __init__(self, source: _Source, lines: array[int], places: array[int]) -> None:
+        self._source, self.lines, self._places = source, lines, places
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A line that gives no fact, and why."""
+    @overload
+    def __getitem__(self, index: int) -> Fact: ...
 
-    line: int
-    reason: str
+    @overload
+    def __getitem__(self, index: slice) -> Facts: ...
 
+    def __getitem__(self, index: int | slice) -> Fact | Facts:
+        if isinstance(index, slice):
+            return Facts(self._source, self.lines[index], self._places[index])
+        return self._source.fact(self._places[index])
 
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """A fact left out because of another line: `by` repeats it or is newer."""
+    def __len__(self) -> int:
+        return len(self.lines)
 
-    line: int
-    by: int
-    fact: Fact
+    def at(self, numbers: Sequence[int]) -> Facts:
+        """Some of them, by their numbers in this sequence."""
+        lines = array("Q", (self.lines[number] for number in numbers))
+        places = array("Q", (self._places[number] for number in numbers))
+        return Facts(self._source, lines, places)
 
 
 @dataclass(frozen=True, slots=True)
 class FactFile:
     """What a fact file holds; everything in the order of lines.
 
-    `accepted` are the facts to use, `duplicates` repeat an accepted fact, `superseded` lost to a
-    newer line in the same file.
+    `facts` are the facts to use, `duplicates` repeat one of them, `superseded` lost to a newer line
+    in the same file.
     """
 
     name: str
-    accepted: tuple[FactLine, ...]
+    facts: Facts
     refused: tuple[Refused, ...]
     duplicates: tuple[Replaced, ...]
     superseded: tuple[Replaced, ...]
-
-    @property
-    def facts(self) -> tuple[Fact, ...]:
-        """The facts to use, in order."""
-        return tuple(entry.fact for entry in self.accepted)
 
     def findings(self) -> list[str]:
         """The refused lines as `name:line: reason`."""
@@ -72,28 +76,35 @@ class FactFile:
 
     def remarks(self, most: int | None = None) -> list[str]:
         """The lines left out without being at fault, as `name:line: why`; at most so many."""
-        same = [(bad.line, f"same fact as line {bad.by}, left out") for bad in self.duplicates]
-        older = [(bad.line, f"superseded by line {bad.by}") for bad in self.superseded]
-        lines = [f"{self.name}:{line}: {what}" for line, what in sorted(same + older)]
-        if most is None or len(lines) <= most:
-            return lines
-        more = len(lines) - most
-        count = "1 more line is" if more == 1 else f"{more} more lines are"
-        return [*lines[:most], f"{self.name}: {count} left out or superseded"]
+        same = [(bad, "same fact as line {}, left out") for bad in self.duplicates]
+        older = [(bad, "superseded by line {}") for bad in self.superseded]
+        left_out = sorted([*same, *older], key=lambda item: item[0].line)
+        lines = [f"{self.name}:{bad.line}: {what.format(bad.by)}" for bad, what in left_out[:most]]
+        if more := len(left_out) - len(lines):
+            count = "1 more line is" if more == 1 else f"{more} more lines are"
+            lines.append(f"{self.name}: {count} left out or superseded")
+        return lines
 
-    def refusing(self, objection: Callable[[Fact], str | None]) -> FactFile:
-        """The same file without the facts that `objection` gives a reason against."""
-        accepted, refused = [], list(self.refused)
-        for entry in self.accepted:
-            reason = objection(entry.fact)
+    def refusing(
+        self, objection: Callable[[Fact], str | None], most: int | None = None
+    ) -> FactFile:
+        """The same file without the facts that `objection` gives a reason against.
+
+        At most `most` facts are kept; those behind them are not looked at.
+        """
+        kept, refused = array("Q"), list(self.refused)
+        for number, fact in enumerate(self.facts):
+            if len(kept) == most:
+                break
+            reason = objection(fact)
             if reason is None:
-                accepted.append(entry)
+                kept.append(number)
             else:
-                refused.append(Refused(entry.line, reason))
+                refused.append(Refused(self.facts.lines[number], reason))
         refused.sort(key=lambda bad: bad.line)
-        return replace(self, accepted=tuple(accepted), refused=tuple(refused))
+        return replace(self, facts=self.facts.at(kept), refused=tuple(refused))
 
-    def require(self, *, skip_bad: bool = False) -> tuple[Fact, ...]:
+    def require(self, *, skip_bad: bool = False) -> Facts:
         """The facts; raises FactsRefused naming every refused line, unless `skip_bad`."""
         if self.refused and not skip_bad:
             count = len(self.refused)
@@ -104,203 +115,120 @@ class FactFile:
 
     def hint(self) -> str:
         """What helps against the refused lines."""
-        if any(bad.reason.startswith(_CONTRADICTS) for bad in self.refused):
-            return "mend the lines, or let the later one win with `--on-conflict newest`"
+        if any(bad.reason.startswith(CONTRADICTS) for bad in self.refused):
+            return (
+                "mend the lines; with `--on-conflict newest`, `apply` and `facts dedupe` let the "
+                "later one win"
+            )
         return "mend the lines; `apply` and `facts dedupe` leave them out with `--skip-bad`"
-
-
-_CONTRADICTS = "contradicts "
 
 
 def read_facts(
     source: str,
     *,
-    on_conflict: Literal["refuse", "newest"] = "refuse",
+    on_conflict: OnConflict = "refuse",
     stdin: BinaryIO | None = None,
 ) -> FactFile:
     """Read the fact file at path `source`, or standard input if it is "-".
 
     Raises UsageError when there is nothing to judge: no such file, no facts, or not JSON Lines.
     """
-    name = "<stdin>" if source == "-" else source
-    data = read_bytes(source, stdin)
-    good, refused = _parse(name, data)
-    if not good and not refused:
-        raise UsageError(f"{name} holds no facts", "`editcli facts --help` shows an example")
-    return _judge(name, good, refused, on_conflict)
-
-
-def read_bytes(source: str, stdin: BinaryIO | None = None) -> bytes:
-    """The bytes of the file at `source`, or of standard input for "-"; raises UsageError."""
-    if source == "-":
-        return (sys.stdin.buffer if stdin is None else stdin).read()
-    try:
-        return Path(source).read_bytes()
-    except (OSError, ValueError) as problem:
-        why = getattr(problem, "strerror", None) or str(problem)
-        raise UsageError(
-            f"cannot read {source}: {why.lower()}", "`-` reads from standard input"
-        ) from problem
-
-
-def _parse(name: str, data: bytes) -> tuple[list[FactLine], list[Refused]]:
-    """Each line on its own. Raises UsageError for a file that is something else than JSON Lines."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UsageError(
-            f"{name} is UTF-16, not UTF-8", "`iconv -f UTF-16 -t UTF-8 FILE | editcli ... -`"
-        )
-    good: list[FactLine] = []
+    file = _Source.of(source, stdin)
     refused: list[Refused] = []
-    for line, value in json_lines(data):
-        if isinstance(value, str):
-            refused.append(Refused(line, value))
-            continue
-        try:
-            good.append(FactLine(line, Fact.from_dict(value)))
-        except InvalidFact as problem:
-            refused.append(Refused(line, problem.message))
-    if not good:
-        _refuse_json_document(name, data)
-    return good, refused
-
-
-def json_lines(data: bytes) -> Iterator[tuple[int, dict[str, object] | str]]:
-    """Line number and JSON object of each line that is not blank, or what is wrong with it."""
-    number = 0
-
-    def counted() -> Iterator[bytes]:
-        nonlocal number
-        # Not splitlines(): JSON text may hold other line separators.
-        for raw in io.BytesIO(data):
-            number += 1
-            yield raw.strip(b" \t\r\n")
-
-    reader = jsonlines.Reader(counted(), loads=_loads)
-    while True:
-        try:
-            value = reader.read(allow_none=True, skip_empty=True)
-        except EOFError:
-            return
-        except jsonlines.InvalidLineError as problem:
-            yield number, _why(problem)
-            continue
-        if isinstance(value, dict):
-            yield number, value
-        else:
-            yield number, f"must be a JSON object, not {json.dumps(value)[:40]}"
-
-
-def _loads(text: str | bytes) -> object:
-    """Strict JSON: a key twice, NaN and Infinity are errors rather than lost or kept silently."""
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    out: dict[str, object] = {}
-    for key, value in pairs:
-        if key in out:
-            raise ValueError(f"the key {key!r} occurs twice")
-        out[key] = value
-    return out
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _why(problem: jsonlines.InvalidLineError) -> str:
-    cause = problem.__cause__
-    if isinstance(cause, UnicodeDecodeError):
-        byte = cause.object[cause.start]
-        return f"not UTF-8: byte 0x{byte:02x} at position {cause.start + 1}"
-    if isinstance(cause, json.JSONDecodeError):
-        return f"not JSON: {cause.msg[:1].lower()}{cause.msg[1:]} at column {cause.colno}"
-    return f"not JSON: {cause}"
-
-
-def _refuse_json_document(name: str, data: bytes) -> None:
-    """A file without one good line may be a JSON document, a common mistake worth its own words."""
-    lines = [line for line in data.splitlines() if line.strip()]
-    if len(lines) < 2 and not data.lstrip().startswith(b"["):
-        return
-    try:
-        value = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return
-    filter_ = ".[]" if isinstance(value, list) else "."
-    raise UsageError(
-        f"{name} is one JSON document, not one JSON object a line",
-        f"`jq -c '{filter_}' FILE | editcli facts validate -`",
-    )
-
-
-def _judge(
-    name: str,
-    good: list[FactLine],
-    refused: list[Refused],
-    on_conflict: Literal["refuse", "newest"],
-) -> FactFile:
-    good, clashes = _without_id_clashes(good)
-    contradictions: list[Refused] = []
-    superseded: list[Replaced] = []
-    if on_conflict == "refuse":
-        good, contradictions = _without_contradictions(good)
-    duplicates: list[Replaced] = []
-    current: dict[str, FactLine] = {}
-    for entry in good:
-        before = current.get(entry.fact.prompt)
-        if before is not None and before.fact.target == entry.fact.target:
-            duplicates.append(Replaced(entry.line, before.line, entry.fact))
-            continue
-        if before is not None:
-            superseded.append(Replaced(before.line, entry.line, before.fact))
-        current[entry.fact.prompt] = entry
+        judged = judge(file.said(refused), on_conflict)
+    except sqlite3.Error as error:
+        raise EditorError(
+            f"judging {file.name} failed: {error}",
+            "it needs room for a temporary file about as large as FILE; TMPDIR names the folder",
+        ) from error
+    refused += judged.refused
+    if not judged.lines:
+        file.refuse_json_document()
+        if not refused:
+            raise UsageError(
+                f"{file.name} holds no facts", "`editcli facts --help` shows an example"
+            )
     return FactFile(
-        name=name,
-        accepted=tuple(sorted(current.values(), key=lambda entry: entry.line)),
-        refused=tuple(sorted([*refused, *clashes, *contradictions], key=lambda bad: bad.line)),
-        duplicates=tuple(duplicates),
-        superseded=tuple(superseded),
+        name=file.name,
+        facts=Facts(file, judged.lines, judged.places),
+        refused=tuple(sorted(refused, key=lambda bad: bad.line)),
+        duplicates=tuple(judged.duplicates),
+        superseded=tuple(judged.superseded),
     )
 
 
-def _without_id_clashes(good: list[FactLine]) -> tuple[list[FactLine], list[Refused]]:
-    """Refuse an id that an earlier line gave to another prompt: ids must name one fact."""
-    kept: list[FactLine] = []
-    refused: list[Refused] = []
-    owner: dict[str, FactLine] = {}
-    for entry in good:
-        first = owner.setdefault(entry.fact.id, entry)
-        if first.fact.prompt == entry.fact.prompt:
-            kept.append(entry)
-        else:
-            refused.append(
-                Refused(
-                    entry.line, f"id: {entry.fact.id!r} names another fact on line {first.line}"
-                )
-            )
-    return kept, refused
+class _Source:
+    """An open fact file; what cannot be read twice (standard input, a pipe) is copied first."""
 
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self.name, self._file = name, file
+        weakref.finalize(self, file.close)
 
-def _without_contradictions(good: list[FactLine]) -> tuple[list[FactLine], list[Refused]]:
-    """Refuse all lines of a prompt that is given more than one target."""
-    groups: dict[str, list[FactLine]] = defaultdict(list)
-    for entry in good:
-        groups[entry.fact.prompt].append(entry)
-    kept: list[FactLine] = []
-    refused: list[Refused] = []
-    for entry in good:
-        group = groups[entry.fact.prompt]
-        other = next((rival for rival in group if rival.fact.target != entry.fact.target), None)
-        if other is None:
-            kept.append(entry)
-        else:
-            reason = (
-                f"{_CONTRADICTS}line {other.line}: the same prompt with the target "
-                f"{entry.fact.target!r} here and {other.fact.target!r} there"
+    @staticmethod
+    def of(source: str, stdin: BinaryIO | None) -> _Source:
+        """Raises UsageError for a file that cannot be read, or is UTF-16."""
+        name = "<stdin>" if source == "-" else source
+        file = (stdin or sys.stdin.buffer) if source == "-" else opened(source)
+        if source == "-" or not file.seekable():
+            copy = tempfile.TemporaryFile(prefix="editcli-facts-")  # noqa: SIM115 - held open
+            shutil.copyfileobj(file, copy)
+            file = copy
+        found = _Source(name, file)
+        file.seek(0)
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise UsageError(
+                f"{name} is UTF-16, not UTF-8", "`iconv -f UTF-16 -t UTF-8 FILE | editcli ... -`"
             )
-            refused.append(Refused(entry.line, reason))
-    return kept, refused
+        return found
+
+    def said(self, refused: list[Refused]) -> Iterator[Said]:
+        """What each good line says; the others are added to `refused`."""
+        place = after = 0
+
+        def lines() -> Iterator[bytes]:
+            nonlocal place, after
+            self._file.seek(0)
+            for raw in self._file:
+                place, after = after, after + len(raw)
+                yield raw
+
+        for line, value in json_lines(lines()):
+            if isinstance(value, str):
+                refused.append(Refused(line, value))
+                continue
+            try:
+                fact = Fact.from_dict(value)
+            except InvalidFact as problem:
+                refused.append(Refused(line, problem.message))
+            else:
+                yield Said(line, place, fact.prompt, fact.target, fact.id)
+
+    def fact(self, place: int) -> Fact:
+        """The fact of the line that begins at a byte; raises UsageError where there is none."""
+        self._file.seek(place)
+        for _, value in json_lines([self._file.readline()]):
+            if isinstance(value, dict):
+                try:
+                    return Fact.from_dict(value)
+                except InvalidFact:
+                    break
+        raise UsageError(f"{self.name} was changed while it was read", "run the command again")
+
+    def refuse_json_document(self) -> None:
+        """A file without one good line may be a JSON document, a common mistake worth its own
+        words: raises UsageError."""
+        self._file.seek(0)
+        data = self._file.read(DOCUMENT)
+        lines = [line for line in data.splitlines() if line.strip()]
+        if len(lines) < 2 and not data.lstrip().startswith(b"["):
+            return
+        try:
+            value = json.loads(data.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            return
+        filter_ = ".[]" if isinstance(value, list) else "."
+        raise UsageError(
+            f"{self.name} is one JSON document, not one JSON object a line",
+            f"`jq -c '{filter_}' FILE | editcli facts validate -`",
+        )

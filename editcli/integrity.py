@@ -136,7 +136,7 @@ def _check_blobs(layout: Layout, versions: list[Version]) -> list[Problem]:
             with layout.blob(digest).open("rb") as file:
                 found = file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
-            if used:  # else a `gc` took it away between listing and reading
+            if used:  # else it was taken away between listing and reading
                 problems.append(Problem(what, f"is missing{used}"))
             continue
         if found != digest:

@@ -7,6 +7,7 @@ refused. A checkpoint that leaves weights unset is refused too, where transforme
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from editcli import __version__, quantized
 from editcli.errors import UsageError
 from editcli.paths import datasets_dir
+from editcli.settings import env_name
 from editcli.store import StoreConfig
 from editors import EditorError, StateMismatch
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from editors.base import Base
 
 ATLAS = "atlas"
+MOVED = env_name("model")  # where the base of a store is now, if not where it was
 DTYPES = ("float32", "bfloat16", "float16", *quantized.BITS)
 SPREAD = "spread"  # a device: the blocks over all accelerators, and what does not fit on the CPU
 DIGITS = 16  # of a fingerprint, as shown in errors
@@ -97,9 +100,9 @@ def load_base(
 
     `base` is a name as `resolve` takes or returns it, with its `revision` if that came apart; or a
     store's configuration, which gives revision, dtype and layer and holds the model to its
-    fingerprint. `device` "auto" is the first there is of cuda, mps and cpu, "spread" all there are;
-    `dtype` "auto" keeps the checkpoint's, "8bit" and "4bit" pack all but what edits go into.
-    Library logs are let through from `verbose` 2 on.
+    fingerprint, wherever it is now (`MOVED`). `device` "auto" is the first there is of cuda, mps
+    and cpu, "spread" all there are; `dtype` "auto" keeps the checkpoint's, "8bit" and "4bit" pack
+    all but what edits go into. Library logs are let through from `verbose` 2 on.
 
     Raises:
         UsageError: an unknown or absent device, or an unknown dtype.
@@ -108,9 +111,17 @@ def load_base(
         EditorError: the model or its tokenizer cannot be found or loaded.
     """
     if isinstance(base, StoreConfig):
+        moved = os.environ.get(MOVED)
+        try:
+            find_model(moved or base.base, "" if moved else base.revision)
+        except EditorError as error:
+            raise EditorError(
+                f"the base of this store cannot be found: {error.message}",
+                f"put the model back, or name where it is now: `{MOVED}=FOLDER editcli ...`",
+            ) from error
         loaded = load_base(
-            base.base,
-            revision=base.revision,
+            moved or base.base,
+            revision="" if moved else base.revision,
             device=device,
             dtype=base.dtype if dtype == "auto" else dtype,
             layer=_stored_layer(base) if layer is None else layer,

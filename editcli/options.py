@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from editcli.judging import OnConflict
 from editcli.settings import env_name
-
-OnConflict = Literal["refuse", "newest"]
 
 StoreOption = Annotated[
     Path | None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editcli.errors import UsageError
-from editcli.factfile import json_lines
+from editcli.jsonl import json_lines
 from editcli.paths import datasets_dir
 from editors import EditorError
 
@@ -30,7 +31,7 @@ def read_phrasings(path: Path | None) -> list[Phrasings]:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read {source}: {why.lower()}", "`--calibration FILE`") from error
     groups: list[Phrasings] = []
-    for number, row in json_lines(data):
+    for number, row in json_lines(BytesIO(data)):
         if isinstance(row, str):
             raise UsageError(f"{source}:{number}: {row}", _LINE)
         try:

@@ -121,7 +121,9 @@ def _two_runs(
         by_kind.append(head_effects(base, prompts, tokens, FACTORS))
     boost, suppress = select(by_kind, FACTORS, HEADS)
     if not boost and not suppress:
-        raise EditorError("no head makes the answer likelier on every kind of prompt", "--by prune")
+        raise EditorError(
+            "no head makes the answer likelier on every kind of prompt", "`--by prune`"
+        )
 
     def asking(run: TwoRun) -> Ask:
         def ask(rows: Sequence[Asked], room: int) -> list[Answer]:

@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from editcli import atomic, history, integrity
+from editcli.errors import UnknownVersion
 from editcli.history import DAMAGED, Chain, Event
 from editcli.integrity import Problem
 from editcli.journal import Journal
@@ -63,6 +64,14 @@ class Store:
         self._layout = Layout(path)
         self._clock = clock
 
+    @staticmethod
+    def require_free(path: Path) -> None:
+        """Raises EditorError where no store can be made because something is there already."""
+        if Layout(path).holds_store():
+            raise EditorError(f"{path} already holds a store", "use it, or name another `--store`")
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise EditorError(f"{path} is not an empty folder", "name another `--store`")
+
     @classmethod
     def create(
         cls,
@@ -80,10 +89,7 @@ class Store:
 
         It appears at once and whole. Raises EditorError when something is there already.
         """
-        if Layout(path).holds_store():
-            raise EditorError(f"{path} already holds a store", "use it, or name another `--store`")
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise EditorError(f"{path} is not an empty folder", "name another `--store`")
+        cls.require_free(path)
         text = config.to_toml().encode()
         fresh = path.parent / f"{path.name}.new-{secrets.token_hex(4)}"
         layout = Layout(fresh)
@@ -230,7 +236,10 @@ class Store:
     def _load(self, name: str, digests: Mapping[str, str]) -> Version:
         """Read a manifest and check it against the hash that the history records."""
         with atomic.explained(f"reading version {name}"):
-            data = self._layout.manifest(name).read_bytes()
+            try:
+                data = self._layout.manifest(name).read_bytes()
+            except FileNotFoundError as error:
+                raise EditorError(f"the manifest of {name} is missing", DAMAGED) from error
         if sha256(data).hexdigest() != digests.get(name):
             raise EditorError(f"the manifest of {name} is damaged", DAMAGED)
         return Version.from_bytes(data)
@@ -249,4 +258,4 @@ def _resolve(chain: Chain, name: str, ref: str) -> str:
     close = get_close_matches(name.lower(), nearest, n=1)
     suggestion = list(ids)[-1] if number else nearest[close[0]] if close else ""
     hint = f"did you mean `{suggestion}`? " if suggestion else ""
-    raise EditorError(f"no version is called {ref!r}", f"{hint}`editcli log` lists the versions")
+    raise UnknownVersion(f"no version is called {ref!r}", f"{hint}`editcli log` lists the versions")

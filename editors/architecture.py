@@ -88,7 +88,7 @@ class Projection:
             UnsupportedArchitecture: the weight is quantised, sharded or not loaded.
         """
         stored = self._stored(model)
-        if not stored.is_floating_point():
+        if not stored.is_floating_point() or stored.element_size() < 2:  # int8, float8, packed
             raise UnsupportedArchitecture(
                 f"the weight of {self.path} is quantised ({_dtype(stored)})",
                 "load the model without quantisation",

@@ -63,12 +63,12 @@ class Attached:
 
         Without it a forward over a prompt and its target would let the target open the gate.
         """
-        self._prompt_lengths = prompt_lengths
+        before, self._prompt_lengths = self._prompt_lengths, prompt_lengths
         try:
             with self._pruned.scoring(prompt_lengths):
                 yield
         finally:
-            self._prompt_lengths = None
+            self._prompt_lengths = before
 
     def reading_on(self, prompt_lengths: torch.Tensor) -> AbstractContextManager[None]:
         """Heads pruned from the end of prompts on are pruned after so many tokens of each row.
@@ -80,11 +80,11 @@ class Attached:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Route as at the last prefill: forwards inside ``with`` take its rows, or repeat them."""
-        self._held = True
+        before, self._held = self._held, True
         try:
             yield
         finally:
-            self._held = False
+            self._held = before
 
     def _before_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Decide at prefill, now or on the way; hold the decision while decoding."""
@@ -105,7 +105,9 @@ class Attached:
             real = real * (real.cumsum(1) <= lengths[:, None])
         prompts = [tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, real, strict=True)]
         self._side.route([])
-        if self._settling is None:
+        # Where pads shift positions, prompts are looked at without them.
+        shifted = "position_ids" not in kwargs and not bool(real[:, 0].all())
+        if self._settling is None or shifted:
             with self._pruned.suspended():  # keys were made on the base as it is
                 self._decided(prompts, self._router.decide(prompts))
             return

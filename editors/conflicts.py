@@ -24,6 +24,7 @@ from editors.look import Ids, last_logits
 from editors.metrics import Rate, normalised
 from editors.routing import Decision
 from editors.tokens import encode_pair, encode_prompt
+from editors.words import words
 
 Kind = Literal["substitution", "coherent", "irrelevant", "gold"]
 Split = Literal["locate", "dev", "test"]
@@ -209,23 +210,20 @@ def outcome_of(text: str, candidates: Mapping[Outcome, str]) -> tuple[Outcome, b
     said = _words(text)
     found: dict[Outcome, tuple[int, int]] = {}
     for name, wanted in candidates.items():
-        words = _words(wanted)
-        for start in range(max(FIRST_WORDS, len(words)) - len(words) + 1 if words else 0):
-            if said[start : start + len(words)] == words:
-                found[name] = (start, -len(words))
+        named = _words(wanted)
+        for start in range(max(FIRST_WORDS, len(named)) - len(named) + 1 if named else 0):
+            if said[start : start + len(named)] == named:
+                found[name] = (start, -len(named))
                 break
     if not found:
         return "other", False
     return min(found, key=lambda name: found[name]), len(set(found.values())) > 1
 
 
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
-
-
 def _words(text: str) -> list[str]:
     """Words without case, accents and punctuation; each character where words are not spaced."""
     plain = unicodedata.normalize("NFD", text.casefold())
-    return _WORD.findall("".join(c for c in plain if not unicodedata.combining(c)))
+    return words("".join(c for c in plain if not unicodedata.combining(c)))
 
 
 def context_utilisation(without: float, told: float) -> float:

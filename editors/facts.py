@@ -18,7 +18,7 @@ from editors.errors import InvalidFact
 
 ProbeKind = Literal["near", "far"]
 
-_HINT = "`editcli facts validate FILE` checks a whole file"
+_HINT = "mend what is named"
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,63}")
 _Check = Callable[[object], Iterator[str]]
 

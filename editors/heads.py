@@ -26,6 +26,7 @@ from editors.hooks import StandIn, reading_inputs, reading_outputs, swapped
 from editors.tokens import Batch
 
 ROWS_AT_ONCE = 4096  # single tokens in one sweep
+ASTRAY = 0.1  # of a state, relative: what a single token may differ by from the whole prompt's
 MISFIT = 0.02  # of a frozen norm, relative: rounding in bfloat16 stays below, another map does not
 
 Unit = Literal["head", "group"]
@@ -37,11 +38,13 @@ class _Run:
     """What a forward left at the last prompt token of each row.
 
     ``heads``: by layer ``[rows, in]``, what the attention output projection read; ``written``: by
-    layer ``[rows, hidden]``, what it wrote.
+    layer ``[rows, hidden]``, what it wrote; ``ended``: ``[rows, hidden]``, what the vocabulary
+    projection would have read.
     """
 
     heads: dict[int, torch.Tensor]
     written: dict[int, torch.Tensor]
+    ended: torch.Tensor
 
 
 class _Held(StandIn):
@@ -88,7 +91,8 @@ def path_effects(
 
     Raises:
         EditorError: the two batches have not as many rows.
-        UnsupportedArchitecture: no block has separable heads.
+        UnsupportedArchitecture: no block has separable heads, or a block mixes tokens in another
+            way too (convolution, recurrence), so that single tokens do not stand for the prompt.
     """
     here, changes = _patches(base, original, corrupted, unit)
     wanted = _directions(base, tokens)  # [rows, tokens, hidden]
@@ -112,10 +116,20 @@ def path_effects(
         with _holding(base, written), held():
             states = _states(base, last.repeat(sweep, 1), ends.repeat(sweep)[:, None])
         ended = states[:, 0].view(sweep, rows, -1).to(wanted.device)  # [sweep, rows, hidden]
+        _require_same(ended[0], here.ended.to(wanted.device))
         found = torch.einsum("sbd,btd->sbt", ended, wanted)
         for i, (layer, number) in enumerate(part, start=1):
             effects[layer, number] = (found[0] - found[i]).cpu()
     return effects
+
+
+def _require_same(alone: torch.Tensor, in_prompt: torch.Tensor) -> None:
+    """Raises UnsupportedArchitecture where ``[rows, hidden]`` differ by more than rounding."""
+    if bool((alone - in_prompt).norm() > ASTRAY * in_prompt.norm()):
+        raise UnsupportedArchitecture(
+            "some blocks mix tokens by other means than attention heads, so path patching cannot "
+            "hold all that a prompt's last token reads"
+        )
 
 
 def direct_effects(
@@ -136,8 +150,7 @@ def direct_effects(
     read: list[torch.Tensor] = []
     with reading_inputs(base.model, {path: lambda args, _: read.append(args[0])}):
         _, changes = _patches(base, original, corrupted, unit)
-    ends = _ends(original).to(read[-1].device)
-    states = read[-1].view(*original.ids.shape, -1)[torch.arange(len(ends)), ends]  # [rows, hidden]
+    states = _at_ends(original, read[-1])  # [rows, hidden]
     frozen = _frozen(base.model.get_submodule(path), states)
     wanted = _directions(base, tokens)  # [rows, tokens, hidden]
     effects = _nothing(base, wanted, tokens, unit)
@@ -185,15 +198,14 @@ def _ends(batch: Batch) -> torch.Tensor:
 
 @torch.inference_mode()
 def _run(base: Base, batch: Batch, layers: list[int]) -> _Run:
-    rows, ends = torch.arange(len(batch.ids), device=batch.ids.device), _ends(batch)
     heads: dict[int, torch.Tensor] = {}
     written: dict[int, torch.Tensor] = {}
     paths = {layer: _out(base, layer).path for layer in layers}
 
     def keeping(found: dict[int, torch.Tensor], layer: int) -> Any:
         def read(value: Any, kwargs: Any = None) -> None:
-            states = value[0] if isinstance(value, tuple) else value
-            found[layer] = states.view(*batch.ids.shape, -1)[rows.to(states.device), ends]
+            # The last call counts: a router may have looked at some of the prompts before.
+            found[layer] = value[0] if isinstance(value, tuple) else value
 
         return read
 
@@ -202,8 +214,19 @@ def _run(base: Base, batch: Batch, layers: list[int]) -> _Run:
         reading_outputs(base.model, {p: keeping(written, i) for i, p in paths.items()}),
     ):
         places = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
-        _states(base, batch.ids, places, batch.mask)
-    return _Run(heads, written)
+        whole = _states(base, batch.ids, places, batch.mask)
+    return _Run(
+        {layer: _at_ends(batch, states) for layer, states in heads.items()},
+        {layer: _at_ends(batch, states) for layer, states in written.items()},
+        _at_ends(batch, whole),
+    )
+
+
+def _at_ends(batch: Batch, states: torch.Tensor) -> torch.Tensor:
+    """``[rows, size]``: at each row's last token; some blocks flatten ``states`` to two axes."""
+    ends = _ends(batch).to(states.device)
+    rows = torch.arange(len(ends), device=states.device)
+    return states.view(*batch.ids.shape, -1)[rows, ends]
 
 
 def _states(

@@ -24,14 +24,14 @@ from editors.look import Ids, all_states, last_states
 from editors.routing import MAIN, Claims, Decision
 from editors.texts import prefixed
 from editors.tokens import encode_prompt, fits
+from editors.words import naming, words
 
-_WORD = re.compile(r"\w+")
 _SENTENCE_END = re.compile(r"[.!?:;](?=\s)|\n")
 _NEXT_WORD = re.compile(r"[ -](\w)(\w)")  # its first two letters
 
 
 class Subjects:
-    """Which facts' subjects a text names, as whole words, whatever the case.
+    """Which facts' subjects a text names, as whole words where they can be seen, whatever the case.
 
     A name that goes on is another name: "Porto Alegre" does not name Porto.
     """
@@ -42,25 +42,19 @@ class Subjects:
         for i, subject in enumerate(subjects):
             if subject is not None:
                 folded = subject.casefold()
-                first = _WORD.search(folded)
-                word = first.group() if first else ""
+                word = next(iter(words(folded)), "")
                 self._by_word.setdefault(word, {}).setdefault(folded, []).append(i)
 
     def named_in(self, text: str) -> list[int]:
         """The facts whose subject ``text`` names, and those that have none."""
         folded = text.casefold()
         found = list(self._always)
-        for word in {*_WORD.findall(folded), ""}:  # "": subjects made of signs alone
+        for word in {*words(folded), ""}:  # "": subjects made of signs alone
             for subject, facts in self._by_word.get(word, {}).items():
-                pattern = _naming(subject)
+                pattern = naming(subject)
                 if re.search(pattern, folded) and not _always_goes_on(pattern, text):
                     found.extend(facts)
         return sorted(found)
-
-
-def _naming(subject: str) -> str:
-    """A pattern for ``subject`` as whole words in a text with its case folded."""
-    return rf"(?<!\w){re.escape(subject.casefold())}(?!\w)"
 
 
 def _always_goes_on(pattern: str, text: str) -> bool:
@@ -69,7 +63,7 @@ def _always_goes_on(pattern: str, text: str) -> bool:
     Only where capitals tell something: not in a text that has them everywhere or on every word.
     """
     places = list(re.finditer(pattern, text, re.IGNORECASE))
-    capitals_tell = any(word[0].islower() for word in _WORD.findall(text))
+    capitals_tell = any(word[0].islower() for word in words(text))
     return (
         capitals_tell
         and bool(places)
@@ -201,7 +195,7 @@ class KeyRouter:
             return len(decoded(tokens))
 
         text = decoded(len(prompt))
-        mentions = list(re.finditer(_naming(subject), text)) if subject is not None else []
+        mentions = list(re.finditer(naming(subject.casefold()), text)) if subject else []
         if len(mentions) < 2:
             return None
         ends = list(_SENTENCE_END.finditer(text, 0, mentions[-1].start()))
@@ -267,7 +261,7 @@ def _keys_of(
     ids = [encode_prompt(base.tokenizer, text) for part in texts for text in part]
     if not ids:
         return [calibration.centroids[:0] for _ in texts]
-    keys = calibration.keys(last_states(base, ids, calibration.layers))
+    keys = last_states(base, ids, calibration.layers, calibration.keys)
     return [part.clone() for part in torch.split(keys, [len(part) for part in texts])]
 
 

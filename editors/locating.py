@@ -18,7 +18,7 @@ import torch
 
 from editors.attach import Attached
 from editors.base import Base
-from editors.conflicts import Asked, Conflict, Outcome, first_token, next_probabilities
+from editors.conflicts import Asked, Outcome, first_token, next_probabilities
 from editors.conflicts import outcome_of_token as outcome_by
 from editors.errors import EditorError
 from editors.heads import Unit, direct_effects, path_effects
@@ -143,7 +143,7 @@ def locate(
             "far it is from the question (20-80 % of either is best)",
         )
     rng = Random(settings.seed)
-    twins = [_Twin.of(a.row, rows, rng) for a in rows]
+    twins = [_Twin.of(a, rows, rng) for a in rows]
     both = settings.corruption == "both"
 
     def effects(chosen: Sequence[int], corrupted: Callable[[_Twin], str]) -> torch.Tensor:
@@ -173,10 +173,11 @@ class _Twin:
     both: str
 
     @staticmethod
-    def of(row: Conflict, others: Sequence[Asked], rng: Random) -> _Twin:
+    def of(asked: Asked, others: Sequence[Asked], rng: Random) -> _Twin:
         """With the subject and the answer of other rows, of the same relation where there are."""
+        row = asked.row
         pool = [a.row for a in others if a.row.question != row.question]
-        near = [other for other in pool if other.relation == row.relation] or pool or [row]
+        near = [other for other in pool if other.relation == row.relation] or pool
         subjects = [o.subject for o in near if o.subject and o.subject != row.subject]
         if row.subject and subjects:
             subject = rng.choice(subjects)
@@ -184,7 +185,8 @@ class _Twin:
             about = row.context.replace(row.subject, subject)
         else:
             question, about = rng.choice(near).question, row.context
-        answers = [o.context_answer for o in near if o.context_answer != row.context_answer]
+        neither = (row.context_answer, asked.memory)
+        answers = [o.context_answer for o in near if o.context_answer not in neither]
         if answers and row.context_answer in row.context:
             answer = rng.choice(answers)
             context = row.context.replace(row.context_answer, answer)

@@ -22,13 +22,21 @@ class _Seen(Exception):  # noqa: N818 - no error: all that was asked for has bee
     """Ends a forward after the last block that is read."""
 
 
-def last_states(base: Base, prompts: Sequence[Ids], layers: Sequence[int]) -> torch.Tensor:
+def last_states(
+    base: Base,
+    prompts: Sequence[Ids],
+    layers: Sequence[int],
+    keep: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
+) -> torch.Tensor:
     """float32 ``[n, layers, hidden]``: after each of ``layers`` (rising), at the last token.
 
     Prompts of one length go together, so that no row is padded; blocks above the last of
-    ``layers`` do not run. Whatever is attached must be on main memory.
+    ``layers`` do not run. Whatever is attached must be on main memory. ``keep``: what is kept of
+    the states ``[rows, layers, hidden]`` of some prompts, row by row, in their place.
     """
-    return torch.stack([states[0] for states in _states(base, prompts, layers, slice(-1, None))])
+    return torch.stack(
+        _states(base, prompts, layers, slice(-1, None), lambda states: keep(states[:, 0]))
+    )
 
 
 def all_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
@@ -36,11 +44,15 @@ def all_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
 
     A state sees what is before it alone, so that one forward gives them all.
     """
-    return _states(base, [prompt], layers, slice(None))[0]
+    return _states(base, [prompt], layers, slice(None), torch.clone)[0]
 
 
 def _states(
-    base: Base, prompts: Sequence[Ids], layers: Sequence[int], places: slice
+    base: Base,
+    prompts: Sequence[Ids],
+    layers: Sequence[int],
+    places: slice,
+    keep: Callable[[torch.Tensor], torch.Tensor],
 ) -> list[torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     for part, ids in same_length(base, prompts):
@@ -49,8 +61,7 @@ def _states(
         readers = {base.architecture.block(i).path: reader for i in layers}
         with torch.inference_mode(), reading_outputs(base.model, readers), suppress(_Seen):
             base.model(input_ids=ids, use_cache=False)
-        for i, states in zip(part, torch.stack(kept, 2), strict=True):
-            found[i] = states.clone()
+        found.update(zip(part, keep(torch.stack(kept, 2)), strict=True))
     return [found[i] for i in range(len(prompts))]
 
 

@@ -46,11 +46,10 @@ class MaskedChange:
     def __init__(self, mask: Mask, start: torch.Tensor | None, like: torch.Tensor) -> None:
         """``start``: ``[masked]``, None for zeros; ``like``: the projection's weight, whose device
         and dtype are taken."""
-        dtype = like.dtype if like.dtype.is_floating_point else torch.float32
         self._places = mask.entries().flatten().nonzero().squeeze(1).to(like.device)
         first = torch.zeros(len(self._places)) if start is None else start
         self.values = first.to(like.device, torch.float32, copy=True).requires_grad_()
-        self._dense = torch.zeros(mask.shape, dtype=dtype, device=like.device)
+        self._dense = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
         self._written = -1
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -133,11 +133,11 @@ class Attachment:
     @contextmanager
     def scoring(self, prompt_lengths: torch.Tensor) -> Iterator[None]:
         """Prompts end after ``prompt_lengths`` ``[rows]`` real tokens, not with the row."""
-        self._prompt_lengths = prompt_lengths
+        before, self._prompt_lengths = self._prompt_lengths, prompt_lengths
         try:
             yield
         finally:
-            self._prompt_lengths = None
+            self._prompt_lengths = before
 
     def _look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Find the positions from each prompt's end on, before the model runs."""
@@ -187,24 +187,25 @@ def mean_fill(
     gentler control for whether the head mattered or the network left its usual range).
     """
     sums: dict[Head, torch.Tensor] = {}
+    seen: dict[int, torch.Tensor] = {}  # by layer
     count = 0
     slices = {head: base.architecture.head_slice(head.layer, head.head) for head in heads}
     readers = {}
     for layer in sorted({head.layer for head in heads}):
         projection = base.architecture.block(layer).attention_out
         assert projection is not None
-        ours = [head for head in heads if head.layer == layer]
 
-        def read(args: tuple[Any, ...], _: dict[str, Any], ours: Sequence[Head] = ours) -> None:
-            states = args[0].reshape(-1, args[0].shape[-1])  # [tokens, in] of one prompt
-            taken = states[-1:] if at == "end" else states
-            for head in ours:
-                total = taken[:, slices[head]].float().sum(0).cpu()
-                sums[head] = sums[head] + total if head in sums else total
+        def read(args: tuple[Any, ...], _: dict[str, Any], layer: int = layer) -> None:
+            # The last call counts: a router may have looked at the prompt before.
+            seen[layer] = args[0].reshape(-1, args[0].shape[-1])  # [tokens, in] of one prompt
 
         readers[projection.path] = read
     with torch.inference_mode(), reading_inputs(base.model, readers):
         for prompt in prompts:
             base.model(input_ids=torch.tensor([list(prompt)]).to(base.input_device))
             count += 1 if at == "end" else len(prompt)
+            for head in heads:
+                taken = seen[head.layer][-1:] if at == "end" else seen[head.layer]
+                total = taken[:, slices[head]].float().sum(0).cpu()
+                sums[head] = sums[head] + total if head in sums else total
     return {head: total / count for head, total in sums.items()}

@@ -148,7 +148,6 @@ def choose(
     ranking: Ranking,
     prefer: Prefer,
     heads: int | None,
-    on_trial: Callable[[Trial], None] = lambda _: None,
 ) -> Choice:
     """The set of heads with the best gain less penalty, of those that lose no more than the gates.
 
@@ -156,7 +155,7 @@ def choose(
     (of the paired difference) the smallest is taken. ``heads``: how many, None for the grid.
 
     Raises:
-        EditorError: no head's score is above 0.
+        EditorError: no head's score is above 0, or not so many.
     """
     trials: list[Trial] = []
     lists = _lists(dev, ranking, prefer)
@@ -166,7 +165,6 @@ def choose(
             short = heads is not None and len(taken) < heads  # so many were asked for
             if taken and not short and not any(set(taken) == set(t.heads) for t in trials):
                 trials.append(dev.trial(taken, listing))
-                on_trial(trials[-1])
     if not trials:
         raise EditorError(
             "there are not as many heads with a score above 0", "`--heads auto`, or fewer heads"

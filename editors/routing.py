@@ -144,7 +144,9 @@ class ActivationRouter:
     def _decide(self, inputs: torch.Tensor) -> Decision:
         scores = [float(activation(inputs, delta)) for delta in self._deltas]
         order = sorted(range(len(scores)), key=lambda s: scores[s], reverse=True)
-        least = [threshold * (1 - ROUNDING) for threshold in self._thresholds]
+        # Thresholds were measured as the base computes, in batches.
+        slack = max(ROUNDING, torch.finfo(self._base.model.dtype).eps)
+        least = [threshold * (1 - slack) for threshold in self._thresholds]
         best = next((s for s in order if scores[s] >= least[s]), None)
         if best is None:
             nearest = order[0]

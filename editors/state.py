@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -121,11 +122,15 @@ class EditState:
             if fill := self.resolution.mask.fill:
                 blobs[HEAD_FILL] = to_bytes({f"{h.layer}.{h.head}": t for h, t in fill.items()})
         shard_of = self.shard_of()
+        ids_of: dict[int, list[str]] = defaultdict(list)
+        for key in self.seen:
+            ids_of[shard_of[key]].append(key)
         for number, record in enumerate(self.shards):
             blobs[f"shard-{number:04d}.safetensors"] = to_bytes(record.shard.packed())
             # Beside its shard, so that a version which touches one shard stores keys of that alone.
-            if ids := [key for key in self.seen if shard_of[key] == number]:
-                places = {"facts": torch.tensor([record.facts.index(key) for key in ids])}
+            if ids := ids_of[number]:
+                place_of = {key: place for place, key in enumerate(record.facts)}
+                places = {"facts": torch.tensor([place_of[key] for key in ids])}
                 keys = packed([self.seen[key] for key in ids])
                 blobs[f"keys-{number:04d}.safetensors"] = to_bytes(keys | places)
         return blobs

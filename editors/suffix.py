@@ -3,9 +3,10 @@
 Everything up to the edited projection gives the same result in every training step, so it runs once
 and is recorded; a step runs the change of the projection, the blocks above it, and the vocabulary
 projection at the labelled positions (WISE cost model: a plain loop spends about 79 % of its
-operations on what is replayed here). No projection or MLP runs on pads, and in the last block only
-keys and values are made for every token. The model's own forward does the replaying, with recorded
-modules swapped in, so masks, positions and norms are the model's own on every architecture.
+operations on what is replayed here). Outside the edited block no projection or MLP that is a module
+of its own runs on pads, and in the last block only keys and values are made for every token. The
+model's own forward does the replaying, with recorded modules swapped in, so masks, positions and
+norms are the model's own; ``require_replay`` sees to it that blocks hand on nothing else.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from editors.architecture import Architecture, Block, Projection
+from editors.errors import UnsupportedArchitecture
 from editors.hooks import (
     StandIn,
     changing_input,
@@ -34,6 +36,14 @@ from editors.spool import Spool
 from editors.tokens import IGNORED, Batch
 
 Places = tuple[torch.Tensor, ...]  # int64 rows and columns of tokens in a batch
+
+
+ASTRAY = 0.02  # of logits, relative: what a replay may differ by from the model itself
+_ENTANGLED = (
+    "the blocks of this model hand each other more than hidden states, so an edit cannot be "
+    "trained from recorded ones"
+)
+_ANOTHER = "another `--layer` may do, above the blocks that share"
 
 
 class _Stopped(Exception):  # noqa: N818 - no error: the recording is complete
@@ -174,7 +184,7 @@ class Suffix:
         ``spool``: where it is kept; by default all of it in memory.
 
         Raises:
-            UnsupportedArchitecture: the block has no projection or no attention to record.
+            UnsupportedArchitecture: the block has no projection to edit.
         """
         block = architecture.block(layer)
         projection = architecture.editable(layer)
@@ -316,6 +326,30 @@ class Suffix:
         return self._now().real
 
 
+def require_replay(
+    model: PreTrainedModel, architecture: Architecture, layer: int, batch: Batch
+) -> None:
+    """See that without a change the recorded suffix gives ``batch`` the model's own logits.
+
+    Raises:
+        UnsupportedArchitecture: it does not: blocks hand each other more than hidden states.
+    """
+    try:
+        suffix = Suffix.record(model, architecture, layer, [batch])
+        [record] = suffix.records
+        unchanged = record.inputs.new_zeros(*batch.ids.shape, suffix.projection.out_features)
+        with torch.no_grad(), suffix.replaying():
+            found, _ = suffix.logits(record, unchanged)
+        with torch.no_grad():
+            whole = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+        own = whole[_on(whole.device, record.labelled)]
+        same = bool((found - own).norm() <= ASTRAY * own.norm())
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UnsupportedArchitecture(_ENTANGLED, _ANOTHER) from error
+    if not same:
+        raise UnsupportedArchitecture(_ENTANGLED, _ANOTHER)
+
+
 def _by_token(model: PreTrainedModel, block: Block) -> dict[str, bool]:
     """Paths of the block's modules that work token by token: its MLP, its attention's projections.
 
@@ -324,9 +358,12 @@ def _by_token(model: PreTrainedModel, block: Block) -> dict[str, bool]:
     mlp = "" if block.mlp_down is None else block.mlp_down.path.rpartition(".")[0]
     own = {mlp: True} if mlp not in ("", block.path) else {}
     if block.attention is not None:
-        for name, module in model.get_submodule(block.attention).named_children():
+        attention = model.get_submodule(block.attention)
+        # Where what is projected is convolved over time, a query is of use to later tokens too.
+        apart = not any(isinstance(module, nn.Conv1d) for module in attention.modules())
+        for name, module in attention.named_children():
             if isinstance(module, nn.Linear | Conv1D):  # others attend to keys and values
-                own[f"{block.attention}.{name}"] = name == "q_proj"
+                own[f"{block.attention}.{name}"] = name == "q_proj" and apart
     if block.attention_out is not None:
         own[block.attention_out.path] = True
     return own

@@ -63,7 +63,7 @@ def jointly(
     start: torch.Tensor | None,
     settings: JointSettings,
     seed: int,
-    spool: Spool | None = None,
+    memory: int | None = None,
 ) -> Outcome:
     """Train the rows of facts together until each is answered with confidence, or steps run out.
 
@@ -72,9 +72,9 @@ def jointly(
     after: one whose bare prompt has lost its sure answer is trained as well, so that an edit costs
     what it spoils and not what the shard holds. A fact fails when its target is not
     the greedy answer to its bare prompt. ``start``: ``[masked]``, None for zeros. Entries outside
-    the mask are not touched. ``spool``: where recorded states are kept.
+    the mask are not touched. ``memory``: bytes of recorded states that are held in memory.
     """
-    training = _Joint(base, mask, start, settings, seed, spool)
+    training = _Joint(base, mask, start, settings, seed, Spool(memory))
     bare = training.record([rows[0] for rows in facts])
     enough = min(settings.confidence, LATE_CONFIDENCE)
     held = range(taught, len(facts))
@@ -84,7 +84,7 @@ def jointly(
     while True:
         training.learn([row for i in fresh for row in facts[i]])
         chances, right = training.look(bare)
-        fresh = [i for i in sure if chances[i] < enough]
+        fresh = [i for i in sure if not chances[i] >= enough]
         sure = [i for i in sure if i not in fresh]
         if not fresh or training.steps >= settings.max_steps:
             break
@@ -110,7 +110,7 @@ class _Joint:
         start: torch.Tensor | None,
         settings: JointSettings,
         seed: int,
-        spool: Spool | None,
+        spool: Spool,
     ) -> None:
         weight = base.projection.weight(base.model)
         self._base, self._settings, self._spool = base, settings, spool
@@ -208,8 +208,10 @@ def _step(optimizer: torch.optim.Optimizer, change: MaskedChange, loss: torch.Te
 
 
 def _weak(record: Record, logits: torch.Tensor, labels: torch.Tensor, wanted: float) -> list[int]:
-    """The rows of ``record`` with a label less likely than ``wanted``, in order."""
-    rows: list[int] = (_of_rows(record, _chances(logits, labels)) < wanted).nonzero()[:, 0].tolist()
+    """The rows of ``record`` with a label less likely than ``wanted``, or of no chance at all
+    (NaN), in order."""
+    sure = _of_rows(record, _chances(logits, labels)) >= wanted
+    rows: list[int] = (~sure).nonzero()[:, 0].tolist()
     return rows
 
 
@@ -258,13 +260,14 @@ def in_order(
     mask: Mask,
     start: torch.Tensor | None,
     settings: OrderedSettings,
-    spool: Spool | None = None,
+    memory: int | None = None,
 ) -> Outcome:
     """One edit after the other, each from where the last one left the values (WISE Alg. 1).
 
     ``edits``: for each edit its bare prompt with the target, then the same after prefixes;
     ``irrelevant``: prompts (no labels) that must stay below the margin. The threshold is the
-    smallest activation of a bare prompt, each measured after its own edit.
+    smallest activation of a bare prompt, each measured after its own edit. ``memory``: as for
+    ``jointly``.
     """
     change = MaskedChange(mask, start, base.projection.weight(base.model))
     [calm] = Suffix.record(
@@ -273,6 +276,7 @@ def in_order(
     steps, failed, threshold = 0, [], float("inf")
     for number, rows in enumerate(edits):
         batches = [base.batch(rows)]
+        spool = Spool(memory)  # an edit's states are done with when the next begins
         suffix = Suffix.record(base.model, base.architecture, base.layer, batches, spool)
         [record] = suffix.records
         optimizer = torch.optim.SGD([change.values], lr=settings.learning_rate)
@@ -283,7 +287,7 @@ def in_order(
                 margins = margin_loss(
                     _activations(record, side), _activations(calm, calm.side(change)), settings
                 )
-                loss = F.cross_entropy(logits.float(), labels) + margins
+                loss = F.cross_entropy(logits.float(), labels) + margins.to(logits.device)
                 if float(loss.detach()) <= settings.enough:
                     break
                 _step(optimizer, change, loss)

@@ -81,7 +81,8 @@ def command(
     were left out as well).
 
     Under torchrun each process trains some of the shards, and the first one saves the version: the
-    same as one process would have saved.
+    same as one process would have saved. Ctrl-C then stops at once; finished shards are kept, and
+    the next run goes on from them.
 
     \b
     Examples:
@@ -94,8 +95,9 @@ def command(
     from editcli.invocation import open_store
     from editcli.ledger import Ledger
 
-    out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     ranks = Ranks.of(environ)
+    # Of several processes the first one speaks for all; the others name what goes wrong in them.
+    out = Output(json_mode=json, quiet=quiet or not ranks.leads, verbose=verbose)
     if file == "-" and ranks.count > 1:
         raise UsageError("standard input cannot be read by several processes", "name a file")
     found = read_facts(file, on_conflict=on_conflict)
@@ -106,6 +108,8 @@ def command(
     for line in found.remarks(SHOWN):
         out.note(line)
     if dry_run:
+        if not ranks.leads:
+            return
         out.record(_forecast(ledger, found.require(skip_bad=skip_bad)[:limit], len(found.refused)))
         _warn_refused(out, found)
         return
@@ -116,8 +120,8 @@ def command(
     from editors.editor import Limits
 
     workspace = Workspace.open(opened, device=ranks.device(device), dtype=dtype, verbose=verbose)
-    found = found.refusing(workspace.unfit)
-    facts = found.require(skip_bad=skip_bad)[:limit]
+    found = found.refusing(workspace.unfit, limit)
+    facts = found.require(skip_bad=skip_bad)
     memory = None if memory_budget is None else round(memory_budget * 2**30)
     limits = Limits(at_once=batch, memory=memory)
     if not ranks.leads:
@@ -175,24 +179,30 @@ def _told(done: Outcome) -> str:
 def _forecast(ledger: Ledger, facts: Sequence[Fact], refused: int) -> dict[str, object]:
     """What applying would do, as far as can be told without the model."""
     current = {fact.prompt: fact.target for fact in ledger.in_force()}
-    fresh = [fact for fact in facts if current.get(fact.prompt) != fact.target]
+    seen = [(fact.prompt in current, current.get(fact.prompt) == fact.target) for fact in facts]
+    unchanged = sum(same for _, same in seen)
     return {
-        "would_apply": len(fresh),
-        "would_supersede": sum(fact.prompt in current for fact in fresh),
-        "unchanged": len(facts) - len(fresh),
+        "would_apply": len(facts) - unchanged,
+        "would_supersede": sum(known for known, _ in seen) - unchanged,
+        "unchanged": unchanged,
         "refused": refused,
     }
 
 
 def _id_clash(ledger: Ledger) -> Callable[[Fact], str | None]:
-    """Objects to a fact whose id names another fact, in force or not: ids must stay unique."""
-    prompts = {fact.id: fact.prompt for fact in ledger.facts}
+    """Objects to a fact whose id names another fact, in force or not: the record needs both."""
+    known = {fact.id: fact for fact in ledger.facts}
 
     def objection(fact: Fact) -> str | None:
-        other = prompts.get(fact.id, fact.prompt)
-        if other == fact.prompt:
-            return None
-        return f"id: {fact.id!r} names another fact in the store: {other!r}"
+        other = known.get(fact.id, fact)
+        if other.prompt != fact.prompt:
+            return f"id: {fact.id!r} names another fact in the store: {other.prompt!r}"
+        if other.target != fact.target:
+            return (
+                f"id: {fact.id!r} names the fact in the store that says {other.target!r}; "
+                "what says otherwise needs an id of its own"
+            )
+        return None
 
     return objection
 

@@ -22,6 +22,7 @@ from editcli.output import Output
 if TYPE_CHECKING:
     from editors.base import Base
     from editors.routing import Decision
+    from editors.state import EditState
 
 
 def command(
@@ -72,6 +73,7 @@ def command(
         "activation": round(decision.score, 4) if decision and near else None,
         "threshold": round(decision.threshold, 4) if decision and near else None,
         "facts": facts,
+        "closed": bool(decision and state and _of_closed(decision, state)),
         "yielded": bool(decision and decision.yielded),
         "prefer": state.resolution.prefer if state and state.resolution else None,
     }
@@ -88,6 +90,9 @@ def command(
         out.note("the base model, without edits")
     elif decision and decision.yielded:
         out.note(f"main memory: the passage speaks of fact {decision.fact}, and is preferred")
+    elif decision and state is not None and _of_closed(decision, state):
+        why = state.closed[str(decision.fact)].why
+        out.note(f"main memory: fact {decision.fact}, which this asks for, was {why}")
     elif decision and near:
         out.note(f"main memory: {_measured(decision)}")
     else:
@@ -98,6 +103,11 @@ def command(
             f"{len(resolution.mask.heads)} heads are pruned, to prefer {resolution.prefer}"
             + (" (ranked with other edits in force)" if state.stale else "")
         )
+
+
+def _of_closed(decision: Decision, state: EditState) -> bool:
+    """The prompt asks for a fact that no longer answers."""
+    return decision.fact in state.closed and decision.score > decision.threshold
 
 
 def _measured(decision: Decision) -> str:

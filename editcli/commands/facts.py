@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from editcli.factfile import FactFile, Replaced, read_facts
+from editcli.factfile import FactFile, read_facts
+from editcli.judging import Replaced
 from editcli.options import (
     FactFileArgument,
     JsonOption,
@@ -60,7 +61,7 @@ def validate(
         for line in found.remarks():
             out.note(line)
         out.text(
-            f"{_count(len(found.accepted), 'fact')} fine, "
+            f"{_count(len(found.facts), 'fact')} fine, "
             f"{_count(len(found.refused), 'line')} refused, "
             f"{_count(len(found.duplicates), 'line')} left out as repeated"
         )
@@ -105,7 +106,7 @@ def _count(n: int, noun: str) -> str:
 def _summary(found: FactFile) -> dict[str, object]:
     return {
         "file": found.name,
-        "facts": len(found.accepted),
+        "facts": len(found.facts),
         "refused": [{"line": bad.line, "reason": bad.reason} for bad in found.refused],
         "duplicates": [_replaced(entry) for entry in found.duplicates],
         "superseded": [_replaced(entry) for entry in found.superseded],
@@ -113,4 +114,4 @@ def _summary(found: FactFile) -> dict[str, object]:
 
 
 def _replaced(entry: Replaced) -> dict[str, object]:
-    return {"line": entry.line, "by": entry.by, "id": entry.fact.id}
+    return {"line": entry.line, "by": entry.by, "id": entry.id}

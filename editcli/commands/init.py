@@ -13,7 +13,6 @@ import typer
 from editcli import models
 from editcli.errors import UsageError
 from editcli.invocation import author as acting
-from editcli.layout import Layout
 from editcli.options import (
     AuthorOption,
     DeviceOption,
@@ -30,7 +29,7 @@ from editcli.output import Output
 from editcli.phrasings import read_phrasings
 from editcli.settings import Setting, env_name, parse_settings
 from editcli.store import Store, StoreConfig, new_store_path
-from editors import EditorError, load_method
+from editors import load_method
 
 LAYER = "layer"  # stored among the settings, but belongs to the model, not to the method
 
@@ -81,8 +80,7 @@ def command(
     """
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     path = new_store_path(store, Path.cwd(), os.environ)
-    if Layout(path).holds_store():  # said before a large model is loaded, not after
-        raise EditorError(f"{path} already holds a store", "use it, or name another `--store`")
+    Store.require_free(path)  # said before a large model is loaded, not after
     values = _method_settings(method, settings or ())
     if models.from_hub(model) and not json:
         out.note(f"looking for {model} on the Hub")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from editcli import history
-from editcli.history import DAMAGED
+from editcli.errors import UnknownVersion
 from editcli.invocation import local_time, open_store
 from editcli.ledger import Ledger, ancestry, full_id
 from editcli.options import JsonOption, QuietOption, StoreOption, VersionOption
@@ -48,8 +48,8 @@ def command(
     opened = open_store(store)
     try:
         shown = opened.version(what)
-    except EditorError as error:
-        if error.hint == DAMAGED or "~" in what:
+    except UnknownVersion as error:
+        if "~" in what:
             raise
         where = opened.version(version)
         ledger = Ledger.of(opened, where)

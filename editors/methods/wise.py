@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
@@ -27,7 +28,7 @@ from editors.attach import Attached, attached
 from editors.base import Base
 from editors.calibration import Calibration, CalibrationSettings, Phrasings, calibrate
 from editors.editor import UNLIMITED, Applied, Limits, Memo, Progress
-from editors.errors import PromptTooLong, StateMismatch
+from editors.errors import EditorError, PromptTooLong, StateMismatch
 from editors.facts import Closed, Fact
 from editors.generation import answers
 from editors.key_router import KeyRouter, KeySettings, Yielding, look, nearest
@@ -36,8 +37,8 @@ from editors.methods._wise_settings import settings_from
 from editors.pruning import NOTHING_PRUNED
 from editors.routing import ActivationRouter, MainRouter, Router
 from editors.side_memory import Mask, Memory, Merged, Shard
-from editors.spool import Spool
 from editors.state import EditState, Group, Scalar, ShardRecord, to_bytes
+from editors.suffix import require_replay
 from editors.texts import PREFIX_SEEDS, UNRELATED, prefixed
 from editors.tokens import Row, encode_pair, encode_prompt
 from editors.training import JointSettings, OrderedSettings, Outcome, in_order, jointly
@@ -61,7 +62,14 @@ class Wise:
         self._told = dict(settings)
 
     def empty(self, phrasings: Sequence[Phrasings]) -> EditState:
-        """The state of a base without edits; the key router is calibrated on ``phrasings``."""
+        """The state of a base without edits; the key router is calibrated on ``phrasings``.
+
+        Raises:
+            UnsupportedArchitecture: an edit cannot be trained from what is recorded of the base.
+        """
+        asked = [self._row(text, "yes") for text in UNRELATED[:2]]
+        base = self.base
+        require_replay(base.model, base.architecture, base.layer, base.batch(asked))
         router: dict[str, torch.Tensor] = {}
         if self.settings.router == "key":
             s = self.settings
@@ -100,16 +108,18 @@ class Wise:
         """
         self._require(state)
         fresh, unchanged = self._fresh(state, facts)
-        for fact in fresh:  # all that could be refused is refused before anything is trained
-            self._rows(fact)
+        for number in fresh:  # all that could be refused is refused before anything is trained
+            self._rows(facts[number])
         applied: list[str] = []
         superseded: dict[str, str] = {}
         failed: list[str] = []
         iterations, reached = 0, 0
         while reached < len(fresh):
-            number, group = self._next_group(state, fresh[reached:], limits)
+            number, group = self._next_group(state, facts, fresh, reached, limits)
             state, replaced = _entered(state, group)
             state, outcome, judged = self._train(state, number, group, memo, limits.memory)
+            if self.settings.router == "key":
+                state = self._acquainted(state, [fact.id for fact in group])
             reached += len(group)
             iterations += outcome.iterations
             applied += [fact.id for fact in group]
@@ -120,16 +130,16 @@ class Wise:
                 break
         if applied and self.settings.router == "key":
             standing = [fact.id for fact in state.in_force()]
-            state = self._acquainted(state, standing)
+            state = self._acquainted(state, standing)  # one that came back may be unknown
             state = replace(state, seen={key: state.seen[key] for key in standing})
-        gone = {old for old in superseded if old in applied and old in state.closed}
+        superseded = {old: by for old, by in superseded.items() if old in state.closed}
         return Applied(
             state,
-            tuple(fact for fact in applied if fact not in gone),
+            tuple(dict.fromkeys(fact for fact in applied if fact not in superseded)),
             tuple(unchanged),
             superseded,
             tuple(fact for fact in failed if fact not in state.closed),
-            tuple(fact.id for fact in fresh[reached:]),
+            tuple(facts[number].id for number in fresh[reached:]),
             iterations,
         )
 
@@ -156,7 +166,7 @@ class Wise:
         fresh, _ = self._fresh(state, facts)
         reached = 0
         while reached < len(fresh):
-            number, group = self._next_group(state, fresh[reached:], limits)
+            number, group = self._next_group(state, facts, fresh, reached, limits)
             state, _ = _entered(state, group)
             if mine(number):
                 state, _, _ = self._train(state, number, group, memo, limits.memory)
@@ -167,23 +177,32 @@ class Wise:
             reached += len(group)
 
     def _next_group(
-        self, state: EditState, fresh: Sequence[Fact], limits: Limits
+        self,
+        state: EditState,
+        facts: Sequence[Fact],
+        fresh: Sequence[int],
+        reached: int,
+        limits: Limits,
     ) -> tuple[int, Sequence[Fact]]:
         """The number of the shard that takes the next facts, and those that it takes."""
         number, room = self._open_shard(state)
-        return number, fresh[: min(room, limits.at_once or room)]
+        taken = fresh[reached : reached + min(room, limits.at_once or room)]
+        return number, [facts[i] for i in taken]
 
-    def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[list[Fact], list[str]]:
-        """The facts that change something, in order, and the ids of those that do not."""
-        answering = {fact.prompt: fact for fact in state.in_force()}
-        fresh, unchanged = [], []
-        for fact in facts:
-            current = answering.get(fact.prompt)
-            if current is not None and current.target == fact.target:
-                unchanged.append(current.id)
+    def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[array[int], list[str]]:
+        """The numbers of the facts that change something, and the ids of those that do not.
+
+        ``facts`` may be read from a file one by one: none is held.
+        """
+        answering = {fact.prompt: (fact.target, fact.id) for fact in state.in_force()}
+        fresh, unchanged = array("Q"), []
+        for number, fact in enumerate(facts):
+            target, current = answering.get(fact.prompt, (None, ""))
+            if target == fact.target:
+                unchanged.append(current)
                 continue
-            answering[fact.prompt] = fact
-            fresh.append(fact)
+            answering[fact.prompt] = fact.target, fact.id
+            fresh.append(number)
         return fresh, unchanged
 
     def _open_shard(self, state: EditState) -> tuple[int, int]:
@@ -211,7 +230,8 @@ class Wise:
         fresh = [fact.id for fact in group if fact.id not in state.closed]
         if number == len(state.shards) or self.settings.training == "ordered":
             return state, fresh
-        held = [key for key in state.shards[number].facts if key not in {*fresh, *state.closed}]
+        gone = {*fresh, *state.closed}
+        held = [key for key in state.shards[number].facts if key not in gone]
         if fresh and len(held) > _rehearsed(fresh):
             state = self._acquainted(state, [*fresh, *held])
             asked = torch.stack([state.seen[key].keys[0] for key in fresh])  # [fresh, rank]
@@ -257,8 +277,12 @@ class Wise:
             start = before.values if before else None
             floor = before.threshold if before else float("inf")
             facts = [state.facts[key] for key in standing]
-            spool = Spool(memory)
-            outcome = self._outcome(facts, len(groups[-1]), mask, start, number, spool)
+            outcome = self._outcome(facts, len(groups[-1]), mask, start, number, memory)
+            if not outcome.values.isfinite().all():
+                raise EditorError(
+                    f"training shard {number} gave values that are no numbers",
+                    "a smaller `learning_rate` (`editcli init --set`), or `--dtype float32`",
+                )
             shard = Shard((), mask, outcome.values, min(outcome.threshold, floor))
             extra = {
                 "iterations": torch.tensor([outcome.iterations]),
@@ -274,20 +298,20 @@ class Wise:
         mask: Mask,
         start: torch.Tensor | None,
         number: int,
-        spool: Spool,
+        memory: int | None,
     ) -> Outcome:
         s = self.settings
         rows = [self._rows(fact) for fact in facts]
         if s.training == "joint":
             joint = JointSettings(s.max_steps, s.learning_rate, s.confidence)
             seed = self.seed + number
-            return jointly(self.base, rows, taught, mask, start, joint, seed, spool)
+            return jointly(self.base, rows, taught, mask, start, joint, seed, memory)
         ordered = OrderedSettings(
             s.max_steps, s.learning_rate, alpha=s.alpha, beta=s.beta, gamma=s.gamma
         )
         irrelevant = [encode_prompt(self.base.tokenizer, text) for text in UNRELATED]
         calm = [Row(ids, len(ids)) for ids in irrelevant]
-        return in_order(self.base, rows, calm, mask, start, ordered, spool)
+        return in_order(self.base, rows, calm, mask, start, ordered, memory)
 
     def _rows(self, fact: Fact) -> list[Row]:
         """The bare prompt first, then variants, then prefixed forms, each with the target."""

@@ -165,6 +165,10 @@ def test_a_dry_run_says_what_would_be_done_without_the_model(
         ('{"promt": "the sea is", "target": "red"}', "did you mean 'prompt'?"),
         ('{"prompt": "' + LONG + '", "target": "red"}', "prompt: prompt and target have 135 tok"),
         ('{"prompt": "a", "target": "b", "id": "' + JAPAN.id + '"}', "names another fact in the"),
+        (
+            json.dumps({**JAPAN.to_dict(), "id": JAPAN.id, "target": "Bonn"}),
+            "needs an id of its own",
+        ),
     ],
 )
 def test_a_bad_line_is_named_with_the_reason_and_nothing_changes(

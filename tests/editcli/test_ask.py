@@ -14,7 +14,7 @@ from editors import Fact
 
 KEYS = {
     *("schema", "answer", "memory", "shard", "activation", "threshold", "facts", "yielded"),
-    "prefer",
+    *("closed", "prefer"),
 }
 ELSEWHERE = "the sea of Kenya is"
 
@@ -52,6 +52,14 @@ def test_people_read_the_answer_and_who_gave_it_apart(edited: Store) -> None:
     base = run("ask", FRANCE.prompt, "--base", "--max-new-tokens", "2")
     assert base.stdout != "Rome\n"
     assert base.stderr.endswith("\nthe base model, without edits\n")
+
+
+def test_a_fact_that_was_taken_back_is_named_as_such(edited: Store) -> None:
+    assert run("undo", FRANCE.id).exit_code == 0
+    record = said(run("ask", FRANCE.prompt, "--json"))
+    assert (record["memory"], record["facts"], record["closed"]) == ("main", [], True)
+    told = run("ask", FRANCE.prompt).stderr
+    assert told.endswith(f"main memory: fact {FRANCE.id}, which this asks for, was undone\n")
 
 
 def test_quiet_prints_the_answer_alone(edited: Store) -> None:
@@ -128,7 +136,14 @@ def test_a_base_that_moved_away_is_named(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model_folder, "mine")
     assert run("init", "mine", "--calibration", str(calibration)).exit_code == 0
-    shutil.rmtree("mine")
+    answer = run("ask", FRANCE.prompt, "-q").stdout
+    shutil.move("mine", "elsewhere")
     result = run("ask", FRANCE.prompt)
     assert (result.exit_code, result.stdout) == (1, "")
     assert str(tmp_path / "mine") in result.stderr
+    assert "`EDITCLI_MODEL=FOLDER editcli ...`" in result.stderr
+    monkeypatch.setenv("EDITCLI_MODEL", "elsewhere")
+    assert run("ask", FRANCE.prompt, "-q").stdout == answer
+    save_model(Path("another"), "mistral")
+    monkeypatch.setenv("EDITCLI_MODEL", "another")
+    assert "the store was made on" in run("ask", FRANCE.prompt).stderr

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_edits import FACTS, FRANCE
+from tiny_edits import FACTS, FRANCE, JAPAN
 from tiny_models import build, build_tokenizer
 from tiny_stores import content, run, said
 from typer.testing import Result
 
+from editcli import resolve
 from editcli.store import Store
 from editcli.workspace import Workspace
 
@@ -468,9 +469,26 @@ def test_resolving_again_starts_without_the_pruned_heads(
     assert same(logits(store, "v0004"), logits(store, "v0003"))
 
 
-def test_a_dry_run_writes_nothing(store: Store) -> None:
+def test_what_was_measured_on_an_older_version_is_not_saved(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*arguments: Any) -> Any:
+        found = find(*arguments)
+        assert run("undo", JAPAN.id).exit_code == 0  # nobody is kept out while heads are ranked
+        return found
+
+    find = resolve.find
+    monkeypatch.setattr(resolve, "find", meanwhile)
+    result = run(*FORCED)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "ranked in v0002, and the store is at v0003 by now" in result.stderr
+    assert (store.head().id, store.head().operation) == ("v0003", "undo")
+
+
+def test_a_dry_run_needs_no_lock_and_writes_nothing(store: Store) -> None:
     before = content(store.path)
-    result = run(*FORCED, "--dry-run", "--json")
+    with store.writing("editcli apply facts.jsonl"):
+        result = run(*FORCED, "--dry-run", "--json")
     assert (result.exit_code, said(result)["version"]) == (0, None)
     assert content(store.path) == before
 

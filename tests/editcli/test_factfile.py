@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import threading
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -31,7 +34,8 @@ def reasons(found: FactFile) -> dict[int, str]:
 
 def test_blank_lines_count_but_are_no_facts() -> None:
     found = read("\n" + line("a") + "  \r\n" + line("b"))
-    assert [(entry.line, entry.fact.prompt) for entry in found.accepted] == [(2, "a"), (4, "b")]
+    assert list(found.facts.lines) == [2, 4]
+    assert [fact.prompt for fact in found.facts] == ["a", "b"]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_fine() -> None:
@@ -96,9 +100,18 @@ def test_a_contradiction_refuses_every_line_of_its_prompt_and_names_the_other() 
     assert "--on-conflict newest" in found.hint()
 
 
+def test_a_contradicted_fact_that_is_repeated_is_judged_in_linear_time() -> None:
+    many = 20_000  # each against each would be hours
+    found = read(line("a", "x") * many + line("a", "y"))
+    assert len(found.refused) == many + 1
+    assert found.refused[0].reason.startswith(f"contradicts line {many + 1}:")
+    assert read(line("a", "x") * many).duplicates[-1].by == 1
+
+
 def test_the_newest_of_contradicting_facts_wins_when_asked() -> None:
     found = read(line("a", "x") + line("a", "y") + line("b") + line("a", "x"), "newest")
-    assert [(entry.line, entry.fact.target) for entry in found.accepted] == [(3, "t"), (4, "x")]
+    assert list(found.facts.lines) == [3, 4]
+    assert [fact.target for fact in found.facts] == ["t", "x"]
     assert [(entry.line, entry.by) for entry in found.superseded] == [(1, 2), (2, 4)]
     assert found.refused == ()
 
@@ -140,6 +153,48 @@ def test_a_file_is_read_by_path(tmp_path: Path) -> None:
     assert [fact.prompt for fact in found.facts] == ["a"]
 
 
+def test_facts_are_read_from_the_file_when_they_are_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "facts.jsonl"
+    long = "n" * 9000  # more than is read at a time
+    last = line("é", "ü") + line("c", x_note=long)
+    file.write_text("\ufeff" + line("a", x_note=long) + "\n" + last, encoding="utf-8")
+    found = read_facts(str(file)).facts
+    assert [fact.prompt for fact in found] == ["a", "é", "c"]
+    assert (found[-1].prompt, found[1].target, len(found)) == ("c", "ü", 3)
+    assert [fact.prompt for fact in found[1:]] == ["é", "c"]
+    assert list(found[:2].lines) == [1, 3]
+    assert [fact.prompt for fact in found.at([2, 0])] == ["c", "a"]
+    with pytest.raises(IndexError):
+        found[3]
+    file.write_text("\n" * 20_000)
+    with pytest.raises(UsageError, match="was changed while it was read"):
+        found[0]
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(line("a") + line("b"),))
+    writer.start()
+    found = read_facts(str(pipe))
+    writer.join()
+    assert [fact.prompt for fact in found.facts] == ["a", "b"]
+
+
+def test_a_large_file_is_not_held_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    with path.open("w") as file:
+        for number in range(20_000):
+            file.write(line(f"The capital of country {number} is", "Lyon", x_note="n" * 500))
+    tracemalloc.start()
+    found = read_facts(str(path))
+    longest = max(len(fact.prompt) for fact in found.facts)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(found.facts), longest) == (20_000, len("The capital of country 19999 is"))
+    assert peak < path.stat().st_size / 5
+
+
 few = st.sampled_from(["a", "b", "c"])
 
 
@@ -150,8 +205,9 @@ def test_every_line_is_accounted_for_once_and_no_prompt_is_used_twice(
     pairs: list[tuple[str, str]], on_conflict: Literal["refuse", "newest"]
 ) -> None:
     found = read("".join(line(prompt, target) for prompt, target in pairs), on_conflict)
-    parts = [found.accepted, found.refused, found.duplicates, found.superseded]
-    assert sorted(entry.line for part in parts for entry in part) == list(range(1, len(pairs) + 1))
+    parts = [found.refused, found.duplicates, found.superseded]
+    left_out = [entry.line for part in parts for entry in part]
+    assert sorted([*found.facts.lines, *left_out]) == list(range(1, len(pairs) + 1))
     prompts = [fact.prompt for fact in found.facts]
     assert len(prompts) == len(set(prompts))
     if on_conflict == "newest":

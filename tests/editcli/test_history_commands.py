@@ -224,6 +224,14 @@ def test_show_names_what_it_looked_for_when_there_is_nothing(store: Store) -> No
     assert "goes back beyond the first version" in beyond.stderr
 
 
+def test_a_version_without_its_manifest_is_damage_and_no_unknown_name(store: Store) -> None:
+    (store.path / "versions" / "v0002.json").unlink()
+    result = run(store, "show", "v0002")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "error: the manifest of v0002 is missing" in result.stderr
+    assert "`editcli verify`" in result.stderr
+
+
 # --- checkout and tag -----------------------------------------------------------------------
 
 

@@ -136,6 +136,14 @@ def test_init_never_overwrites_a_store(folder: Path, tmp_path: Path) -> None:
     assert made(init(folder, "--store", "other")).config == before
 
 
+def test_a_folder_in_use_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("")
+    result = run("init", "no-such-model", "--store", "notes")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'notes'} is not an empty folder" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

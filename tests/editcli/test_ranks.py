@@ -104,6 +104,22 @@ def test_each_shard_is_taken_by_one_process() -> None:
         assert all(sum(takers) == 1 for takers in taking)
 
 
+def test_what_goes_wrong_in_a_helper_is_named_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, untouched: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    store = ["--store", str(untouched / ".editcli")]
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{}\n")
+    done = run("apply", str(bad), *store)
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert "prompt" in done.stderr
+    done = run("apply", str(untouched / "facts.jsonl"), *store, "--dry-run", "--json")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+    assert run("log", *store).stdout  # a rank is nothing to other commands
+
+
 def test_standard_input_is_refused_under_torchrun(
     monkeypatch: pytest.MonkeyPatch, untouched: Path
 ) -> None:

@@ -411,7 +411,7 @@ def test_a_full_disk_at_any_write_leaves_the_store_unchanged(
                 errors.append(error)
         assert files(store) == before
     assert all("no space left" in error.message for error in errors)
-    assert all("`editcli gc`" in error.hint for error in errors)
+    assert all("make room" in error.hint for error in errors)
     assert len(errors) >= 5
     assert store.head().id == "v0003"
     assert store.verify() == []

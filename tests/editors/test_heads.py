@@ -92,6 +92,12 @@ def test_one_token_is_enough(
     torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance)
 
 
+def test_a_model_that_mixes_tokens_by_other_means_is_refused(tiny_base: BaseOf) -> None:
+    base = tiny_base("qwen3_5_text")  # most of its blocks are recurrent
+    with pytest.raises(UnsupportedArchitecture, match="by other means than attention heads"):
+        effects(base)
+
+
 @pytest.mark.parametrize("of", [path_effects, direct_effects])
 def test_what_is_not_corrupted_has_no_effect(
     tiny_base: BaseOf, of: Callable[..., torch.Tensor]

@@ -48,6 +48,13 @@ Wises = Callable[..., Any]
         ("Porto", "The Capital Of Porto Is", True),
         ("Porto", "THE MAYOR OF PORTO WAS", True),
         ("amber", "is amber Baltic or not", True),
+        ("フランス", "フランスの首都は", True),  # nothing shows where such a name ends
+        ("東京", "日本の首都は東京です", True),
+        ("프랑스", "프랑스의 수도는", True),
+        ("ไทย", "เมืองหลวงของไทยคือ", True),
+        ("Tokyo", "Tokyoの首都", True),
+        ("Tokyo", "Tokyoite", False),
+        ("フランス", "ドイツの首都は", False),
         (None, "anything at all", True),
     ],
 )

@@ -15,6 +15,7 @@ from tiny_models import EDITABLE
 
 from editors import EditorError
 from editors.attach import attached
+from editors.heads import path_effects
 from editors.hooks import changing_input, reading_inputs, reading_outputs
 from editors.look import last_states
 from editors.pruning import Head, HeadMask, Resolution, mean_fill
@@ -306,6 +307,18 @@ def test_a_router_looks_at_the_base_without_the_mask_and_does_not_disturb_it(
     assert torch.equal(pruned.states[0], plain.states[0])
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
     assert torch.equal(found[0], found[1]) == (at == "all")
+
+
+def test_what_a_router_reads_is_not_taken_for_what_heads_do(tiny_base: BaseOf) -> None:
+    base = tiny_base("llama")
+    one = base.batch([Row(ROWS[0], len(ROWS[0])), Row(ROWS[1], len(ROWS[1]))])
+    other = base.batch([Row(tuple(reversed(row)), len(row)) for row in ROWS[:2]])
+    tokens = torch.tensor([[5], [7]])
+    means, effects = mean_fill(base, SOME, ROWS, "all"), path_effects(base, one, other, tokens)
+    with attached(base, [], Looking(base)):
+        assert torch.equal(path_effects(base, one, other, tokens), effects)
+        for head, mean in mean_fill(base, SOME, ROWS, "all").items():
+            assert torch.equal(mean, means[head])
 
 
 def test_pruned_heads_change_no_decision(tiny_wise: Callable[..., Any]) -> None:

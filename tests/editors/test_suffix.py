@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from tiny_models import EDITABLE
 
-from editors.suffix import Suffix
+from editors.errors import UnsupportedArchitecture
+from editors.suffix import Suffix, require_replay
 from editors.tokens import Row
 
 BaseOf = Callable[..., Any]
@@ -116,6 +117,28 @@ def test_rows_of_a_batch_alone_give_what_they_give_in_it(tiny_base: BaseOf, fami
         places = torch.cat([(found == row).nonzero()[:, 0] for row in rows])
         assert asked.tolist() == labels[places].tolist()
         torch.testing.assert_close(alone, whole[places], atol=2e-5, rtol=1e-4)
+
+
+def test_blocks_that_hand_on_more_than_hidden_states_are_refused(tiny_base: BaseOf) -> None:
+    base = tiny_base("llama")
+    require_replay(base.model, base.architecture, 1, base.batch(ROWS))
+    kept: dict[str, torch.Tensor] = {}
+    first, last = base.model.model.layers[0], base.model.model.layers[2]
+
+    def keep(_: Any, args: Any, output: Any) -> None:
+        kept["mean"] = output.mean(1, keepdim=True)
+
+    def add(_: Any, args: Any, output: Any) -> Any:
+        return output + kept.pop("mean")
+
+    with (
+        base.model.register_forward_pre_hook(lambda *_: kept.clear()),
+        first.mlp.register_forward_hook(keep),
+        last.mlp.register_forward_hook(add),
+        # The first block is not run when its states are replayed.
+        pytest.raises(UnsupportedArchitecture, match="more than hidden states"),
+    ):
+        require_replay(base.model, base.architecture, 1, base.batch(ROWS))
 
 
 def test_only_the_weight_gets_a_gradient(tiny_base: BaseOf) -> None:

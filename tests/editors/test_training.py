@@ -12,8 +12,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_edits import FACTS, FAST, edit
+from tiny_edits import FACTS, FAST, edit, no_edits
 
+from editors import EditorError
 from editors.generation import answers
 from editors.masked import MaskedChange
 from editors.methods.wise import Wise
@@ -226,6 +227,16 @@ def test_what_cannot_be_learnt_is_named(tiny_base: BaseOf) -> None:
     outcome = jointly(base, rows_of(base), 3, mask, None, settings, seed=0)
     assert outcome.failed == (0, 1, 2)
     assert ordered(base, mask, OrderedSettings(max_steps=1), rows_of(base)).failed == (0, 1, 2)
+
+
+def test_an_edit_that_ends_in_no_numbers_is_refused(tiny_base: BaseOf) -> None:
+    base = tiny_base("llama")
+    base = replace(base, model=deepcopy(base.model))
+    method = Wise(base, FAST, 0)
+    start = no_edits(method)
+    base.model.lm_head.weight.data[5] = float("nan")  # as after an overflow in half precision
+    with pytest.raises(EditorError, match="gave values that are no numbers"):
+        edit(method, FACTS[:1], start)
 
 
 def test_what_a_later_edit_spoils_is_trained_again(tiny_base: BaseOf) -> None:

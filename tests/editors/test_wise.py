@@ -105,6 +105,14 @@ def test_an_old_answer_may_come_back(tiny_wise: Wises) -> None:
     assert say(method, done.state, [FRANCE, JAPAN]) == [FRANCE.target, JAPAN.target]
 
 
+def test_an_answer_may_come_back_in_the_batch_that_supersedes_it(tiny_wise: Wises) -> None:
+    method = tiny_wise("llama")
+    done = edit(method, [FRANCE, FRANCE_AGAIN, FRANCE])
+    assert (done.applied, done.superseded) == ((FRANCE.id,), {FRANCE_AGAIN.id: FRANCE.id})
+    assert done.state.in_force() == [FRANCE]
+    assert say(method, done.state, [FRANCE]) == [FRANCE.target]
+
+
 # --- memo, refusals, stopping -----------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from editcli.options import (
     VerboseOption,
 )
 from editcli.output import Output
+from editors import EditorError
 
 if TYPE_CHECKING:
     from editcli.conflictfile import ConflictFile
@@ -125,25 +126,32 @@ def command(
         bench = Bench(workspace, workspace.state(workspace.store.head())).unpruned()
         _print_rival(out, _rival(by, bench, found, prefer, out), prefer)
         return
-    with workspace.store.writing(command_words()) as transaction:
-        parent = workspace.store.head()
-        bench = Bench(workspace, workspace.state(parent)).unpruned()
-        with out.progress("resolving", None, unit="stages") as bar:
-            result = resolve.find(
-                workspace,
-                bench,
-                found,
-                prefer,
-                LocateSettings(corruption, "recomputed", unit, seed),
-                PruneSettings(count, at, ablation, scale),
-                texts,
-                out,
-                bar.describe,
-            )
-        record = {"version": None, "parent": parent.id, "prefer": prefer, "by": by}
-        refused = bool(result.refused) and not force
-        if not refused and not dry_run:
-            state = replace(bench.state, resolution=resolve.resolution(bench, result, prefer))
+    parent = workspace.store.head()
+    bench = Bench(workspace, workspace.state(parent)).unpruned()
+    with out.progress("resolving", None, unit="stages") as bar:
+        result = resolve.find(
+            workspace,
+            bench,
+            found,
+            prefer,
+            LocateSettings(corruption, "recomputed", unit, seed),
+            PruneSettings(count, at, ablation, scale),
+            texts,
+            out,
+            bar.describe,
+        )
+    record = {"version": None, "parent": parent.id, "prefer": prefer, "by": by}
+    refused = bool(result.refused) and not force
+    if not refused and not dry_run:
+        state = replace(bench.state, resolution=resolve.resolution(bench, result, prefer))
+        # Measuring takes minutes and keeps nobody out; what was measured holds for `parent` alone.
+        with workspace.store.writing(command_words()) as transaction:
+            if (now := workspace.store.head().id) != parent.id:
+                raise EditorError(
+                    f"nothing is saved: heads were ranked in {parent.id}, and the store is at "
+                    f"{now} by now",
+                    "run the same command again",
+                )
             version = workspace.publish(
                 transaction,
                 "resolve",
