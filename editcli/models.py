@@ -280,6 +280,7 @@ def _model(
             f"{place.shown} lacks {len(missing)} of the weights, {missing[0]} among them",
             "the checkpoint is incomplete, or is no causal language model",
         )
+    quantized.differentiable(model)
     frozen: PreTrainedModel = model.requires_grad_(False)
     return frozen
 

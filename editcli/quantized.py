@@ -48,6 +48,17 @@ def packing(config: PreTrainedConfig, bits: str, layer: int | None, dtype: Any) 
     )
 
 
+def differentiable(model: PreTrainedModel) -> None:
+    """Keep packed weights in the layout through which gradients flow.
+
+    On CPUs with AVX-512 for bfloat16, bitsandbytes repacks 4-bit weights at their first use, for a
+    kernel that has no backward pass: training an edit below them would go wrong in silence.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def require(package: str, why: str) -> None:
     """Raises EditorError where an optional ``package`` that ``why`` needs is not installed."""
     if find_spec(package) is None:

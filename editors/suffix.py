@@ -334,14 +334,14 @@ def require_replay(
     Raises:
         UnsupportedArchitecture: it does not: blocks hand each other more than hidden states.
     """
+    with torch.no_grad():
+        whole = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
     try:
         suffix = Suffix.record(model, architecture, layer, [batch])
         [record] = suffix.records
         unchanged = record.inputs.new_zeros(*batch.ids.shape, suffix.projection.out_features)
         with torch.no_grad(), suffix.replaying():
             found, _ = suffix.logits(record, unchanged)
-        with torch.no_grad():
-            whole = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
         own = whole[_on(whole.device, record.labelled)]
         same = bool((found - own).norm() <= ASTRAY * own.norm())
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from accelerate import dispatch_model
 from tiny_edits import FACTS, FAST, FRANCE, edit
+from tiny_models import BOS, EOS, PAD, VOCABULARY, build_tokenizer
 from tiny_stores import run, said
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from editcli.models import dtype_name, load_base
 from editors import EditorError, StateMismatch
@@ -18,6 +20,29 @@ from editors.generation import answers
 from editors.methods.wise import Wise
 
 BITS = ["8bit", "4bit"]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose matrices are wide enough for a block of packed values."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.2,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+    )
+    folder = tmp_path_factory.mktemp("wide")
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def kinds(base: Any) -> dict[str, str]:
@@ -41,6 +66,21 @@ def test_all_is_packed_but_what_edits_go_into_and_the_vocabulary_projection(
     weight = packed.projection.weight(packed.model)
     assert torch.equal(weight, plain.projection.weight(plain.model))
     assert packed.fingerprint() != plain.fingerprint()
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_gradients_flow_through_packed_weights(model_folder: Path, bits: str) -> None:
+    base = load_base(str(model_folder), device="cpu", dtype=bits)
+    path = next(path for path, kind in kinds(base).items() if kind != "Linear")
+    module = base.model.get_submodule(path)
+    with torch.no_grad():  # their first use decides how they are laid out
+        base.model(input_ids=torch.tensor([[1, 5, 9]]))
+        weight = module(torch.eye(module.in_features)).T  # [out, in], whatever the packing
+    read = torch.randn(2, 3, module.in_features, requires_grad=True)
+    gradient = torch.randn(2, 3, module.out_features)
+    module(read).backward(gradient)
+    wanted = gradient @ weight
+    assert float((read.grad - wanted).norm()) < 0.03 * float(wanted.norm())
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -59,8 +59,7 @@ def method() -> Any:
 def no_edits(method: Any) -> Any:
     from editors.calibration import Phrasings
 
-    some = list(lines("calibration.jsonl"))[::3]
-    return method.empty([Phrasings.from_dict(row) for row in some])
+    return method.empty([Phrasings.from_dict(row) for row in lines("calibration.jsonl")])
 
 
 def subjects_of(fact: Fact) -> str:
