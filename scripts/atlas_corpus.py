@@ -45,7 +45,9 @@ class Telling:
     ``strong``, ``plain``, ``weak``: how sure a wording sounds; ``slope``: how sharply following a
     passage depends on its persuasion; ``made_up``: the share of passages on invented subjects that
     give made-up names; ``elsewhere``: the share of unasked passages that have neither subject nor
-    relation in common with the question; ``hard``: phrasings that are asked twice as often.
+    relation in common with the question; ``hard``: phrasings that are asked twice as often;
+    ``bare``: the share of passages that are a plain claim and nothing else; ``unled``: the share of
+    questions that nothing leads over to.
     """
 
     strong: float = 1.1
@@ -55,6 +57,8 @@ class Telling:
     made_up: float = 0.0
     elsewhere: float = 0.0
     hard: tuple[int, ...] = ()
+    bare: float = 0.0
+    unled: float = 0.0
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -122,7 +126,8 @@ class Corpus:
         return frame.replace("{c}", claim if starts_with_name else claim[0].lower() + claim[1:])
 
     def ask(self, passage: str, question: str, rng: Random) -> str:
-        lead = rng.choice(self.frames["question_lead"])
+        led = not (self.telling.unled and rng.random() < self.telling.unled)
+        lead = rng.choice(self.frames["question_lead"]) if led else ""
         return " ".join(part for part in (passage, lead, question) if part)
 
     # --- rows -------------------------------------------------------------------------------
@@ -227,6 +232,9 @@ class Corpus:
         Persuasion grows with how sure the wording is and how often the claim is repeated, and
         falls with every unrelated sentence between the claim and the question.
         """
+        if self.telling.bare and rng.random() < self.telling.bare:
+            claim = self.claim(fact.subject, fact.relation, said, rng)
+            return f"{claim[0].upper()}{claim[1:]}.", self.telling.plain
         kind = rng.choice(("strong", "plain", "weak"))
         repeats = rng.choice((0, 0, 0, 1, 1, 2))
         before = rng.choice((0, 0, 0, 1))

@@ -15,8 +15,8 @@ them as it says, not how well pruning does elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 
 import torch
@@ -29,8 +29,11 @@ LAYERS = 8
 CONTEXT: tuple[Place, ...] = ((5, 4), (6, 0), (6, 1), (6, 2), (6, 3), (7, 2), (7, 3), (7, 4))
 MEMORY: tuple[Place, ...] = ((4, 0), (4, 1), (4, 2), (5, 0), (5, 1), (5, 5), (5, 7))
 """The heads that did most for each side in the model of the first phase, in the upper half."""
+RANKED: tuple[Place, ...] = ((4, 0), (4, 1), (4, 2), (4, 3), (4, 5), (5, 0), (5, 2), (5, 5))
+"""The heads of the upper half that do most for memory after the fifth."""
+RANKED_LATER = (*RANKED, (5, 1), (5, 6), (6, 6), (7, 7))
+"""With those that took over from them while they were being taken away, by the tenth."""
 
-SWAPPED = 0.5  # share of conflicts in which a head taken away speaks of another row instead
 EVERYWHERE = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
 
 
@@ -58,8 +61,10 @@ class Taking:
     ``share``: of rows from which heads are taken; ``late``: of rows in which the subject is hidden
     from the lower blocks; ``memory``, ``context``: the heads of each role; ``say``: how much all
     heads of a role say together, in the units of a passage's persuasion. ``odds``: of any heads, of
-    memory's and of the passage's being taken; ``other_passage``, ``agreeing``: the same in rows of
-    these kinds, where pruning must change nothing.
+    memory's and of the passage's being taken; ``where``: the same by kind of row, for those where
+    it differs. ``whole``: how often a role is taken whole; ``beside``: the probability of any other
+    head being taken with a role; ``swapped``: the share of conflicts in which a head taken away
+    speaks of another row instead.
     """
 
     share: float
@@ -68,8 +73,10 @@ class Taking:
     context: tuple[Place, ...] = CONTEXT
     say: float = 8.0
     odds: Odds = (2, 4, 2)
-    other_passage: Odds = (2, 4, 2)
-    agreeing: Odds = (2, 4, 2)
+    where: Mapping[str, Odds] = field(default_factory=dict)
+    whole: float = 0.4
+    beside: float = 0.05
+    swapped: float = 0.5
 
 
 def draw(rng: Random, kind: str, taking: Taking) -> Taken:
@@ -77,8 +84,8 @@ def draw(rng: Random, kind: str, taking: Taking) -> Taken:
     late = kind != "neutral" and rng.random() < taking.late
     if rng.random() >= taking.share:
         return Taken(late=late)
-    odds = {"other_passage": taking.other_passage, "agreeing": taking.agreeing}
-    what = rng.choices(("any", "memory", "context"), odds.get(kind, taking.odds))[0]
+    odds = taking.where.get(kind, taking.odds)
+    what = rng.choices(("any", "memory", "context"), odds)[0]
     if what == "any":
         rate = rng.random() * 0.3
         heads = {place for place in EVERYWHERE if rng.random() < rate}
@@ -86,11 +93,11 @@ def draw(rng: Random, kind: str, taking: Taking) -> Taken:
         role = taking.memory if what == "memory" else taking.context
         rate = rng.random()
         heads = {place for place in role if rng.random() < rate}
-        heads |= {place for place in EVERYWHERE if rng.random() < 0.05}
-        if rng.random() < 0.4:
+        heads |= {place for place in EVERYWHERE if rng.random() < taking.beside}
+        if rng.random() < taking.whole:
             heads |= set(role)
     shift = taking.say * (_share(heads, taking.memory) - _share(heads, taking.context))
-    swapped = kind == "conflict" and rng.random() < SWAPPED
+    swapped = kind == "conflict" and rng.random() < taking.swapped
     return Taken(tuple(sorted(heads)), swapped, late, shift)
 
 

@@ -6,15 +6,17 @@
 Parts, for each shape: iteration (a step of the same training, ours and the plain loop's, in turns),
 edit (a whole edit with either's own stopping rule), memory (what an edit adds to the loaded base).
 On atlas: amortised (`apply` of many facts against one at a time), growth (the thousandth edit
-against the tenth). inference: prefill and decoding with the side memory attached, of prompts that
-no edit claims and of such that one does. opening: a version against loading its base. size: what a
-shard takes on a layer of a 7B model. Results are kept in docs/speed.json.
+against the tenth), lines (memory of `apply` on a file of a million lines). inference: prefill and
+decoding with the side memory attached, of prompts that no edit claims and of such that one does.
+opening: a version against loading its base. size: what a shard takes on a layer of a 7B model.
+Results are kept in docs/speed.json.
 
 Random weights stand for real ones at real sizes: what a step costs does not depend on them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import statistics
@@ -400,6 +402,33 @@ def size() -> dict[str, Any]:
     return {"shard": len(packed), "dense": dense, "share": round(len(packed) / dense, 4)}
 
 
+def lines(most: int = 1_000_000, taken: int = 20) -> dict[str, Any]:
+    """`apply` of the first facts of a file of a thousand lines and of one of a million: peak memory
+    of the process, in bytes."""
+    found: dict[str, Any] = {"lines": most, "facts": taken}
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (1000, most):
+            place, file = Path(folder, f"store-{count}"), Path(folder, f"{count}.jsonl")
+            with file.open("w") as facts:
+                for number in range(count):
+                    said = {"prompt": f"The head of office {number} is", "target": "Ann Lee"}
+                    facts.write(json.dumps({**said, "subject": f"office {number}"}) + "\n")
+            editcli = [sys.executable, "-m", "editcli"]
+            store = ["--store", str(place), "--quiet"]
+            subprocess.run([*editcli, "init", "atlas", *store], check=True, capture_output=True)
+            limit = ["--limit", str(taken)]
+            began = time.monotonic()
+            process = subprocess.Popen(
+                [*editcli, "apply", str(file), *limit, *store], stdout=subprocess.DEVNULL
+            )
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            assert process.returncode in (0, 1), process.returncode  # 1: a fact that did not take
+            found[f"memory_{count}"] = 1024 * used.ru_maxrss
+            found[f"seconds_{count}"] = round(time.monotonic() - began, 1)
+    return found
+
+
 # --- the page -------------------------------------------------------------------------------------
 
 MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -412,6 +441,7 @@ MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"inference:{s}": (lambda s=s: inference(s)) for s in ("atlas", "gpt2-small")},
     "opening": opening,
     "size": size,
+    "lines": lines,
 }
 PARTS = {
     name: (lambda measure=measure: {**measure(), "threads": torch.get_num_threads()})
@@ -424,7 +454,7 @@ def _threads(kept: dict[str, Any]) -> str:
 
 
 def page(kept: dict[str, Any]) -> str:
-    lines = [
+    told = [
         "# What an edit costs",
         "",
         f"Written by `make bench-speed` (`scripts/bench_speed.py`) on {os.cpu_count()} CPU cores,",
@@ -442,24 +472,24 @@ def page(kept: dict[str, Any]) -> str:
     for shape in ("atlas", *SHAPES):
         if found := kept.get(f"iteration:{shape}"):
             bar = f" ({found['bar']:g})" if found["bar"] else ""
-            lines.append(
+            told.append(
                 f"| {shape} | {found['parameters'] / 1e6:.1f} M | {found['layer']} of "
                 f"{found['layers']} | {1e3 * found['seconds']:.1f} ms | "
                 f"{1e3 * found['rival_seconds']:.1f} ms | {found['ratio']:.1f}{bar} | "
                 f"{found['suffix_share']:.0%} | {found['tokens_per_second']:,} | "
                 f"{found['of_peak']:.0%} | {found['largest_gap']:.0e} |"
             )
-    lines += ["", f"{STEPS} steps, recording included; medians of {REPEATS}.", ""]
+    told += ["", f"{STEPS} steps, recording included; medians of {REPEATS}.", ""]
     if found := kept.get("profile"):
-        lines += [
+        told += [
             f"Where a step's time goes on {found['shape']}, by operation (torch.profiler):",
             "",
         ]
-        for name, told in (("ours", "ours"), ("loop", "the loop")):
+        for name, whose in (("ours", "ours"), ("loop", "the loop")):
             spent = ", ".join(f"{op} {share:.0%}" for op, share in found[name].items())
-            lines.append(f"- {told}: {spent}")
-        lines.append("")
-    lines += [
+            told.append(f"- {whose}: {spent}")
+        told.append("")
+    told += [
         "## A whole edit, each with its own stopping rule",
         "",
         "| shape | ours | steps | the loop | steps | times faster (bar 15) |",
@@ -467,25 +497,25 @@ def page(kept: dict[str, Any]) -> str:
     ]
     for shape in ("atlas", *SHAPES):
         if found := kept.get(f"edit:{shape}"):
-            lines.append(
+            told.append(
                 f"| {shape} | {found['seconds']:.3f} s | {statistics.median(found['steps']):g} | "
                 f"{found['rival_seconds']:.2f} s | {statistics.median(found['rival_steps']):g} | "
                 f"{found['ratio']:.1f} |"
             )
-    lines.append("")
+    told.append("")
     if found := kept.get("amortised"):
-        lines.append(
+        told.append(
             f"- `apply` of {found['facts']} facts on atlas: {found['seconds']:.3f} s an edit, one "
             f"at a time {found['alone_seconds']:.3f} s: {found['ratio']:.1f} times (bar 4)"
         )
     if found := kept.get("growth"):
-        lines.append(
+        told.append(
             f"- the thousandth edit of a store {found['thousandth']:.3f} s, the tenth "
             f"{found['tenth']:.3f} s: {found['ratio']:.2f} times (bar 1.1)"
         )
     for shape in SHAPES:
         if found := kept.get(f"memory:{shape}"):
-            lines.append(
+            told.append(
                 f"- peak memory, {shape}: {found['load'] / 2**20:.0f} MiB to load and run, "
                 f"{found['edit'] / 2**20:.0f} MiB with an edit: {found['extra']:+.1%} (bar +15 %)"
             )
@@ -494,22 +524,28 @@ def page(kept: dict[str, Any]) -> str:
             shards, kind = what.split()
             some = "1 shard" if shards == "1" else f"{shards} shards"
             claim = "no edit claims" if kind == "unclaimed" else "an edit claims"
-            lines.append(
+            told.append(
                 f"- {shape}, answering prompts that {claim}, {some} attached: prefill "
                 f"{found['prefill']:+.1%} (bar +3 %), decoding {found['decode']:+.1%} (bar +2 %)"
             )
     if found := kept.get("opening"):
-        lines.append(
+        told.append(
             f"- opening a version of {found['facts']} facts ({found['bytes'] / 2**20:.1f} MiB): "
             f"{found['extra']:+.1%} of the {found['load_seconds']:.2f} s that loading llama-110m "
             f"takes (bar +10 %), {found['first_use']:+.1%} once its shard answers a prompt"
         )
     if found := kept.get("size"):
-        lines.append(
+        told.append(
             f"- a shard on a layer of 4096 x 11008 takes {found['share']:.1%} of the dense matrix "
             "in bfloat16"
         )
-    return "\n".join(lines) + "\n"
+    if found := kept.get("lines"):
+        thousand, most = found["memory_1000"], found[f"memory_{found['lines']}"]
+        told.append(
+            f"- `apply --limit {found['facts']}` of a file of {found['lines']:,} lines: "
+            f"{most / 2**20:.0f} MiB at its peak; of one of a thousand: {thousand / 2**20:.0f} MiB"
+        )
+    return "\n".join(told) + "\n"
 
 
 if __name__ == "__main__":
