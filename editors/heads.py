@@ -204,8 +204,10 @@ def _run(base: Base, batch: Batch, layers: list[int]) -> _Run:
 
     def keeping(found: dict[int, torch.Tensor], layer: int) -> Any:
         def read(value: Any, kwargs: Any = None) -> None:
-            # The last call counts: a router may have looked at some of the prompts before.
-            found[layer] = value[0] if isinstance(value, tuple) else value
+            states = value[0] if isinstance(value, tuple) else value
+            # A router's look at some of the prompts has another shape, or comes before.
+            if states.numel() == batch.ids.numel() * states.shape[-1]:
+                found[layer] = _at_ends(batch, states)
 
         return read
 
@@ -215,11 +217,7 @@ def _run(base: Base, batch: Batch, layers: list[int]) -> _Run:
     ):
         places = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
         whole = _states(base, batch.ids, places, batch.mask)
-    return _Run(
-        {layer: _at_ends(batch, states) for layer, states in heads.items()},
-        {layer: _at_ends(batch, states) for layer, states in written.items()},
-        _at_ends(batch, whole),
-    )
+    return _Run(heads, written, _at_ends(batch, whole))
 
 
 def _at_ends(batch: Batch, states: torch.Tensor) -> torch.Tensor:
