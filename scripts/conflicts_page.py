@@ -170,9 +170,9 @@ _LIMITS = [
     "What limits it: recall is shared by more than ten heads of the upper half, and none of them",
     "does it alone. Pruning a few of them for the passage moves less than pruning those that read",
     "moves for memory. With more of them gone the passage wins more often, and then passages on",
-    "something else mislead too: on the dev split the check on irrelevant passages leaves the larger",
-    "sets out. That the heads share the work was put there by training (`scripts/atlas_roles.py`);",
-    "how is told in [benchmarks-notes.md](benchmarks-notes.md).",
+    "something else mislead too: on the dev split the check on irrelevant passages leaves the",
+    "larger sets out. That the heads share the work was put there by training",
+    "(`scripts/atlas_roles.py`); how is told in [benchmarks-notes.md](benchmarks-notes.md).",
     "",
 ]
 _HEAD = [
