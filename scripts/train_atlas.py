@@ -30,6 +30,7 @@ from atlas_roles import (
     NOTHING,
     RANKED,
     RANKED_LATER,
+    Odds,
     Taken,
     Taking,
     at_random,
@@ -68,6 +69,14 @@ class Phase:
     enough: float = 1.0
     seed: int = 1
 
+
+WHERE: dict[str, Odds] = {
+    "closed_book": (2, 4, 1),
+    "other_passage": (1, 6, 1),
+    "agreeing": (1, 2, 3),
+    "neutral": (1, 4, 2),
+}
+"""The odds of the late phases in rows without a conflict."""
 
 PHASES = (
     Phase(
@@ -183,12 +192,7 @@ PHASES = (
             late=0.3,
             memory=RANKED,
             odds=(1, 5, 2),
-            where={
-                "closed_book": (2, 4, 1),
-                "other_passage": (1, 6, 1),
-                "agreeing": (1, 2, 3),
-                "neutral": (1, 4, 2),
-            },
+            where=WHERE,
             whole=0.6,
             beside=0.01,
             swapped=0.15,
@@ -229,12 +233,7 @@ _MEASURED = Phase(
         memory=RANKED,
         say=12.0,
         odds=(1, 6, 2),
-        where={
-            "closed_book": (2, 4, 1),
-            "other_passage": (1, 6, 1),
-            "agreeing": (1, 2, 3),
-            "neutral": (1, 4, 2),
-        },
+        where=WHERE,
         whole=0.75,
         beside=0.005,
         swapped=0.1,

@@ -179,11 +179,14 @@ def _told(done: Outcome) -> str:
 def _forecast(ledger: Ledger, facts: Sequence[Fact], refused: int) -> dict[str, object]:
     """What applying would do, as far as can be told without the model."""
     current = {fact.prompt: fact.target for fact in ledger.in_force()}
-    seen = [(fact.prompt in current, current.get(fact.prompt) == fact.target) for fact in facts]
-    unchanged = sum(same for _, same in seen)
+    known = unchanged = 0
+    for fact in facts:
+        target = current.get(fact.prompt)
+        known += target is not None
+        unchanged += target == fact.target
     return {
         "would_apply": len(facts) - unchanged,
-        "would_supersede": sum(known for known, _ in seen) - unchanged,
+        "would_supersede": known - unchanged,
         "unchanged": unchanged,
         "refused": refused,
     }

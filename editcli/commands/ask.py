@@ -21,6 +21,7 @@ from editcli.output import Output
 
 if TYPE_CHECKING:
     from editors.base import Base
+    from editors.facts import Closed
     from editors.routing import Decision
     from editors.state import EditState
 
@@ -66,6 +67,7 @@ def command(
     edited_by = decision if decision is not None and decision.opened else None
     facts = [edited_by.fact] if edited_by and edited_by.fact else []
     near = decision is not None and decision.threshold != float("inf")
+    closed = _closed(decision, state) if decision and state else None
     record = {
         "answer": answer.text,
         "memory": "side" if edited_by else "main",
@@ -73,7 +75,7 @@ def command(
         "activation": round(decision.score, 4) if decision and near else None,
         "threshold": round(decision.threshold, 4) if decision and near else None,
         "facts": facts,
-        "closed": bool(decision and state and _of_closed(decision, state)),
+        "closed": closed is not None,
         "yielded": bool(decision and decision.yielded),
         "prefer": state.resolution.prefer if state and state.resolution else None,
     }
@@ -90,9 +92,8 @@ def command(
         out.note("the base model, without edits")
     elif decision and decision.yielded:
         out.note(f"main memory: the passage speaks of fact {decision.fact}, and is preferred")
-    elif decision and state is not None and _of_closed(decision, state):
-        why = state.closed[str(decision.fact)].why
-        out.note(f"main memory: fact {decision.fact}, which this asks for, was {why}")
+    elif decision and closed:
+        out.note(f"main memory: fact {decision.fact}, which this asks for, was {closed.why}")
     elif decision and near:
         out.note(f"main memory: {_measured(decision)}")
     else:
@@ -105,9 +106,10 @@ def command(
         )
 
 
-def _of_closed(decision: Decision, state: EditState) -> bool:
-    """The prompt asks for a fact that no longer answers."""
-    return decision.fact in state.closed and decision.score > decision.threshold
+def _closed(decision: Decision, state: EditState) -> Closed | None:
+    """How the fact ended that the prompt asks for, where it no longer answers."""
+    asked = decision.fact if decision.score > decision.threshold else None
+    return None if asked is None else state.closed.get(asked)
 
 
 def _measured(decision: Decision) -> str:

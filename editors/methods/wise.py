@@ -370,6 +370,8 @@ class Wise:
         Facts closed later keep their keys, so that closing one moves no other prompt.
         """
         unknown = [state.facts[key] for key in facts if key not in state.seen]
+        if not unknown:
+            return state
         calibration = Calibration.from_tensors(state.router)
         fresh = look(self.base, unknown, calibration, self.calm_prefixes, KeySettings())
         return replace(state, seen={**state.seen, **fresh})

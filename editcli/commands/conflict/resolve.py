@@ -122,12 +122,11 @@ def command(
     found.require_splits()
     texts = neutral_texts(neutral)
     workspace = Workspace.open(store, device=device, dtype=dtype, verbose=verbose)
-    if by != "prune":  # nothing is written
-        bench = Bench(workspace, workspace.state(workspace.store.head())).unpruned()
-        _print_rival(out, _rival(by, bench, found, prefer, out), prefer)
-        return
     parent = workspace.store.head()
     bench = Bench(workspace, workspace.state(parent)).unpruned()
+    if by != "prune":  # nothing is written
+        _print_rival(out, _rival(by, bench, found, prefer, out), prefer)
+        return
     with out.progress("resolving", None, unit="stages") as bar:
         result = resolve.find(
             workspace,
