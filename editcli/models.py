@@ -322,11 +322,23 @@ def _base(
     loaded = Base.of(model, tokenizer, layer)
     if target == SPREAD or quantized.bits_of(model):  # put where it belongs as it was loaded
         return loaded
+    if torch.cuda.is_available():
+        plan_no_attention()
     try:
         model.to(target)
     except torch.OutOfMemoryError as error:
         raise _too_large(place, target) from error
     return loaded
+
+
+def plan_no_attention() -> None:
+    """Keep cuDNN from attention: it plans each shape anew, and the shapes of prompts hardly repeat.
+
+    Planning one takes as long as dozens of forwards of it. For this process.
+    """
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _too_large(place: Place, target: torch.device | str) -> EditorError:

@@ -23,7 +23,7 @@ from editors.locality import Battery, beyond, by_answer, divergence, losses, nex
 from editors.locating import TOP, LocateSettings, Ranking, locate
 from editors.pruning import Head, HeadMask, Resolution, mean_fill
 from editors.resolving import SCREENED, Choice, DevSplit, Prefer, PruneSettings, choose
-from editors.tokens import encode_prompt
+from editors.tokens import encode_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -194,7 +194,7 @@ def _masker(
     if pruning.ablation == "mean":
         count = max(SCREENED, pruning.heads or 0)
         candidates = {*ranking.top("memory", count), *ranking.top("context", count)}
-        encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
+        encoded = encode_prompts(base.tokenizer, prompts)
         fill = mean_fill(base, heads_of(sorted(candidates)), encoded, pruning.at)
 
     def masked(units: tuple[Head, ...]) -> HeadMask:

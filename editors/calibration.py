@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from editors.base import Base
 from editors.errors import EditorError, StateMismatch
 from editors.look import last_states
-from editors.tokens import encode_prompt
+from editors.tokens import encode_prompts
 
 FOLDS = 3
 SPAN = 1024  # directions of the data that the discriminant looks at
@@ -179,7 +179,7 @@ def calibrate(
         texts += group.prompts[:width]
         texts.append(f"{prefixes[i % len(prefixes)]} {group.prompts[i % width]}")
     layers = key_layers(base)
-    states = last_states(base, [encode_prompt(base.tokenizer, t) for t in texts], layers)
+    states = last_states(base, encode_prompts(base.tokenizer, texts), layers)
     centre = states.mean(0)
     forms = _centred(states, centre).view(len(groups), width + 1, -1)  # [groups, forms, width]
     subjects = {s: i for i, s in enumerate(dict.fromkeys(group.subject for group in groups))}

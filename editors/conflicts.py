@@ -23,7 +23,7 @@ from editors.generation import Answer, answers
 from editors.look import Ids, last_logits
 from editors.metrics import Rate, normalised
 from editors.routing import Decision
-from editors.tokens import encode_pair, encode_prompt
+from editors.tokens import encode_pair, encode_prompt, encode_prompts
 from editors.words import words
 
 Kind = Literal["substitution", "coherent", "irrelevant", "gold"]
@@ -181,7 +181,7 @@ def with_edits(
 
 def decisions(base: Base, edited: Attached, prompts: Sequence[str]) -> list[Decision]:
     """Where the router sends each prompt."""
-    encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
+    encoded = encode_prompts(base.tokenizer, prompts)
     with edited.recording() as found:
         last_logits(base, prompts, lambda logits: logits[:, :0])  # only routing is wanted
     return [found[ids] for ids in encoded]

@@ -10,7 +10,7 @@ import torch
 
 from editors.base import Base
 from editors.errors import EditorError
-from editors.tokens import Row, encode_prompt
+from editors.tokens import Row, encode_prompts
 
 ROWS_AT_ONCE = 256
 
@@ -33,7 +33,7 @@ def answers(base: Base, prompts: Sequence[str], max_new_tokens: int) -> list[Ans
     Prompts of one length are answered together, so that no row is padded. Text after the first
     end-of-sequence token does not count; white space at both ends is dropped.
     """
-    encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
+    encoded = encode_prompts(base.tokenizer, prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     found: dict[int, Answer] = {}
     for _, group in groupby(order, key=lambda i: len(encoded[i])):
@@ -73,7 +73,7 @@ def paired_answers(
             f"{len(ones)} prompts cannot be paired with {len(others)}", "give one for each"
         )
     first, second = (
-        [Row(ids, len(ids)) for ids in (encode_prompt(base.tokenizer, text) for text in texts)]
+        [Row(ids, len(ids)) for ids in encode_prompts(base.tokenizer, texts)]
         for texts in (ones, others)
     )
     longer = [max(len(a.ids), len(b.ids)) for a, b in zip(first, second, strict=True)]

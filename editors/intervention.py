@@ -22,7 +22,7 @@ from editors.generation import Answer, paired_answers
 from editors.hooks import changing_input, reading_inputs
 from editors.look import same_length
 from editors.pruning import Head, HeadMask
-from editors.tokens import encode_prompt
+from editors.tokens import encode_prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def head_effects(
     if not layers:
         raise UnsupportedArchitecture("no block has attention heads that could be scaled")
     effects = torch.zeros(len(factors), len(blocks), count, len(prompts))
-    encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
+    encoded = encode_prompts(base.tokenizer, prompts)
     for part, ids in same_length(base, encoded):
         plain = _probabilities(base, ids, tokens[part])
         for i, factor in enumerate(factors):

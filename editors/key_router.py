@@ -14,6 +14,8 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from math import inf
 
 import torch
 
@@ -23,7 +25,7 @@ from editors.facts import Fact
 from editors.look import Ids, all_states, last_states
 from editors.routing import MAIN, Claims, Decision
 from editors.texts import prefixed
-from editors.tokens import encode_prompt, fits
+from editors.tokens import encode_prompts
 from editors.words import naming, words
 
 _SENTENCE_END = re.compile(r"[.!?:;](?=\s)|\n")
@@ -129,7 +131,8 @@ class KeyRouter:
         self._base, self._facts, self._shards = base, facts, shards
         self._calibration, self._seen = calibration, seen
         self._subjects = Subjects([fact.subject for fact in facts])
-        self._same = {encode_prompt(base.tokenizer, f.prompt): i for i, f in enumerate(facts)}
+        own = encode_prompts(base.tokenizer, [fact.prompt for fact in facts])
+        self._same = {ids: i for i, ids in enumerate(own)}
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -233,19 +236,15 @@ def look(
     settings: KeySettings,
 ) -> dict[str, Seen]:
     """Keys and rivals of ``facts``, by id; ``prefixes``: unrelated beginnings."""
-    context = base.architecture.context
-    forms = []
-    for fact in facts:
-        begun = prefixed(fact, prefixes, settings.prefixed)
-        fitting = [text for text in begun if fits(base.tokenizer, text, context)]
-        forms.append([fact.prompt, *fact.variants, *fitting])
+    forms = [
+        [fact.prompt, *fact.variants, *prefixed(fact, prefixes, settings.prefixed)]
+        for fact in facts
+    ]
     keys = _keys_of(base, calibration, forms)
-    others = []
-    for fact, own in zip(facts, keys, strict=True):
-        like = (
-            [] if fact.subject is None else calibration.rivals(own, fact.subject, settings.rivals)
-        )
-        others.append([text for text in like if fits(base.tokenizer, text, context)])
+    others = [
+        [] if fact.subject is None else calibration.rivals(own, fact.subject, settings.rivals)
+        for fact, own in zip(facts, keys, strict=True)
+    ]
     rivals = _keys_of(base, calibration, others)
     return {
         # What is as near as another phrasing would be asks the same thing, and is no rival.
@@ -257,12 +256,15 @@ def look(
 def _keys_of(
     base: Base, calibration: Calibration, texts: Sequence[Sequence[str]]
 ) -> list[torch.Tensor]:
-    """For each list of texts its keys, float32 ``[texts, rank]``."""
-    ids = [encode_prompt(base.tokenizer, text) for part in texts for text in part]
-    if not ids:
+    """For each list of texts the keys of those that the model takes, float32 ``[n, rank]``."""
+    context = base.architecture.context or inf
+    encoded = iter(encode_prompts(base.tokenizer, [text for part in texts for text in part]))
+    parts = [[ids for ids in islice(encoded, len(part)) if len(ids) <= context] for part in texts]
+    whole = [ids for part in parts for ids in part]
+    if not whole:
         return [calibration.centroids[:0] for _ in texts]
-    keys = last_states(base, ids, calibration.layers, calibration.keys)
-    return [part.clone() for part in torch.split(keys, [len(part) for part in texts])]
+    keys = last_states(base, whole, calibration.layers, calibration.keys)
+    return [part.clone() for part in torch.split(keys, [len(part) for part in parts])]
 
 
 def packed(seen: Sequence[Seen]) -> dict[str, torch.Tensor]:

@@ -11,9 +11,12 @@ import torch
 
 from editors.base import Base
 from editors.hooks import hidden_of, reading_inputs, reading_outputs
-from editors.tokens import Row, encode_prompt
+from editors.tokens import Batch, Row, encode_prompts
 
 ROWS_AT_ONCE = 512
+# Tokens that cost about as much as a forward itself, for reading weights and launching kernels.
+FORWARD = {"cpu": 16}
+FORWARD_ELSEWHERE = 512
 
 Ids = tuple[int, ...]
 
@@ -30,13 +33,17 @@ def last_states(
 ) -> torch.Tensor:
     """float32 ``[n, layers, hidden]``: after each of ``layers`` (rising), at the last token.
 
-    Prompts of one length go together, so that no row is padded; blocks above the last of
-    ``layers`` do not run. Whatever is attached must be on main memory. ``keep``: what is kept of
-    the states ``[rows, layers, hidden]`` of some prompts, row by row, in their place.
+    Blocks above the last of ``layers`` do not run. Whatever is attached must be on main memory, and
+    no head pruned. ``keep``: what is kept of the states ``[rows, layers, hidden]`` of some prompts,
+    row by row, in their place.
     """
-    return torch.stack(
-        _states(base, prompts, layers, slice(-1, None), lambda states: keep(states[:, 0]))
-    )
+    found: dict[int, torch.Tensor] = {}
+    for part, batch in _together(base, prompts):
+        last = batch.mask.sum(1) - 1  # [rows]
+        rows = torch.arange(len(part), device=last.device)
+        states = _states(base, batch.ids, layers, (rows, last))
+        found.update(zip(part, keep(states), strict=True))
+    return torch.stack([found[i] for i in range(len(prompts))])
 
 
 def all_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
@@ -44,25 +51,49 @@ def all_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
 
     A state sees what is before it alone, so that one forward gives them all.
     """
-    return _states(base, [prompt], layers, slice(None), torch.clone)[0]
+    ids = base.batch([Row(prompt, len(prompt))]).ids
+    tokens = torch.arange(len(prompt), device=ids.device)
+    return _states(base, ids, layers, (torch.zeros_like(tokens), tokens))
 
 
 def _states(
-    base: Base,
-    prompts: Sequence[Ids],
-    layers: Sequence[int],
-    places: slice,
-    keep: Callable[[torch.Tensor], torch.Tensor],
-) -> list[torch.Tensor]:
-    found: dict[int, torch.Tensor] = {}
-    for part, ids in same_length(base, prompts):
-        kept: list[torch.Tensor] = []
-        reader = _keeping(kept, len(layers), places)
-        readers = {base.architecture.block(i).path: reader for i in layers}
-        with torch.inference_mode(), reading_outputs(base.model, readers), suppress(_Seen):
-            base.model(input_ids=ids, use_cache=False)
-        found.update(zip(part, keep(torch.stack(kept, 2)), strict=True))
-    return [found[i] for i in range(len(prompts))]
+    base: Base, ids: torch.Tensor, layers: Sequence[int], places: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """float32 ``[places, layers, hidden]``, on the CPU; ``places``: rows and columns of ``ids``."""
+    kept: list[torch.Tensor] = []
+
+    def read(output: Any) -> None:
+        hidden = hidden_of(output)
+        kept.append(hidden[tuple(place.to(hidden.device) for place in places)].float())
+        if len(kept) == len(layers):
+            raise _Seen
+
+    readers = {base.architecture.block(i).path: read for i in layers}
+    with torch.inference_mode(), reading_outputs(base.model, readers), suppress(_Seen):
+        base.model(input_ids=ids, use_cache=False)
+    return torch.stack([states.cpu() for states in kept], 1)
+
+
+def _together(base: Base, prompts: Sequence[Ids]) -> list[tuple[list[int], Batch]]:
+    """Prompts of like length, padded on the right: their indices, and batches of them.
+
+    Without a mask: a token sees what is before it alone, and pads are behind. A group takes on the
+    next longer prompts until its pads would cost more than a forward of their own.
+    """
+    worth = FORWARD.get(base.input_device.type, FORWARD_ELSEWHERE)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    groups: list[list[int]] = []
+    pads = 0
+    for i in order:
+        if groups:
+            pads += len(groups[-1]) * (len(prompts[i]) - len(prompts[groups[-1][-1]]))
+        if not groups or pads > worth or len(groups[-1]) == ROWS_AT_ONCE:
+            groups.append([])
+            pads = 0
+        groups[-1].append(i)
+    return [
+        (group, base.batch([Row(prompts[i], len(prompts[i])) for i in group])) for group in groups
+    ]
 
 
 @torch.inference_mode()
@@ -75,23 +106,12 @@ def last_logits(
 
     ``keep``: what is kept of the logits ``[rows, vocab]`` of some prompts, row by row.
     """
-    encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
+    encoded = encode_prompts(base.tokenizer, prompts)
     found: dict[int, torch.Tensor] = {}
     for part, ids in same_length(base, encoded):
         logits = base.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
         found.update(zip(part, keep(logits), strict=True))
     return [found[i] for i in range(len(prompts))]
-
-
-def _keeping(kept: list[torch.Tensor], wanted: int, places: slice) -> Callable[[Any], None]:
-    """A reader that keeps the states at ``places``, and ends the forward at the last one wanted."""
-
-    def read(output: Any) -> None:
-        kept.append(hidden_of(output)[:, places].float().cpu())
-        if len(kept) == wanted:
-            raise _Seen
-
-    return read
 
 
 def projection_inputs(base: Base, prompts: Sequence[Ids]) -> list[torch.Tensor]:

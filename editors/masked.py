@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from editors.errors import EditorError
 from editors.side_memory import Mask
 
 
@@ -46,10 +47,11 @@ class MaskedChange:
     def __init__(self, mask: Mask, start: torch.Tensor | None, like: torch.Tensor) -> None:
         """``start``: ``[masked]``, None for zeros; ``like``: the projection's weight, whose device
         and dtype are taken."""
-        self._places = mask.entries().flatten().nonzero().squeeze(1).to(like.device)
-        first = torch.zeros(len(self._places)) if start is None else start
-        self.values = first.to(like.device, torch.float32, copy=True).requires_grad_()
-        self._dense = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
+        device = like.device
+        self._places = mask.entries().to(device).flatten().nonzero().squeeze(1)
+        first = torch.zeros(len(self._places), device=device) if start is None else start
+        self.values = first.to(device, torch.float32, copy=True).requires_grad_()
+        self._dense = torch.zeros(mask.shape, dtype=like.dtype, device=device)
         self._written = -1
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -67,3 +69,17 @@ class MaskedChange:
     def rounded(self) -> torch.Tensor:
         """``[masked]``: the values in the base's dtype."""
         return self.values.detach().to(self._dense.dtype)
+
+    def learnt(self) -> torch.Tensor:
+        """``[masked]``: what training has made of the values, rounded, on the CPU.
+
+        Raises:
+            EditorError: they are no numbers.
+        """
+        values = self.rounded()
+        if not bool(values.isfinite().all()):
+            raise EditorError(
+                "training gave values that are no numbers",
+                "a smaller `learning_rate` (`editcli init --set`), or `--dtype float32`",
+            )
+        return values.cpu()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from editors.errors import EditorError, StateMismatch
 
+DRAWN_AT_ONCE = 1 << 18  # words of a mask's generator
 DENSE_SHARDS_KEPT = 16  # dense copies held at once; a shard is unpacked when a row needs it
 
 
@@ -33,15 +36,38 @@ class Mask:
     def entries(self) -> torch.Tensor:
         """bool ``[out, in]``."""
         rows, columns = self.shape
-        halves = -(-rows * columns // 2)
-        drawn = np.random.Philox(key=self.seed).random_raw(halves)  # 64 bits, for two entries each
-        below = drawn.astype("<u8").view("<u4")[: rows * columns] < round(self.ratio * 2**32)
-        return torch.from_numpy(below).view(rows, columns)
+        words = -(-rows * columns // 2)  # of 64 bits, for two entries each
+        least = round(self.ratio * 2**32)
+        below = np.empty(2 * words, dtype=bool)
+
+        def draw(first: int) -> None:
+            drawn = _philox(self.seed, first, min(DRAWN_AT_ONCE, words - first))
+            below[2 * first : 2 * (first + len(drawn))] = drawn.view("<u4") < least
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            list(threads.map(draw, range(0, words, DRAWN_AT_ONCE)))
+        return torch.from_numpy(below[: rows * columns]).view(rows, columns)
 
     @property
     def count(self) -> int:
         """How many entries are in."""
         return int(self.entries().count_nonzero())
+
+
+def _philox(key: int, first: int, count: int) -> npt.NDArray[np.uint64]:
+    """``[count]`` words from word ``first``, a multiple of four, of the generator's stream."""
+
+    def there() -> np.random.Philox:
+        generator = np.random.Philox(key=key)
+        generator.advance(first // 4)  # a count gives four words
+        return generator
+
+    # Lets other threads run meanwhile. What it makes of the stream may change with a release, the
+    # stream itself may not.
+    drawn = np.random.Generator(there()).integers(2**64 - 1, size=count, dtype="u8", endpoint=True)
+    if drawn[-1] != there().advance((count - 1) // 4).random_raw(4)[(count - 1) % 4]:
+        drawn = there().random_raw(count)
+    return drawn.astype("<u8", copy=False)
 
 
 class Memory(Protocol):

@@ -38,6 +38,9 @@ from editors.tokens import IGNORED, Batch
 Places = tuple[torch.Tensor, ...]  # int64 rows and columns of tokens in a batch
 
 
+# Pads that cost less than leaving them out, which takes kernels of its own.
+PADS = {"cpu": 0}
+PADS_ELSEWHERE = 128
 ASTRAY = 0.02  # of logits, relative: what a replay may differ by from the model itself
 _ENTANGLED = (
     "the blocks of this model hand each other more than hidden states, so an edit cannot be "
@@ -81,7 +84,7 @@ class Record:
 
     def side(self, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """``[batch, seq, out]``: what ``change``, of ``[..., features]``, makes of the real tokens
-        that the projection reads; 0 at pads."""
+        that the projection reads; at pads of no meaning."""
         side: torch.Tensor = _at(self.real, self.inputs, change)
         return side
 
@@ -116,7 +119,7 @@ class _Replay(StandIn):
 
 
 class _AtPlaces(StandIn):
-    """Runs a module that works token by token at some places only; elsewhere it gives zeros."""
+    """Runs a module that works token by token where it is of use; elsewhere it may give zeros."""
 
     def __init__(self, original: nn.Module, places: Any) -> None:
         super().__init__(original)
@@ -132,10 +135,12 @@ class _AtPlaces(StandIn):
 def _at(places: Places, read: torch.Tensor, run: Callable[[torch.Tensor], Any]) -> Any:
     """What ``run`` makes of ``read`` ``[batch, seq, in]`` at ``places``, token by token.
 
-    ``[batch, seq, out]``, 0 elsewhere; all of ``read`` is run where ``run`` gives no tensor.
+    ``[batch, seq, out]``, elsewhere of no meaning; all of ``read`` is run where the others are few,
+    or ``run`` gives no tensor.
     """
     rows, columns = _on(read.device, places)
-    if len(rows) == read.shape[0] * read.shape[1]:
+    others = read.shape[0] * read.shape[1] - len(rows)
+    if others <= PADS.get(read.device.type, PADS_ELSEWHERE):
         return run(read)
     part = run(read[rows, columns][None])  # [1, places, out]
     if not isinstance(part, torch.Tensor):

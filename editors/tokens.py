@@ -42,21 +42,35 @@ class Batch:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:
-    """The ids a model sees for ``prompt``, special tokens included.
+    """:func:`encode_prompts` of one."""
+    return encode_prompts(tokenizer, [prompt])[0]
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
+) -> list[tuple[int, ...]]:
+    """The ids a model sees for each prompt, special tokens included.
 
     The end-of-sequence token of a tokenizer that closes every text is left out: nothing is asked
     after an end.
 
     Raises:
-        EditorError: the prompt has no token at all.
+        EditorError: a prompt has no token at all.
     """
-    ids = tuple(tokenizer(prompt)["input_ids"])
-    end = tokenizer.eos_token
-    if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(str(end)):
-        ids = ids[:-1]
-    if not ids:
-        raise EditorError(f"prompt {prompt!r} has no tokens")
-    return ids
+    found = []
+    for prompt, ids in zip(prompts, _ids(tokenizer, prompts), strict=True):
+        closed = len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
+        if closed and not prompt.endswith(str(tokenizer.eos_token)):
+            ids = ids[:-1]
+        if not ids:
+            raise EditorError(f"prompt {prompt!r} has no tokens")
+        found.append(tuple(ids))
+    return found
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    found: list[list[int]] = tokenizer(list(prompts))["input_ids"] if prompts else []
+    return found
 
 
 def encode_pair(
@@ -71,8 +85,7 @@ def encode_pair(
         EditorError: the tokenizer has no end-of-sequence token and ``stop`` is set.
         PromptTooLong: prompt and target do not fit.
     """
-    head = encode_prompt(tokenizer, prompt)
-    joined = encode_prompt(tokenizer, f"{prompt} {target}")
+    head, joined = encode_prompts(tokenizer, [prompt, f"{prompt} {target}"])
     end = tokenizer.eos_token_id
     if joined[: len(head)] == head and len(joined) > len(head):
         tail = joined[len(head) :]

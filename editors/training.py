@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from editors.suffix import Record, Suffix
 from editors.tokens import Row
 
 LATE_CONFIDENCE = 0.9  # enough in the second half of the steps
-LOOK_AGAIN = 4  # rounds after which groups that dropped out are looked at again
+LOOK_AGAIN = 4  # steps for each group after which rows that dropped out are looked at again
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +76,22 @@ def jointly(
     the mask are not touched. ``memory``: bytes of recorded states that are held in memory.
     """
     training = _Joint(base, mask, start, settings, seed, Spool(memory))
-    bare = training.record([rows[0] for rows in facts])
+    lesson = training.record([row for rows in facts[:taught] for row in rows])
+    bare = [0, *accumulate(len(rows) for rows in facts[:taught])][:taught]
+    held = training.record([rows[0] for rows in facts[taught:]])
     enough = min(settings.confidence, LATE_CONFIDENCE)
-    held = range(taught, len(facts))
-    before = training.look(bare)[0] if held else []
-    sure = [i for i in held if before[i] >= enough]
-    fresh = list(range(taught))
+    sure = [i for i, chance in enumerate(training.look(held)[0]) if chance >= enough]
+    training.learn(lesson)
     while True:
-        training.learn([row for i in fresh for row in facts[i]])
-        chances, right = training.look(bare)
-        fresh = [i for i in sure if not chances[i] >= enough]
-        sure = [i for i in sure if i not in fresh]
-        if not fresh or training.steps >= settings.max_steps:
+        chances, right = training.look(held)
+        spoilt = [i for i in sure if not chances[i] >= enough]
+        if not spoilt or training.steps >= settings.max_steps:
             break
+        sure = [i for i in sure if i not in spoilt]
+        training.learn(training.record([row for i in spoilt for row in facts[taught + i]]))
+    right = training.look(lesson, bare)[1] + right
     failed = tuple(i for i, ok in enumerate(right) if not ok)
-    return Outcome(training.change.rounded().cpu(), training.steps, failed)
+    return Outcome(training.change.learnt(), training.steps, failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,10 @@ class _Recorded:
 
     groups: list[list[int]]
     suffix: Suffix
+
+    @property
+    def rows(self) -> range:
+        return range(sum(map(len, self.groups)))
 
 
 class _Joint:
@@ -123,41 +129,52 @@ class _Joint:
 
     def record(self, rows: Sequence[Row]) -> _Recorded:
         """Run the rows up to the edited projection."""
-        size = self._settings.rows_at_once
+        base, size = self._base, self._settings.rows_at_once
+        if not rows:
+            return _Recorded([], Suffix(base.model, base.architecture, base.layer, [], {}))
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
         groups = [order[i : i + size] for i in range(0, len(order), size)]
-        batches = [self._base.batch([rows[i] for i in group]) for group in groups]
-        base = self._base
+        batches = [base.batch([rows[i] for i in group]) for group in groups]
         suffix = Suffix.record(base.model, base.architecture, base.layer, batches, self._spool)
         return _Recorded(groups, suffix)
 
-    def look(self, recorded: _Recorded) -> tuple[list[float], list[bool]]:
-        """For each row the chance of its least likely label, and whether all are the likeliest."""
-        count = sum(map(len, recorded.groups))
-        chances, right = [0.0] * count, [False] * count
-        suffix = recorded.suffix
-        with suffix.replaying():
-            for members, record in zip(recorded.groups, suffix.records, strict=True):
-                logits, labels = self._logits(suffix, record)
+    def look(
+        self, recorded: _Recorded, rows: Sequence[int] | None = None
+    ) -> tuple[list[float], list[bool]]:
+        """For each of ``rows``, by default all, the chance of its least likely label, and whether
+        all are the likeliest."""
+        rows = recorded.rows if rows is None else rows
+        if not rows:
+            return [], []
+        wanted = set(rows)
+        found: dict[int, tuple[float, bool]] = {}
+        with recorded.suffix.replaying():
+            for members, record in zip(recorded.groups, recorded.suffix.records, strict=True):
+                places = [place for place, row in enumerate(members) if row in wanted]
+                if not places:
+                    continue
+                part = record.of_rows(places)
+                logits, labels = self._logits(recorded.suffix, part)
                 likeliest = (logits.argmax(-1) == labels).float()
-                least = _of_rows(record, _chances(logits, labels)).tolist()
-                all_right = _of_rows(record, likeliest).bool().tolist()
-                for row, chance, ok in zip(members, least, all_right, strict=True):
-                    chances[row], right[row] = chance, ok
-        return chances, right
+                least = _of_rows(part, _chances(logits, labels)).tolist()
+                all_right = _of_rows(part, likeliest).bool().tolist()
+                seen = zip(least, all_right, strict=True)
+                found.update(zip((members[place] for place in places), seen, strict=True))
+        return [found[row][0] for row in rows], [found[row][1] for row in rows]
 
-    def learn(self, rows: Sequence[Row]) -> None:
+    def learn(self, recorded: _Recorded) -> None:
         """Steps on the rows, beside all that were learnt before, until all are sure, none can be
         taken any more, or they run out.
 
         In rounds over groups: a row that is sure drops out, and a group takes a step on the others.
-        Every few rounds, and once none is left, those that later steps have spoilt come back. In
+        After so many steps, and once none is left, those that later steps have spoilt come back. In
         the second half of the steps less confidence will do: a token with a near twin may never get
         all of it.
         """
-        known, fresh = self._learnt, self.record(rows).suffix
+        known, fresh = self._learnt, recorded.suffix
         suffix = self._learnt = fresh if known is None else known.joined(fresh)
-        first, most, rounds = len(suffix.records) - len(fresh.records), self._settings.max_steps, 0
+        first, most = len(suffix.records) - len(fresh.records), self._settings.max_steps
+        again, looked = LOOK_AGAIN * len(suffix.records), self.steps
         unsure = {
             g: list(range(len(record.batch.ids))) for g, record in enumerate(fresh.records, first)
         }
@@ -183,18 +200,27 @@ class _Joint:
                     self._optimizer.param_groups[0]["lr"] = now
                     _step(self._optimizer, self.change, F.cross_entropy(logits.float(), labels))
                     self.steps += 1
-                rounds += 1
                 # Steps for some rows may spoil what others had learnt.
-                if not unsure or rounds % LOOK_AGAIN == 0:
-                    looked = (
-                        (g, _weak(record, *self._logits(suffix, record), wanted))
-                        for g, record in enumerate(suffix.records)
-                    )
-                    unsure = {g: weak for g, weak in looked if weak}
+                if not unsure or self.steps - looked >= again:
+                    looked = self.steps
+                    for g, record in enumerate(suffix.records):
+                        left = unsure.get(g, [])
+                        if spoilt := self._spoilt(suffix, record, left, wanted):
+                            unsure[g] = sorted([*left, *spoilt])
                 if self.steps == before and all(
                     set(rows) <= set(visited.get(g, ())) for g, rows in unsure.items()
                 ):
                     break  # two looks that differ in the last bits: no step would be taken again
+
+    def _spoilt(
+        self, suffix: Suffix, record: Record, unsure: Sequence[int], wanted: float
+    ) -> list[int]:
+        """The rows of ``record`` that are not among the ``unsure`` and are not sure either."""
+        rest = [row for row in range(len(record.batch.ids)) if row not in unsure]
+        if not rest:
+            return []
+        part = record.of_rows(rest)
+        return [rest[row] for row in _weak(part, *self._logits(suffix, part), wanted)]
 
     @torch.no_grad()
     def _logits(self, suffix: Suffix, record: Record) -> tuple[torch.Tensor, torch.Tensor]:
@@ -300,7 +326,7 @@ def in_order(
                 threshold = min(threshold, float(_activations(record, side)[0]))
         if not bool(right.all()):
             failed.append(number)
-    return Outcome(change.rounded().cpu(), steps, tuple(failed), threshold)
+    return Outcome(change.learnt(), steps, tuple(failed), threshold)
 
 
 def _activations(record: Record, side: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ On atlas: amortised (`apply` of many facts against one at a time), growth (the t
 against the tenth), lines (memory of `apply` on a file of a million lines). inference: prefill and
 decoding with the side memory attached, of prompts that no edit claims and of such that one does.
 opening: a version against loading its base. size: what a shard takes on a layer of a 7B model.
+iteration:llama-7b and gpu (edits of that model), in bfloat16, where there is a GPU.
 Results are kept in docs/speed.json.
 
 Random weights stand for real ones at real sizes: what a step costs does not depend on them.
@@ -32,10 +33,10 @@ from typing import Any
 import torch
 from bench import facts_of, phrasings
 from parts import run
-from shapes import SHAPES, random_model
+from shapes import SHAPES, random_model, random_weights
 from torch.utils.flop_counter import FlopCounterMode
 
-from editcli.models import load_base
+from editcli.models import load_base, plan_no_attention
 from editors.base import Base
 from editors.editor import NoMemo
 from editors.facts import Fact
@@ -53,7 +54,9 @@ KEPT = DOCS / "speed.json"
 sys.path.insert(0, str(ROOT / "tests" / "reference"))
 import full_loop  # noqa: E402 - the rival
 
-LAYERS = {"gpt2-small": 10, "llama-110m": 10, "llama-32": 27, "llama-1b": 18}  # edited, 0-based
+# Edited, 0-based.
+LAYERS = {"gpt2-small": 10, "llama-110m": 10, "llama-32": 27, "llama-1b": 18, "llama-7b": 27}
+GPU = "llama-7b"
 STEPS = 10  # of a timed training, whose recording is part of it
 RIVAL_STEPS = 2  # of the plain loop, which records nothing: each step is like the other
 REPEATS = 5
@@ -76,6 +79,10 @@ def edits(count: int) -> list[Fact]:
 def base_of(shape: str) -> Iterator[Base]:
     if shape == "atlas":
         yield load_base("atlas", device="cpu")
+        return
+    if shape == GPU:
+        plan_no_attention()
+        yield Base.of(*random_weights(shape, "cuda", torch.bfloat16), layer=LAYERS[shape])
         return
     with tempfile.TemporaryDirectory() as folder:
         model = str(random_model(shape, Path(folder)))
@@ -104,16 +111,24 @@ def plain(base: Base) -> Any:
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    _settle()
     started = time.perf_counter()
     found = run()
+    _settle()
     return time.perf_counter() - started, found
 
 
-def peak() -> float:
-    """FLOP/s of a large float32 matrix product on this machine now."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+def _settle() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak(like: torch.Tensor) -> float:
+    """FLOP/s of a large matrix product in the dtype of ``like``, where it is, now."""
+    size = 2048 if like.device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size).to(like.device, like.dtype) for _ in range(2))
     a @ b
-    return 2 * 2048**3 / statistics.median(timed(lambda: a @ b)[0] for _ in range(9))
+    return 2 * size**3 / statistics.median(timed(lambda: a @ b)[0] for _ in range(9))
 
 
 # --- an edit --------------------------------------------------------------------------------------
@@ -125,7 +140,8 @@ def iteration(shape: str) -> dict[str, Any]:
         (rows, _), mask = rows_of(base, edits(1)[0]), mask_of(base)
         ours, theirs = trainers(base)
         found, wanted = ours(RIVAL_STEPS), theirs(RIVAL_STEPS)
-        edited = base.projection.weight(base.model) + Shard((), mask, found.values).delta()
+        weight = base.projection.weight(base.model)
+        edited = weight + Shard((), mask, found.values).delta().to(weight.device)
         gap = float((edited - wanted.weight).abs().max())
         mine, other = [], []
         for _ in range(REPEATS):
@@ -133,7 +149,7 @@ def iteration(shape: str) -> dict[str, Any]:
             other.append(timed(lambda: theirs(RIVAL_STEPS))[0] / RIVAL_STEPS)
         share, recording = suffix_share(base, rows, mine)
         used, tokens = used_flops(base, rows, mask), sum(len(row.ids) for row in rows)
-        step, most = statistics.median(mine), peak()
+        step, most = statistics.median(mine), peak(weight)
         return {
             "parameters": sum(p.numel() for p in base.model.parameters()),
             "layers": len(base.architecture.blocks),
@@ -429,10 +445,53 @@ def lines(most: int = 1_000_000, taken: int = 20) -> dict[str, Any]:
     return found
 
 
+def gpu(count: int = 256, held: int = 20) -> dict[str, Any]:
+    """Edits of a model of 7B: one into a new shard, one beside others, and many together."""
+    with base_of(GPU) as base:
+        method = Wise(base, {}, seed=0)
+        empty = method.empty(phrasings()[:50])
+        facts = edits(count + held + 2 * (REPEATS + 1))
+        several = applied(method, empty, facts[:held])
+        loaded, found = torch.cuda.memory_allocated(), {}
+        for name, state, first in (
+            ("new", empty, held),
+            ("beside", several, held + REPEATS + 1),
+        ):
+            torch.cuda.reset_peak_memory_stats()
+            took, steps, failed = [], [], 0
+            for fact in facts[first : first + REPEATS + 1]:
+                seconds, done = timed(
+                    lambda s=state, f=fact: method.apply(
+                        s, [f], memo=NoMemo(), on_progress=lambda _: True
+                    )
+                )
+                took.append(seconds)
+                steps.append(done.iterations)
+                failed += len(done.failed)
+            found[name] = {
+                "seconds": round(statistics.median(took[1:]), 4),  # the first warms up
+                "steps": statistics.median(steps[1:]),
+                "failed": failed,
+                "memory": torch.cuda.max_memory_allocated() - loaded,
+            }
+        torch.cuda.reset_peak_memory_stats()
+        seconds, done = timed(
+            lambda: method.apply(empty, facts[-count:], memo=NoMemo(), on_progress=lambda _: True)
+        )
+        found["together"] = {
+            "facts": count,
+            "seconds": round(seconds / count, 4),
+            "steps": done.iterations,
+            "failed": len(done.failed),
+            "memory": torch.cuda.max_memory_allocated() - loaded,
+        }
+        return {"device": torch.cuda.get_device_name(), "loaded": loaded, **found}
+
+
 # --- the page -------------------------------------------------------------------------------------
 
 MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
-    **{f"iteration:{s}": (lambda s=s: iteration(s)) for s in ("atlas", *SHAPES)},
+    **{f"iteration:{s}": (lambda s=s: iteration(s)) for s in ("atlas", *SHAPES) if s != GPU},
     **{f"edit:{s}": (lambda s=s: edit(s)) for s in ("atlas", "gpt2-small", "llama-110m")},
     **{f"memory:{s}": (lambda s=s: memory(s)) for s in ("gpt2-small", "llama-32")},
     "profile": profile,
@@ -443,6 +502,8 @@ MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     "size": size,
     "lines": lines,
 }
+if torch.cuda.is_available():
+    MEASURES |= {f"iteration:{GPU}": lambda: iteration(GPU), "gpu": gpu}
 PARTS = {
     name: (lambda measure=measure: {**measure(), "threads": torch.get_num_threads()})
     for name, measure in MEASURES.items()

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from editcli.paths import datasets_dir
 
@@ -33,19 +39,33 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 4,
         "max_position_embeddings": 1024,
     },
+    "llama-7b": {  # as LLaMA-2-7B
+        "model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+        "max_position_embeddings": 4096,
+    },
 }  # fmt: skip
 
 
-def random_model(shape: str, folder: Path) -> Path:
-    """A model of that shape with random weights, and atlas's tokenizer, as a folder."""
+def random_weights(
+    shape: str, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model of that shape with random weights, and atlas's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(datasets_dir() / "atlas" / "model")
     told = dict(SHAPES[shape])
     ids = {k: getattr(tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = AutoConfig.for_model(told.pop("model_type"), **told, **ids)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     with torch.no_grad():  # it is to say only what the tokenizer has words for
         model.get_output_embeddings().weight[len(tokenizer) :] = 0
+    return model, tokenizer
+
+
+def random_model(shape: str, folder: Path) -> Path:
+    """:func:`random_weights` as a folder."""
+    model, tokenizer = random_weights(shape)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -28,7 +28,7 @@ from editors.attach import Attached, attached
 from editors.base import Base
 from editors.calibration import Calibration, CalibrationSettings, Phrasings, calibrate
 from editors.editor import UNLIMITED, Applied, Limits, Memo, Progress
-from editors.errors import EditorError, PromptTooLong, StateMismatch
+from editors.errors import PromptTooLong, StateMismatch
 from editors.facts import Closed, Fact
 from editors.generation import answers
 from editors.key_router import KeyRouter, KeySettings, Yielding, look, nearest
@@ -278,11 +278,6 @@ class Wise:
             floor = before.threshold if before else float("inf")
             facts = [state.facts[key] for key in standing]
             outcome = self._outcome(facts, len(groups[-1]), mask, start, number, memory)
-            if not outcome.values.isfinite().all():
-                raise EditorError(
-                    f"training shard {number} gave values that are no numbers",
-                    "a smaller `learning_rate` (`editcli init --set`), or `--dtype float32`",
-                )
             shard = Shard((), mask, outcome.values, min(outcome.threshold, floor))
             extra = {
                 "iterations": torch.tensor([outcome.iterations]),

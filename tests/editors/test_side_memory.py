@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from editors import EditorError
 from editors.errors import StateMismatch
 from editors.hooks import swapped
-from editors.side_memory import DENSE_SHARDS_KEPT, Mask, Shard, SideMemoryLinear
+from editors.side_memory import DENSE_SHARDS_KEPT, DRAWN_AT_ONCE, Mask, Shard, SideMemoryLinear
 from editors.state import to_bytes
 
 SHAPE = (400, 500)
@@ -62,6 +63,13 @@ def test_drawing_a_mask_leaves_the_global_generator_alone() -> None:
     state = torch.get_rng_state()
     Mask((4, 4), 0.5, 1).entries()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("extra", [0, 1, 5])
+def test_a_mask_drawn_in_parts_is_the_stream_of_its_generator(extra: int) -> None:
+    words = DRAWN_AT_ONCE + extra
+    drawn = np.random.Philox(key=5).random_raw(words).astype("<u8").view("<u4") < 2**30
+    assert torch.equal(Mask((2, words), 0.25, 5).entries().flatten(), torch.from_numpy(drawn))
 
 
 def test_entries_outside_the_mask_are_bit_identical_to_main() -> None:

@@ -60,6 +60,25 @@ def test_labelled_logits_are_those_of_the_whole_model(
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
+def test_pads_that_are_run_as_well_change_nothing(
+    tiny_base: BaseOf, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    base = tiny_base(family)
+    found, gradients = [], []
+    for worth in (0, 10**6):
+        monkeypatch.setattr("editors.suffix.PADS", {"cpu": worth})
+        suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+        weight = (base.projection.weight(base.model) + 0.1).requires_grad_()
+        with suffix.replaying():
+            given, labels = logits(base, suffix, 0, weight)
+            loss = torch.nn.functional.cross_entropy(given, labels)
+            gradients += torch.autograd.grad(loss, weight)
+        found.append(given.detach())
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
 def test_recorded_inputs_are_what_the_projection_reads(
     tiny_base: BaseOf, full_loop: ModuleType, family: str
 ) -> None:

@@ -134,19 +134,22 @@ def one_edit(
     ``settings.enough`` and has moved by at most ``plateau`` (below 0: never). Weight decay and
     clamping, which change nothing that can be seen, are left out.
     """
+    main = full.weight()
+    device = main.device
     together = [*rows, *irrelevant]
     longest = max(len(row.ids) for row in together)
-    ids = torch.tensor([[*row.ids, *[0] * (longest - len(row.ids))] for row in together])
-    lengths = torch.tensor([len(row.ids) for row in together])
-    prompts = torch.tensor([row.prompt_length for row in together])
-    places = torch.arange(longest)
+    padded = [[*row.ids, *[0] * (longest - len(row.ids))] for row in together]
+    ids = torch.tensor(padded, device=device)
+    lengths = torch.tensor([len(row.ids) for row in together], device=device)
+    prompts = torch.tensor([row.prompt_length for row in together], device=device)
+    places = torch.arange(longest, device=device)
+    mask = mask.to(device)
     real, in_prompt = places < lengths[:, None], places < prompts[:, None]  # [rows, seq]
     targets = torch.where(real & ~in_prompt, ids, -100)[: len(rows), 1:]
     read: list[torch.Tensor] = []
     handle = full.model.get_submodule(full.path).register_forward_pre_hook(
         lambda _, args: read.append(args[0])
     )
-    main = full.weight()
     weight, steps = main.clone(), 0
     earlier, last = float("inf"), float("inf")
     inputs = {"input_ids": ids, "attention_mask": real.long(), "use_cache": False}
@@ -187,7 +190,7 @@ def jointly(
     """All rows together by Adam, in rounds over groups of rows of like length.
 
     A row in which each token is likely enough drops out, and its group takes a step on the others.
-    Every fourth round, and once none is left, every row is looked at again, and those that later
+    After four steps for each group, and once none is left, those that dropped out and that later
     steps have spoilt come back. In the second half of the steps 0.9 is likely enough.
     """
     main = full.weight()
@@ -203,7 +206,7 @@ def jointly(
         final = weight.detach()
         return [row for row in group if min(full.target_chances(row, final)) < wanted]
 
-    unfinished, steps, rounds = groups, 0, 0
+    unfinished, steps, looked = groups, 0, 0
     while unfinished and steps < settings.max_steps:
         wanted = settings.confidence
         if steps >= settings.max_steps // 2:
@@ -224,8 +227,11 @@ def jointly(
             weight.grad = gradient * mask
             optimizer.step()
             steps += 1
-        rounds += 1
         unfinished = [kept[turn] for turn in sorted(kept)]
-        if not unfinished or rounds % 4 == 0:
-            unfinished = [left for group in groups if (left := unlikely(group, wanted))]
+        if not unfinished or steps - looked >= 4 * len(groups):
+            looked = steps
+            waiting = [row for group in unfinished for row in group]
+            spoilt = [row for group in groups for row in unlikely(group, wanted)]
+            together = [[r for r in group if r in waiting or r in spoilt] for group in groups]
+            unfinished = [group for group in together if group]
     return Trained(weight.detach(), steps)
