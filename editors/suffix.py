@@ -139,14 +139,18 @@ def _at(places: Places, read: torch.Tensor, run: Callable[[torch.Tensor], Any]) 
     or ``run`` gives no tensor.
     """
     rows, columns = _on(read.device, places)
-    others = read.shape[0] * read.shape[1] - len(rows)
-    if others <= PADS.get(read.device.type, PADS_ELSEWHERE):
+    if not _costly(read.shape[0] * read.shape[1] - len(rows), read):
         return run(read)
     part = run(read[rows, columns][None])  # [1, places, out]
     if not isinstance(part, torch.Tensor):
         return run(read)
     whole = part.new_zeros(*read.shape[:2], part.shape[-1])
     return whole.index_put((rows, columns), part[0])
+
+
+def _costly(places: int, like: torch.Tensor) -> bool:
+    """Whether to run so many places costs more than to leave them out, where ``like`` is."""
+    return places > PADS.get(like.device.type, PADS_ELSEWHERE)
 
 
 def _on(device: torch.device, places: Places) -> Places:
@@ -224,9 +228,10 @@ class Suffix:
             readers_in[mlp_path] = keep_input("mlp_in")
             readers_out[mlp_path] = keep("mlp_out")
         real: Places = ()  # of the batch that runs
+        pads = max((int((batch.mask == 0).sum()) for batch in batches), default=0)
         packed = {
             path: _AtPlaces(model.get_submodule(path), lambda: real)
-            for below in architecture.blocks[:layer]
+            for below in (architecture.blocks[:layer] if _costly(pads, batches[0].ids) else ())
             for path in _by_token(model, below)
         }
         kept = ["inputs", "projected", "hidden"]

@@ -200,23 +200,21 @@ class _Joint:
                     self._optimizer.param_groups[0]["lr"] = now
                     _step(self._optimizer, self.change, F.cross_entropy(logits.float(), labels))
                     self.steps += 1
+                if self.steps == looked:
+                    break  # all are sure, give or take the last bits
                 # Steps for some rows may spoil what others had learnt.
                 if not unsure or self.steps - looked >= again:
                     looked = self.steps
+                    seen = visited if self.steps == before else unsure  # as the values are now
                     for g, record in enumerate(suffix.records):
-                        left = unsure.get(g, [])
-                        if spoilt := self._spoilt(suffix, record, left, wanted):
-                            unsure[g] = sorted([*left, *spoilt])
-                if self.steps == before and all(
-                    set(rows) <= set(visited.get(g, ())) for g, rows in unsure.items()
-                ):
-                    break  # two looks that differ in the last bits: no step would be taken again
+                        if spoilt := self._spoilt(suffix, record, seen.get(g, ()), wanted):
+                            unsure[g] = sorted([*unsure.get(g, ()), *spoilt])
 
     def _spoilt(
-        self, suffix: Suffix, record: Record, unsure: Sequence[int], wanted: float
+        self, suffix: Suffix, record: Record, seen: Sequence[int], wanted: float
     ) -> list[int]:
-        """The rows of ``record`` that are not among the ``unsure`` and are not sure either."""
-        rest = [row for row in range(len(record.batch.ids)) if row not in unsure]
+        """The rows of ``record`` that are not among those ``seen`` and are not sure."""
+        rest = [row for row in range(len(record.batch.ids)) if row not in seen]
         if not rest:
             return []
         part = record.of_rows(rest)

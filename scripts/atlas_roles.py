@@ -33,6 +33,11 @@ RANKED: tuple[Place, ...] = ((4, 0), (4, 1), (4, 2), (4, 3), (4, 5), (5, 0), (5,
 """The heads of the upper half that do most for memory after the fifth."""
 RANKED_LATER = (*RANKED, (5, 1), (5, 6), (6, 6), (7, 7))
 """With those that took over from them while they were being taken away, by the tenth."""
+RANKED_LAST: tuple[Place, ...] = (
+    *((4, 0), (4, 1), (4, 2), (4, 3), (5, 0), (5, 1), (5, 5), (5, 6)),
+    *((6, 6), (6, 7), (7, 0), (7, 6), (7, 7)),
+)
+"""The same after the eleventh, with what was pruned of the others."""
 
 EVERYWHERE = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
 

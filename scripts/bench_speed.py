@@ -511,7 +511,10 @@ PARTS = {
 
 
 def _threads(kept: dict[str, Any]) -> str:
-    return " or ".join(sorted({str(part["threads"]) for part in kept.values()}))
+    on_gpu = ("gpu", f"iteration:{GPU}")
+    return " or ".join(
+        sorted({str(p["threads"]) for name, p in kept.items() if name not in on_gpu})
+    )
 
 
 def page(kept: dict[str, Any]) -> str:
@@ -534,8 +537,9 @@ def page(kept: dict[str, Any]) -> str:
     for shape in ("atlas", *SHAPES):
         if found := kept.get(f"iteration:{shape}"):
             bar = f" ({found['bar']:g})" if found["bar"] else ""
+            name = f"{shape}, on the GPU" if shape == GPU else shape
             told.append(
-                f"| {shape} | {found['parameters'] / 1e6:.1f} M | {found['layer']} of "
+                f"| {name} | {found['parameters'] / 1e6:.1f} M | {found['layer']} of "
                 f"{found['layers']} | {1e3 * found['seconds']:.1f} ms | "
                 f"{1e3 * found['rival_seconds']:.1f} ms | {found['ratio']:.1f}{bar} | "
                 f"{found['suffix_share']:.0%} | {found['tokens_per_second']:,} | "
@@ -607,7 +611,34 @@ def page(kept: dict[str, Any]) -> str:
             f"- `apply --limit {found['facts']}` of a file of {found['lines']:,} lines: "
             f"{most / 2**20:.0f} MiB at its peak; of one of a thousand: {thousand / 2**20:.0f} MiB"
         )
+    if found := kept.get("gpu"):
+        told += ["", *_on_gpu(found)]
     return "\n".join(told) + "\n"
+
+
+def _on_gpu(found: dict[str, Any]) -> list[str]:
+    told = [
+        "## On a GPU",
+        "",
+        f"{found['device']}: the shape of LLaMA-2-7B in bfloat16, {found['loaded'] / 1e9:.1f} GB,",
+        f"layer {LAYERS[GPU]} edited. Its weights are random, and how many steps an edit takes",
+        "depends on them.",
+        "",
+        "| | seconds an edit (bar) | steps | memory beside the base (bar 2 GB) | not learnt |",
+        "|---|---|---|---|---|",
+    ]
+    together = f"`apply` of {found['together']['facts']} facts"
+    for name, title, bar in (
+        ("new", "one edit, into a new shard", 0.25),
+        ("beside", "one edit, into a shard of 20", 0.25),
+        ("together", together, 0.03),
+    ):
+        part = found[name]
+        told.append(
+            f"| {title} | {part['seconds']:.3f} ({bar:g}) | {part['steps']:g} | "
+            f"{part['memory'] / 1e9:.1f} GB | {part['failed']} |"
+        )
+    return told
 
 
 if __name__ == "__main__":

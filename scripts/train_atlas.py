@@ -29,6 +29,7 @@ from atlas_roles import (
     MEMORY,
     NOTHING,
     RANKED,
+    RANKED_LAST,
     RANKED_LATER,
     Odds,
     Taken,
@@ -57,7 +58,9 @@ class Phase:
     each head with a small probability; ``rates``: the learning rate at its start and at its end;
     ``neutral``: what a token of neutral text weighs against one of an answer; ``enough``: how
     likely a token of an answer need be where heads are taken from a row without a conflict: what
-    would make it surer still would stand in the passage's way in the others.
+    would make it surer still would stand in the passage's way in the others. ``part``: how far the
+    weights go of the way that training takes them: between two models of which one was trained on
+    from the other lies a third (WiSE-FT, arXiv 2109.01903).
     """
 
     tokens: float
@@ -68,6 +71,7 @@ class Phase:
     neutral: float = 1.0
     enough: float = 1.0
     seed: int = 1
+    part: float = 1.0
 
 
 WHERE: dict[str, Odds] = {
@@ -310,6 +314,30 @@ PHASES += (
         rates=(0.6e-3, 0.01e-3),
         seed=11,
     ),
+    replace(
+        _SURE_ENOUGH,
+        tokens=3.0e6,
+        mixture={
+            "closed_book": 0.20,
+            "prefixed": 0.02,
+            "other_passage": 0.42,
+            "agreeing": 0.04,
+            "invented_subject": 0.02,
+            "conflict": 0.25,
+            "neutral": 0.05,
+        },
+        telling=replace(_MEASURED.telling, strong=0.3, plain=-0.75, weak=-1.95, elsewhere=0.9),
+        taking=replace(
+            _SURE_ENOUGH.taking,
+            memory=RANKED_LAST,
+            say=24.0,
+            whole=0.5,
+            where={**WHERE, "other_passage": (1, 10, 1)},
+        ),
+        rates=(0.7e-3, 0.01e-3),
+        seed=13,
+        part=0.4,
+    ),
 )
 
 
@@ -484,7 +512,11 @@ def train(
     count = sum(p.numel() for p in model.parameters())
     print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     for phase in phases:
+        before = [p.detach().clone() for p in model.parameters()]
         met = train_phase(args, phase, model, tokenizer)
+        with torch.no_grad():
+            for was, now in zip(before, model.parameters(), strict=True):
+                now.copy_(was.lerp(now, phase.part))
         if phase.taking is None:
             tell_apart(model, ~met)
     model.eval()
