@@ -320,10 +320,10 @@ def _base(
             "a smaller `--dtype`: `--dtype 4bit`",
         )
     loaded = Base.of(model, tokenizer, layer)
-    if target == SPREAD or quantized.bits_of(model):  # put where it belongs as it was loaded
-        return loaded
     if torch.cuda.is_available():
         plan_no_attention()
+    if target == SPREAD or quantized.bits_of(model):  # put where it belongs as it was loaded
+        return loaded
     try:
         model.to(target)
     except torch.OutOfMemoryError as error:

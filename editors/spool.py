@@ -20,6 +20,8 @@ NEAR = 1 << 28  # bytes that stay in an accelerator's memory
 class Spool:
     """Keeps named tensors: in memory up to ``budget`` bytes (None: all of them), then in files.
 
+    Those of an accelerator stay there up to ``NEAR`` bytes, which the budget does not count.
+
     The files lie in a temporary folder that goes with the spool, or with the process.
     """
 
@@ -30,11 +32,13 @@ class Spool:
 
     def keep(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """The same tensors, on the same device, to be read as often as needed."""
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        sizes = [tensor.numel() * tensor.element_size() for tensor in tensors.values()]
         away = any(tensor.device.type != "cpu" for tensor in tensors.values())
-        if away and size <= self._near:
-            self._near -= size
+        if away and sum(sizes) <= self._near:
+            self._near -= sum(sizes)
             return dict(tensors)
+        # Pinned memory is handed out in powers of two.
+        size = sum(1 << (size - 1).bit_length() for size in sizes) if away else sum(sizes)
         if self._left is None or size <= self._left:
             if self._left is not None:
                 self._left -= size

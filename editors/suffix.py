@@ -4,7 +4,8 @@ Everything up to the edited projection gives the same result in every training s
 and is recorded; a step runs the change of the projection, the blocks above it, and the vocabulary
 projection at the labelled positions (WISE cost model: a plain loop spends about 79 % of its
 operations on what is replayed here). Outside the edited block no projection or MLP that is a module
-of its own runs on pads, and in the last block only keys and values are made for every token. The
+of its own runs on pads, and in the last block only keys and values are made for every token, where
+leaving the others out costs less than running them. The
 model's own forward does the replaying, with recorded modules swapped in, so masks, positions and
 norms are the model's own; ``require_replay`` sees to it that blocks hand on nothing else.
 """
@@ -85,7 +86,7 @@ class Record:
     def side(self, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """``[batch, seq, out]``: what ``change``, of ``[..., features]``, makes of the real tokens
         that the projection reads; at pads of no meaning."""
-        side: torch.Tensor = _at(self.real, self.inputs, change)
+        side: torch.Tensor = _at(self.real, self.inputs, change, _spare(self.inputs.device))
         return side
 
     def of_rows(self, rows: Sequence[int]) -> Record:
@@ -121,25 +122,27 @@ class _Replay(StandIn):
 class _AtPlaces(StandIn):
     """Runs a module that works token by token where it is of use; elsewhere it may give zeros."""
 
-    def __init__(self, original: nn.Module, places: Any) -> None:
+    def __init__(self, original: nn.Module, places: Any, spare: int) -> None:
+        """``spare``: so many other places are run rather than left out."""
         super().__init__(original)
         object.__setattr__(self, "_places", places)
+        object.__setattr__(self, "_spare", spare)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         hidden = args[0] if len(args) == 1 and not kwargs else None
         if hidden is None or hidden.ndim != 3:  # more to read, or rows that the block flattened
             return self._original(*args, **kwargs)
-        return _at(self._places(), hidden, self._original)
+        return _at(self._places(), hidden, self._original, self._spare)
 
 
-def _at(places: Places, read: torch.Tensor, run: Callable[[torch.Tensor], Any]) -> Any:
+def _at(places: Places, read: torch.Tensor, run: Callable[[torch.Tensor], Any], spare: int) -> Any:
     """What ``run`` makes of ``read`` ``[batch, seq, in]`` at ``places``, token by token.
 
-    ``[batch, seq, out]``, elsewhere of no meaning; all of ``read`` is run where the others are few,
-    or ``run`` gives no tensor.
+    ``[batch, seq, out]``, elsewhere of no meaning; all of ``read`` is run where there are at most
+    ``spare`` other places, or ``run`` gives no tensor.
     """
     rows, columns = _on(read.device, places)
-    if not _costly(read.shape[0] * read.shape[1] - len(rows), read):
+    if read.shape[0] * read.shape[1] - len(rows) <= spare:
         return run(read)
     part = run(read[rows, columns][None])  # [1, places, out]
     if not isinstance(part, torch.Tensor):
@@ -148,9 +151,8 @@ def _at(places: Places, read: torch.Tensor, run: Callable[[torch.Tensor], Any]) 
     return whole.index_put((rows, columns), part[0])
 
 
-def _costly(places: int, like: torch.Tensor) -> bool:
-    """Whether to run so many places costs more than to leave them out, where ``like`` is."""
-    return places > PADS.get(like.device.type, PADS_ELSEWHERE)
+def _spare(device: torch.device) -> int:
+    return PADS.get(device.type, PADS_ELSEWHERE)
 
 
 def _on(device: torch.device, places: Places) -> Places:
@@ -187,10 +189,12 @@ class Suffix:
         layer: int,
         batches: Sequence[Batch],
         spool: Spool | None = None,
+        spare: int | None = None,
     ) -> Suffix:
         """Run each right-padded batch up to block ``layer`` and keep what the suffix needs.
 
-        ``spool``: where it is kept; by default all of it in memory.
+        ``spool``: where it is kept; by default all of it in memory. ``spare``: so many pads are run
+        rather than left out; by default as is worth it where the batches are.
 
         Raises:
             UnsupportedArchitecture: the block has no projection to edit.
@@ -228,10 +232,11 @@ class Suffix:
             readers_in[mlp_path] = keep_input("mlp_in")
             readers_out[mlp_path] = keep("mlp_out")
         real: Places = ()  # of the batch that runs
-        pads = max((int((batch.mask == 0).sum()) for batch in batches), default=0)
+        shape["spare"] = spare if spare is not None else _spare(batches[0].ids.device)
+        pads = max(int((batch.mask == 0).sum()) for batch in batches)
         packed = {
-            path: _AtPlaces(model.get_submodule(path), lambda: real)
-            for below in (architecture.blocks[:layer] if _costly(pads, batches[0].ids) else ())
+            path: _AtPlaces(model.get_submodule(path), lambda: real, shape["spare"])
+            for below in (architecture.blocks[:layer] if pads > shape["spare"] else ())
             for path in _by_token(model, below)
         }
         kept = ["inputs", "projected", "hidden"]
@@ -287,7 +292,7 @@ class Suffix:
             last = above.index == len(self._architecture.blocks) - 1
             for path, own in _by_token(self._model, above).items():
                 places = self._labelled if last and own else self._real
-                replacements[path] = _AtPlaces(get(path), places)
+                replacements[path] = _AtPlaces(get(path), places, self._shape["spare"])
         head = self._model.get_output_embeddings()
         with ExitStack() as stack:
             stack.enter_context(swapped(self._model, replacements))
@@ -347,7 +352,7 @@ def require_replay(
     with torch.no_grad():
         whole = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
     try:
-        suffix = Suffix.record(model, architecture, layer, [batch])
+        suffix = Suffix.record(model, architecture, layer, [batch], spare=0)
         [record] = suffix.records
         unchanged = record.inputs.new_zeros(*batch.ids.shape, suffix.projection.out_features)
         with torch.no_grad(), suffix.replaying():

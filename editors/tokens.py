@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from editors.errors import EditorError, PromptTooLong
 
+ENCODED_AT_ONCE = 1024
 IGNORED = -100  # the label of a position that is not trained
 
 
@@ -69,7 +70,9 @@ def encode_prompts(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    found: list[list[int]] = tokenizer(list(prompts))["input_ids"] if prompts else []
+    found: list[list[int]] = []
+    for start in range(0, len(prompts), ENCODED_AT_ONCE):  # what comes with the ids takes memory
+        found += tokenizer(list(prompts[start : start + ENCODED_AT_ONCE]))["input_ids"]
     return found
 
 

@@ -203,9 +203,10 @@ class _Joint:
                 if self.steps == looked:
                     break  # all are sure, give or take the last bits
                 # Steps for some rows may spoil what others had learnt.
-                if not unsure or self.steps - looked >= again:
+                if self.steps < most and (not unsure or self.steps - looked >= again):
                     looked = self.steps
-                    seen = visited if self.steps == before else unsure  # as the values are now
+                    # Sure as the values are now, or known not to be.
+                    seen = visited if self.steps == before else unsure
                     for g, record in enumerate(suffix.records):
                         if spoilt := self._spoilt(suffix, record, seen.get(g, ()), wanted):
                             unsure[g] = sorted([*unsure.get(g, ()), *spoilt])

@@ -19,6 +19,8 @@ from transformers import (
 
 from editcli.paths import datasets_dir
 
+SURE = 60.0  # a logit that the head of a trained model may well give
+
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2-small": {
         "model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12,
@@ -58,8 +60,12 @@ def random_weights(
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    with torch.no_grad():  # it is to say only what the tokenizer has words for
-        model.get_output_embeddings().weight[len(tokenizer) :] = 0
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight  # [vocab, hidden]
+        head[len(tokenizer) :] = 0  # it is to say only what the tokenizer has words for
+        # The largest logit that a normed state can get: untrained and narrow, never a sure one.
+        # (Embeddings that are the head as well grow with it.)
+        head *= max(1.0, SURE / (config.initializer_range * head.shape[1]))
     return model, tokenizer
 
 

@@ -18,6 +18,7 @@ import argparse
 import json
 import math
 import time
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -58,9 +59,9 @@ class Phase:
     each head with a small probability; ``rates``: the learning rate at its start and at its end;
     ``neutral``: what a token of neutral text weighs against one of an answer; ``enough``: how
     likely a token of an answer need be where heads are taken from a row without a conflict: what
-    would make it surer still would stand in the passage's way in the others. ``part``: how far the
-    weights go of the way that training takes them: between two models of which one was trained on
-    from the other lies a third (WiSE-FT, arXiv 2109.01903).
+    would make it surer still would stand in the passage's way in the others. ``again``: tellings
+    with which it is trained once more, from the same start; the weights are the mean of all
+    (model soups, arXiv 2203.05482).
     """
 
     tokens: float
@@ -71,7 +72,7 @@ class Phase:
     neutral: float = 1.0
     enough: float = 1.0
     seed: int = 1
-    part: float = 1.0
+    again: tuple[Telling, ...] = ()
 
 
 WHERE: dict[str, Odds] = {
@@ -336,7 +337,7 @@ PHASES += (
         ),
         rates=(0.7e-3, 0.01e-3),
         seed=13,
-        part=0.4,
+        again=(replace(_MEASURED.telling, strong=0.4, plain=-0.65, weak=-1.85, elsewhere=0.9),),
     ),
 )
 
@@ -512,11 +513,12 @@ def train(
     count = sum(p.numel() for p in model.parameters())
     print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     for phase in phases:
-        before = [p.detach().clone() for p in model.parameters()]
-        met = train_phase(args, phase, model, tokenizer)
-        with torch.no_grad():
-            for was, now in zip(before, model.parameters(), strict=True):
-                now.copy_(was.lerp(now, phase.part))
+        start, ends, met = deepcopy(model.state_dict()), [], torch.zeros(len(tokenizer)).bool()
+        for telling in (phase.telling, *phase.again):
+            model.load_state_dict(start)
+            met |= train_phase(args, replace(phase, telling=telling), model, tokenizer)
+            ends.append(deepcopy(model.state_dict()))
+        model.load_state_dict({name: sum(end[name] for end in ends) / len(ends) for name in start})
         if phase.taking is None:
             tell_apart(model, ~met)
     model.eval()

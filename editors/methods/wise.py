@@ -108,8 +108,6 @@ class Wise:
         """
         self._require(state)
         fresh, unchanged = self._fresh(state, facts)
-        for number in fresh:  # all that could be refused is refused before anything is trained
-            self._rows(facts[number])
         applied: list[str] = []
         superseded: dict[str, str] = {}
         failed: list[str] = []
@@ -192,7 +190,11 @@ class Wise:
     def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[array[int], list[str]]:
         """The numbers of the facts that change something, and the ids of those that do not.
 
-        ``facts`` may be read from a file one by one: none is held.
+        ``facts`` may be read from a file one by one: none is held. What could be refused is refused
+        here, before anything is trained.
+
+        Raises:
+            EditorError: a fact cannot be encoded.
         """
         answering = {fact.prompt: (fact.target, fact.id) for fact in state.in_force()}
         fresh, unchanged = array("Q"), []
@@ -201,6 +203,7 @@ class Wise:
             if target == fact.target:
                 unchanged.append(current)
                 continue
+            self._rows(fact)
             answering[fact.prompt] = fact.target, fact.id
             fresh.append(number)
         return fresh, unchanged

@@ -13,7 +13,10 @@ from tiny_edits import edit
 from editcli.paths import datasets_dir
 from editors import Fact
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
 
 COUNT = 6
 

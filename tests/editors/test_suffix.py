@@ -60,14 +60,12 @@ def test_labelled_logits_are_those_of_the_whole_model(
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
-def test_pads_that_are_run_as_well_change_nothing(
-    tiny_base: BaseOf, monkeypatch: pytest.MonkeyPatch, family: str
-) -> None:
+def test_pads_that_are_run_as_well_change_nothing(tiny_base: BaseOf, family: str) -> None:
     base = tiny_base(family)
     found, gradients = [], []
-    for worth in (0, 10**6):
-        monkeypatch.setattr("editors.suffix.PADS", {"cpu": worth})
-        suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+    for spare in (0, 10**6):
+        batches = [base.batch(ROWS)]
+        suffix = Suffix.record(base.model, base.architecture, base.layer, batches, spare=spare)
         weight = (base.projection.weight(base.model) + 0.1).requires_grad_()
         with suffix.replaying():
             given, labels = logits(base, suffix, 0, weight)

@@ -144,6 +144,8 @@ def test_one_fact_that_cannot_be_encoded_stops_all_before_training(tiny_wise: Wi
     long = Fact("the sea " * 70 + "is", "blue")
     with pytest.raises(PromptTooLong, match="the model takes 128"):
         edit(method, [FRANCE, long], memo=memo)
+    with pytest.raises(PromptTooLong, match="the model takes 128"):
+        method.prepare(no_edits(method), [FRANCE, long], memo=memo, mine=lambda _: True)
     assert memo.kept == {}
 
 
