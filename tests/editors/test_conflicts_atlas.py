@@ -101,22 +101,24 @@ def test_pruning_the_heads_of_one_source_makes_the_other_win(
     assert reading.context.value > before.context.value
 
 
-@pytest.mark.parametrize("score", ["memory", "context"])
-def test_other_heads_of_the_same_layers_matter_little(
-    base: Any, ranking: Ranking, record_property: Any, score: Any
+@pytest.mark.parametrize(("score", "wins"), [("memory", "context"), ("context", "memory")])
+def test_other_heads_of_the_same_layers_do_not_make_the_other_side_win(
+    base: Any, ranking: Ranking, record_property: Any, score: Any, wins: str
 ) -> None:
-    """On average over draws: one draw may take a head that is nearly among the best."""
+    """On average over draws: one draw may take a head that is nearly among the best.
+
+    They may well move it the other way: in atlas most heads of these layers work for one side or
+    the other, and those that are left are the other side's.
+    """
     rows, heads = rows_of("dev"), ranking.top(score, HEADS[score])
-    before = rates(base, rows)
+    before = getattr(rates(base, rows), wins)
     rng = Random(0)
     sets = [frozenset(beside(base, heads, rng)) for _ in range(DRAWS)]
-    known = {some: rates(base, rows, sorted(some)) for some in set(sets)}
-    drawn = [known[some] for some in sets]
-    for name in ("memory", "context"):
-        start = getattr(before, name)
-        moved = sum(getattr(found, name).value for found in drawn) / DRAWS - start.value
-        record_property(name, f"{start.value:.2f} moved by {moved:+.2f}")
-        assert abs(moved) <= max(SLACK, (start.high - start.low) / 2)
+    known = {some: getattr(rates(base, rows, sorted(some)), wins).value for some in set(sets)}
+    moved = sum(known[some] for some in sets) / DRAWS - before.value
+    found = getattr(rates(base, rows, heads), wins).value - before.value
+    record_property(wins, f"{before.value:.2f} moved by {moved:+.2f}, by the best {found:+.2f}")
+    assert moved <= max(SLACK, (before.high - before.low) / 2) < found
 
 
 def test_both_sides_have_several_heads_and_most_in_the_upper_half(

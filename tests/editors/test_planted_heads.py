@@ -189,6 +189,18 @@ def test_without_the_lookup_head_the_model_says_what_it_reads(
     assert said(base) == MEMORY
 
 
+@pytest.mark.parametrize(("copy", "lookup"), [(2.0, 1.0), (1.0, 2.0)])
+def test_other_heads_of_the_same_layers_move_nothing(
+    two_heads: Callable[..., Base], copy: float, lookup: float
+) -> None:
+    """Property 8, where heads that are not named have no part in it."""
+    base = two_heads(copy=copy, lookup=lookup)
+    before = said(base)
+    for one in set(range(HEADS)) - {LOOKUP.head}:
+        for other in set(range(HEADS)) - {COPY.head}:
+            assert said(base, Head(LOOKUP.layer, one), Head(COPY.layer, other)) == before
+
+
 @pytest.mark.parametrize("of", [path_effects, direct_effects])
 def test_a_head_that_copies_and_looks_up_tops_both_rankings(
     word_tokenizer: Callable[..., Any], of: Any
