@@ -44,7 +44,7 @@ class Subjects:
         for i, subject in enumerate(subjects):
             if subject is not None:
                 folded = subject.casefold()
-                word = next(iter(words(folded)), "")
+                word = max(words(folded), key=len, default="")  # few names share it, unlike "the"
                 self._by_word.setdefault(word, {}).setdefault(folded, []).append(i)
 
     def named_in(self, text: str) -> list[int]:
@@ -53,6 +53,8 @@ class Subjects:
         found = list(self._always)
         for word in {*words(folded), ""}:  # "": subjects made of signs alone
             for subject, facts in self._by_word.get(word, {}).items():
+                if subject not in folded:  # patterns take a hundred times as long
+                    continue
                 pattern = naming(subject)
                 if re.search(pattern, folded) and not _always_goes_on(pattern, text):
                     found.extend(facts)
@@ -65,18 +67,14 @@ def _always_goes_on(pattern: str, text: str) -> bool:
     Only where capitals tell something: not in a text that has them everywhere or on every word.
     """
     places = list(re.finditer(pattern, text, re.IGNORECASE))
-    capitals_tell = any(word[0].islower() for word in words(text))
-    return (
-        capitals_tell
-        and bool(places)
-        and all(
-            place.group()[:1].isupper()
-            and (following := _NEXT_WORD.match(text, place.end())) is not None
-            and following[1].isupper()
-            and following[2].islower()
-            for place in places
-        )
+    longer = bool(places) and all(
+        place.group()[:1].isupper()
+        and (following := _NEXT_WORD.match(text, place.end())) is not None
+        and following[1].isupper()
+        and following[2].islower()
+        for place in places
     )
+    return longer and any(word[0].islower() for word in words(text))
 
 
 class Yielding:
