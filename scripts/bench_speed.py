@@ -38,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from editcli.models import load_base, plan_no_attention
 from editors.base import Base
-from editors.editor import NoMemo
+from editors.editor import Applied, NoMemo
 from editors.facts import Fact
 from editors.methods.wise import Wise
 from editors.side_memory import Mask, Shard
@@ -241,11 +241,9 @@ def edit(shape: str) -> dict[str, Any]:
         mask = mask_of(base)
         full, entries, settings = plain(base), mask.entries(), OrderedSettings()
         mine, other, steps, rival_steps = [], [], [], []
-        method.apply(empty, edits(1), memo=NoMemo(), on_progress=lambda _: True)
+        applying(method, empty, edits(1))
         for fact in edits(REPEATS + 1)[1:]:
-            took, done = timed(
-                lambda f=fact: method.apply(empty, [f], memo=NoMemo(), on_progress=lambda _: True)
-            )
+            took, done = timed(lambda f=fact: applying(method, empty, [f]))
             mine.append(took)
             steps.append(done.iterations)
             rows, calm = rows_of(base, fact)
@@ -317,8 +315,11 @@ def amortised(count: int = 200, alone: int = 40) -> dict[str, Any]:
 
 
 def applied(method: Wise, state: EditState, facts: Sequence[Fact]) -> EditState:
-    done = method.apply(state, facts, memo=NoMemo(), on_progress=lambda _: True)
-    return done.state
+    return applying(method, state, facts).state
+
+
+def applying(method: Wise, state: EditState, facts: Sequence[Fact]) -> Applied:
+    return method.apply(state, facts, memo=NoMemo(), on_progress=lambda _: True)
 
 
 def growth(window: int = 10) -> dict[str, Any]:
@@ -460,11 +461,7 @@ def gpu(count: int = 256, held: int = 20) -> dict[str, Any]:
             torch.cuda.reset_peak_memory_stats()
             took, steps, failed = [], [], 0
             for fact in facts[first : first + REPEATS + 1]:
-                seconds, done = timed(
-                    lambda s=state, f=fact: method.apply(
-                        s, [f], memo=NoMemo(), on_progress=lambda _: True
-                    )
-                )
+                seconds, done = timed(lambda s=state, f=fact: applying(method, s, [f]))
                 took.append(seconds)
                 steps.append(done.iterations)
                 failed += len(done.failed)
@@ -475,9 +472,7 @@ def gpu(count: int = 256, held: int = 20) -> dict[str, Any]:
                 "memory": torch.cuda.max_memory_allocated() - loaded,
             }
         torch.cuda.reset_peak_memory_stats()
-        seconds, done = timed(
-            lambda: method.apply(empty, facts[-count:], memo=NoMemo(), on_progress=lambda _: True)
-        )
+        seconds, done = timed(lambda: applying(method, empty, facts[-count:]))
         found["together"] = {
             "facts": count,
             "seconds": round(seconds / count, 4),

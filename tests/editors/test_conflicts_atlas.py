@@ -101,15 +101,35 @@ def test_pruning_the_heads_of_one_source_makes_the_other_win(
     assert reading.context.value > before.context.value
 
 
+NOT_HELD = pytest.mark.xfail(
+    strict=True,
+    reason="most of atlas's upper heads work for one side: those beside memory's read passages",
+)
+
+
+@pytest.mark.parametrize("score", [pytest.param("memory", marks=NOT_HELD), "context"])
+def test_other_heads_of_the_same_layers_matter_little(
+    base: Any, ranking: Ranking, record_property: Any, score: Any
+) -> None:
+    """On average over draws: one draw may take a head that is nearly among the best."""
+    rows, heads = rows_of("dev"), ranking.top(score, HEADS[score])
+    before = rates(base, rows)
+    rng = Random(0)
+    sets = [frozenset(beside(base, heads, rng)) for _ in range(DRAWS)]
+    known = {some: rates(base, rows, sorted(some)) for some in set(sets)}
+    drawn = [known[some] for some in sets]
+    for name in ("memory", "context"):
+        start = getattr(before, name)
+        moved = sum(getattr(found, name).value for found in drawn) / DRAWS - start.value
+        record_property(name, f"{start.value:.2f} moved by {moved:+.2f}")
+        assert abs(moved) <= max(SLACK, (start.high - start.low) / 2)
+
+
 @pytest.mark.parametrize(("score", "wins"), [("memory", "context"), ("context", "memory")])
 def test_other_heads_of_the_same_layers_do_not_make_the_other_side_win(
     base: Any, ranking: Ranking, record_property: Any, score: Any, wins: str
 ) -> None:
-    """On average over draws: one draw may take a head that is nearly among the best.
-
-    They may well move it the other way: in atlas most heads of these layers work for one side or
-    the other, and those that are left are the other side's.
-    """
+    """Nor where they move it the other way."""
     rows, heads = rows_of("dev"), ranking.top(score, HEADS[score])
     before = getattr(rates(base, rows), wins)
     rng = Random(0)
