@@ -7,6 +7,7 @@ for subcommands) and add `<name>` to a panel below. Commands import torch inside
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import defaultdict
 from importlib import import_module
@@ -142,4 +143,7 @@ def main() -> None:
         # A terminal that cannot show a character should show its escape, not a traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    try:
+        app()
+    finally:  # all is said and done: Ctrl-C once more would only show where
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -281,8 +281,8 @@ def _model(
             "the checkpoint is incomplete, or is no causal language model",
         )
     quantized.differentiable(model)
-    frozen: PreTrainedModel = model.requires_grad_(False)
-    return frozen
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def load_tokenizer(place: Place) -> PreTrainedTokenizerBase:

@@ -28,7 +28,8 @@ class Base:
     def of(
         model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer: int | None = None
     ) -> Base:
-        """Look at ``model`` and choose block ``layer`` (default: by depth, never the last).
+        """Freeze ``model``, look at it and choose block ``layer`` (default: by depth, never the
+        last).
 
         A model whose blocks are mixtures of experts throughout has nothing to edit, but heads: it
         may be asked, and its heads pruned.
@@ -45,7 +46,7 @@ class Base:
         else:
             chosen = architecture.default_layer() if layer is None else layer
             architecture.editable(chosen)
-        return Base(model.eval(), tokenizer, architecture, chosen)
+        return Base(model.eval().requires_grad_(False), tokenizer, architecture, chosen)
 
     @property
     def projection(self) -> Projection:

@@ -47,13 +47,15 @@ class JointSettings:
 
     ``learning_rate`` is in units of the projection's root mean square weight; rows are done when
     each of their target tokens has at least probability ``confidence`` (``LATE_CONFIDENCE``, if
-    that is less, in the second half of ``max_steps``).
+    that is less, in the second half of ``max_steps``). A step takes so many rows, and so many
+    tokens with their pads, at most: the memory that it needs grows with them.
     """
 
     max_steps: int
     learning_rate: float
     confidence: float
     rows_at_once: int = 64
+    tokens_at_once: int = 2048
 
 
 def jointly(
@@ -129,11 +131,10 @@ class _Joint:
 
     def record(self, rows: Sequence[Row]) -> _Recorded:
         """Run the rows up to the edited projection."""
-        base, size = self._base, self._settings.rows_at_once
+        base = self._base
         if not rows:
             return _Recorded([], Suffix(base.model, base.architecture, base.layer, [], {}))
-        order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
-        groups = [order[i : i + size] for i in range(0, len(order), size)]
+        groups = _alike([len(row.ids) for row in rows], self._settings)
         batches = [base.batch([rows[i] for i in group]) for group in groups]
         suffix = Suffix.record(base.model, base.architecture, base.layer, batches, self._spool)
         return _Recorded(groups, suffix)
@@ -224,6 +225,18 @@ class _Joint:
     @torch.no_grad()
     def _logits(self, suffix: Suffix, record: Record) -> tuple[torch.Tensor, torch.Tensor]:
         return suffix.logits(record, record.side(self.change))
+
+
+def _alike(lengths: Sequence[int], settings: JointSettings) -> list[list[int]]:
+    """Rows in groups of like length, the shortest first; a row that is too long alone is alone."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        last = groups[-1] if groups else []
+        most = min(settings.rows_at_once, settings.tokens_at_once // lengths[row])
+        if not last or len(last) >= most:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
 
 
 def _step(optimizer: torch.optim.Optimizer, change: MaskedChange, loss: torch.Tensor) -> None:

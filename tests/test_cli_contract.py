@@ -118,6 +118,20 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr == "error: interrupted\n"
 
 
+def test_ctrl_c_at_the_very_end_breaks_into_nothing() -> None:
+    told = (
+        "import os, signal, sys\n"
+        "from editcli.app import main\n"
+        "sys.argv = ['editcli', '--version']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_the_package_runs_as_a_module_outside_the_checkout(tmp_path: Path) -> None:
     root = str(Path(editcli.__file__).parents[1])
     done = subprocess.run(

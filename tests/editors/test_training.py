@@ -127,14 +127,18 @@ def test_in_order_stops_where_the_plain_loop_stops(
     torch.testing.assert_close(edited(base, mask, found), wanted.weight, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("rows_at_once", [64, 2])
+@pytest.mark.parametrize(("rows_at_once", "tokens_at_once"), [(64, 2048), (2, 2048), (64, 20)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_jointly_trains_what_the_whole_model_trains(
-    tiny_base: BaseOf, full_loop: ModuleType, family: str, rows_at_once: int
+    tiny_base: BaseOf, full_loop: ModuleType, family: str, rows_at_once: int, tokens_at_once: int
 ) -> None:
     base = tiny_base(family)
     settings = JointSettings(
-        max_steps=12, learning_rate=0.25, confidence=0.2, rows_at_once=rows_at_once
+        max_steps=12,
+        learning_rate=0.25,
+        confidence=0.2,
+        rows_at_once=rows_at_once,
+        tokens_at_once=tokens_at_once,
     )
     mask = mask_of(base)
     facts = rows_of(base)

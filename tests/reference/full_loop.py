@@ -187,7 +187,8 @@ def one_edit(
 def jointly(
     full: FullModel, rows: Sequence[Any], mask: torch.Tensor, settings: Any, seed: int
 ) -> Trained:
-    """All rows together by Adam, in rounds over groups of rows of like length.
+    """All rows together by Adam, in rounds over groups of rows of like length, of so many rows and
+    so many tokens, padded, at most.
 
     A row in which each token is likely enough drops out, and its group takes a step on the others.
     After four steps for each group, and once none is left, those that dropped out and that later
@@ -198,8 +199,14 @@ def jointly(
     weight = main.clone().requires_grad_()
     optimizer = torch.optim.Adam([weight], lr=settings.learning_rate * scale, betas=(0.9, 0.95))
     by_length = sorted(rows, key=lambda row: len(row.ids))
-    size = settings.rows_at_once
-    groups = [by_length[start : start + size] for start in range(0, len(by_length), size)]
+    groups: list[list[Any]] = [[]]
+    for row in by_length:
+        more = len(groups[-1]) + 1
+        if more > 1 and (
+            more > settings.rows_at_once or more * len(row.ids) > settings.tokens_at_once
+        ):
+            groups.append([])
+        groups[-1].append(row)
     generator = torch.Generator().manual_seed(seed)
 
     def unlikely(group: Sequence[Any], wanted: float) -> list[Any]:
