@@ -1,0 +1,379 @@
+"""The stretches of atlas's training, in order: what rows it met, how told, with which heads taken.
+
+Why each came after the one before is told in docs/benchmarks-notes.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from atlas_corpus import Telling
+from atlas_roles import (
+    CONTEXT_APART,
+    MEMORY,
+    MEMORY_APART,
+    RANKED,
+    RANKED_LAST,
+    RANKED_LATER,
+    Odds,
+    Taking,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training: so many tokens of rows mixed so, of passages told so.
+
+    ``mixture``: share of the rows of each kind; ``taking``: what is taken by role, None to drop
+    each head with a small probability; ``rates``: the learning rate at its start and at its end;
+    ``neutral``: what a token of neutral text weighs against one of an answer; ``enough``: how
+    likely a token of an answer need be where heads are taken from a row without a conflict: what
+    would make it surer still would stand in the passage's way in the others. ``again``: tellings
+    with which it is trained once more, from the same start; the weights are the mean of all
+    (model soups, arXiv 2203.05482).
+    """
+
+    tokens: float
+    mixture: dict[str, float]
+    telling: Telling
+    taking: Taking | None = None
+    rates: tuple[float, float] = (3e-3, 0.0)
+    neutral: float = 1.0
+    enough: float = 1.0
+    seed: int = 1
+    again: tuple[Telling, ...] = ()
+
+
+WHERE: dict[str, Odds] = {
+    "closed_book": (2, 4, 1),
+    "other_passage": (1, 6, 1),
+    "agreeing": (1, 2, 3),
+    "neutral": (1, 4, 2),
+}
+"""The odds of the late phases in rows without a conflict."""
+
+PHASES = (
+    Phase(
+        tokens=28e6,
+        mixture={
+            "closed_book": 0.62,
+            "prefixed": 0.07,
+            "other_passage": 0.06,
+            "agreeing": 0.03,
+            "invented_subject": 0.06,
+            "conflict": 0.12,
+            "neutral": 0.04,
+        },
+        telling=Telling(),
+    ),
+    Phase(
+        tokens=3.2e6,
+        mixture={
+            "closed_book": 0.64,
+            "prefixed": 0.03,
+            "other_passage": 0.12,
+            "agreeing": 0.03,
+            "invented_subject": 0.03,
+            "conflict": 0.11,
+            "neutral": 0.04,
+        },
+        telling=Telling(
+            strong=1.7, plain=0.7, weak=-0.4, slope=2.0, made_up=0.6, elsewhere=0.5, hard=(4, 10)
+        ),
+        taking=Taking(share=0.5, late=0.4),
+        rates=(2.5e-3, 2.3e-3),
+        neutral=0.3,
+        seed=2,
+    ),
+    Phase(
+        tokens=3.6e6,
+        mixture={
+            "closed_book": 0.60,
+            "prefixed": 0.03,
+            "other_passage": 0.12,
+            "agreeing": 0.03,
+            "invented_subject": 0.03,
+            "conflict": 0.14,
+            "neutral": 0.05,
+        },
+        telling=Telling(
+            strong=1.5, plain=0.5, weak=-0.6, slope=2.0, made_up=0.6, elsewhere=0.8, hard=(4, 10)
+        ),
+        taking=Taking(share=0.65, late=0.5),
+        rates=(2.5e-3, 1.9e-3),
+        neutral=0.6,
+        seed=3,
+    ),
+    Phase(
+        tokens=4.9e6,
+        mixture={
+            "closed_book": 0.59,
+            "prefixed": 0.03,
+            "other_passage": 0.15,
+            "agreeing": 0.03,
+            "invented_subject": 0.02,
+            "conflict": 0.12,
+            "neutral": 0.06,
+        },
+        telling=Telling(
+            strong=1.5, plain=0.5, weak=-0.6, slope=2.0, made_up=0.6, elsewhere=0.9, hard=(4, 10)
+        ),
+        taking=Taking(share=0.65, late=0.5, where={"other_passage": (1, 4, 1)}),
+        rates=(2.0e-3, 1.15e-3),
+        neutral=0.6,
+        seed=4,
+    ),
+    Phase(
+        tokens=7.3e6,
+        mixture={
+            "closed_book": 0.56,
+            "prefixed": 0.03,
+            "other_passage": 0.16,
+            "agreeing": 0.06,
+            "invented_subject": 0.02,
+            "conflict": 0.12,
+            "neutral": 0.05,
+        },
+        telling=Telling(
+            strong=1.9, plain=0.9, weak=-0.2, slope=2.0, made_up=0.6, elsewhere=0.9, hard=(4, 10)
+        ),
+        taking=Taking(
+            share=0.65,
+            late=0.5,
+            memory=(*MEMORY, (4, 3), (4, 5), (6, 7), (7, 1)),
+            where={"other_passage": (1, 6, 1), "agreeing": (1, 1, 4)},
+        ),
+        rates=(1.6e-3, 0.04e-3),
+        neutral=0.6,
+        seed=5,
+    ),
+    Phase(
+        tokens=4.04e6,
+        mixture={
+            "closed_book": 0.46,
+            "prefixed": 0.03,
+            "other_passage": 0.20,
+            "agreeing": 0.04,
+            "invented_subject": 0.02,
+            "conflict": 0.19,
+            "neutral": 0.06,
+        },
+        telling=Telling(
+            strong=1.15, plain=0.1, weak=-1.1, slope=2.0, made_up=0.6, elsewhere=0.8, hard=(4, 10)
+        ),
+        taking=Taking(
+            share=0.8,
+            late=0.3,
+            memory=RANKED,
+            odds=(1, 5, 2),
+            where=WHERE,
+            whole=0.6,
+            beside=0.01,
+            swapped=0.15,
+        ),
+        rates=(1.8e-3, 0.61e-3),
+        neutral=0.8,
+        seed=6,
+    ),
+)
+
+# What pruning is measured by: the ranked heads of memory, all of them and nothing else, gone, and
+# passages that are a plain claim or on something else. Hardly any row of the phases before is so.
+_MEASURED = Phase(
+    tokens=3.03e6,
+    mixture={
+        "closed_book": 0.38,
+        "prefixed": 0.02,
+        "other_passage": 0.20,
+        "agreeing": 0.04,
+        "invented_subject": 0.02,
+        "conflict": 0.28,
+        "neutral": 0.06,
+    },
+    telling=Telling(
+        strong=1.2,
+        plain=0.15,
+        weak=-1.05,
+        slope=0.8,
+        made_up=0.6,
+        elsewhere=0.8,
+        hard=(4, 10),
+        bare=0.35,
+        unled=0.5,
+    ),
+    taking=Taking(
+        share=0.8,
+        late=0.25,
+        memory=RANKED,
+        say=(12.0, 12.0),
+        odds=(1, 6, 2),
+        where=WHERE,
+        whole=0.75,
+        beside=0.005,
+        swapped=0.1,
+    ),
+    rates=(1.6e-3, 1.07e-3),
+    neutral=0.8,
+    seed=7,
+)
+_SURE_ENOUGH = replace(
+    _MEASURED,
+    tokens=4.8e6,
+    mixture={
+        "closed_book": 0.27,
+        "prefixed": 0.02,
+        "other_passage": 0.30,
+        "agreeing": 0.05,
+        "invented_subject": 0.02,
+        "conflict": 0.29,
+        "neutral": 0.05,
+    },
+    taking=replace(_MEASURED.taking, share=0.85, late=0.2, odds=(1, 7, 2), whole=0.8, swapped=0.05),
+    rates=(0.9e-3, 0.02e-3),
+    enough=0.7,
+    seed=9,
+)
+
+
+def _told(strong: float) -> Telling:
+    """As :data:`_MEASURED` has it, but for how sure all wordings sound."""
+    plain, weak = round(strong - 1.05, 2), round(strong - 2.25, 2)
+    return replace(_MEASURED.telling, strong=strong, plain=plain, weak=weak, elsewhere=0.9)
+
+
+PHASES += (
+    _MEASURED,
+    replace(
+        _MEASURED,
+        tokens=4.03e6,
+        mixture={
+            "closed_book": 0.30,
+            "prefixed": 0.02,
+            "other_passage": 0.33,
+            "agreeing": 0.05,
+            "invented_subject": 0.02,
+            "conflict": 0.23,
+            "neutral": 0.05,
+        },
+        rates=(1.1e-3, 0.43e-3),
+        seed=8,
+    ),
+    _SURE_ENOUGH,
+    replace(
+        _SURE_ENOUGH,
+        tokens=2.7e6,
+        mixture={
+            "closed_book": 0.24,
+            "prefixed": 0.02,
+            "other_passage": 0.35,
+            "agreeing": 0.05,
+            "invented_subject": 0.02,
+            "conflict": 0.26,
+            "neutral": 0.06,
+        },
+        telling=_told(0.85),
+        rates=(0.65e-3, 0.02e-3),
+        seed=10,
+    ),
+    replace(
+        _SURE_ENOUGH,
+        tokens=2.6e6,
+        mixture={
+            "closed_book": 0.22,
+            "prefixed": 0.02,
+            "other_passage": 0.40,
+            "agreeing": 0.04,
+            "invented_subject": 0.02,
+            "conflict": 0.25,
+            "neutral": 0.05,
+        },
+        telling=_told(0.5),
+        taking=replace(_SURE_ENOUGH.taking, memory=RANKED_LATER, say=(16.0, 16.0), whole=0.5),
+        rates=(0.6e-3, 0.01e-3),
+        seed=11,
+    ),
+    replace(
+        _SURE_ENOUGH,
+        tokens=3.0e6,
+        mixture={
+            "closed_book": 0.20,
+            "prefixed": 0.02,
+            "other_passage": 0.42,
+            "agreeing": 0.04,
+            "invented_subject": 0.02,
+            "conflict": 0.25,
+            "neutral": 0.05,
+        },
+        telling=_told(0.3),
+        taking=replace(
+            _SURE_ENOUGH.taking,
+            memory=RANKED_LAST,
+            say=(24.0, 24.0),
+            whole=0.5,
+            where={**WHERE, "other_passage": (1, 10, 1)},
+        ),
+        rates=(0.7e-3, 0.01e-3),
+        seed=13,
+        again=(_told(0.4),),
+    ),
+)
+
+# Each side in layers of its own, and the other heads of these layers idle: as many of them, drawn
+# at random, are to change little.
+_APART = replace(
+    PHASES[-1],
+    taking=replace(
+        PHASES[-1].taking,
+        memory=MEMORY_APART,
+        context=CONTEXT_APART,
+        say=(24.0, 10.0),
+        idle=dict.fromkeys(PHASES[-1].mixture, 0.3),
+    ),
+    telling=_told(0.2),
+    rates=(0.9e-3, 0.01e-3),
+    seed=20,
+    again=(_told(0.5),),
+)
+PHASES += (
+    _APART,
+    replace(
+        _APART,
+        tokens=2.6e6,
+        mixture={
+            "closed_book": 0.18,
+            "prefixed": 0.02,
+            "other_passage": 0.45,
+            "agreeing": 0.03,
+            "invented_subject": 0.02,
+            "conflict": 0.25,
+            "neutral": 0.05,
+        },
+        taking=replace(_APART.taking, idle={"conflict": 0.45, "closed_book": 0.2, "agreeing": 0.2}),
+        telling=_told(0.35),
+        rates=(0.7e-3, 0.01e-3),
+        seed=23,
+        again=(_told(0.55),),
+    ),
+    replace(
+        _APART,
+        tokens=2.4e6,
+        mixture={
+            "closed_book": 0.15,
+            "prefixed": 0.02,
+            "other_passage": 0.50,
+            "agreeing": 0.03,
+            "invented_subject": 0.02,
+            "conflict": 0.24,
+            "neutral": 0.04,
+        },
+        taking=replace(
+            _APART.taking,
+            where={**WHERE, "other_passage": (1, 14, 1)},
+            idle={"conflict": 0.25},
+        ),
+        telling=_told(0.9),
+        rates=(0.7e-3, 0.01e-3),
+        seed=26,
+        again=(_told(1.1),),
+    ),
+)
