@@ -19,7 +19,7 @@ import json
 import math
 import time
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -212,10 +212,9 @@ def train(
     print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     for phase in phases:
         start, ends, met = deepcopy(model.state_dict()), [], torch.zeros(len(tokenizer)).bool()
-        for course in ((phase,), *phase.beside):
+        for telling in (phase.telling, *phase.again):
             model.load_state_dict(start)
-            for stretch in course:
-                met |= train_phase(args, stretch, model, tokenizer)
+            met |= train_phase(args, replace(phase, telling=telling), model, tokenizer)
             ends.append(deepcopy(model.state_dict()))
         model.load_state_dict({name: sum(end[name] for end in ends) / len(ends) for name in start})
         if phase.taking is None:
