@@ -79,6 +79,14 @@ def beside(base: Any, heads: Sequence[Head], rng: Random) -> list[Head]:
     return found
 
 
+def draws(base: Any, rows: Sequence[Asked], heads: Sequence[Head]) -> list[Rates]:
+    """With other heads of the same layers pruned, drawn several times."""
+    rng = Random(0)
+    sets = [frozenset(beside(base, heads, rng)) for _ in range(DRAWS)]
+    known = {some: rates(base, rows, sorted(some)) for some in set(sets)}
+    return [known[some] for some in sets]
+
+
 def told(rates: Rates) -> str:
     return f"memory {rates.memory.value:.2f}, context {rates.context.value:.2f}"
 
@@ -113,11 +121,7 @@ def test_other_heads_of_the_same_layers_matter_little(
 ) -> None:
     """On average over draws: one draw may take a head that is nearly among the best."""
     rows, heads = rows_of("dev"), ranking.top(score, HEADS[score])
-    before = rates(base, rows)
-    rng = Random(0)
-    sets = [frozenset(beside(base, heads, rng)) for _ in range(DRAWS)]
-    known = {some: rates(base, rows, sorted(some)) for some in set(sets)}
-    drawn = [known[some] for some in sets]
+    before, drawn = rates(base, rows), draws(base, rows, heads)
     for name in ("memory", "context"):
         start = getattr(before, name)
         moved = sum(getattr(found, name).value for found in drawn) / DRAWS - start.value
@@ -132,10 +136,8 @@ def test_other_heads_of_the_same_layers_do_not_make_the_other_side_win(
     """Nor where they move it the other way."""
     rows, heads = rows_of("dev"), ranking.top(score, HEADS[score])
     before = getattr(rates(base, rows), wins)
-    rng = Random(0)
-    sets = [frozenset(beside(base, heads, rng)) for _ in range(DRAWS)]
-    known = {some: getattr(rates(base, rows, sorted(some)), wins).value for some in set(sets)}
-    moved = sum(known[some] for some in sets) / DRAWS - before.value
+    drawn = [getattr(found, wins).value for found in draws(base, rows, heads)]
+    moved = sum(drawn) / DRAWS - before.value
     found = getattr(rates(base, rows, heads), wins).value - before.value
     record_property(wins, f"{before.value:.2f} moved by {moved:+.2f}, by the best {found:+.2f}")
     assert moved <= max(SLACK, (before.high - before.low) / 2) < found
