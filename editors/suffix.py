@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
@@ -42,6 +43,9 @@ Places = tuple[torch.Tensor, ...]  # int64 rows and columns of tokens in a batch
 # Pads that cost less than leaving them out, which takes kernels of its own.
 PADS = {"cpu": 0}
 PADS_ELSEWHERE = 128
+# Tokens, pads too, up to which batches share the forward that records them.
+SHARED = {"cpu": 0}
+SHARED_ELSEWHERE = 4096
 ASTRAY = 0.02  # of logits, relative: what a replay may differ by from the model itself
 _ENTANGLED = (
     "the blocks of this model hand each other more than hidden states, so an edit cannot be "
@@ -92,7 +96,8 @@ class Record:
     def of_rows(self, rows: Sequence[int]) -> Record:
         """Some rows of the batch alone, cut to the longest of them."""
         count, seq = self.batch.ids.shape
-        if list(rows) == list(range(count)):
+        rows = list(rows)
+        if rows == list(range(count)):
             return self
         mask = self.batch.mask[rows]
         longest = int(mask.sum(1).max())
@@ -151,6 +156,33 @@ def _at(places: Places, read: torch.Tensor, run: Callable[[torch.Tensor], Any], 
     return whole.index_put((rows, columns), part[0])
 
 
+def _sharing(batches: Sequence[Batch], most: int) -> list[list[Batch]]:
+    """Neighbours together, up to so many tokens with the pads that this takes."""
+    parts: list[list[Batch]] = []
+    for batch in batches:
+        together = [*(parts[-1] if parts else ()), batch]
+        longest = max(one.ids.shape[1] for one in together)
+        if parts and longest * sum(len(one.ids) for one in together) <= most:
+            parts[-1] = together
+        else:
+            parts.append([batch])
+    return parts
+
+
+def _stacked(batches: Sequence[Batch]) -> Batch:
+    """Batches as one, their rows in order, padded to the longest."""
+    if len(batches) == 1:
+        return batches[0]
+    longest = max(batch.ids.shape[1] for batch in batches)
+
+    def rows(of: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+        wide = [F.pad(of(batch), (0, longest - batch.ids.shape[1])) for batch in batches]
+        return torch.cat(wide)
+
+    lengths = torch.cat([batch.prompt_lengths for batch in batches])
+    return Batch(rows(lambda one: one.ids), rows(lambda one: one.mask), lengths)
+
+
 def _spare(device: torch.device) -> int:
     return PADS.get(device.type, PADS_ELSEWHERE)
 
@@ -190,11 +222,13 @@ class Suffix:
         batches: Sequence[Batch],
         spool: Spool | None = None,
         spare: int | None = None,
+        shared: int | None = None,
     ) -> Suffix:
         """Run each right-padded batch up to block ``layer`` and keep what the suffix needs.
 
         ``spool``: where it is kept; by default all of it in memory. ``spare``: so many pads are run
-        rather than left out; by default as is worth it where the batches are.
+        rather than left out; ``shared``: neighbours among the batches run together up to so many
+        tokens, padded; both by default as is worth it where the batches are.
 
         Raises:
             UnsupportedArchitecture: the block has no projection to edit.
@@ -233,7 +267,9 @@ class Suffix:
             readers_out[mlp_path] = keep("mlp_out")
         real: Places = ()  # of the batch that runs
         shape["spare"] = spare if spare is not None else _spare(batches[0].ids.device)
-        pads = max(int((batch.mask == 0).sum()) for batch in batches)
+        most = SHARED.get(batches[0].ids.device.type, SHARED_ELSEWHERE)
+        parts = _sharing(batches, most if shared is None else shared)
+        pads = max(int((_stacked(part).mask == 0).sum()) for part in parts)
         packed = {
             path: _AtPlaces(model.get_submodule(path), lambda: real, shape["spare"])
             for below in (architecture.blocks[:layer] if pads > shape["spare"] else ())
@@ -250,11 +286,16 @@ class Suffix:
                 model, dict(sorted(readers_out.items(), key=lambda kv: kv[0] == block.path))
             ),
         ):
-            for batch in batches:
-                real = batch.mask.nonzero(as_tuple=True)
+            for part in parts:
+                whole = _stacked(part)
+                real = whole.mask.nonzero(as_tuple=True)
                 with suppress(_Stopped):
-                    model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-                records.append(Record.of(batch, spool.keep({name: seen[name] for name in kept})))
+                    model(input_ids=whole.ids, attention_mask=whole.mask, use_cache=False)
+                run = Record.of(whole, {name: seen[name] for name in kept})
+                first = 0
+                for batch in part:
+                    own = run.of_rows(range(first, first := first + len(batch.ids)))
+                    records.append(replace(own, states=spool.keep(own.states)))
         # The whole MLP may be skipped where its output is the projection's and it takes one input.
         skippable = (
             mlp_path != block.path
@@ -264,9 +305,8 @@ class Suffix:
         shape["skip_mlp"] = int(skippable)
         return cls(model, architecture, layer, records, shape)
 
-    def joined(self, other: Suffix) -> Suffix:
-        """The batches of both, this one's first; both of the same model and block."""
-        records = [*self.records, *other.records]
+    def holding(self, records: Sequence[Record]) -> Suffix:
+        """The same with these records, which were made of the same model and block."""
         return Suffix(self._model, self._architecture, self._layer, records, self._shape)
 
     @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import torch
 import torch.nn.functional as F
@@ -78,20 +78,29 @@ def jointly(
     the mask are not touched. ``memory``: bytes of recorded states that are held in memory.
     """
     training = _Joint(base, mask, start, settings, seed, Spool(memory))
-    lesson = training.record([row for rows in facts[:taught] for row in rows])
+    taught_rows = [row for rows in facts[:taught] for row in rows]
+    lesson, held = training.record(taught_rows, [rows[0] for rows in facts[taught:]])
     bare = [0, *accumulate(len(rows) for rows in facts[:taught])][:taught]
-    held = training.record([rows[0] for rows in facts[taught:]])
     enough = min(settings.confidence, LATE_CONFIDENCE)
-    sure = [i for i, chance in enumerate(training.look(held)[0]) if chance >= enough]
+    sure: list[int] | None = None  # of the held ones, before; not asked until it matters
     training.learn(lesson)
     while True:
         chances, right = training.look(held)
-        spoilt = [i for i in sure if not chances[i] >= enough]
-        if not spoilt or training.steps >= settings.max_steps:
+        weak = [i for i, chance in enumerate(chances) if not chance >= enough]
+        if not weak or training.steps >= settings.max_steps:
+            break
+        if sure is None:
+            at_first, _ = training.look_at_first(held)
+            sure = [i for i, chance in enumerate(at_first) if chance >= enough]
+        spoilt = [i for i in weak if i in sure]
+        if not spoilt:
             break
         sure = [i for i in sure if i not in spoilt]
-        training.learn(training.record([row for i in spoilt for row in facts[taught + i]]))
-    right = training.look(lesson, bare)[1] + right
+        [again] = training.record([row for i in spoilt for row in facts[taught + i]])
+        training.learn(again)
+    # Steps are left only where all that was taught is sure, and what is likelier than not is right.
+    known = training.steps < settings.max_steps and settings.confidence > 0.5
+    right = ([True] * taught if known else training.look(lesson, bare)[1]) + right
     failed = tuple(i for i, ok in enumerate(right) if not ok)
     return Outcome(training.change.learnt(), training.steps, failed)
 
@@ -124,20 +133,27 @@ class _Joint:
         self._base, self._settings, self._spool = base, settings, spool
         self._rate = settings.learning_rate * float(weight.float().square().mean().sqrt())
         self._generator = torch.Generator().manual_seed(seed)
+        self._start = start
         self.change = MaskedChange(mask, start, weight)
         self._optimizer = torch.optim.Adam([self.change.values], lr=self._rate, betas=(0.9, 0.95))
         self._learnt: Suffix | None = None
         self.steps = 0
 
-    def record(self, rows: Sequence[Row]) -> _Recorded:
-        """Run the rows up to the edited projection."""
+    def record(self, *parts: Sequence[Row]) -> list[_Recorded]:
+        """Run the rows up to the edited projection, each part in groups of its own."""
         base = self._base
-        if not rows:
-            return _Recorded([], Suffix(base.model, base.architecture, base.layer, [], {}))
-        groups = _alike([len(row.ids) for row in rows], self._settings)
-        batches = [base.batch([rows[i] for i in group]) for group in groups]
-        suffix = Suffix.record(base.model, base.architecture, base.layer, batches, self._spool)
-        return _Recorded(groups, suffix)
+        grouped = [_alike([len(row.ids) for row in part], self._settings) for part in parts]
+        batches = [
+            base.batch([part[i] for i in group])
+            for part, groups in zip(parts, grouped, strict=True)
+            for group in groups
+        ]
+        if batches:
+            whole = Suffix.record(base.model, base.architecture, base.layer, batches, self._spool)
+        else:
+            whole = Suffix(base.model, base.architecture, base.layer, [], {})
+        records = iter(whole.records)
+        return [_Recorded(g, whole.holding(list(islice(records, len(g))))) for g in grouped]
 
     def look(
         self, recorded: _Recorded, rows: Sequence[int] | None = None
@@ -163,6 +179,16 @@ class _Joint:
                 found.update(zip((members[place] for place in places), seen, strict=True))
         return [found[row][0] for row in rows], [found[row][1] for row in rows]
 
+    @torch.no_grad()
+    def look_at_first(self, recorded: _Recorded) -> tuple[list[float], list[bool]]:
+        """As :meth:`look` has it, with the values that training began with."""
+        values = self.change.values
+        now = values.clone()
+        values.zero_() if self._start is None else values.copy_(self._start)
+        seen = self.look(recorded)
+        values.copy_(now)
+        return seen
+
     def learn(self, recorded: _Recorded) -> None:
         """Steps on the rows, beside all that were learnt before, until all are sure, none can be
         taken any more, or they run out.
@@ -173,7 +199,8 @@ class _Joint:
         all of it.
         """
         known, fresh = self._learnt, recorded.suffix
-        suffix = self._learnt = fresh if known is None else known.joined(fresh)
+        records = [*(known.records if known else ()), *fresh.records]
+        suffix = self._learnt = fresh.holding(records)
         first, most = len(suffix.records) - len(fresh.records), self._settings.max_steps
         again, looked = LOOK_AGAIN * len(suffix.records), self.steps
         unsure = {

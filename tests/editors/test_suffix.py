@@ -77,6 +77,29 @@ def test_pads_that_are_run_as_well_change_nothing(tiny_base: BaseOf, family: str
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
+def test_batches_that_share_a_forward_are_recorded_as_alone(tiny_base: BaseOf, family: str) -> None:
+    base = tiny_base(family)
+    batches = [base.batch(rows) for rows in ([ROWS[1]], [ROWS[0], ROWS[3]], [ROWS[2]])]
+    forwards: list[int] = []
+    with base.model.register_forward_hook(lambda *_: forwards.append(1), always_call=True):
+        alone, some, together = (
+            Suffix.record(base.model, base.architecture, base.layer, batches, shared=most)
+            for most in (0, 21, 10**6)
+        )
+    assert len(forwards) == 3 + 2 + 1
+    weight = other_weight(base)
+    for number in range(len(batches)):
+        inputs, given = [], []
+        for suffix in (alone, some, together):
+            inputs.append(suffix.records[number].inputs)
+            with suffix.replaying(), torch.no_grad():
+                given.append(logits(base, suffix, number, weight)[0])
+        for other in (1, 2):
+            torch.testing.assert_close(inputs[other], inputs[0], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(given[other], given[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
 def test_recorded_inputs_are_what_the_projection_reads(
     tiny_base: BaseOf, full_loop: ModuleType, family: str
 ) -> None:

@@ -257,6 +257,18 @@ def test_what_a_later_edit_spoils_is_trained_again(tiny_base: BaseOf) -> None:
     assert beside.iterations > alone.iterations
 
 
+def test_what_was_not_sure_before_is_not_trained(tiny_base: BaseOf) -> None:
+    """An edit costs what it spoils, and not what an earlier one has failed to learn."""
+    base = tiny_base("llama")
+    settings = JointSettings(max_steps=300, learning_rate=0.5, confidence=0.3)
+    mask, facts = mask_of(base, 0.5), rows_of(base)
+    alone = jointly(base, facts[2:], 1, mask, None, settings, seed=1)
+    beside = jointly(base, [facts[2], *facts[:2]], 1, mask, None, settings, seed=1)
+    assert (alone.failed, beside.failed) == ((), (1, 2))
+    assert torch.equal(alone.values, beside.values)
+    assert alone.iterations == beside.iterations
+
+
 # --- the margins (properties 2 and 6) ---------------------------------------------------------
 
 MARGINS = OrderedSettings()  # alpha 5, beta 20, gamma 10
