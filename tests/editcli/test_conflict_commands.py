@@ -27,6 +27,7 @@ from editcli.workspace import Workspace
 Rows = list[dict[str, Any]]
 NEUTRAL = "Ann lives in Oslo .\nthe sea of Kenya is red and blue .\n"
 SPLITS = ("locate", "dev", "test")
+RIVAL = ("conflict", "resolve", "c.jsonl", "--by", "cad")
 RESOLVE = ("conflict", "resolve", "c.jsonl", "--neutral", "neutral.txt")
 FORCED = (*RESOLVE, "--prefer", "memory", "--heads", "2", "--force")
 
@@ -536,13 +537,35 @@ def test_labels_of_the_test_split_have_no_say(
 @pytest.mark.parametrize("prefer", ["context", "memory"])
 def test_contrastive_decoding_is_measured_and_leaves_no_version(store: Store, prefer: str) -> None:
     before = content(store.path)
-    result = run(*RESOLVE, "--prefer", prefer, "--by", "cad", "--json")
+    result = run(*RIVAL, "--prefer", prefer, "--json")
     assert result.exit_code == 0, result.stderr
     record = said(result)
     assert record["version"] is None
     assert record["settings"]["by"] == "cad"
     assert record["before"]["rows"] == record["after"]["rows"] == 5
     assert record["cost"] > 0
+    assert content(store.path) == before
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--heads", "2"),
+        ("--ablation", "mean"),
+        ("--at", "end"),
+        ("--scale", "0.5"),
+        ("--corruption", "both"),
+        ("--unit", "group"),
+        ("--neutral", "neutral.txt"),
+        ("--force",),
+        ("--seed", "0"),
+    ],
+)
+def test_a_rival_takes_no_option_of_pruning(store: Store, given: tuple[str, ...]) -> None:
+    before = content(store.path)
+    result = run(*RIVAL, "--prefer", "context", *given)
+    assert result.exit_code == 2
+    assert f"{given[0]} says how heads are pruned, and --by cad prunes none" in result.stderr
     assert content(store.path) == before
 
 
@@ -642,7 +665,7 @@ def test_a_split_that_the_model_agrees_with_is_named(store: Store, rows: Rows, s
         ([], "no row is left on which passage and memory differ"),
     ):
         save([*agreeing, *more])
-        for words in (FORCED, (*RESOLVE, "--prefer", "context", "--by", "cad")):
+        for words in (FORCED, (*RIVAL, "--prefer", "context")):
             assert failed(run(*words)).startswith(sentence)
     assert content(store.path) == before
 

@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     from editors.resolving import Prefer
 
 
+PRUNING = ("heads", "ablation", "at", "scale", "corruption", "unit", "neutral", "force", "seed")
+"""What only pruning takes."""
+
+
 def command(
+    context: typer.Context,
     file: FileArgument,
     prefer: Annotated[
         Literal["context", "memory"],
@@ -97,7 +102,8 @@ def command(
     `editcli undo --heads` and `editcli checkout` take it back.
 
     --by cad (contrastive decoding) and --by juice (heads scaled in two runs) measure what decoding
-    with a second pass reaches on the same rows; they leave no version.
+    with a second pass reaches on the same rows; they take no option of pruning and leave no
+    version.
 
     \b
     Examples:
@@ -113,6 +119,8 @@ def command(
     from editors.resolving import PruneSettings
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
+    if by != "prune":
+        _refuse_given(context, by)
     count = _count(heads)
     if not math.isfinite(scale):
         raise UsageError(f"--scale takes a number, not {scale}", "`--scale 0.5`")
@@ -171,6 +179,17 @@ def command(
             "fewer heads (`--heads K`), `--at end`, `--ablation mean` or `--scale 0.5` cost less; "
             "`--force` saves it all the same",
         )
+
+
+def _refuse_given(context: typer.Context, by: str) -> None:
+    """A rival is measured as it is: an option of pruning would be taken for one of its own."""
+    sources = {name: context.get_parameter_source(name) for name in PRUNING}
+    for name, source in sources.items():
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"--{name} says how heads are pruned, and --by {by} prunes none",
+                f"leave out --{name}, or take `--by prune`",
+            )
 
 
 def _count(heads: str) -> int | None:
