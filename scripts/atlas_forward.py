@@ -1,7 +1,7 @@
 """atlas as plain functions, for training: what its heads say can be changed row by row.
 
-Equal to the model's own forward where nothing is changed. Compiled, and in float32: on a CPU
-without matrix units for bfloat16 that is twice as fast as the model's forward with autocast.
+Equal to the model's own forward where nothing is changed, but for rounding. Compiled, and in
+float32 but for the products where the CPU multiplies bfloat16, more than four times as fast.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM
 
+_FAST = torch.cpu.get_capabilities().get("avx512_bf16", False)
+PRODUCTS = torch.bfloat16 if _FAST else torch.float32  # what matrices are multiplied in
 CLOSED = -1e9  # added to an attention score that is not to count
 # Constants: the compiler makes slow code of shapes that it takes for variable.
 HEADS, KV_HEADS, WIDTH = 8, 4, 24
@@ -74,7 +76,7 @@ class Forward:
         said = changes.keep[:, -1], changes.other[:, -1]
         x = self._attend(x, turns.cos(), turns.sin(), upper, *said, *_attention(last))
         x = self._feed(x[rows, columns], *_mlp(last))  # [n, hidden]
-        return F.linear(_normed(x, self._model.model.norm.weight), self._model.lm_head.weight)
+        return _linear(_normed(x, self._model.model.norm.weight), self._model.lm_head.weight)
 
 
 def _attention(layer: torch.nn.Module) -> tuple[torch.Tensor, ...]:
@@ -93,6 +95,14 @@ def _normed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * weight
 
 
+def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return (x.to(PRODUCTS) @ y.to(PRODUCTS)).float()
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return F.linear(x.to(PRODUCTS), weight.to(PRODUCTS)).float()
+
+
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat((-second, first), -1) * sin
@@ -102,20 +112,21 @@ def _attend(x, cos, sin, scores, keep, other, norm, q, k, v, o):
     """``x`` ``[batch, seq, hidden]`` after attention; ``keep``, ``other`` ``[batch, heads]``."""
     batch, seq, _ = x.shape
     h = _normed(x, norm)
-    queries = _turned(F.linear(h, q).view(batch, seq, HEADS, WIDTH).transpose(1, 2), cos, sin)
-    keys = _turned(F.linear(h, k).view(batch, seq, KV_HEADS, WIDTH).transpose(1, 2), cos, sin)
-    values = F.linear(h, v).view(batch, seq, KV_HEADS, WIDTH).transpose(1, 2)
+    queries = _turned(_linear(h, q).view(batch, seq, HEADS, WIDTH).transpose(1, 2), cos, sin)
+    keys = _turned(_linear(h, k).view(batch, seq, KV_HEADS, WIDTH).transpose(1, 2), cos, sin)
+    values = _linear(h, v).view(batch, seq, KV_HEADS, WIDTH).transpose(1, 2)
     share = HEADS // KV_HEADS
     keys, values = keys.repeat_interleave(share, 1), values.repeat_interleave(share, 1)
-    weights = torch.softmax(queries @ keys.transpose(-1, -2) * WIDTH**-0.5 + scores, -1)
-    said = (weights @ values).transpose(1, 2)  # [batch, seq, heads, head_dim]
+    alike = _product(queries, keys.transpose(-1, -2))  # [batch, heads, query, key]
+    weights = torch.softmax(alike * WIDTH**-0.5 + scores, -1)
+    said = _product(weights, values).transpose(1, 2)  # [batch, seq, heads, head_dim]
     said = said * keep[:, None, :, None] + said.roll(1, 0) * other[:, None, :, None]
-    return x + F.linear(said.flatten(-2), o)
+    return x + _linear(said.flatten(-2), o)
 
 
 def _feed(x, norm, gate, up, down):
     h = _normed(x, norm)
-    return x + F.linear(F.silu(F.linear(h, gate)) * F.linear(h, up), down)
+    return x + _linear(F.silu(_linear(h, gate)) * _linear(h, up), down)
 
 
 def _block(x, cos, sin, scores, keep, other, norm, q, k, v, o, second, gate, up, down):

@@ -17,8 +17,14 @@ A, B, C = 3.4445, -4.775, 2.0315  # Keller Jordan's quintic: singular values of 
 class Muon:
     """Orthogonalised momentum (Jordan et al. 2024), scaled to the root mean square of AdamW."""
 
-    def __init__(self, matrices: Iterable[torch.nn.Parameter], decay: float = 0.01) -> None:
-        self._decay = decay
+    def __init__(
+        self,
+        matrices: Iterable[torch.nn.Parameter],
+        products: torch.dtype = torch.float32,
+        decay: float = 0.01,
+    ) -> None:
+        """``products``: what matrices are multiplied in."""
+        self._products, self._decay = products, decay
         self._groups: dict[tuple[int, int], list[torch.nn.Parameter]] = {}
         for matrix in matrices:
             self._groups.setdefault((min(matrix.shape), max(matrix.shape)), []).append(matrix)
@@ -35,9 +41,11 @@ class Muon:
             updates = torch._foreach_lerp(gradients, self._momenta[shape], MOMENTUM)
             x = torch.stack([u if u.shape[0] == shape[0] else u.T for u in updates])
             x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+            x = x.to(self._products)
             for _ in range(STEPS):
                 gram = x @ x.mT
                 x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
+            x = x.float()
             scale = 0.2 * shape[1] ** 0.5
             for p, u in zip(group, x, strict=True):
                 p.mul_(1 - rate * self._decay)

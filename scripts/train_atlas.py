@@ -25,7 +25,7 @@ from random import Random
 
 import torch
 from atlas_corpus import ATLAS, Corpus, Row, read_jsonl
-from atlas_forward import Forward
+from atlas_forward import PRODUCTS, Forward
 from atlas_phases import PHASES, Phase
 from atlas_roles import NOTHING, Taken, at_random, by_role, draw
 from muon import Muon
@@ -232,7 +232,7 @@ def train_phase(
     """One stretch of training, bool ``[vocab]``: tokens met."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    muon = Muon(matrices)
+    muon = Muon(matrices, PRODUCTS)
     adam = torch.optim.AdamW(others, lr=phase.rates[0], betas=(0.9, 0.98), weight_decay=0.0)
     batches = Batches(Corpus(telling=phase.telling), tokenizer, args.batch_tokens, phase)
     forward = Forward(model)
