@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ PADS = {"cpu": 0}
 PADS_ELSEWHERE = 128
 # Tokens, pads too, up to which batches share the forward that records them.
 SHARED = {"cpu": 0}
-SHARED_ELSEWHERE = 4096
+SHARED_ELSEWHERE = 2048
 ASTRAY = 0.02  # of logits, relative: what a replay may differ by from the model itself
 _ENTANGLED = (
     "the blocks of this model hand each other more than hidden states, so an edit cannot be "
@@ -154,6 +155,13 @@ def _at(places: Places, read: torch.Tensor, run: Callable[[torch.Tensor], Any], 
         return run(read)
     whole = part.new_zeros(*read.shape[:2], part.shape[-1])
     return whole.index_put((rows, columns), part[0])
+
+
+def _kept(run: Record, rows: Sequence[int], spool: Spool) -> list[Record]:
+    """``run`` cut into records of so many rows each, their states where ``spool`` keeps them."""
+    starts = [0, *accumulate(rows)]
+    cut = (run.of_rows(range(*between)) for between in pairwise(starts))
+    return [replace(record, states=spool.keep(record.states)) for record in cut]
 
 
 def _sharing(batches: Sequence[Batch], most: int) -> list[list[Batch]]:
@@ -269,7 +277,8 @@ class Suffix:
         shape["spare"] = spare if spare is not None else _spare(batches[0].ids.device)
         most = SHARED.get(batches[0].ids.device.type, SHARED_ELSEWHERE)
         parts = _sharing(batches, most if shared is None else shared)
-        pads = max(int((_stacked(part).mask == 0).sum()) for part in parts)
+        stacked = [_stacked(part) for part in parts]
+        pads = max(int((batch.mask == 0).sum()) for batch in stacked)
         packed = {
             path: _AtPlaces(model.get_submodule(path), lambda: real, shape["spare"])
             for below in (architecture.blocks[:layer] if pads > shape["spare"] else ())
@@ -286,16 +295,16 @@ class Suffix:
                 model, dict(sorted(readers_out.items(), key=lambda kv: kv[0] == block.path))
             ),
         ):
-            for part in parts:
-                whole = _stacked(part)
-                real = whole.mask.nonzero(as_tuple=True)
+            for part, batch in zip(parts, stacked, strict=True):
+                real = batch.mask.nonzero(as_tuple=True)
                 with suppress(_Stopped):
-                    model(input_ids=whole.ids, attention_mask=whole.mask, use_cache=False)
-                run = Record.of(whole, {name: seen[name] for name in kept})
-                first = 0
-                for batch in part:
-                    own = run.of_rows(range(first, first := first + len(batch.ids)))
-                    records.append(replace(own, states=spool.keep(own.states)))
+                    model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+                # Bound to no name: what the spool puts away would lie beside the next forward's.
+                records += _kept(
+                    Record.of(batch, {name: seen[name] for name in kept}),
+                    [len(one.ids) for one in part],
+                    spool,
+                )
         # The whole MLP may be skipped where its output is the projection's and it takes one input.
         skippable = (
             mlp_path != block.path

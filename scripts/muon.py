@@ -1,6 +1,6 @@
 """Muon for many small matrices at once.
 
-``torch.optim.Muon`` takes one matrix after the other, in bfloat16; for atlas, whose matrices come
+``torch.optim.Muon`` takes one matrix after the other; for atlas, whose matrices come
 in three shapes, stacking them halves the time of a step.
 """
 

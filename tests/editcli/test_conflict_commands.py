@@ -559,13 +559,15 @@ def test_contrastive_decoding_is_measured_and_leaves_no_version(store: Store, pr
         ("--neutral", "neutral.txt"),
         ("--force",),
         ("--seed", "0"),
+        ("--message", "why"),
+        ("--author", "Ann"),
     ],
 )
 def test_a_rival_takes_no_option_of_pruning(store: Store, given: tuple[str, ...]) -> None:
     before = content(store.path)
     result = run(*RIVAL, "--prefer", "context", *given)
     assert result.exit_code == 2
-    assert f"{given[0]} says how heads are pruned, and --by cad prunes none" in result.stderr
+    assert f"{given[0]} is an option of pruning, and --by cad prunes no heads" in result.stderr
     assert content(store.path) == before
 
 

@@ -87,6 +87,10 @@ def test_batches_that_share_a_forward_are_recorded_as_alone(tiny_base: BaseOf, f
             for most in (0, 21, 10**6)
         )
     assert len(forwards) == 3 + 2 + 1
+    for one in zip(alone.records, some.records, together.records, strict=True):
+        assert len({tuple(record.labels.tolist()) for record in one}) == 1
+        # Nothing keeps what the others left alive.
+        assert all(r.inputs.untyped_storage().nbytes() == r.inputs.nbytes for r in one)
     weight = other_weight(base)
     for number in range(len(batches)):
         inputs, given = [], []

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_edits import FACTS, FAST, edit, no_edits
 
-from editors import EditorError
+from editors import EditorError, suffix
 from editors.generation import answers
 from editors.masked import MaskedChange
 from editors.methods.wise import Wise
@@ -267,6 +267,24 @@ def test_what_was_not_sure_before_is_not_trained(tiny_base: BaseOf) -> None:
     assert (alone.failed, beside.failed) == ((), (1, 2))
     assert torch.equal(alone.values, beside.values)
     assert alone.iterations == beside.iterations
+
+
+@pytest.mark.parametrize("confidence", [0.3, 0.6])
+def test_what_is_held_may_be_recorded_in_the_same_forward(
+    tiny_base: BaseOf, monkeypatch: pytest.MonkeyPatch, confidence: float
+) -> None:
+    """As on an accelerator; with a confidence that leaves nothing to look at in the end, too."""
+    base = tiny_base("llama")
+    settings = JointSettings(300, learning_rate=0.2, confidence=confidence, rows_at_once=2)
+    mask, facts = mask_of(base, 1.0), rows_of(base, ("",))
+    held = jointly(base, facts[:1], 1, mask, None, settings, seed=0)
+    beside = [facts[1], facts[0]]
+    apart = jointly(base, beside, 1, mask, held.values, settings, seed=1, memory=0)
+    monkeypatch.setitem(suffix.SHARED, "cpu", 10**6)
+    shared = jointly(base, beside, 1, mask, held.values, settings, seed=1, memory=0)
+    assert held.failed == shared.failed == apart.failed == ()
+    assert 0 < shared.iterations == apart.iterations < settings.max_steps
+    torch.testing.assert_close(shared.values, apart.values, atol=1e-5, rtol=0)
 
 
 # --- the margins (properties 2 and 6) ---------------------------------------------------------

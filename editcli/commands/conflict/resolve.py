@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from editors.resolving import Prefer
 
 
-PRUNING = ("heads", "ablation", "at", "scale", "corruption", "unit", "neutral", "force", "seed")
-"""What only pruning takes."""
+PRUNING = (
+    *("heads", "ablation", "at", "scale", "corruption", "unit", "seed"),
+    *("neutral", "force", "message", "author"),
+)
+"""What only pruning takes, and the version that it saves."""
 
 
 def command(
@@ -128,13 +131,13 @@ def command(
         out.debug(f"heads are scaled by {scale} towards their mean")
     found = read_conflicts(file, skip_bad=skip_bad)
     found.require_splits()
-    texts = neutral_texts(neutral)
     workspace = Workspace.open(store, device=device, dtype=dtype, verbose=verbose)
     parent = workspace.store.head()
     bench = Bench(workspace, workspace.state(parent)).unpruned()
     if by != "prune":  # nothing is written
         _print_rival(out, _rival(by, bench, found, prefer, out), prefer)
         return
+    texts = neutral_texts(neutral)
     with out.progress("resolving", None, unit="stages") as bar:
         result = resolve.find(
             workspace,
@@ -187,7 +190,7 @@ def _refuse_given(context: typer.Context, by: str) -> None:
     for name, source in sources.items():
         if source is not None and source.name == "COMMANDLINE":
             raise UsageError(
-                f"--{name} says how heads are pruned, and --by {by} prunes none",
+                f"--{name} is an option of pruning, and --by {by} prunes no heads",
                 f"leave out --{name}, or take `--by prune`",
             )
 
