@@ -2,6 +2,7 @@
 
     python scripts/bench.py                       # everything, more than an hour on two cores
     python scripts/bench.py --only robust:100     # one cell, printed and kept beside the others
+    python scripts/bench.py --page                # the page from what is kept
 
 Cells are kept in docs/benchmarks.json, so that a table can be completed in several runs; a cell is
 always the result of one whole measurement.
@@ -9,17 +10,17 @@ always the result of one whole measurement.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from parts import run
 
 from editcli.models import load_base
 from editcli.paths import datasets_dir
@@ -34,6 +35,7 @@ from editors.metrics import Rate, normalised
 from editors.state import EditState
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+KEPT, NOTES = DOCS / "benchmarks.json", DOCS / "benchmarks-notes.md"
 SINGLE = 50  # single edits averaged for T=1
 SIZES = {"1": 1, "100": 100, "1000": 1000}
 BARS = {
@@ -256,28 +258,13 @@ def _shown(kept: object) -> str:
     return f"{value:.3f} ({low:.3f}-{high:.3f})"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", help="a cell, as profile:T (robust:100)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    kept = DOCS / "benchmarks.json"
-    wanted = args.only or [f"{p}:{size}" for p in SETTINGS for size in BARS]
-    for key in wanted:
-        started = time.monotonic()
-        found = measure(*key.split(":"))
-        cells = json.loads(kept.read_text()) if kept.exists() else {}  # cells may run side by side
-        cells[key] = found
-        took = time.monotonic() - started
-        shown = {name: cells[key][name] for name in (*NAMES, "opened_in_scope")}
-        print(f"{key}: {shown} ({took:.0f} s)", file=sys.stderr, flush=True)
-        DOCS.mkdir(exist_ok=True)
-        kept.write_text(json.dumps(cells, indent=1, sort_keys=True) + "\n")
-        notes = DOCS / "benchmarks-notes.md"
-        text = page(cells) + ("\n" + notes.read_text() if notes.exists() else "")
-        (DOCS / "benchmarks.md").write_text(text)
+def document(cells: dict[str, dict[str, object]]) -> str:
+    """The page, and what is to be said about it."""
+    return page(cells) + "\n" + NOTES.read_text(encoding="utf-8")
+
+
+PARTS = {f"{name}:{size}": partial(measure, name, size) for name in SETTINGS for size in BARS}
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__.splitlines()[0], PARTS, KEPT, document)
