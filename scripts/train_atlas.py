@@ -19,13 +19,13 @@ import json
 import math
 import time
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 import torch
 from atlas_corpus import ATLAS, Corpus, Row, read_jsonl
-from atlas_forward import PRODUCTS, WIDTH, Forward
+from atlas_forward import PRODUCTS, Forward
 from atlas_phases import PHASES, Phase
 from atlas_roles import NOTHING, Taken, at_random, by_role, draw
 from muon import Muon
@@ -212,10 +212,9 @@ def train(
     print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     for phase in phases:
         start, ends, met = deepcopy(model.state_dict()), [], torch.zeros(len(tokenizer)).bool()
-        for course in ((phase,), *phase.beside):
+        for telling in (phase.telling, *phase.again):
             model.load_state_dict(start)
-            for stretch in course:
-                met |= train_phase(args, stretch, model, tokenizer)
+            met |= train_phase(args, replace(phase, telling=telling), model, tokenizer)
             ends.append(deepcopy(model.state_dict()))
         model.load_state_dict({name: sum(end[name] for end in ends) / len(ends) for name in start})
         if phase.taking is None:
@@ -249,10 +248,6 @@ def train_phase(
                 if phase.taking
                 else at_random(len(batch.ids), args.head_dropout, batch.about)
             )
-            if phase.taking:
-                fade = max(phase.taking.faded, 1 - 2 * (1 - phase.taking.faded) * progress)
-                for layer, head in phase.taking.fading:
-                    changes.keep[:, layer, head] *= fade
             targets = batch.labels[:, 1:]
             rows, columns = (targets != -100).nonzero(as_tuple=True)
             met[batch.ids] = True
@@ -286,9 +281,6 @@ def train_phase(
                 tokenizer.save_pretrained(args.out)
             if seen >= phase.tokens:
                 break
-    for layer, head in phase.taking.fading if phase.taking else ():
-        own = model.model.layers[layer].self_attn.o_proj.weight.data
-        own[:, head * WIDTH : (head + 1) * WIDTH] *= phase.taking.faded
     return met
 
 
