@@ -136,7 +136,7 @@ class _Joint:
         self._start = start
         self.change = MaskedChange(mask, start, weight)
         self._optimizer = torch.optim.Adam([self.change.values], lr=self._rate, betas=(0.9, 0.95))
-        self._learnt: Suffix | None = None
+        self._learnt: list[Record] = []
         self.steps = 0
 
     def record(self, *parts: Sequence[Row]) -> list[_Recorded]:
@@ -184,7 +184,10 @@ class _Joint:
         """As :meth:`look` has it, with the values that training began with."""
         values = self.change.values
         now = values.clone()
-        values.zero_() if self._start is None else values.copy_(self._start)
+        if self._start is None:
+            values.zero_()
+        else:
+            values.copy_(self._start)
         seen = self.look(recorded)
         values.copy_(now)
         return seen
@@ -198,9 +201,9 @@ class _Joint:
         the second half of the steps less confidence will do: a token with a near twin may never get
         all of it.
         """
-        known, fresh = self._learnt, recorded.suffix
-        records = [*(known.records if known else ()), *fresh.records]
-        suffix = self._learnt = fresh.holding(records)
+        fresh = recorded.suffix
+        self._learnt += fresh.records
+        suffix = fresh.holding(self._learnt)
         first, most = len(suffix.records) - len(fresh.records), self._settings.max_steps
         again, looked = LOOK_AGAIN * len(suffix.records), self.steps
         unsure = {

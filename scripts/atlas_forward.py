@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from transformers import LlamaForCausalLM
 
 _TOLD = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not tell
-PRODUCTS = (
-    torch.bfloat16 if _TOLD.get("avx512_bf16", False) else torch.float32
-)  # what matrices are multiplied in
+# What matrices are multiplied in.
+PRODUCTS = torch.bfloat16 if _TOLD.get("avx512_bf16", False) else torch.float32
 CLOSED = -1e9  # added to an attention score that is not to count
 # Constants: the compiler makes slow code of shapes that it takes for variable.
 HEADS, KV_HEADS, WIDTH = 8, 4, 24

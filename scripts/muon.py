@@ -1,7 +1,7 @@
 """Muon for many small matrices at once.
 
-``torch.optim.Muon`` takes one matrix after the other; for atlas, whose matrices come
-in three shapes, stacking them halves the time of a step.
+``torch.optim.Muon`` takes one matrix after the other; for atlas, whose matrices come in three
+shapes, stacking them halves the time of a step.
 """
 
 from __future__ import annotations

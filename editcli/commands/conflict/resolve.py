@@ -131,13 +131,13 @@ def command(
         out.debug(f"heads are scaled by {scale} towards their mean")
     found = read_conflicts(file, skip_bad=skip_bad)
     found.require_splits()
+    texts = neutral_texts(neutral)
     workspace = Workspace.open(store, device=device, dtype=dtype, verbose=verbose)
     parent = workspace.store.head()
     bench = Bench(workspace, workspace.state(parent)).unpruned()
     if by != "prune":  # nothing is written
         _print_rival(out, _rival(by, bench, found, prefer, out), prefer)
         return
-    texts = neutral_texts(neutral)
     with out.progress("resolving", None, unit="stages") as bar:
         result = resolve.find(
             workspace,
@@ -186,8 +186,8 @@ def command(
 
 def _refuse_given(context: typer.Context, by: str) -> None:
     """A rival is measured as it is: an option of pruning would be taken for one of its own."""
-    sources = {name: context.get_parameter_source(name) for name in PRUNING}
-    for name, source in sources.items():
+    for name in PRUNING:
+        source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise UsageError(
                 f"--{name} is an option of pruning, and --by {by} prunes no heads",
