@@ -52,17 +52,18 @@ class Workspace:
     def unfit(self, fact: Fact) -> str | None:
         """Why the base cannot take `fact`: a prompt too long for its context; None where it can."""
         from editors.errors import PromptTooLong
-        from editors.tokens import encode_pair
+        from editors.tokens import encode_pairs, require_fit
 
         asked = [("prompt", fact.prompt, fact.target)]
         asked += [("variants", prompt, fact.target) for prompt in fact.variants]
         asked += [("rephrases", prompt, fact.target) for prompt in fact.rephrases]
         for key, probes in (("locality", fact.locality), ("portability", fact.portability)):
             asked += [(key, probe.prompt, probe.answer or fact.target) for probe in probes]
-        context = self.base.architecture.context
-        for key, prompt, target in asked:
+        pairs = [(prompt, target) for _, prompt, target in asked]
+        rows = encode_pairs(self.base.tokenizer, pairs, stop=True)
+        for (key, prompt, _), row in zip(asked, rows, strict=True):
             try:
-                encode_pair(self.base.tokenizer, prompt, target, stop=True, context=context)
+                require_fit(row, prompt, self.base.architecture.context)
             except PromptTooLong as error:
                 return f"{key}: {error.message}"
         return None

@@ -19,7 +19,7 @@ from editors.generation import Answer, answers
 from editors.look import last_logits
 from editors.metrics import AgeBand, Rate, is_right, normalised, retention
 from editors.routing import Decision
-from editors.tokens import IGNORED, Row, encode_pair, encode_prompt
+from editors.tokens import IGNORED, Row, encode_pairs, encode_prompt, require_fit
 
 ROOM = 4  # tokens an answer may run past the longest target before it counts as not stopping
 SCORED_AT_ONCE = 256
@@ -231,10 +231,10 @@ def _share(guess: Sequence[int], gold: Sequence[int]) -> float:
 
 
 def _rows(base: Base, pairs: Sequence[tuple[str, str]]) -> list[Row]:
-    return [
-        encode_pair(base.tokenizer, p, t, stop=False, context=base.architecture.context)
-        for p, t in pairs
-    ]
+    rows = encode_pairs(base.tokenizer, pairs, stop=False)
+    for (prompt, _), row in zip(pairs, rows, strict=True):
+        require_fit(row, prompt, base.architecture.context)
+    return rows
 
 
 @torch.inference_mode()

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from editors.errors import EditorError
-from editors.side_memory import Mask
 
 
 class _Side(torch.autograd.Function):
@@ -44,14 +43,16 @@ class MaskedChange:
     is their rounding to the dtype that the base computes in, which is all that it will ever see.
     """
 
-    def __init__(self, mask: Mask, start: torch.Tensor | None, like: torch.Tensor) -> None:
-        """``start``: ``[masked]``, None for zeros; ``like``: the projection's weight, whose device
-        and dtype are taken."""
+    def __init__(
+        self, entries: torch.Tensor, start: torch.Tensor | None, like: torch.Tensor
+    ) -> None:
+        """``entries``: bool ``[out, in]``, the mask's; ``start``: ``[masked]``, None for zeros;
+        ``like``: the projection's weight, whose device and dtype are taken."""
         device = like.device
-        self._places = mask.entries().to(device).flatten().nonzero().squeeze(1)
+        self._places = entries.to(device).flatten().nonzero().squeeze(1)
         first = torch.zeros(len(self._places), device=device) if start is None else start
         self.values = first.to(device, torch.float32, copy=True).requires_grad_()
-        self._dense = torch.zeros(mask.shape, dtype=like.dtype, device=device)
+        self._dense = torch.zeros(entries.shape, dtype=like.dtype, device=device)
         self._written = -1
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:

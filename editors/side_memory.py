@@ -16,7 +16,8 @@ from torch import nn
 
 from editors.errors import EditorError, StateMismatch
 
-DRAWN_AT_ONCE = 1 << 18  # words of a mask's generator
+DRAWN_AT_ONCE = 1 << 20  # words of a mask's generator
+DRAWING = 4  # threads: more get in each other's way
 DENSE_SHARDS_KEPT = 16  # dense copies held at once; a shard is unpacked when a row needs it
 
 
@@ -44,7 +45,7 @@ class Mask:
             drawn = _philox(self.seed, first, min(DRAWN_AT_ONCE, words - first))
             below[2 * first : 2 * (first + len(drawn))] = drawn.view("<u4") < least
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        with ThreadPoolExecutor(min(DRAWING, torch.get_num_threads())) as threads:
             list(threads.map(draw, range(0, words, DRAWN_AT_ONCE)))
         return torch.from_numpy(below[: rows * columns]).view(rows, columns)
 

@@ -6,7 +6,8 @@ back is bit for bit what was put in, so a budget changes no result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +15,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-NEAR = 1 << 28  # bytes that stay in an accelerator's memory
+NEAR = 3 << 27  # bytes that stay in an accelerator's memory
+FEW = 4  # times fewer rows than all are few: choosing them takes less than moving the others too
 
 
 class Spool:
@@ -30,59 +32,72 @@ class Spool:
         self._folder: TemporaryDirectory[str] | None = None
         self._files = 0
 
-    def keep(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    def keep(self, tensors: Mapping[str, torch.Tensor]) -> Kept:
         """The same tensors, on the same device, to be read as often as needed."""
         sizes = [tensor.numel() * tensor.element_size() for tensor in tensors.values()]
         away = any(tensor.device.type != "cpu" for tensor in tensors.values())
         if away and sum(sizes) <= self._near:
             self._near -= sum(sizes)
-            return dict(tensors)
+            return Kept.of(tensors)
         # Pinned memory is handed out in powers of two.
         size = sum(1 << (size - 1).bit_length() for size in sizes) if away else sum(sizes)
         if self._left is None or size <= self._left:
             if self._left is not None:
                 self._left -= size
-            return _in_memory(tensors) if away else dict(tensors)
+            return Kept.of(tensors, _in_memory if away else None)
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="editcli-states-")
         self._files += 1
-        return _in_file(tensors, Path(self._folder.name, f"{self._files}.safetensors"))
+        path = Path(self._folder.name, f"{self._files}.safetensors")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        return Kept({name: partial(_in_file, path, name) for name in tensors}, _devices(tensors))
 
 
-def _in_memory(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """Tensors of an accelerator, kept in the machine's memory."""
-    devices = {name: tensor.device for name, tensor in tensors.items()}
-    kept = {
-        # Pinned, copying is several times faster.
-        name: torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda).copy_(tensor)
-        for name, tensor in tensors.items()
-    }
-    return _Read(devices, lambda name: kept[name].to(devices[name], non_blocking=True))
+class Kept(Mapping[str, torch.Tensor]):
+    """Tensors that are read where they are kept each time one is asked for."""
 
+    def __init__(
+        self, read: Mapping[str, Callable[[], torch.Tensor]], devices: Mapping[str, torch.device]
+    ) -> None:
+        self._read, self._devices = read, devices
 
-def _in_file(tensors: Mapping[str, torch.Tensor], path: Path) -> Mapping[str, torch.Tensor]:
-    devices = {name: tensor.device for name, tensor in tensors.items()}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-
-    def read(name: str) -> torch.Tensor:
-        with safe_open(path, framework="pt", device=str(devices[name])) as file:
-            tensor: torch.Tensor = file.get_tensor(name)
-        return tensor
-
-    return _Read(devices, read)
-
-
-class _Read(Mapping[str, torch.Tensor]):
-    """Tensors that are read each time one is asked for."""
-
-    def __init__(self, names: Collection[str], read: Callable[[str], torch.Tensor]) -> None:
-        self._names, self._read = names, read
+    @staticmethod
+    def of(
+        tensors: Mapping[str, torch.Tensor],
+        moved: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> Kept:
+        """``tensors``, held as they are or as what ``moved`` makes of each."""
+        held = {name: moved(tensor) if moved else tensor for name, tensor in tensors.items()}
+        return Kept({name: partial(held.__getitem__, name) for name in held}, _devices(tensors))
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return self._read(name)
+        return self._read[name]().to(self._devices[name], non_blocking=True)
+
+    def part(self, name: str, rows: Sequence[int], columns: int) -> torch.Tensor:
+        """Some rows of a tensor, and the first columns; few of many are chosen where it is kept,
+        and these alone moved."""
+        held = self._read[name]()
+        if len(rows) * FEW > len(held):
+            held = held.to(self._devices[name], non_blocking=True)
+        return held[list(rows), :columns].to(self._devices[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._read)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._read)
+
+
+def _devices(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.device]:
+    return {name: tensor.device for name, tensor in tensors.items()}
+
+
+def _in_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of an accelerator in the machine's memory, pinned: back several times faster."""
+    return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda).copy_(tensor)
+
+
+def _in_file(path: Path, name: str) -> torch.Tensor:
+    with safe_open(path, framework="pt") as file:
+        tensor: torch.Tensor = file.get_tensor(name)
+    return tensor

@@ -12,7 +12,7 @@ norms are the model's own; ``require_replay`` sees to it that blocks hand on not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -35,7 +35,7 @@ from editors.hooks import (
     reading_outputs,
     swapped,
 )
-from editors.spool import Spool
+from editors.spool import Kept, Spool
 from editors.tokens import IGNORED, Batch
 
 Places = tuple[torch.Tensor, ...]  # int64 rows and columns of tokens in a batch
@@ -43,7 +43,7 @@ Places = tuple[torch.Tensor, ...]  # int64 rows and columns of tokens in a batch
 
 # Pads that cost less than leaving them out, which takes kernels of its own.
 PADS = {"cpu": 0}
-PADS_ELSEWHERE = 128
+PADS_ELSEWHERE = 1024
 # Tokens, pads too, up to which batches share the forward that records them.
 SHARED = {"cpu": 0}
 SHARED_ELSEWHERE = 2048
@@ -63,30 +63,36 @@ class _Stopped(Exception):  # noqa: N818 - no error: the recording is complete
 class Record:
     """What one forward left at the edited block, for one right-padded batch.
 
-    ``states``: "inputs" ``[batch, seq, features]`` into the projection, or
-    ``[batch * seq, features]`` where the block flattens what its MLP reads; "projected": what main
+    ``states``: "inputs" ``[batch, seq, features]`` into the projection; "projected": what main
     memory makes of them; "hidden" ``[batch, seq, hidden]`` into the block; "attention": the
     attention module's output in the block. ``real``, ``labelled``: rows and columns of the tokens
-    that are no pads and of those before a label; ``labels``: the labels, in the same order.
+    that are no pads and of those before a label; ``labels``: the labels, in the same order;
+    ``lengths``: how many tokens each row has.
     """
 
     batch: Batch
     real: Places
     labelled: Places
     labels: torch.Tensor
-    states: Mapping[str, torch.Tensor]
+    lengths: list[int]
+    states: Kept
 
     @staticmethod
-    def of(batch: Batch, states: Mapping[str, torch.Tensor]) -> Record:
+    def of(batch: Batch, states: Kept) -> Record:
         labels = batch.labels()[:, 1:]
         told = labels != IGNORED
         real, labelled = batch.mask.nonzero(as_tuple=True), told.nonzero(as_tuple=True)
-        return Record(batch, real, labelled, labels[told], states)
+        return Record(batch, real, labelled, labels[told], batch.mask.sum(1).tolist(), states)
 
     @property
     def inputs(self) -> torch.Tensor:
         """``[batch, seq, features]``: what the projection reads."""
-        return self.states["inputs"].view(*self.batch.ids.shape, -1)
+        return self.states["inputs"]
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.lengths)
 
     def side(self, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """``[batch, seq, out]``: what ``change``, of ``[..., features]``, makes of the real tokens
@@ -96,20 +102,29 @@ class Record:
 
     def of_rows(self, rows: Sequence[int]) -> Record:
         """Some rows of the batch alone, cut to the longest of them."""
-        count, seq = self.batch.ids.shape
-        rows = list(rows)
-        if rows == list(range(count)):
-            return self
-        mask = self.batch.mask[rows]
-        longest = int(mask.sum(1).max())
-        lengths = self.batch.prompt_lengths[rows]
-        batch = Batch(self.batch.ids[rows, :longest], mask[:, :longest], lengths)
+        return Record.joined([(self, rows)])
 
-        def of(state: torch.Tensor) -> torch.Tensor:
-            part = state.view(count, seq, -1)[rows, :longest]  # [rows, longest, size]
-            return part if state.ndim == 3 else part.flatten(0, 1)
+    @staticmethod
+    def joined(parts: Sequence[tuple[Record, Sequence[int]]]) -> Record:
+        """Some rows of each record, in this order, as one: no longer than the longest of them."""
+        first, rows = parts[0]
+        if len(parts) == 1 and list(rows) == list(range(len(first.batch.ids))):
+            return first
+        cut = [record._cut(list(rows)) for record, rows in parts]
+        batch = _stacked([batch for batch, _ in cut])
+        states = {
+            name: _behind([_wider(of_part[name], batch.ids.shape[1]) for _, of_part in cut])
+            for name in cut[0][1]
+        }
+        return Record.of(batch, Kept.of(states))
 
-        return Record.of(batch, {name: of(state) for name, state in self.states.items()})
+    def _cut(self, rows: list[int]) -> tuple[Batch, dict[str, torch.Tensor]]:
+        """Some rows of the batch, cut to the longest, and their states ``[rows, seq, size]``."""
+        longest, whole = max(self.lengths[row] for row in rows), self.batch
+        batch = Batch(
+            whole.ids[rows, :longest], whole.mask[rows, :longest], whole.prompt_lengths[rows]
+        )
+        return batch, {name: self.states.part(name, rows, longest) for name in self.states}
 
 
 class _Replay(StandIn):
@@ -182,13 +197,19 @@ def _stacked(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     longest = max(batch.ids.shape[1] for batch in batches)
+    ids = torch.cat([_wider(batch.ids, longest) for batch in batches])
+    mask = torch.cat([_wider(batch.mask, longest) for batch in batches])
+    return Batch(ids, mask, torch.cat([batch.prompt_lengths for batch in batches]))
 
-    def rows(of: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
-        wide = [F.pad(of(batch), (0, longest - batch.ids.shape[1])) for batch in batches]
-        return torch.cat(wide)
 
-    lengths = torch.cat([batch.prompt_lengths for batch in batches])
-    return Batch(rows(lambda one: one.ids), rows(lambda one: one.mask), lengths)
+def _wider(of_tokens: torch.Tensor, seq: int) -> torch.Tensor:
+    """``[rows, seq, ...]``, zeros behind."""
+    more = seq - of_tokens.shape[1]
+    return F.pad(of_tokens, (*(0, 0) * (of_tokens.ndim - 2), 0, more)) if more else of_tokens
+
+
+def _behind(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _spare(device: torch.device) -> int:
@@ -300,8 +321,10 @@ class Suffix:
                 with suppress(_Stopped):
                     model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
                 # Bound to no name: what the spool puts away would lie beside the next forward's.
+                shape |= {f"{name}_ndim": seen[name].ndim for name in kept}
+                of_tokens = (*batch.ids.shape, -1)  # some blocks flatten what their MLP reads
                 records += _kept(
-                    Record.of(batch, {name: seen[name] for name in kept}),
+                    Record.of(batch, Kept.of({name: seen[name].view(of_tokens) for name in kept})),
                     [len(one.ids) for one in part],
                     spool,
                 )
@@ -370,7 +393,8 @@ class Suffix:
         return self._active
 
     def _state(self, name: str) -> torch.Tensor:
-        return self._now().states[name]
+        state = self._now().states[name]
+        return state if self._shape[f"{name}_ndim"] == 3 else state.flatten(0, 1)
 
     def _project(self) -> torch.Tensor:
         assert self._side is not None

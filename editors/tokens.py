@@ -79,35 +79,56 @@ def _ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[lis
 def encode_pair(
     tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, *, stop: bool, context: int | None
 ) -> Row:
-    """``prompt`` continued by ``target``, and by the end-of-sequence token where ``stop``.
+    """:func:`encode_pairs` of one, which is to fit.
 
-    The prompt keeps exactly the tokens it has on its own, so that training sees what inference
-    sees. ``context`` is the model's longest input in tokens (``None``: unlimited).
+    Raises:
+        PromptTooLong: as :func:`require_fit`.
+    """
+    [row] = encode_pairs(tokenizer, [(prompt, target)], stop=stop)
+    require_fit(row, prompt, context)
+    return row
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], *, stop: bool
+) -> list[Row]:
+    """Prompts continued by targets, and by the end-of-sequence token where ``stop``.
+
+    A prompt keeps exactly the tokens it has on its own, so that training sees what inference sees.
 
     Raises:
         EditorError: the tokenizer has no end-of-sequence token and ``stop`` is set.
-        PromptTooLong: prompt and target do not fit.
     """
-    head, joined = encode_prompts(tokenizer, [prompt, f"{prompt} {target}"])
     end = tokenizer.eos_token_id
-    if joined[: len(head)] == head and len(joined) > len(head):
-        tail = joined[len(head) :]
-    else:  # the boundary merges: take the target's tokens alone
-        tail = tuple(tokenizer(f" {target}", add_special_tokens=False)["input_ids"])
-    if stop:
-        if end is None:
-            raise EditorError(
-                "the tokenizer has no end-of-sequence token, so an answer cannot be taught to stop",
-                "set `eos_token` in the tokenizer's config",
-            )
-        tail = (*tail, end)
-    if context is not None and len(head) + len(tail) > context:
+    if stop and end is None:
+        raise EditorError(
+            "the tokenizer has no end-of-sequence token, so an answer cannot be taught to stop",
+            "set `eos_token` in the tokenizer's config",
+        )
+    texts = [text for prompt, target in pairs for text in (prompt, f"{prompt} {target}")]
+    encoded = encode_prompts(tokenizer, texts)
+    rows = []
+    for (_, target), head, joined in zip(pairs, encoded[::2], encoded[1::2], strict=True):
+        if joined[: len(head)] == head and len(joined) > len(head):
+            tail = joined[len(head) :]
+        else:  # the boundary merges: take the target's tokens alone
+            tail = tuple(tokenizer(f" {target}", add_special_tokens=False)["input_ids"])
+        rows.append(Row((*head, *tail, *([end] if stop else [])), len(head)))
+    return rows
+
+
+def require_fit(row: Row, prompt: str, context: int | None) -> None:
+    """See that a row is no longer than the model's ``context`` (None: unlimited).
+
+    Raises:
+        PromptTooLong: it is; ``prompt`` is named.
+    """
+    if context is not None and len(row.ids) > context:
         raise PromptTooLong(
-            f"prompt and target have {len(head) + len(tail)} tokens, the model takes {context}: "
+            f"prompt and target have {len(row.ids)} tokens, the model takes {context}: "
             f"{_short(prompt)}",
             "shorten the prompt",
         )
-    return Row((*head, *tail), len(head))
 
 
 def fits(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int | None) -> bool:

@@ -8,8 +8,10 @@ that teach the routing activation (WISE Eq. 5).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from functools import partial
+from itertools import accumulate, groupby, islice
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,8 @@ from editors.side_memory import Mask
 from editors.spool import Spool
 from editors.suffix import Record, Suffix
 from editors.tokens import Row
+
+Place = tuple[int, int]  # a record among those that are learnt, and a row of it
 
 LATE_CONFIDENCE = 0.9  # enough in the second half of the steps
 LOOK_AGAIN = 4  # steps for each group after which rows that dropped out are looked at again
@@ -77,9 +81,14 @@ def jointly(
     the greedy answer to its bare prompt. ``start``: ``[masked]``, None for zeros. Entries outside
     the mask are not touched. ``memory``: bytes of recorded states that are held in memory.
     """
-    training = _Joint(base, mask, start, settings, seed, Spool(memory))
-    taught_rows = [row for rows in facts[:taught] for row in rows]
-    lesson, held = training.record(taught_rows, [rows[0] for rows in facts[taught:]])
+    record = partial(_record, base, settings, Spool(memory))
+    with ThreadPoolExecutor(1) as beside:
+        # Drawing takes a large layer's mask as long as an accelerator's recording does.
+        entries = beside.submit(mask.entries)
+        taught_rows = [row for rows in facts[:taught] for row in rows]
+        lesson, held = record(taught_rows, [rows[0] for rows in facts[taught:]])
+    weight = base.projection.weight(base.model)
+    training = _Joint(weight, entries.result(), start, settings, seed)
     bare = [0, *accumulate(len(rows) for rows in facts[:taught])][:taught]
     enough = min(settings.confidence, LATE_CONFIDENCE)
     sure: list[int] | None = None  # of the held ones, before; not asked until it matters
@@ -96,7 +105,7 @@ def jointly(
         if not spoilt:
             break
         sure = [i for i in sure if i not in spoilt]
-        [again] = training.record([row for i in spoilt for row in facts[taught + i]])
+        [again] = record([row for i in spoilt for row in facts[taught + i]])
         training.learn(again)
     # Steps are left only where all that was taught is sure, and what is likelier than not is right.
     known = training.steps < settings.max_steps and settings.confidence > 0.5
@@ -117,43 +126,43 @@ class _Recorded:
         return range(sum(map(len, self.groups)))
 
 
+def _record(
+    base: Base, settings: JointSettings, spool: Spool, *parts: Sequence[Row]
+) -> list[_Recorded]:
+    """Run the rows up to the edited projection, each part in groups of its own."""
+    grouped = [_alike([len(row.ids) for row in part], settings) for part in parts]
+    batches = [
+        base.batch([part[i] for i in group])
+        for part, groups in zip(parts, grouped, strict=True)
+        for group in groups
+    ]
+    if batches:
+        whole = Suffix.record(base.model, base.architecture, base.layer, batches, spool)
+    else:
+        whole = Suffix(base.model, base.architecture, base.layer, [], {})
+    records = iter(whole.records)
+    return [_Recorded(g, whole.holding(list(islice(records, len(g))))) for g in grouped]
+
+
 class _Joint:
     """A shard's values in training, with their optimiser and the steps taken so far."""
 
     def __init__(
         self,
-        base: Base,
-        mask: Mask,
+        weight: torch.Tensor,
+        entries: torch.Tensor,
         start: torch.Tensor | None,
         settings: JointSettings,
         seed: int,
-        spool: Spool,
     ) -> None:
-        weight = base.projection.weight(base.model)
-        self._base, self._settings, self._spool = base, settings, spool
+        """``weight``: the projection's; ``entries``: bool, of its shape, the shard's own."""
+        self._settings, self._start = settings, start
         self._rate = settings.learning_rate * float(weight.float().square().mean().sqrt())
         self._generator = torch.Generator().manual_seed(seed)
-        self._start = start
-        self.change = MaskedChange(mask, start, weight)
+        self.change = MaskedChange(entries, start, weight)
         self._optimizer = torch.optim.Adam([self.change.values], lr=self._rate, betas=(0.9, 0.95))
         self._learnt: list[Record] = []
         self.steps = 0
-
-    def record(self, *parts: Sequence[Row]) -> list[_Recorded]:
-        """Run the rows up to the edited projection, each part in groups of its own."""
-        base = self._base
-        grouped = [_alike([len(row.ids) for row in part], self._settings) for part in parts]
-        batches = [
-            base.batch([part[i] for i in group])
-            for part, groups in zip(parts, grouped, strict=True)
-            for group in groups
-        ]
-        if batches:
-            whole = Suffix.record(base.model, base.architecture, base.layer, batches, self._spool)
-        else:
-            whole = Suffix(base.model, base.architecture, base.layer, [], {})
-        records = iter(whole.records)
-        return [_Recorded(g, whole.holding(list(islice(records, len(g))))) for g in grouped]
 
     def look(
         self, recorded: _Recorded, rows: Sequence[int] | None = None
@@ -196,61 +205,66 @@ class _Joint:
         """Steps on the rows, beside all that were learnt before, until all are sure, none can be
         taken any more, or they run out.
 
-        In rounds over groups: a row that is sure drops out, and a group takes a step on the others.
-        After so many steps, and once none is left, those that later steps have spoilt come back. In
-        the second half of the steps less confidence will do: a token with a near twin may never get
-        all of it.
+        In rounds: the rows that are not sure are put in groups of like length, and each group takes
+        a step. After so many steps, and once none is left, those that later steps have spoilt come
+        back. In the second half of the steps less confidence will do: a token with a near twin may
+        never get all of it.
         """
-        fresh = recorded.suffix
-        self._learnt += fresh.records
-        suffix = fresh.holding(self._learnt)
-        first, most = len(suffix.records) - len(fresh.records), self._settings.max_steps
-        again, looked = LOOK_AGAIN * len(suffix.records), self.steps
-        unsure = {
-            g: list(range(len(record.batch.ids))) for g, record in enumerate(fresh.records, first)
-        }
+        known, settings = len(self._learnt), self._settings
+        self._learnt += recorded.suffix.records
+        suffix = recorded.suffix.holding(self._learnt)
+        taught = [(g, row) for g, one in enumerate(self._learnt) for row in range(one.rows)]
+        unsure = [(g, row) for g, row in taught if g >= known]
+        most, looked = settings.max_steps, self.steps
+        again = LOOK_AGAIN * len(self._learnt)
         with suffix.replaying():
             while unsure and self.steps < most:
                 before, visited = self.steps, unsure
-                wanted = self._settings.confidence
-                if self.steps >= most // 2:
-                    wanted = min(wanted, LATE_CONFIDENCE)
-                unsure = {}
-                turns = sorted(visited)
-                for turn in torch.randperm(len(turns), generator=self._generator).tolist():
-                    rows_of = visited[g := turns[turn]]
-                    record = suffix.records[g].of_rows(rows_of)
-                    logits, labels = suffix.logits(record, record.side(self.change))
-                    weak = _weak(record, logits, labels, wanted)
-                    if not weak:
-                        continue
-                    if self.steps >= most:
+                late = self.steps >= most // 2
+                wanted = min(settings.confidence, LATE_CONFIDENCE) if late else settings.confidence
+                unsure = []
+                groups = self._alike(visited)
+                for turn in torch.randperm(len(groups), generator=self._generator).tolist():
+                    if self.steps == most:
                         break
-                    unsure[g] = [rows_of[row] for row in weak]
-                    now = self._rate * (1 - 0.9 * self.steps / most)
-                    self._optimizer.param_groups[0]["lr"] = now
-                    _step(self._optimizer, self.change, F.cross_entropy(logits.float(), labels))
-                    self.steps += 1
+                    unsure += self._visited(suffix, groups[turn], wanted)
                 if self.steps == looked:
                     break  # all are sure, give or take the last bits
                 # Steps for some rows may spoil what others had learnt.
                 if self.steps < most and (not unsure or self.steps - looked >= again):
                     looked = self.steps
                     # Sure as the values are now, or known not to be.
-                    seen = visited if self.steps == before else unsure
-                    for g, record in enumerate(suffix.records):
-                        if spoilt := self._spoilt(suffix, record, seen.get(g, ()), wanted):
-                            unsure[g] = sorted([*unsure.get(g, ()), *spoilt])
+                    seen = {*(visited if self.steps == before else unsure)}
+                    for group in self._alike([row for row in taught if row not in seen]):
+                        unsure += self._unsure(suffix, group, wanted)
 
-    def _spoilt(
-        self, suffix: Suffix, record: Record, seen: Sequence[int], wanted: float
-    ) -> list[int]:
-        """The rows of ``record`` that are not among those ``seen`` and are not sure."""
-        rest = [row for row in range(len(record.batch.ids)) if row not in seen]
-        if not rest:
-            return []
-        part = record.of_rows(rest)
-        return [rest[row] for row in _weak(part, *self._logits(suffix, part), wanted)]
+    def _visited(self, suffix: Suffix, places: Sequence[Place], wanted: float) -> list[Place]:
+        """Those of some rows that are not sure; if there are any, after a step on all of them."""
+        record = self._joined(places)
+        logits, labels = suffix.logits(record, record.side(self.change))
+        weak = [places[row] for row in _weak(record, logits, labels, wanted)]
+        if weak:
+            now = self._rate * (1 - 0.9 * self.steps / self._settings.max_steps)
+            self._optimizer.param_groups[0]["lr"] = now
+            _step(self._optimizer, self.change, F.cross_entropy(logits.float(), labels))
+            self.steps += 1
+        return weak
+
+    def _unsure(self, suffix: Suffix, places: Sequence[Place], wanted: float) -> list[Place]:
+        """Those of some rows that are not sure."""
+        record = self._joined(places)
+        return [places[row] for row in _weak(record, *self._logits(suffix, record), wanted)]
+
+    def _alike(self, places: Sequence[Place]) -> list[list[Place]]:
+        """Rows of what is learnt in groups of like length."""
+        places = sorted(places)
+        lengths = [self._learnt[g].lengths[row] for g, row in places]
+        return [sorted(places[i] for i in group) for group in _alike(lengths, self._settings)]
+
+    def _joined(self, places: Sequence[Place]) -> Record:
+        """Rows of what is learnt, as one record."""
+        parts = groupby(places, key=lambda place: place[0])
+        return Record.joined([(self._learnt[g], [row for _, row in part]) for g, part in parts])
 
     @torch.no_grad()
     def _logits(self, suffix: Suffix, record: Record) -> tuple[torch.Tensor, torch.Tensor]:
@@ -337,7 +351,7 @@ def in_order(
     smallest activation of a bare prompt, each measured after its own edit. ``memory``: as for
     ``jointly``.
     """
-    change = MaskedChange(mask, start, base.projection.weight(base.model))
+    change = MaskedChange(mask.entries(), start, base.projection.weight(base.model))
     [calm] = Suffix.record(
         base.model, base.architecture, base.layer, [base.batch(irrelevant)]
     ).records

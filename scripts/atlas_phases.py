@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 
 from atlas_corpus import Telling
 from atlas_roles import (
+    CONTEXT_APART,
     MEMORY,
+    MEMORY_APART,
     RANKED,
     RANKED_LAST,
     RANKED_LATER,
     Odds,
     Taking,
+    idle,
 )
 
 
@@ -26,9 +29,10 @@ class Phase:
     each head with a small probability; ``rates``: the learning rate at its start and at its end;
     ``neutral``: what a token of neutral text weighs against one of an answer; ``enough``: how
     likely a token of an answer need be where heads are taken from a row without a conflict: what
-    would make it surer still would stand in the passage's way in the others. ``again``: tellings
-    with which it is trained once more, from the same start; the weights are the mean of all
-    (model soups, arXiv 2203.05482).
+    would make it surer still would stand in the passage's way in the others. ``beside``: other
+    phases, or several one after the other, trained from the same start; the weights are the mean of
+    all (model soups, arXiv 2203.05482). ``way``: how much of the way from the start to that mean is
+    gone.
     """
 
     tokens: float
@@ -39,7 +43,8 @@ class Phase:
     neutral: float = 1.0
     enough: float = 1.0
     seed: int = 1
-    again: tuple[Telling, ...] = ()
+    beside: tuple[tuple[Phase, ...], ...] = ()
+    way: float = 1.0
 
 
 WHERE: dict[str, Odds] = {
@@ -203,7 +208,7 @@ _MEASURED = Phase(
         share=0.8,
         late=0.25,
         memory=RANKED,
-        say=12.0,
+        say=(12.0, 12.0),
         odds=(1, 6, 2),
         where=WHERE,
         whole=0.75,
@@ -237,6 +242,11 @@ def _told(strong: float) -> Telling:
     """As :data:`_MEASURED` has it, but for how sure all wordings sound."""
     plain, weak = round(strong - 1.05, 2), round(strong - 2.25, 2)
     return replace(_MEASURED.telling, strong=strong, plain=plain, weak=weak, elsewhere=0.9)
+
+
+def _twice(phase: Phase, strong: float) -> Phase:
+    """``phase`` beside the same with wordings that sound so sure."""
+    return replace(phase, beside=((replace(phase, telling=_told(strong)),),))
 
 
 PHASES += (
@@ -286,7 +296,7 @@ PHASES += (
             "neutral": 0.05,
         },
         telling=_told(0.5),
-        taking=replace(_SURE_ENOUGH.taking, memory=RANKED_LATER, say=16.0, whole=0.5),
+        taking=replace(_SURE_ENOUGH.taking, memory=RANKED_LATER, say=(16.0, 16.0), whole=0.5),
         rates=(0.6e-3, 0.01e-3),
         seed=11,
     ),
@@ -306,12 +316,182 @@ PHASES += (
         taking=replace(
             _SURE_ENOUGH.taking,
             memory=RANKED_LAST,
-            say=24.0,
+            say=(24.0, 24.0),
             whole=0.5,
             where={**WHERE, "other_passage": (1, 10, 1)},
         ),
         rates=(0.7e-3, 0.01e-3),
         seed=13,
-        again=(_told(0.4),),
     ),
+)
+PHASES = (*PHASES[:-1], _twice(PHASES[-1], 0.4))
+
+# Each side in layers of its own, and the other heads of these layers idle: as many of them, drawn
+# at random, are to change little.
+_APART = replace(
+    PHASES[-1],
+    taking=replace(
+        PHASES[-1].taking,
+        memory=MEMORY_APART,
+        context=CONTEXT_APART,
+        say=(24.0, 10.0),
+        idle_whole=0.5,
+        idle=dict.fromkeys(PHASES[-1].mixture, 0.3),
+    ),
+    telling=_told(0.2),
+    rates=(0.9e-3, 0.01e-3),
+    seed=20,
+    beside=(),
+)
+_IDLER = replace(
+    _APART,
+    tokens=2.6e6,
+    mixture={
+        "closed_book": 0.18,
+        "prefixed": 0.02,
+        "other_passage": 0.45,
+        "agreeing": 0.03,
+        "invented_subject": 0.02,
+        "conflict": 0.25,
+        "neutral": 0.05,
+    },
+    taking=replace(_APART.taking, idle={"conflict": 0.45, "closed_book": 0.2, "agreeing": 0.2}),
+    telling=_told(0.35),
+    rates=(0.7e-3, 0.01e-3),
+    seed=23,
+)
+_BALANCED = replace(
+    _APART,
+    tokens=2.4e6,
+    mixture={
+        "closed_book": 0.15,
+        "prefixed": 0.02,
+        "other_passage": 0.50,
+        "agreeing": 0.03,
+        "invented_subject": 0.02,
+        "conflict": 0.24,
+        "neutral": 0.04,
+    },
+    taking=replace(
+        _APART.taking,
+        where={**WHERE, "other_passage": (1, 14, 1)},
+        idle={"conflict": 0.25},
+    ),
+    telling=_told(0.9),
+    rates=(0.7e-3, 0.01e-3),
+    seed=26,
+)
+_BOTH = replace(
+    _BALANCED,
+    tokens=2.0e6,
+    mixture={
+        "closed_book": 0.14,
+        "prefixed": 0.02,
+        "other_passage": 0.46,
+        "agreeing": 0.02,
+        "invented_subject": 0.02,
+        "conflict": 0.30,
+        "neutral": 0.04,
+    },
+    taking=replace(_BALANCED.taking, idle={"conflict": 0.45}),
+    telling=_told(1.5),
+    rates=(0.6e-3, 0.01e-3),
+    seed=30,
+)
+PHASES += (
+    _twice(_APART, 0.5),
+    _twice(_IDLER, 0.55),
+    replace(
+        _BALANCED,
+        beside=(
+            (replace(_BALANCED, telling=_told(1.1)),),
+            (_BOTH,),
+            (replace(_BALANCED, telling=_told(1.1)), replace(_BOTH, telling=_told(1.35))),
+        ),
+    ),
+)
+
+# With products in bfloat16. A high rate is what frees the trade between what is won and what
+# irrelevant passages lose; fading stills the heads beside the roles.
+_FAST = replace(
+    _BOTH,
+    tokens=8e6,
+    mixture={
+        "closed_book": 0.18,
+        "prefixed": 0.02,
+        "other_passage": 0.38,
+        "agreeing": 0.04,
+        "invented_subject": 0.02,
+        "conflict": 0.30,
+        "neutral": 0.05,
+    },
+    taking=replace(
+        _APART.taking,
+        whole=0.7,
+        idle={"conflict": 0.4, "agreeing": 0.2, "closed_book": 0.15},
+        idle_whole=0.7,
+        where={**WHERE, "other_passage": (1, 12, 1)},
+    ),
+    telling=replace(_told(1.4), elsewhere=0.85),
+    rates=(1.6e-3, 1.0e-3),
+    seed=71,
+)
+_SLOWER = replace(
+    _FAST,
+    tokens=11e6,
+    mixture={**_FAST.mixture, "closed_book": 0.19},
+    telling=_told(1.1),
+    rates=(1.0e-3, 0.01e-3),
+    enough=0.75,
+    seed=73,
+)
+_FADING = replace(
+    _SLOWER,
+    tokens=10e6,
+    mixture={**_FAST.mixture, "closed_book": 0.20, "other_passage": 0.36, "conflict": 0.31},
+    taking=replace(
+        _FAST.taking,
+        idle={"conflict": 0.35, "agreeing": 0.2, "closed_book": 0.15},
+        idle_whole=0.0,
+        fading=tuple(idle(_FAST.taking)),
+        faded=0.2,
+    ),
+    telling=replace(_told(0.75), elsewhere=0.88),
+    rates=(1.2e-3, 0.01e-3),
+    seed=81,
+)
+_FEWER_READERS = replace(
+    _FADING,
+    tokens=4e6,
+    mixture={**_FAST.mixture, "closed_book": 0.19, "conflict": 0.31},
+    taking=replace(
+        _FADING.taking,
+        context=tuple(place for place in CONTEXT_APART if place != (7, 2)),
+        idle=_FAST.taking.idle,
+        fading=((7, 2),),
+        where={**WHERE, "other_passage": (1, 13, 1)},
+    ),
+    telling=_told(1.05),
+    rates=(0.9e-3, 0.01e-3),
+    seed=83,
+)
+# Memory wins a little too often after that; all of this stretch would have the passage win.
+_EVEN = replace(
+    _FEWER_READERS,
+    tokens=1.2e6,
+    taking=replace(_FEWER_READERS.taking, fading=(), faded=1.0),
+    telling=_told(1.3),
+    rates=(0.5e-3, 0.01e-3),
+    seed=85,
+    way=0.25,
+)
+PHASES += (
+    _FAST,
+    _SLOWER,
+    _FADING,
+    replace(
+        _FEWER_READERS,
+        beside=((replace(_FEWER_READERS, telling=_told(1.2), seed=84),),),
+    ),
+    replace(_EVEN, beside=((replace(_EVEN, telling=_told(1.45), seed=86),),)),
 )

@@ -38,6 +38,12 @@ RANKED_LAST: tuple[Place, ...] = (
     *((6, 6), (6, 7), (7, 0), (7, 6), (7, 7)),
 )
 """The same after the eleventh, with what was pruned of the others."""
+MEMORY_APART: tuple[Place, ...] = (
+    *((4, 0), (4, 1), (4, 2), (4, 3)),
+    *((5, 0), (5, 1), (5, 3), (5, 5), (5, 6)),
+)
+CONTEXT_APART: tuple[Place, ...] = ((6, 2), (6, 3), (7, 2), (7, 3), (7, 4))
+"""Each side in layers of its own, with other heads beside them that are to have no part in it."""
 
 EVERYWHERE = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
 
@@ -65,23 +71,30 @@ class Taking:
 
     ``share``: of rows from which heads are taken; ``late``: of rows in which the subject is hidden
     from the lower blocks; ``memory``, ``context``: the heads of each role; ``say``: how much all
-    heads of a role say together, in the units of a passage's persuasion. ``odds``: of any heads, of
-    memory's and of the passage's being taken; ``where``: the same by kind of row, for those where
-    it differs. ``whole``: how often a role is taken whole; ``beside``: the probability of any other
-    head being taken with a role; ``swapped``: the share of conflicts in which a head taken away
-    speaks of another row instead.
+    heads of memory's role say together, and all of the passage's, in the units of a passage's
+    persuasion. ``odds``: of any heads, of memory's and of the passage's being taken; ``where``: the
+    same by kind of row, for those where it differs. ``whole``: how often a role is taken whole;
+    ``beside``: the probability of any other head being taken with a role; ``swapped``: the share of
+    conflicts in which a head taken away speaks of another row instead; ``idle``: by kind of row,
+    how often heads of the upper half that have no role are taken instead, and ``idle_whole`` how
+    often all of these. ``fading``: heads whose output falls to the share ``faded`` of it over the
+    first half of the phase, in all rows, and stays so.
     """
 
     share: float
     late: float
     memory: tuple[Place, ...] = MEMORY
     context: tuple[Place, ...] = CONTEXT
-    say: float = 8.0
+    say: tuple[float, float] = (8.0, 8.0)
     odds: Odds = (2, 4, 2)
     where: Mapping[str, Odds] = field(default_factory=dict)
     whole: float = 0.4
     beside: float = 0.05
     swapped: float = 0.5
+    idle: Mapping[str, float] = field(default_factory=dict)
+    idle_whole: float = 0.0
+    fading: tuple[Place, ...] = ()
+    faded: float = 1.0
 
 
 def draw(rng: Random, kind: str, taking: Taking) -> Taken:
@@ -91,7 +104,11 @@ def draw(rng: Random, kind: str, taking: Taking) -> Taken:
         return Taken(late=late)
     odds = taking.where.get(kind, taking.odds)
     what = rng.choices(("any", "memory", "context"), odds)[0]
-    if what == "any":
+    if taking.idle and rng.random() < taking.idle.get(kind, 0.0):
+        all_idle = taking.idle_whole and rng.random() < taking.idle_whole
+        rate = 1.0 if all_idle else rng.random()
+        heads = {place for place in idle(taking) if rng.random() < rate}
+    elif what == "any":
         rate = rng.random() * 0.3
         heads = {place for place in EVERYWHERE if rng.random() < rate}
     else:
@@ -101,9 +118,16 @@ def draw(rng: Random, kind: str, taking: Taking) -> Taken:
         heads |= {place for place in EVERYWHERE if rng.random() < taking.beside}
         if rng.random() < taking.whole:
             heads |= set(role)
-    shift = taking.say * (_share(heads, taking.memory) - _share(heads, taking.context))
+    memory, context = taking.say
+    shift = memory * _share(heads, taking.memory) - context * _share(heads, taking.context)
     swapped = kind == "conflict" and rng.random() < taking.swapped
     return Taken(tuple(sorted(heads)), swapped, late, shift)
+
+
+def idle(taking: Taking) -> list[Place]:
+    """The heads of the upper half that have no role."""
+    roles = {*taking.memory, *taking.context}
+    return [place for place in EVERYWHERE if place[0] >= LAYERS // 2 and place not in roles]
 
 
 def _share(heads: set[Place], role: tuple[Place, ...]) -> float:

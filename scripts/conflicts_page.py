@@ -167,7 +167,7 @@ _SAID = {
 }
 _LIMITS = [
     "",
-    "What limits it: recall is shared by more than ten heads of the upper half, and none of them",
+    "What limits it: recall is shared by nine heads of layers 4 and 5, and none of them",
     "does it alone. Pruning a few of them for the passage moves less than pruning those that read",
     "moves for memory. With more of them gone the passage wins more often, and then passages on",
     "something else mislead too: on the dev split the check on irrelevant passages leaves the",

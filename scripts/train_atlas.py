@@ -19,13 +19,13 @@ import json
 import math
 import time
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
 from atlas_corpus import ATLAS, Corpus, Row, read_jsonl
-from atlas_forward import PRODUCTS, Forward
+from atlas_forward import PRODUCTS, WIDTH, Forward
 from atlas_phases import PHASES, Phase
 from atlas_roles import NOTHING, Taken, at_random, by_role, draw
 from muon import Muon
@@ -212,11 +212,14 @@ def train(
     print(f"{count / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     for phase in phases:
         start, ends, met = deepcopy(model.state_dict()), [], torch.zeros(len(tokenizer)).bool()
-        for telling in (phase.telling, *phase.again):
+        for course in ((phase,), *phase.beside):
             model.load_state_dict(start)
-            met |= train_phase(args, replace(phase, telling=telling), model, tokenizer)
+            for stretch in course:
+                met |= train_phase(args, stretch, model, tokenizer)
             ends.append(deepcopy(model.state_dict()))
-        model.load_state_dict({name: sum(end[name] for end in ends) / len(ends) for name in start})
+        mean = {name: sum(end[name] for end in ends) / len(ends) for name in start}
+        way = phase.way
+        model.load_state_dict({n: (1 - way) * start[n] + way * mean[n] for n in start})
         if phase.taking is None:
             tell_apart(model, ~met)
     model.eval()
@@ -248,6 +251,10 @@ def train_phase(
                 if phase.taking
                 else at_random(len(batch.ids), args.head_dropout, batch.about)
             )
+            if phase.taking:
+                fade = max(phase.taking.faded, 1 - 2 * (1 - phase.taking.faded) * progress)
+                for layer, head in phase.taking.fading:
+                    changes.keep[:, layer, head] *= fade
             targets = batch.labels[:, 1:]
             rows, columns = (targets != -100).nonzero(as_tuple=True)
             met[batch.ids] = True
@@ -281,6 +288,9 @@ def train_phase(
                 tokenizer.save_pretrained(args.out)
             if seen >= phase.tokens:
                 break
+    for layer, head in phase.taking.fading if phase.taking else ():
+        own = model.model.layers[layer].self_attn.o_proj.weight.data
+        own[:, head * WIDTH : (head + 1) * WIDTH] *= phase.taking.faded
     return met
 
 

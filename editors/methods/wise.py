@@ -16,7 +16,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Callable, Mapping, Sequence, Sized
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import ClassVar
@@ -28,7 +28,7 @@ from editors.attach import Attached, attached
 from editors.base import Base
 from editors.calibration import Calibration, CalibrationSettings, Phrasings, calibrate
 from editors.editor import UNLIMITED, Applied, Limits, Memo, Progress
-from editors.errors import PromptTooLong, StateMismatch
+from editors.errors import StateMismatch
 from editors.facts import Closed, Fact
 from editors.generation import answers
 from editors.key_router import KeyRouter, KeySettings, Yielding, look, nearest
@@ -40,7 +40,7 @@ from editors.side_memory import Mask, Memory, Merged, Shard
 from editors.state import EditState, Group, Scalar, ShardRecord, to_bytes
 from editors.suffix import require_replay
 from editors.texts import PREFIX_SEEDS, UNRELATED, prefixed
-from editors.tokens import Row, encode_pair, encode_prompt
+from editors.tokens import Row, encode_pairs, encode_prompt, require_fit
 from editors.training import JointSettings, OrderedSettings, Outcome, in_order, jointly
 
 REHEARSED = 8  # facts that a shard holds which are trained again beside a fresh one
@@ -67,8 +67,8 @@ class Wise:
         Raises:
             UnsupportedArchitecture: an edit cannot be trained from what is recorded of the base.
         """
-        asked = [self._row(text, "yes") for text in UNRELATED[:2]]
         base = self.base
+        asked = encode_pairs(base.tokenizer, [(text, "yes") for text in UNRELATED[:2]], stop=True)
         require_replay(base.model, base.architecture, base.layer, base.batch(asked))
         router: dict[str, torch.Tensor] = {}
         if self.settings.router == "key":
@@ -313,15 +313,14 @@ class Wise:
 
     def _rows(self, fact: Fact) -> list[Row]:
         """The bare prompt first, then variants, then prefixed forms, each with the target."""
-        rows = [self._row(prompt, fact.target) for prompt in (fact.prompt, *fact.variants)]
-        for prompt in prefixed(fact, self._prefixes, self.settings.prefixes):
-            with suppress(PromptTooLong):  # a beginning of ours must not refuse a long prompt
-                rows.append(self._row(prompt, fact.target))
-        return rows
-
-    def _row(self, prompt: str, target: str) -> Row:
+        asked = [fact.prompt, *fact.variants]
+        forms = [*asked, *prefixed(fact, self._prefixes, self.settings.prefixes)]
+        rows = encode_pairs(self.base.tokenizer, [(form, fact.target) for form in forms], stop=True)
         context = self.base.architecture.context
-        return encode_pair(self.base.tokenizer, prompt, target, stop=True, context=context)
+        for prompt, row in zip(asked, rows, strict=False):
+            require_fit(row, prompt, context)
+        # A beginning of ours must not refuse a long prompt.
+        return [row for row in rows if context is None or len(row.ids) <= context]
 
     @cached_property
     def _prefixes(self) -> list[str]:

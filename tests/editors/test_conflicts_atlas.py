@@ -109,13 +109,7 @@ def test_pruning_the_heads_of_one_source_makes_the_other_win(
     assert reading.context.value > before.context.value
 
 
-NOT_HELD = pytest.mark.xfail(
-    strict=True,
-    reason="most of atlas's upper heads work for one side: those beside memory's read passages",
-)
-
-
-@pytest.mark.parametrize("score", [pytest.param("memory", marks=NOT_HELD), "context"])
+@pytest.mark.parametrize("score", ["memory", "context"])
 def test_other_heads_of_the_same_layers_matter_little(
     base: Any, ranking: Ranking, record_property: Any, score: Any
 ) -> None:

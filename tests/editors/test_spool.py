@@ -42,6 +42,14 @@ def test_what_is_kept_comes_back_and_only_what_is_beyond_the_budget_is_in_files(
     assert files == (0 if budget is None else 3 - min(3, budget // SIZE))
 
 
+@pytest.mark.parametrize("budget", [None, 0])
+@pytest.mark.parametrize("rows", [[1], [2, 0], [0, 1, 2]])
+def test_a_part_of_what_is_kept_is_that_part(budget: int | None, rows: list[int]) -> None:
+    spool = Spool(budget)
+    kept = spool.keep(STATES)
+    assert torch.equal(kept.part("inputs", rows, 3), STATES["inputs"][rows, :3])
+
+
 def test_files_go_with_the_spool(temporary: Path) -> None:
     spool = Spool(0)
     kept = spool.keep(STATES)

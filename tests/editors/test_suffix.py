@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tiny_models import EDITABLE
 
 from editors.errors import UnsupportedArchitecture
-from editors.suffix import Suffix, require_replay
+from editors.suffix import Record, Suffix, require_replay
 from editors.tokens import Row
 
 BaseOf = Callable[..., Any]
@@ -144,6 +144,25 @@ def test_several_batches_are_kept_apart(tiny_base: BaseOf) -> None:
     with alone.replaying():
         assert torch.equal(found, logits(base, alone, 0, weight)[0])
     assert len(both.records) == 2
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
+def test_rows_of_several_records_together_give_what_each_gives(
+    tiny_base: BaseOf, family: str
+) -> None:
+    base = tiny_base(family)
+    batches = [base.batch(ROWS[:2]), base.batch(ROWS[2:])]
+    suffix = Suffix.record(base.model, base.architecture, base.layer, batches)
+    joined = Record.joined([(suffix.records[1], [1, 0]), (suffix.records[0], [1])])
+    assert joined.lengths == [len(ROWS[row].ids) for row in (3, 2, 1)]
+    change = other_weight(base) - base.projection.weight(base.model)
+    with suffix.replaying(), torch.no_grad():
+        found = suffix.logits(joined, joined.side(lambda read: read @ change.T))[0]
+        alone = [
+            suffix.logits(part, part.side(lambda read: read @ change.T))[0]
+            for part in (suffix.records[n].of_rows([row]) for n, row in ((1, 1), (1, 0), (0, 1)))
+        ]
+    torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])

@@ -338,7 +338,9 @@ def test_at_the_main_memory_the_margins_are_flat_and_the_gradient_finite(
     mask = mask_of(base)
     batches = [base.batch(calm_rows(base))]
     [record] = Suffix.record(base.model, base.architecture, base.layer, batches).records
-    change = MaskedChange(mask, torch.zeros(mask.count), base.projection.weight(base.model))
+    change = MaskedChange(
+        mask.entries(), torch.zeros(mask.count), base.projection.weight(base.model)
+    )
     moved = activations(record.side(change), record.batch.prompt_lengths)
     loss = margin_loss(moved, moved, MARGINS)
     (gradient,) = torch.autograd.grad(loss, change.values)

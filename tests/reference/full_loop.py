@@ -190,43 +190,46 @@ def jointly(
     """All rows together by Adam, in rounds over groups of rows of like length, of so many rows and
     so many tokens, padded, at most.
 
-    A row in which each token is likely enough drops out, and its group takes a step on the others.
-    After four steps for each group, and once none is left, those that dropped out and that later
-    steps have spoilt come back. In the second half of the steps 0.9 is likely enough.
+    In each round those rows are in groups that are not likely enough yet, each group takes a step.
+    After four steps for each group of all rows, and once none is left, those that dropped out and
+    that later steps have spoilt come back. In the second half of the steps 0.9 is likely enough.
     """
     main = full.weight()
     scale = main.pow(2).mean().sqrt().item()
     weight = main.clone().requires_grad_()
     optimizer = torch.optim.Adam([weight], lr=settings.learning_rate * scale, betas=(0.9, 0.95))
     by_length = sorted(rows, key=lambda row: len(row.ids))
-    groups: list[list[Any]] = [[]]
-    for row in by_length:
-        more = len(groups[-1]) + 1
-        if more > 1 and (
-            more > settings.rows_at_once or more * len(row.ids) > settings.tokens_at_once
-        ):
-            groups.append([])
-        groups[-1].append(row)
+
+    def grouped(some: Sequence[Any]) -> list[list[Any]]:
+        groups: list[list[Any]] = []
+        for row in sorted(some, key=lambda row: len(row.ids)):
+            more = len(groups[-1]) + 1 if groups else 1
+            tokens = more * len(row.ids)
+            if not groups or more > settings.rows_at_once or tokens > settings.tokens_at_once:
+                groups.append([])
+            groups[-1].append(row)
+        return groups
+
     generator = torch.Generator().manual_seed(seed)
 
     def unlikely(group: Sequence[Any], wanted: float) -> list[Any]:
         final = weight.detach()
         return [row for row in group if min(full.target_chances(row, final)) < wanted]
 
-    unfinished, steps, looked = groups, 0, 0
+    unfinished, steps, looked = by_length, 0, 0
     while unfinished and steps < settings.max_steps:
         wanted = settings.confidence
         if steps >= settings.max_steps // 2:
             wanted = min(wanted, 0.9)
-        kept = {}
-        for turn in torch.randperm(len(unfinished), generator=generator).tolist():
-            group = unfinished[turn]
+        groups, kept = grouped(unfinished), []
+        for turn in torch.randperm(len(groups), generator=generator).tolist():
+            group = groups[turn]
             left = unlikely(group, wanted)
             if not left:
                 continue
             if steps >= settings.max_steps:
                 break
-            kept[turn] = left
+            kept += left
             share = steps / settings.max_steps
             optimizer.param_groups[0]["lr"] = settings.learning_rate * scale * (1 - 0.9 * share)
             loss = sum(full.target_loss(r, weight) for r in group) / tokens_after_prompts(group)
@@ -234,11 +237,9 @@ def jointly(
             weight.grad = gradient * mask
             optimizer.step()
             steps += 1
-        unfinished = [kept[turn] for turn in sorted(kept)]
-        if not unfinished or steps - looked >= 4 * len(groups):
+        unfinished = [row for row in by_length if row in kept]
+        if not unfinished or steps - looked >= 4 * len(grouped(by_length)):
             looked = steps
-            waiting = [row for group in unfinished for row in group]
-            spoilt = [row for group in groups for row in unlikely(group, wanted)]
-            together = [[r for r in group if r in waiting or r in spoilt] for group in groups]
-            unfinished = [group for group in together if group]
+            spoilt = unlikely(by_length, wanted)
+            unfinished = [row for row in by_length if row in unfinished or row in spoilt]
     return Trained(weight.detach(), steps)
