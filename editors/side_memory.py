@@ -17,7 +17,7 @@ from torch import nn
 from editors.errors import EditorError, StateMismatch
 
 DRAWN_AT_ONCE = 1 << 20  # words of a mask's generator
-DRAWING = 4  # threads: more get in each other's way
+DRAWING = 4  # threads: more get in the way of what goes on beside
 DENSE_SHARDS_KEPT = 16  # dense copies held at once; a shard is unpacked when a row needs it
 
 

@@ -108,7 +108,7 @@ class Record:
     def joined(parts: Sequence[tuple[Record, Sequence[int]]]) -> Record:
         """Some rows of each record, in this order, as one: no longer than the longest of them."""
         first, rows = parts[0]
-        if len(parts) == 1 and list(rows) == list(range(len(first.batch.ids))):
+        if len(parts) == 1 and list(rows) == list(range(first.rows)):
             return first
         cut = [record._cut(list(rows)) for record, rows in parts]
         batch = _stacked([batch for batch, _ in cut])

@@ -301,7 +301,7 @@ def _of_rows(record: Record, of_labels: torch.Tensor) -> torch.Tensor:
     """float32 ``[rows]``, on the CPU: the smallest of ``of_labels`` ``[labels]``, of values up to
     1, in each row of ``record``."""
     rows = record.labelled[0].cpu()
-    return torch.ones(len(record.batch.ids)).scatter_reduce(0, rows, of_labels.cpu(), "amin")
+    return torch.ones(record.rows).scatter_reduce(0, rows, of_labels.cpu(), "amin")
 
 
 def _chances(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
