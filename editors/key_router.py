@@ -22,7 +22,7 @@ import torch
 from editors.base import Base
 from editors.calibration import Calibration
 from editors.facts import Fact
-from editors.look import Ids, all_states, last_states
+from editors.look import Asked, Ids, all_states, last_states
 from editors.routing import MAIN, Claims, Decision
 from editors.texts import prefixed
 from editors.tokens import encode_prompts
@@ -115,7 +115,7 @@ class Seen:
 
 
 class KeyRouter:
-    """Routes by what the base made of each fact (see :func:`look`)."""
+    """Routes by what the base made of each fact (see :class:`Looking`)."""
 
     def __init__(
         self,
@@ -226,43 +226,59 @@ def nearest(keys: torch.Tensor, query: torch.Tensor) -> float:
     return float((keys @ query).max()) if len(keys) else -1.0
 
 
-def look(
-    base: Base,
-    facts: Sequence[Fact],
-    calibration: Calibration,
-    prefixes: Sequence[str],
-    settings: KeySettings,
-) -> dict[str, Seen]:
-    """Keys and rivals of ``facts``, by id; ``prefixes``: unrelated beginnings."""
-    forms = [
-        [fact.prompt, *fact.variants, *prefixed(fact, prefixes, settings.prefixed)]
-        for fact in facts
-    ]
-    keys = _keys_of(base, calibration, forms)
-    others = [
-        [] if fact.subject is None else calibration.rivals(own, fact.subject, settings.rivals)
-        for fact, own in zip(facts, keys, strict=True)
-    ]
-    rivals = _keys_of(base, calibration, others)
-    return {
-        # What is as near as another phrasing would be asks the same thing, and is no rival.
-        fact.id: Seen(own, other[(other @ own.T).amax(1) < calibration.same])
-        for fact, own, other in zip(facts, keys, rivals, strict=True)
-    }
+class Looking:
+    """A look at facts that has seen their forms and is still to see the rivals that these call for.
 
+    ``keys``: of each fact, by id, float32 ``[n, rank]``; ``asked``: the rivals, which another
+    forward may take along.
+    """
 
-def _keys_of(
-    base: Base, calibration: Calibration, texts: Sequence[Sequence[str]]
-) -> list[torch.Tensor]:
-    """For each list of texts the keys of those that the model takes, float32 ``[n, rank]``."""
-    context = base.architecture.context or inf
-    encoded = iter(encode_prompts(base.tokenizer, [text for part in texts for text in part]))
-    parts = [[ids for ids in islice(encoded, len(part)) if len(ids) <= context] for part in texts]
-    whole = [ids for part in parts for ids in part]
-    if not whole:
-        return [calibration.centroids[:0] for _ in texts]
-    keys = last_states(base, whole, calibration.layers, calibration.keys)
-    return [part.clone() for part in torch.split(keys, [len(part) for part in parts])]
+    def __init__(
+        self,
+        base: Base,
+        facts: Sequence[Fact],
+        calibration: Calibration,
+        prefixes: Sequence[str],
+        settings: KeySettings,
+    ) -> None:
+        """``prefixes``: unrelated beginnings."""
+        self._base, self._calibration = base, calibration
+        forms = [
+            [fact.prompt, *fact.variants, *prefixed(fact, prefixes, settings.prefixed)]
+            for fact in facts
+        ]
+        own = self._keys(*self._asked(forms))
+        self.keys = {fact.id: keys for fact, keys in zip(facts, own, strict=True)}
+        rivals = [
+            [] if fact.subject is None else calibration.rivals(keys, fact.subject, settings.rivals)
+            for fact, keys in zip(facts, own, strict=True)
+        ]
+        self.asked, self._each = self._asked(rivals)
+
+    def seen(self) -> dict[str, Seen]:
+        """By id, what was seen of each fact."""
+        rivals = self._keys(self.asked, self._each)
+        same = self._calibration.same
+        return {
+            # What is as near as another phrasing would be asks the same thing, and is no rival.
+            fact: Seen(own, other[(other @ own.T).amax(1) < same])
+            for (fact, own), other in zip(self.keys.items(), rivals, strict=True)
+        }
+
+    def _asked(self, texts: Sequence[Sequence[str]]) -> tuple[Asked, list[int]]:
+        """Those texts that the model takes, to be looked at, and how many each list has of them."""
+        base, calibration = self._base, self._calibration
+        context = base.architecture.context or inf
+        whole = iter(encode_prompts(base.tokenizer, [text for part in texts for text in part]))
+        parts = [[ids for ids in islice(whole, len(part)) if len(ids) <= context] for part in texts]
+        asked = [ids for part in parts for ids in part]
+        return Asked(base, asked, calibration.layers, calibration.keys), [len(p) for p in parts]
+
+    def _keys(self, asked: Asked, each: Sequence[int]) -> list[torch.Tensor]:
+        """For each list of texts the keys of those that were asked, float32 ``[n, rank]``."""
+        if not any(each):
+            return [self._calibration.centroids[:0] for _ in each]
+        return [part.clone() for part in torch.split(asked.states(), list(each))]
 
 
 def packed(seen: Sequence[Seen]) -> dict[str, torch.Tensor]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import Any
 
 import torch
 
 from editors.base import Base
-from editors.hooks import hidden_of, reading_inputs, reading_outputs
-from editors.tokens import Batch, Row, encode_prompts
+from editors.hooks import hidden_of, reading_inputs, reading_outputs, swapped
+from editors.places import AtPlaces, by_token, spare_on
+from editors.tokens import Batch, Places, Row, encode_prompts
 
 ROWS_AT_ONCE = 512
+SEVERAL = 16  # places from which on a product has the same bits as one of more
 # Tokens that cost about as much as a forward itself, for reading weights and launching kernels.
 FORWARD = {"cpu": 16}
 FORWARD_ELSEWHERE = 512
@@ -39,11 +41,47 @@ def last_states(
     """
     found: dict[int, torch.Tensor] = {}
     for part, batch in _together(base, prompts):
-        last = batch.mask.sum(1) - 1  # [rows]
-        rows = torch.arange(len(part), device=last.device)
-        states = _states(base, batch.ids, layers, (rows, last))
+        states = _states(base, batch.ids, layers, _last(batch))
         found.update(zip(part, keep(states), strict=True))
     return torch.stack([found[i] for i in range(len(prompts))])
+
+
+class Asked:
+    """Prompts whose :func:`last_states` are wanted, of a forward of their own or of one that runs
+    anyway and takes them along as rows of its batch."""
+
+    def __init__(
+        self,
+        base: Base,
+        prompts: Sequence[Ids],
+        layers: Sequence[int],
+        keep: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
+    ) -> None:
+        """As :func:`last_states` has them."""
+        self._base, self._prompts, self._layers, self._keep = base, prompts, layers, keep
+        self._found: torch.Tensor | None = None
+
+    def batch(self) -> Batch | None:
+        """The rows to take along, padded on the right; None where there is nothing to be seen."""
+        if self._found is not None or not self._prompts:
+            return None
+        return self._base.batch([Row(prompt, len(prompt)) for prompt in self._prompts])
+
+    @contextmanager
+    def seeing(self, batch: Batch, first: int) -> Iterator[None]:
+        """Read a forward of the model whose rows from ``first`` on are those of ``batch``."""
+        kept: list[torch.Tensor] = []
+        rows, last = _last(batch)
+        readers = _readers(self._base, self._layers, (rows + first, last), kept.append)
+        with reading_outputs(self._base.model, readers):
+            yield
+        self._found = self._keep(_stacked(kept))
+
+    def states(self) -> torch.Tensor:
+        """float32 ``[n, layers, hidden]``, or what is kept of that."""
+        if self._found is None:
+            self._found = last_states(self._base, self._prompts, self._layers, self._keep)
+        return self._found
 
 
 def all_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
@@ -56,22 +94,59 @@ def all_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
     return _states(base, ids, layers, (torch.zeros_like(tokens), tokens))
 
 
-def _states(
-    base: Base, ids: torch.Tensor, layers: Sequence[int], places: tuple[torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
-    """float32 ``[places, layers, hidden]``, on the CPU; ``places``: rows and columns of ``ids``."""
+def _states(base: Base, ids: torch.Tensor, layers: Sequence[int], places: Places) -> torch.Tensor:
+    """float32 ``[places, layers, hidden]``, on the CPU, of a forward that ends when they are seen.
+
+    ``places``: rows and columns of ``ids``."""
     kept: list[torch.Tensor] = []
 
-    def read(output: Any) -> None:
-        hidden = hidden_of(output)
-        kept.append(hidden[tuple(place.to(hidden.device) for place in places)].float())
+    def keep(states: torch.Tensor) -> None:
+        kept.append(states)
         if len(kept) == len(layers):
             raise _Seen
 
-    readers = {base.architecture.block(i).path: read for i in layers}
-    with torch.inference_mode(), reading_outputs(base.model, readers), suppress(_Seen):
+    readers = _readers(base, layers, places, keep)
+    last = {}
+    if len(places[0]) >= SEVERAL:
+        # Nothing after the last block that is read looks at what it gives elsewhere.
+        spare = spare_on(ids.device)
+        own = by_token(base.model, base.architecture.block(layers[-1]))
+        last = {
+            path: AtPlaces(base.model.get_submodule(path), lambda: places, spare)
+            for path, alone in own.items()
+            if alone
+        }
+    with (
+        torch.inference_mode(),
+        swapped(base.model, last),
+        reading_outputs(base.model, readers),
+        suppress(_Seen),
+    ):
         base.model(input_ids=ids, use_cache=False)
-    return torch.stack([states.cpu() for states in kept], 1)
+    return _stacked(kept)
+
+
+def _readers(
+    base: Base, layers: Sequence[int], places: Places, keep: Callable[[torch.Tensor], None]
+) -> dict[str, Callable[[Any], None]]:
+    """For each of ``layers`` what reads its block's output at ``places``."""
+
+    def read(output: Any) -> None:
+        hidden = hidden_of(output)
+        keep(hidden[tuple(place.to(hidden.device) for place in places)].float())
+
+    return {base.architecture.block(i).path: read for i in layers}
+
+
+def _stacked(of_layers: Sequence[torch.Tensor]) -> torch.Tensor:
+    """float32 ``[places, layers, hidden]``, on the CPU."""
+    return torch.stack([states.cpu() for states in of_layers], 1)
+
+
+def _last(batch: Batch) -> Places:
+    """Row and column of the last token of each row."""
+    last = batch.mask.sum(1) - 1  # [rows]
+    return torch.arange(len(last), device=last.device), last
 
 
 def _together(base: Base, prompts: Sequence[Ids]) -> list[tuple[list[int], Batch]]:

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-NEAR = 3 << 27  # bytes that stay in an accelerator's memory
+NEAR = 1 << 28  # bytes that stay in an accelerator's memory
 FEW = 4  # times fewer rows than all are few: choosing them takes less than moving the others too
 
 

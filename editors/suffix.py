@@ -3,7 +3,8 @@
 Everything up to the edited projection gives the same result in every training step, so it runs once
 and is recorded; a step runs the change of the projection, the blocks above it, and the vocabulary
 projection at the labelled positions (WISE cost model: a plain loop spends about 79 % of its
-operations on what is replayed here). Outside the edited block no projection or MLP that is a module
+operations on what is replayed here). Rows are padded behind and a token sees what is before it
+alone, so no forward needs a mask. Outside the edited block no projection or MLP that is a module
 of its own runs on pads, and in the last block only keys and values are made for every token, where
 leaving the others out costs less than running them. The
 model's own forward does the replaying, with recorded modules swapped in, so masks, positions and
@@ -13,7 +14,7 @@ norms are the model's own; ``require_replay`` sees to it that blocks hand on not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -23,9 +24,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from editors.architecture import Architecture, Block, Projection
+from editors.architecture import Architecture, Projection
 from editors.errors import UnsupportedArchitecture
 from editors.hooks import (
     StandIn,
@@ -35,18 +35,14 @@ from editors.hooks import (
     reading_outputs,
     swapped,
 )
+from editors.look import Asked
+from editors.places import AtPlaces, at, by_token, on, spare_on
 from editors.spool import Kept, Spool
-from editors.tokens import IGNORED, Batch
+from editors.tokens import IGNORED, Batch, Places
 
-Places = tuple[torch.Tensor, ...]  # int64 rows and columns of tokens in a batch
-
-
-# Pads that cost less than leaving them out, which takes kernels of its own.
-PADS = {"cpu": 0}
-PADS_ELSEWHERE = 1024
 # Tokens, pads too, up to which batches share the forward that records them.
 SHARED = {"cpu": 0}
-SHARED_ELSEWHERE = 2048
+SHARED_ELSEWHERE = 4096
 ASTRAY = 0.02  # of logits, relative: what a replay may differ by from the model itself
 _ENTANGLED = (
     "the blocks of this model hand each other more than hidden states, so an edit cannot be "
@@ -97,7 +93,7 @@ class Record:
     def side(self, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """``[batch, seq, out]``: what ``change``, of ``[..., features]``, makes of the real tokens
         that the projection reads; at pads of no meaning."""
-        side: torch.Tensor = _at(self.real, self.inputs, change, _spare(self.inputs.device))
+        side: torch.Tensor = at(self.real, self.inputs, change, spare_on(self.inputs.device))
         return side
 
     def of_rows(self, rows: Sequence[int]) -> Record:
@@ -140,38 +136,6 @@ class _Replay(StandIn):
         return value if self._tuple_size == 0 else (value, *[None] * (self._tuple_size - 1))
 
 
-class _AtPlaces(StandIn):
-    """Runs a module that works token by token where it is of use; elsewhere it may give zeros."""
-
-    def __init__(self, original: nn.Module, places: Any, spare: int) -> None:
-        """``spare``: so many other places are run rather than left out."""
-        super().__init__(original)
-        object.__setattr__(self, "_places", places)
-        object.__setattr__(self, "_spare", spare)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        hidden = args[0] if len(args) == 1 and not kwargs else None
-        if hidden is None or hidden.ndim != 3:  # more to read, or rows that the block flattened
-            return self._original(*args, **kwargs)
-        return _at(self._places(), hidden, self._original, self._spare)
-
-
-def _at(places: Places, read: torch.Tensor, run: Callable[[torch.Tensor], Any], spare: int) -> Any:
-    """What ``run`` makes of ``read`` ``[batch, seq, in]`` at ``places``, token by token.
-
-    ``[batch, seq, out]``, elsewhere of no meaning; all of ``read`` is run where there are at most
-    ``spare`` other places, or ``run`` gives no tensor.
-    """
-    rows, columns = _on(read.device, places)
-    if read.shape[0] * read.shape[1] - len(rows) <= spare:
-        return run(read)
-    part = run(read[rows, columns][None])  # [1, places, out]
-    if not isinstance(part, torch.Tensor):
-        return run(read)
-    whole = part.new_zeros(*read.shape[:2], part.shape[-1])
-    return whole.index_put((rows, columns), part[0])
-
-
 def _kept(run: Record, rows: Sequence[int], spool: Spool) -> list[Record]:
     """``run`` cut into records of so many rows each, their states where ``spool`` keeps them."""
     starts = [0, *accumulate(rows)]
@@ -184,12 +148,16 @@ def _sharing(batches: Sequence[Batch], most: int) -> list[list[Batch]]:
     parts: list[list[Batch]] = []
     for batch in batches:
         together = [*(parts[-1] if parts else ()), batch]
-        longest = max(one.ids.shape[1] for one in together)
-        if parts and longest * sum(len(one.ids) for one in together) <= most:
+        if parts and _tokens(together) <= most:
             parts[-1] = together
         else:
             parts.append([batch])
     return parts
+
+
+def _tokens(batches: Sequence[Batch]) -> int:
+    """How many tokens batches have as one, with the pads that this takes."""
+    return max(one.ids.shape[1] for one in batches) * sum(len(one.ids) for one in batches)
 
 
 def _stacked(batches: Sequence[Batch]) -> Batch:
@@ -210,15 +178,6 @@ def _wider(of_tokens: torch.Tensor, seq: int) -> torch.Tensor:
 
 def _behind(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-def _spare(device: torch.device) -> int:
-    return PADS.get(device.type, PADS_ELSEWHERE)
-
-
-def _on(device: torch.device, places: Places) -> Places:
-    rows, columns = places
-    return rows.to(device), columns.to(device)
 
 
 class Suffix:
@@ -252,12 +211,14 @@ class Suffix:
         spool: Spool | None = None,
         spare: int | None = None,
         shared: int | None = None,
+        along: Asked | None = None,
     ) -> Suffix:
         """Run each right-padded batch up to block ``layer`` and keep what the suffix needs.
 
         ``spool``: where it is kept; by default all of it in memory. ``spare``: so many pads are run
         rather than left out; ``shared``: neighbours among the batches run together up to so many
-        tokens, padded; both by default as is worth it where the batches are.
+        tokens, padded; both by default as is worth it where the batches are. ``along``: what the
+        last of them takes along if it has room.
 
         Raises:
             UnsupportedArchitecture: the block has no projection to edit.
@@ -295,15 +256,20 @@ class Suffix:
             readers_in[mlp_path] = keep_input("mlp_in")
             readers_out[mlp_path] = keep("mlp_out")
         real: Places = ()  # of the batch that runs
-        shape["spare"] = spare if spare is not None else _spare(batches[0].ids.device)
+        shape["spare"] = spare if spare is not None else spare_on(batches[0].ids.device)
         most = SHARED.get(batches[0].ids.device.type, SHARED_ELSEWHERE)
-        parts = _sharing(batches, most if shared is None else shared)
+        most = most if shared is None else shared
+        parts = _sharing(batches, most)
         stacked = [_stacked(part) for part in parts]
+        seeing: list[AbstractContextManager[None]] = [nullcontext() for _ in parts]
+        if along and (more := along.batch()) and _tokens([stacked[-1], more]) <= most:
+            seeing[-1] = along.seeing(more, len(stacked[-1].ids))
+            stacked[-1] = _stacked([stacked[-1], more])
         pads = max(int((batch.mask == 0).sum()) for batch in stacked)
         packed = {
-            path: _AtPlaces(model.get_submodule(path), lambda: real, shape["spare"])
+            path: AtPlaces(model.get_submodule(path), lambda: real, shape["spare"])
             for below in (architecture.blocks[:layer] if pads > shape["spare"] else ())
-            for path in _by_token(model, below)
+            for path in by_token(model, below)
         }
         kept = ["inputs", "projected", "hidden"]
         kept += ["attention"] if block.attention is not None else []
@@ -316,10 +282,10 @@ class Suffix:
                 model, dict(sorted(readers_out.items(), key=lambda kv: kv[0] == block.path))
             ),
         ):
-            for part, batch in zip(parts, stacked, strict=True):
+            for part, batch, beside in zip(parts, stacked, seeing, strict=True):
                 real = batch.mask.nonzero(as_tuple=True)
-                with suppress(_Stopped):
-                    model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+                with beside, suppress(_Stopped):
+                    model(input_ids=batch.ids, use_cache=False)
                 # Bound to no name: what the spool puts away would lie beside the next forward's.
                 shape |= {f"{name}_ndim": seen[name].ndim for name in kept}
                 of_tokens = (*batch.ids.shape, -1)  # some blocks flatten what their MLP reads
@@ -362,9 +328,9 @@ class Suffix:
         for above in self._architecture.blocks[self._layer + 1 :]:
             # Nothing after the last block looks at other places than the labelled ones.
             last = above.index == len(self._architecture.blocks) - 1
-            for path, own in _by_token(self._model, above).items():
+            for path, own in by_token(self._model, above).items():
                 places = self._labelled if last and own else self._real
-                replacements[path] = _AtPlaces(get(path), places, self._shape["spare"])
+                replacements[path] = AtPlaces(get(path), places, self._shape["spare"])
         head = self._model.get_output_embeddings()
         with ExitStack() as stack:
             stack.enter_context(swapped(self._model, replacements))
@@ -382,8 +348,7 @@ class Suffix:
         """
         self._active, self._side = record, side
         try:
-            ids, mask = record.batch.ids, record.batch.mask
-            out = self._model(input_ids=ids, attention_mask=mask, use_cache=False)
+            out = self._model(input_ids=record.batch.ids, use_cache=False)
             return out.logits[0], record.labels.to(out.logits.device)
         finally:
             self._active = self._side = None
@@ -405,7 +370,7 @@ class Suffix:
         """``[batch, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""
         if self._active is None:
             return hidden
-        return hidden[_on(hidden.device, self._active.labelled)][None]
+        return hidden[on(hidden.device, self._active.labelled)][None]
 
     def _labelled(self) -> Places:
         return self._now().labelled
@@ -423,35 +388,16 @@ def require_replay(
         UnsupportedArchitecture: it does not: blocks hand each other more than hidden states.
     """
     with torch.no_grad():
-        whole = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+        whole = model(input_ids=batch.ids, use_cache=False).logits
     try:
         suffix = Suffix.record(model, architecture, layer, [batch], spare=0)
         [record] = suffix.records
         unchanged = record.inputs.new_zeros(*batch.ids.shape, suffix.projection.out_features)
         with torch.no_grad(), suffix.replaying():
             found, _ = suffix.logits(record, unchanged)
-        own = whole[_on(whole.device, record.labelled)]
+        own = whole[on(whole.device, record.labelled)]
         same = bool((found - own).norm() <= ASTRAY * own.norm())
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UnsupportedArchitecture(_ENTANGLED, _ANOTHER) from error
     if not same:
         raise UnsupportedArchitecture(_ENTANGLED, _ANOTHER)
-
-
-def _by_token(model: PreTrainedModel, block: Block) -> dict[str, bool]:
-    """Paths of the block's modules that work token by token: its MLP, its attention's projections.
-
-    With each whether what it gives for a token is of use to that token alone.
-    """
-    mlp = "" if block.mlp_down is None else block.mlp_down.path.rpartition(".")[0]
-    own = {mlp: True} if mlp not in ("", block.path) else {}
-    if block.attention is not None:
-        attention = model.get_submodule(block.attention)
-        # Where what is projected is convolved over time, a query is of use to later tokens too.
-        apart = not any(isinstance(module, nn.Conv1d) for module in attention.modules())
-        for name, module in attention.named_children():
-            if isinstance(module, nn.Linear | Conv1D):  # others attend to keys and values
-                own[f"{block.attention}.{name}"] = name == "q_proj" and apart
-    if block.attention_out is not None:
-        own[block.attention_out.path] = True
-    return own

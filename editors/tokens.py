@@ -14,6 +14,8 @@ from editors.errors import EditorError, PromptTooLong
 ENCODED_AT_ONCE = 1024
 IGNORED = -100  # the label of a position that is not trained
 
+Places = tuple[torch.Tensor, ...]  # int64 rows and columns of tokens in a batch
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -144,15 +146,14 @@ def pad(
 ) -> Batch:
     """Rows padded to the longest, on ``side``; the pads are masked."""
     longest = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), longest), pad_id)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for i, row in enumerate(rows):
-        n = len(row.ids)
-        where = slice(longest - n, longest) if side == "left" else slice(0, n)
-        ids[i, where] = torch.tensor(row.ids)
-        mask[i, where] = 1
+    ids, mask = [], []
+    for row in rows:
+        token, real, more = list(row.ids), [1] * len(row.ids), longest - len(row.ids)
+        pads, unreal = [pad_id] * more, [0] * more
+        ids.append(pads + token if side == "left" else token + pads)
+        mask.append(unreal + real if side == "left" else real + unreal)
     lengths = torch.tensor([row.prompt_length for row in rows])
-    return Batch(ids.to(device), mask.to(device), lengths.to(device))
+    return Batch(torch.tensor(ids).to(device), torch.tensor(mask).to(device), lengths.to(device))
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from editors.base import Base
+from editors.look import Asked
 from editors.masked import MaskedChange
 from editors.routing import activations
 from editors.side_memory import Mask
@@ -26,7 +27,11 @@ from editors.tokens import Row
 
 Place = tuple[int, int]  # a record among those that are learnt, and a row of it
 
+BETAS = (0.7, 0.95)  # of Adam; with more inertia rows take more steps than they need
 LATE_CONFIDENCE = 0.9  # enough in the second half of the steps
+# Rows of a step. Few take fewer visits each till all are sure, many are faster on an accelerator.
+ROWS_AT_ONCE = {"cpu": 32}
+ROWS_AT_ONCE_ELSEWHERE = 64
 LOOK_AGAIN = 4  # steps for each group after which rows that dropped out are looked at again
 
 
@@ -43,6 +48,11 @@ class Outcome:
     iterations: int
     failed: tuple[int, ...]
     threshold: float = float("inf")
+
+
+def rows_on(device: torch.device) -> int:
+    """How many rows a step takes at once there."""
+    return ROWS_AT_ONCE.get(device.type, ROWS_AT_ONCE_ELSEWHERE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,7 @@ def jointly(
     settings: JointSettings,
     seed: int,
     memory: int | None = None,
+    along: Asked | None = None,
 ) -> Outcome:
     """Train the rows of facts together until each is answered with confidence, or steps run out.
 
@@ -80,13 +91,15 @@ def jointly(
     what it spoils and not what the shard holds. A fact fails when its target is not
     the greedy answer to its bare prompt. ``start``: ``[masked]``, None for zeros. Entries outside
     the mask are not touched. ``memory``: bytes of recorded states that are held in memory.
+    ``along``: what the first recording may take along.
     """
     record = partial(_record, base, settings, Spool(memory))
     with ThreadPoolExecutor(1) as beside:
-        # Drawing takes a large layer's mask as long as an accelerator's recording does.
-        entries = beside.submit(mask.entries)
+        # Drawing a large layer's mask and moving it there takes as long as recording does.
+        entries = beside.submit(lambda: mask.entries().to(base.device))
         taught_rows = [row for rows in facts[:taught] for row in rows]
-        lesson, held = record(taught_rows, [rows[0] for rows in facts[taught:]])
+        held_rows = [rows[0] for rows in facts[taught:]]
+        lesson, held = record(taught_rows, held_rows, along=along)
     weight = base.projection.weight(base.model)
     training = _Joint(weight, entries.result(), start, settings, seed)
     bare = [0, *accumulate(len(rows) for rows in facts[:taught])][:taught]
@@ -127,7 +140,11 @@ class _Recorded:
 
 
 def _record(
-    base: Base, settings: JointSettings, spool: Spool, *parts: Sequence[Row]
+    base: Base,
+    settings: JointSettings,
+    spool: Spool,
+    *parts: Sequence[Row],
+    along: Asked | None = None,
 ) -> list[_Recorded]:
     """Run the rows up to the edited projection, each part in groups of its own."""
     grouped = [_alike([len(row.ids) for row in part], settings) for part in parts]
@@ -137,7 +154,9 @@ def _record(
         for group in groups
     ]
     if batches:
-        whole = Suffix.record(base.model, base.architecture, base.layer, batches, spool)
+        whole = Suffix.record(
+            base.model, base.architecture, base.layer, batches, spool, along=along
+        )
     else:
         whole = Suffix(base.model, base.architecture, base.layer, [], {})
     records = iter(whole.records)
@@ -160,7 +179,7 @@ class _Joint:
         self._rate = settings.learning_rate * float(weight.float().square().mean().sqrt())
         self._generator = torch.Generator().manual_seed(seed)
         self.change = MaskedChange(entries, start, weight)
-        self._optimizer = torch.optim.Adam([self.change.values], lr=self._rate, betas=(0.9, 0.95))
+        self._optimizer = torch.optim.Adam([self.change.values], lr=self._rate, betas=BETAS)
         self._learnt: list[Record] = []
         self.steps = 0
 

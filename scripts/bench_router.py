@@ -22,7 +22,7 @@ from editcli.models import load_base
 from editors.base import Base
 from editors.calibration import Calibration, key_layers
 from editors.facts import Fact
-from editors.key_router import KeyRouter, KeySettings, Subjects, Yielding, look, nearest
+from editors.key_router import KeyRouter, KeySettings, Looking, Subjects, Yielding, nearest
 from editors.look import last_states
 from editors.methods.wise import Wise
 from editors.texts import prefixed
@@ -130,7 +130,7 @@ def main() -> None:
             fixed = "{:.3f} / {:.3f}".format(*rates(inside, near, found, 0.9))
             bound = "{:.3f} / {:.3f}".format(*at_bound(inside, near, found))
             print(f"| {name} | {count} | {fixed} | {bound} |", flush=True)
-        seen = look(base, facts, calibration, method.calm_prefixes, KeySettings())
+        seen = Looking(base, facts, calibration, method.calm_prefixes, KeySettings()).seen()
         each = [seen[fact.id] for fact in facts]
         rivalled: Found = [
             {

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -31,7 +32,16 @@ from editors.editor import UNLIMITED, Applied, Limits, Memo, Progress
 from editors.errors import StateMismatch
 from editors.facts import Closed, Fact
 from editors.generation import answers
-from editors.key_router import KeyRouter, KeySettings, Yielding, look, nearest
+from editors.key_router import (
+    KeyRouter,
+    KeySettings,
+    Looking,
+    Yielding,
+    nearest,
+    packed,
+    unpacked,
+)
+from editors.look import Asked
 from editors.merging import merge
 from editors.methods._wise_settings import settings_from
 from editors.pruning import NOTHING_PRUNED
@@ -41,7 +51,7 @@ from editors.state import EditState, Group, Scalar, ShardRecord, to_bytes
 from editors.suffix import require_replay
 from editors.texts import PREFIX_SEEDS, UNRELATED, prefixed
 from editors.tokens import Row, encode_pairs, encode_prompt, require_fit
-from editors.training import JointSettings, OrderedSettings, Outcome, in_order, jointly
+from editors.training import JointSettings, OrderedSettings, Outcome, in_order, jointly, rows_on
 
 REHEARSED = 8  # facts that a shard holds which are trained again beside a fresh one
 WATCHED = 4  # times as many are looked at, and trained again where the fresh one spoilt them
@@ -116,8 +126,6 @@ class Wise:
             number, group = self._next_group(state, facts, fresh, reached, limits)
             state, replaced = _entered(state, group)
             state, outcome, judged = self._train(state, number, group, memo, limits.memory)
-            if self.settings.router == "key":
-                state = self._acquainted(state, [fact.id for fact in group])
             reached += len(group)
             iterations += outcome.iterations
             applied += [fact.id for fact in group]
@@ -169,7 +177,7 @@ class Wise:
             if mine(number):
                 state, _, _ = self._train(state, number, group, memo, limits.memory)
             else:  # only what is in it matters here, not its values
-                state, groups, _ = self._groups(state, number, group)
+                state, groups, _, _ = self._groups(state, number, group)
                 untrained = Shard((), self._mask(number), torch.zeros(0))
                 state = _placed(state, number, groups, untrained)
             reached += len(group)
@@ -203,7 +211,7 @@ class Wise:
             if target == fact.target:
                 unchanged.append(current)
                 continue
-            self._rows(fact)
+            self._rows([fact])
             answering[fact.prompt] = fact.target, fact.id
             fresh.append(number)
         return fresh, unchanged
@@ -223,32 +231,35 @@ class Wise:
 
     def _standing(
         self, state: EditState, number: int, group: Sequence[Fact]
-    ) -> tuple[EditState, list[str]]:
+    ) -> tuple[EditState, list[str], Looking | None]:
         """What shard ``number`` is trained on or looked at for, and ``state`` knowing enough.
 
         The fresh facts first, then those that it held before and that are most like them: facts of
         a shard get in each other's way where the base takes them for alike. So many and no more
-        that an edit costs the same however full its shard is.
+        that an edit costs the same however full its shard is. Where that takes a look at the
+        group, it comes with them.
         """
         fresh = [fact.id for fact in group if fact.id not in state.closed]
         if number == len(state.shards) or self.settings.training == "ordered":
-            return state, fresh
+            return state, fresh, None
         gone = {*fresh, *state.closed}
         held = [key for key in state.shards[number].facts if key not in gone]
+        looking = None
         if fresh and len(held) > _rehearsed(fresh):
-            state = self._acquainted(state, [*fresh, *held])
-            asked = torch.stack([state.seen[key].keys[0] for key in fresh])  # [fresh, rank]
+            state = self._acquainted(state, held)
+            looking = self._looking(state, [fact.id for fact in group])
+            asked = torch.stack([looking.keys[key][0] for key in fresh])  # [fresh, rank]
             held.sort(key=lambda key: -nearest(asked, state.seen[key].keys[0]))
-        return state, fresh + held[: WATCHED * _rehearsed(fresh)]
+        return state, fresh + held[: WATCHED * _rehearsed(fresh)], looking
 
     def _groups(
         self, state: EditState, number: int, group: Sequence[Fact]
-    ) -> tuple[EditState, tuple[Group, ...], list[str]]:
+    ) -> tuple[EditState, tuple[Group, ...], list[str], Looking | None]:
         """The groups of shard ``number`` with ``group``, and what :meth:`_standing` gives."""
-        state, standing = self._standing(state, number, group)
+        state, standing, looking = self._standing(state, number, group)
         before = state.shards[number].groups if number < len(state.shards) else ()
         taught = tuple(standing[: len(group) + _rehearsed(group)])
-        return state, (*before, taught), standing
+        return state, (*before, taught), standing, looking
 
     def _mask(self, number: int) -> Mask:
         shape = (self.base.projection.out_features, self.base.projection.in_features)
@@ -262,11 +273,12 @@ class Wise:
         memo: Memo,
         memory: int | None,
     ) -> tuple[EditState, Outcome, list[str]]:
-        """Train ``group`` into shard ``number``, beside what the shard already answers.
+        """Train ``group`` into shard ``number``, beside what the shard already answers, and let the
+        key router meet it.
 
         The ids that the outcome's numbers stand for come with it.
         """
-        state, groups, standing = self._groups(state, number, group)
+        state, groups, standing, looking = self._groups(state, number, group)
         key = self._recipe(state, number, groups, standing)
         kept = memo.get(key)
         if kept is not None:
@@ -280,13 +292,21 @@ class Wise:
             start = before.values if before else None
             floor = before.threshold if before else float("inf")
             facts = [state.facts[key] for key in standing]
-            outcome = self._outcome(facts, len(groups[-1]), mask, start, number, memory)
+            if self.settings.router == "key":
+                looking = looking or self._looking(state, [fact.id for fact in group])
+            along = looking.asked if looking else None
+            outcome = self._outcome(facts, len(groups[-1]), mask, start, number, memory, along)
             shard = Shard((), mask, outcome.values, min(outcome.threshold, floor))
-            extra = {
+            tensors = shard.packed() | {
                 "iterations": torch.tensor([outcome.iterations]),
                 "failed": torch.tensor(outcome.failed, dtype=torch.long),
             }
-            memo.put(key, to_bytes(shard.packed() | extra))
+            if looking:
+                tensors |= packed(list(looking.seen().values()))
+            memo.put(key, to_bytes(tensors))
+        if self.settings.router == "key":
+            met = zip(dict.fromkeys(fact.id for fact in group), unpacked(tensors), strict=True)
+            state = replace(state, seen={**state.seen, **dict(met)})
         return _placed(state, number, groups, shard), outcome, standing
 
     def _outcome(
@@ -297,13 +317,15 @@ class Wise:
         start: torch.Tensor | None,
         number: int,
         memory: int | None,
+        along: Asked | None,
     ) -> Outcome:
         s = self.settings
-        rows = [self._rows(fact) for fact in facts]
+        rows = self._rows(facts)
         if s.training == "joint":
-            joint = JointSettings(s.max_steps, s.learning_rate, s.confidence)
+            rows_at_once = rows_on(self.base.device)
+            joint = JointSettings(s.max_steps, s.learning_rate, s.confidence, rows_at_once)
             seed = self.seed + number
-            return jointly(self.base, rows, taught, mask, start, joint, seed, memory)
+            return jointly(self.base, rows, taught, mask, start, joint, seed, memory, along)
         ordered = OrderedSettings(
             s.max_steps, s.learning_rate, alpha=s.alpha, beta=s.beta, gamma=s.gamma
         )
@@ -311,16 +333,27 @@ class Wise:
         calm = [Row(ids, len(ids)) for ids in irrelevant]
         return in_order(self.base, rows, calm, mask, start, ordered, memory)
 
-    def _rows(self, fact: Fact) -> list[Row]:
-        """The bare prompt first, then variants, then prefixed forms, each with the target."""
-        asked = [fact.prompt, *fact.variants]
-        forms = [*asked, *prefixed(fact, self._prefixes, self.settings.prefixes)]
-        rows = encode_pairs(self.base.tokenizer, [(form, fact.target) for form in forms], stop=True)
+    def _rows(self, facts: Sequence[Fact]) -> list[list[Row]]:
+        """For each fact the bare prompt first, then variants, then prefixed forms, with the target.
+
+        Raises:
+            EditorError: the prompt or a variant cannot be encoded, or is too long.
+        """
+        count = self.settings.prefixes
+        forms = [
+            [fact.prompt, *fact.variants, *prefixed(fact, self._prefixes, count)] for fact in facts
+        ]
+        pairs = [(text, f.target) for f, own in zip(facts, forms, strict=True) for text in own]
+        encoded = iter(encode_pairs(self.base.tokenizer, pairs, stop=True))
         context = self.base.architecture.context
-        for prompt, row in zip(asked, rows, strict=False):
-            require_fit(row, prompt, context)
-        # A beginning of ours must not refuse a long prompt.
-        return [row for row in rows if context is None or len(row.ids) <= context]
+        found = []
+        for fact, own in zip(facts, forms, strict=True):
+            rows = list(islice(encoded, len(own)))
+            for prompt, row in zip((fact.prompt, *fact.variants), rows, strict=False):
+                require_fit(row, prompt, context)
+            # A beginning of ours must not refuse a long prompt.
+            found.append([row for row in rows if context is None or len(row.ids) <= context])
+        return found
 
     @cached_property
     def _prefixes(self) -> list[str]:
@@ -340,12 +373,9 @@ class Wise:
         groups: Sequence[Group],
         standing: Sequence[str],
     ) -> str:
-        """The key of a shard: a digest of all that its training depends on."""
-        trained = {
-            key: [state.facts[key].prompt, state.facts[key].target, *state.facts[key].variants]
-            for group in groups
-            for key in group
-        }
+        """The key of a shard: a digest of all that its training and the look at it depend on."""
+        facts = [state.facts[key] for group in groups for key in group]
+        trained = {f.id: [f.subject, f.prompt, f.target, *f.variants] for f in facts}
         told = [
             self._fingerprint,
             self.base.layer,
@@ -366,12 +396,16 @@ class Wise:
 
         Facts closed later keep their keys, so that closing one moves no other prompt.
         """
-        unknown = [state.facts[key] for key in facts if key not in state.seen]
+        unknown = [key for key in facts if key not in state.seen]
         if not unknown:
             return state
+        return replace(state, seen={**state.seen, **self._looking(state, unknown).seen()})
+
+    def _looking(self, state: EditState, facts: Sequence[str]) -> Looking:
+        """A look at facts that the key router is to meet."""
         calibration = Calibration.from_tensors(state.router)
-        fresh = look(self.base, unknown, calibration, self.calm_prefixes, KeySettings())
-        return replace(state, seen={**state.seen, **fresh})
+        met = [state.facts[key] for key in dict.fromkeys(facts)]
+        return Looking(self.base, met, calibration, self.calm_prefixes, KeySettings())
 
     @property
     def calm_prefixes(self) -> list[str]:

@@ -21,7 +21,7 @@ from tiny_edits import (
     no_edits,
 )
 
-from editors import Closed, EditorError, Fact, PromptTooLong
+from editors import Closed, EditorError, Fact, PromptTooLong, suffix
 from editors.attach import attached
 from editors.editor import Limits, NoMemo
 from editors.errors import StateMismatch
@@ -206,6 +206,30 @@ def test_one_more_fact_is_trained_beside_few_of_those_that_its_shard_holds(
     *_, last = state.shards[0].groups
     likeness = {key: float(keys[key] @ keys[last[0]]) for key in keys if key != last[0]}
     assert sorted(likeness, key=lambda key: -likeness[key])[:2] == list(last[1:])
+
+
+def test_rivals_may_be_looked_at_in_the_forward_that_records(
+    tiny_wise: Wises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator: the same edit in fewer forwards."""
+    monkeypatch.setattr(wise, "REHEARSED", 2)
+    method, forwards = tiny_wise("llama"), []
+    before = edit(method, NINE[:5]).state
+    first = method.base.model.model.layers[0]
+    counting = first.register_forward_pre_hook(lambda *_: forwards.append(1))
+
+    apart = edit(method, [NINE[5]], before).state
+    alone = len(forwards)
+    monkeypatch.setitem(suffix.SHARED, "cpu", 10**6)
+    shared = edit(method, [NINE[5]], before).state
+    counting.remove()
+    assert len(forwards) - alone < alone - 1  # all that is recorded, and the rivals, in one
+    assert len(apart.seen[NINE[5].id].rivals)
+    for fact, seen in apart.seen.items():
+        torch.testing.assert_close(shared.seen[fact].keys, seen.keys)
+        torch.testing.assert_close(shared.seen[fact].rivals, seen.rivals)
+    (kept,), (found,) = apart.shards, shared.shards
+    torch.testing.assert_close(found.shard.values, kept.shard.values, atol=1e-5, rtol=0)
 
 
 def test_a_shard_takes_as_many_facts_as_its_projection_has_room_for(

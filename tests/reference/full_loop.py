@@ -197,7 +197,7 @@ def jointly(
     main = full.weight()
     scale = main.pow(2).mean().sqrt().item()
     weight = main.clone().requires_grad_()
-    optimizer = torch.optim.Adam([weight], lr=settings.learning_rate * scale, betas=(0.9, 0.95))
+    optimizer = torch.optim.Adam([weight], lr=settings.learning_rate * scale, betas=(0.7, 0.95))
     by_length = sorted(rows, key=lambda row: len(row.ids))
 
     def grouped(some: Sequence[Any]) -> list[list[Any]]:
