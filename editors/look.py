@@ -58,7 +58,8 @@ class Asked:
         keep: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
     ) -> None:
         """As :func:`last_states` has them."""
-        self._base, self._prompts, self._layers, self._keep = base, prompts, layers, keep
+        self.layers = layers
+        self._base, self._prompts, self._keep = base, prompts, keep
         self._found: torch.Tensor | None = None
 
     def batch(self) -> Batch | None:
@@ -72,7 +73,7 @@ class Asked:
         """Read a forward of the model whose rows from ``first`` on are those of ``batch``."""
         kept: list[torch.Tensor] = []
         rows, last = _last(batch)
-        readers = _readers(self._base, self._layers, (rows + first, last), kept.append)
+        readers = _readers(self._base, self.layers, (rows + first, last), kept.append)
         with reading_outputs(self._base.model, readers):
             yield
         self._found = self._keep(_stacked(kept))
@@ -80,7 +81,7 @@ class Asked:
     def states(self) -> torch.Tensor:
         """float32 ``[n, layers, hidden]``, or what is kept of that."""
         if self._found is None:
-            self._found = last_states(self._base, self._prompts, self._layers, self._keep)
+            self._found = last_states(self._base, self._prompts, self.layers, self._keep)
         return self._found
 
 
