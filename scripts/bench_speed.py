@@ -360,7 +360,7 @@ def inference(shape: str, tokens: int = 24) -> dict[str, Any]:
     prompts themselves are asked, and a shard holds one fact that takes one step.
     """
     real = shape == "atlas"
-    each, rows, repeats = (15, 16, 4 * REPEATS) if real else (1, 8, 2 * REPEATS)
+    each, rows, repeats = (15, 16, 4 * REPEATS) if real else (1, 8, 6 * REPEATS)
     with base_of(shape) as base:
         method = Wise(base, {"shard_size": each, **({} if real else {"max_steps": 1})}, seed=0)
         empty = method.empty(phrasings() if real else phrasings()[:50])
