@@ -15,7 +15,7 @@ from editors.places import AtPlaces, by_token, spare_on
 from editors.tokens import Batch, Places, Row, encode_prompts
 
 ROWS_AT_ONCE = 512
-SEVERAL = 16  # places from which on a product has the same bits as one of more
+SEVERAL = 16  # places; fewer go through other kernels, whose sums differ by more
 # Tokens that cost about as much as a forward itself, for reading weights and launching kernels.
 FORWARD = {"cpu": 16}
 FORWARD_ELSEWHERE = 512
@@ -62,9 +62,11 @@ class Asked:
         self._base, self._prompts, self._keep = base, prompts, keep
         self._found: torch.Tensor | None = None
 
-    def batch(self) -> Batch | None:
-        """The rows to take along, padded on the right; None where there is nothing to be seen."""
-        if self._found is not None or not self._prompts:
+    def batch(self, tokens: int, longest: int) -> Batch | None:
+        """The rows to take along, padded on the right; None where there is nothing to be seen, or
+        they have more than ``tokens`` tokens, each row as long as ``longest`` at least."""
+        longest = max([longest, *map(len, self._prompts)])
+        if self._found is not None or not self._prompts or longest * len(self._prompts) > tokens:
             return None
         return self._base.batch([Row(prompt, len(prompt)) for prompt in self._prompts])
 

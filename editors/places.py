@@ -26,7 +26,7 @@ SPARE_ELSEWHERE = 2048
 class AtPlaces(StandIn):
     """Runs a module that works token by token where it is of use; elsewhere it may give zeros."""
 
-    def __init__(self, original: nn.Module, places: Any, spare: int) -> None:
+    def __init__(self, original: nn.Module, places: Callable[[], Places], spare: int) -> None:
         """``spare``: so many other places are run rather than left out."""
         super().__init__(original)
         object.__setattr__(self, "_places", places)

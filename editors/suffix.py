@@ -218,7 +218,7 @@ class Suffix:
         ``spool``: where it is kept; by default all of it in memory. ``spare``: so many pads are run
         rather than left out; ``shared``: neighbours among the batches run together up to so many
         tokens, padded; both by default as is worth it where the batches are. ``along``: what the
-        last of them takes along, if it has room and reads below the block.
+        last of them takes along where there is room and it is read below the block.
 
         Raises:
             UnsupportedArchitecture: the block has no projection to edit.
@@ -262,7 +262,8 @@ class Suffix:
         parts = _sharing(batches, most)
         stacked = [_stacked(part) for part in parts]
         seeing: list[AbstractContextManager[None]] = [nullcontext() for _ in parts]
-        more = along.batch() if along and along.layers[-1] < layer else None
+        below = along is not None and along.layers[-1] < layer
+        more = along.batch(most, stacked[-1].ids.shape[1]) if along and below else None
         if along and more and _tokens([stacked[-1], more]) <= most:
             seeing[-1] = along.seeing(more, len(stacked[-1].ids))
             stacked[-1] = _stacked([stacked[-1], more])

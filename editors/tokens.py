@@ -144,7 +144,7 @@ def pad(
     side: Literal["left", "right"],
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Rows padded to the longest, on ``side``; the pads are masked."""
+    """Rows padded to the longest, on ``side``; ``mask`` tells the pads."""
     longest = max(len(row.ids) for row in rows)
     ids, mask = [], []
     for row in rows:
@@ -157,7 +157,7 @@ def pad(
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id to pad with: the pad token, else the end-of-sequence token, else 0 (always masked)."""
+    """The id to pad with: the pad token, else the end-of-sequence token, else 0 (unseen)."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)

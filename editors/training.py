@@ -68,7 +68,7 @@ class JointSettings:
     max_steps: int
     learning_rate: float
     confidence: float
-    rows_at_once: int = 64
+    rows_at_once: int = ROWS_AT_ONCE_ELSEWHERE
     tokens_at_once: int = 2048
 
 
@@ -102,6 +102,7 @@ def jointly(
         lesson, held = record(taught_rows, held_rows, along=along)
     weight = base.projection.weight(base.model)
     training = _Joint(weight, entries.result(), start, settings, seed)
+    del entries  # a large layer's take room
     bare = [0, *accumulate(len(rows) for rows in facts[:taught])][:taught]
     enough = min(settings.confidence, LATE_CONFIDENCE)
     sure: list[int] | None = None  # of the held ones, before; not asked until it matters

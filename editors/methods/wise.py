@@ -51,7 +51,15 @@ from editors.state import EditState, Group, Scalar, ShardRecord, to_bytes
 from editors.suffix import require_replay
 from editors.texts import PREFIX_SEEDS, UNRELATED, prefixed
 from editors.tokens import Row, encode_pairs, encode_prompt, require_fit
-from editors.training import JointSettings, OrderedSettings, Outcome, in_order, jointly, rows_on
+from editors.training import (
+    BETAS,
+    JointSettings,
+    OrderedSettings,
+    Outcome,
+    in_order,
+    jointly,
+    rows_on,
+)
 
 REHEARSED = 8  # facts that a shard holds which are trained again beside a fresh one
 WATCHED = 4  # times as many are looked at, and trained again where the fresh one spoilt them
@@ -177,9 +185,9 @@ class Wise:
             if mine(number):
                 state, _, _ = self._train(state, number, group, memo, limits.memory)
             else:  # only what is in it matters here, not its values
-                state, groups, _, _ = self._groups(state, number, group)
+                before = state.shards[number].groups if number < len(state.shards) else ()
                 untrained = Shard((), self._mask(number), torch.zeros(0))
-                state = _placed(state, number, groups, untrained)
+                state = _placed(state, number, (*before, _fresh_of(state, group)), untrained)
             reached += len(group)
 
     def _next_group(
@@ -237,9 +245,9 @@ class Wise:
         The fresh facts first, then those that it held before and that are most like them: facts of
         a shard get in each other's way where the base takes them for alike. So many and no more
         that an edit costs the same however full its shard is. Where that takes a look at the
-        group, it comes with them.
+        fresh ones, it comes with them.
         """
-        fresh = [fact.id for fact in group if fact.id not in state.closed]
+        fresh = list(_fresh_of(state, group))
         if number == len(state.shards) or self.settings.training == "ordered":
             return state, fresh, None
         gone = {*fresh, *state.closed}
@@ -247,7 +255,7 @@ class Wise:
         looking = None
         if fresh and len(held) > _rehearsed(fresh):
             state = self._acquainted(state, held)
-            looking = self._looking(state, [fact.id for fact in group])
+            looking = self._looking(state, fresh)
             asked = torch.stack([looking.keys[key][0] for key in fresh])  # [fresh, rank]
             held.sort(key=lambda key: -nearest(asked, state.seen[key].keys[0]))
         return state, fresh + held[: WATCHED * _rehearsed(fresh)], looking
@@ -278,8 +286,9 @@ class Wise:
 
         The ids that the outcome's numbers stand for come with it.
         """
+        fresh = _fresh_of(state, group)
         state, groups, standing, looking = self._groups(state, number, group)
-        key = self._recipe(state, number, groups, standing)
+        key = self._recipe(state, number, groups, fresh, standing)
         kept = memo.get(key)
         if kept is not None:
             tensors = load_tensors(kept)
@@ -293,7 +302,7 @@ class Wise:
             floor = before.threshold if before else float("inf")
             facts = [state.facts[key] for key in standing]
             if self.settings.router == "key":
-                looking = looking or self._looking(state, [fact.id for fact in group])
+                looking = looking or self._looking(state, fresh)
             along = looking.asked if looking else None
             outcome = self._outcome(facts, len(groups[-1]), mask, start, number, memory, along)
             shard = Shard((), mask, outcome.values, min(outcome.threshold, floor))
@@ -305,8 +314,8 @@ class Wise:
                 tensors |= packed(list(looking.seen().values()))
             memo.put(key, to_bytes(tensors))
         if self.settings.router == "key":
-            met = zip(dict.fromkeys(fact.id for fact in group), unpacked(tensors), strict=True)
-            state = replace(state, seen={**state.seen, **dict(met)})
+            met = dict(zip(fresh, unpacked(tensors), strict=True))
+            state = replace(state, seen={**state.seen, **met})
         return _placed(state, number, groups, shard), outcome, standing
 
     def _outcome(
@@ -371,6 +380,7 @@ class Wise:
         state: EditState,
         number: int,
         groups: Sequence[Group],
+        fresh: Sequence[str],
         standing: Sequence[str],
     ) -> str:
         """The key of a shard: a digest of all that its training and the look at it depend on."""
@@ -384,8 +394,10 @@ class Wise:
             self.seed,
             number,
             [list(group) for group in groups],
+            list(fresh),
             list(standing),
             trained,
+            [rows_on(self.base.device), *BETAS],
         ]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -404,7 +416,7 @@ class Wise:
     def _looking(self, state: EditState, facts: Sequence[str]) -> Looking:
         """A look at facts that the key router is to meet."""
         calibration = Calibration.from_tensors(state.router)
-        met = [state.facts[key] for key in dict.fromkeys(facts)]
+        met = [state.facts[key] for key in facts]
         return Looking(self.base, met, calibration, self.calm_prefixes, KeySettings())
 
     @property
@@ -467,6 +479,11 @@ class Wise:
                 f"this base is {self._fingerprint[:16]}",
                 "open the store with the model that it was made for",
             )
+
+
+def _fresh_of(state: EditState, group: Sequence[Fact]) -> Group:
+    """The ids of a group that has been entered, less those that it supersedes itself."""
+    return tuple(dict.fromkeys(fact.id for fact in group if fact.id not in state.closed))
 
 
 def _rehearsed(group: Sized) -> int:

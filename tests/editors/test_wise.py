@@ -235,6 +235,14 @@ def test_rivals_may_be_looked_at_in_the_forward_that_records(
     torch.testing.assert_close(found.shard.values, kept.shard.values, atol=1e-5, rtol=0)
 
 
+def test_a_run_goes_on_though_a_superseded_line_has_left_its_file(tiny_wise: Wises) -> None:
+    method, memo = tiny_wise("llama"), Remembering()
+    edit(method, [FRANCE, FRANCE_AGAIN, JAPAN], memo=memo)
+    done = edit(method, [FRANCE_AGAIN, JAPAN], memo=memo)
+    assert memo.hits == 1
+    assert done.state.to_blobs() == edit(method, [FRANCE_AGAIN, JAPAN]).state.to_blobs()
+
+
 def test_a_shard_takes_as_many_facts_as_its_projection_has_room_for(
     tiny_wise: Wises, monkeypatch: pytest.MonkeyPatch
 ) -> None:
