@@ -301,21 +301,24 @@ def _held(model: str, shape: str, what: str) -> None:
 
 
 def amortised(count: int = 200, alone: int = 40) -> dict[str, Any]:
-    """``apply`` of many facts, and some of them one at a time."""
+    """``apply`` of many facts, and some of them one at a time, in turns."""
     with base_of("atlas") as base:
         method = Wise(base, {}, seed=0)
         empty, facts = method.empty(phrasings()), edits(count)
-        together = [timed(lambda: applied(method, empty, facts))[0] / count for _ in range(REPEATS)]
-        state, each = empty, []
-        for fact in facts[:alone]:
-            took, state = timed(lambda s=state, f=fact: applied(method, s, [f]))
-            each.append(took)
-        mine, one = statistics.median(together), statistics.mean(each)
+        turns = []
+        for _ in range(REPEATS):
+            together, _ = timed(lambda: applied(method, empty, facts))
+            state, each = empty, []
+            for fact in facts[:alone]:
+                took, state = timed(lambda s=state, f=fact: applied(method, s, [f]))
+                each.append(took)
+            turns.append((together / count, statistics.mean(each)))
         return {
             "facts": count,
-            "seconds": round(mine, 4),
-            "alone_seconds": round(one, 4),
-            "ratio": round(one / mine, 2),
+            "seconds": round(statistics.median(mine for mine, _ in turns), 4),
+            "alone_seconds": round(statistics.median(one for _, one in turns), 4),
+            "ratio": round(statistics.median(one / mine for mine, one in turns), 2),
+            "each": [round(one / mine, 2) for mine, one in turns],
         }
 
 

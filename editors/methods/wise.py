@@ -219,7 +219,7 @@ class Wise:
             if target == fact.target:
                 unchanged.append(current)
                 continue
-            self._rows([fact])
+            self._rows([fact], 0)
             answering[fact.prompt] = fact.target, fact.id
             fresh.append(number)
         return fresh, unchanged
@@ -329,7 +329,7 @@ class Wise:
         along: Asked | None,
     ) -> Outcome:
         s = self.settings
-        rows = self._rows(facts)
+        rows = self._rows(facts, s.prefixes)
         if s.training == "joint":
             rows_at_once = rows_on(self.base.device)
             joint = JointSettings(s.max_steps, s.learning_rate, s.confidence, rows_at_once)
@@ -342,13 +342,12 @@ class Wise:
         calm = [Row(ids, len(ids)) for ids in irrelevant]
         return in_order(self.base, rows, calm, mask, start, ordered, memory)
 
-    def _rows(self, facts: Sequence[Fact]) -> list[list[Row]]:
-        """For each fact the bare prompt first, then variants, then prefixed forms, with the target.
+    def _rows(self, facts: Sequence[Fact], count: int) -> list[list[Row]]:
+        """For each fact its prompt, its variants and ``count`` prefixed forms, with the target.
 
         Raises:
             EditorError: the prompt or a variant cannot be encoded, or is too long.
         """
-        count = self.settings.prefixes
         forms = [
             [fact.prompt, *fact.variants, *prefixed(fact, self._prefixes, count)] for fact in facts
         ]
