@@ -62,11 +62,12 @@ class Asked:
         self._base, self._prompts, self._keep = base, prompts, keep
         self._found: torch.Tensor | None = None
 
-    def batch(self, tokens: int, longest: int) -> Batch | None:
-        """The rows to take along, padded on the right; None where there is nothing to be seen, or
-        they have more than ``tokens`` tokens, each row as long as ``longest`` at least."""
-        longest = max([longest, *map(len, self._prompts)])
-        if self._found is not None or not self._prompts or longest * len(self._prompts) > tokens:
+    def beside(self, batch: Batch, most: int) -> Batch | None:
+        """The rows to take along behind those of ``batch``, padded on the right; None where nothing
+        is to be seen, or all would have more than ``most`` tokens, with the pads."""
+        longest = max([batch.ids.shape[1], *map(len, self._prompts)])
+        full = longest * (len(batch.ids) + len(self._prompts)) > most
+        if self._found is not None or not self._prompts or full:
             return None
         return self._base.batch([Row(prompt, len(prompt)) for prompt in self._prompts])
 

@@ -148,16 +148,12 @@ def _sharing(batches: Sequence[Batch], most: int) -> list[list[Batch]]:
     parts: list[list[Batch]] = []
     for batch in batches:
         together = [*(parts[-1] if parts else ()), batch]
-        if parts and _tokens(together) <= most:
+        longest = max(one.ids.shape[1] for one in together)
+        if parts and longest * sum(len(one.ids) for one in together) <= most:
             parts[-1] = together
         else:
             parts.append([batch])
     return parts
-
-
-def _tokens(batches: Sequence[Batch]) -> int:
-    """How many tokens batches have as one, with the pads that this takes."""
-    return max(one.ids.shape[1] for one in batches) * sum(len(one.ids) for one in batches)
 
 
 def _stacked(batches: Sequence[Batch]) -> Batch:
@@ -262,9 +258,7 @@ class Suffix:
         parts = _sharing(batches, most)
         stacked = [_stacked(part) for part in parts]
         seeing: list[AbstractContextManager[None]] = [nullcontext() for _ in parts]
-        below = along is not None and along.layers[-1] < layer
-        more = along.batch(most, stacked[-1].ids.shape[1]) if along and below else None
-        if along and more and _tokens([stacked[-1], more]) <= most:
+        if along and along.layers[-1] < layer and (more := along.beside(stacked[-1], most)):
             seeing[-1] = along.seeing(more, len(stacked[-1].ids))
             stacked[-1] = _stacked([stacked[-1], more])
         pads = max(int((batch.mask == 0).sum()) for batch in stacked)

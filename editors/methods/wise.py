@@ -185,9 +185,9 @@ class Wise:
             if mine(number):
                 state, _, _ = self._train(state, number, group, memo, limits.memory)
             else:  # only what is in it matters here, not its values
-                before = state.shards[number].groups if number < len(state.shards) else ()
+                groups = _grown(state, number, _fresh_of(state, group))
                 untrained = Shard((), self._mask(number), torch.zeros(0))
-                state = _placed(state, number, (*before, _fresh_of(state, group)), untrained)
+                state = _placed(state, number, groups, untrained)
             reached += len(group)
 
     def _next_group(
@@ -238,16 +238,15 @@ class Wise:
         return self.settings.shard_size or min(MOST, max(FEWEST, entries // ENTRIES_A_FACT))
 
     def _standing(
-        self, state: EditState, number: int, group: Sequence[Fact]
-    ) -> tuple[EditState, list[str], Looking | None]:
+        self, state: EditState, number: int, fresh: Group
+    ) -> tuple[EditState, Group, Looking | None]:
         """What shard ``number`` is trained on or looked at for, and ``state`` knowing enough.
 
-        The fresh facts first, then those that it held before and that are most like them: facts of
-        a shard get in each other's way where the base takes them for alike. So many and no more
-        that an edit costs the same however full its shard is. Where that takes a look at the
-        fresh ones, it comes with them.
+        The ``fresh`` facts first, then those that it held before and that are most like them: facts
+        of a shard get in each other's way where the base takes them for alike. So many and no more
+        that an edit costs the same however full its shard is. Where that takes a look at the fresh
+        ones, it comes with them.
         """
-        fresh = list(_fresh_of(state, group))
         if number == len(state.shards) or self.settings.training == "ordered":
             return state, fresh, None
         gone = {*fresh, *state.closed}
@@ -258,16 +257,7 @@ class Wise:
             looking = self._looking(state, fresh)
             asked = torch.stack([looking.keys[key][0] for key in fresh])  # [fresh, rank]
             held.sort(key=lambda key: -nearest(asked, state.seen[key].keys[0]))
-        return state, fresh + held[: WATCHED * _rehearsed(fresh)], looking
-
-    def _groups(
-        self, state: EditState, number: int, group: Sequence[Fact]
-    ) -> tuple[EditState, tuple[Group, ...], list[str], Looking | None]:
-        """The groups of shard ``number`` with ``group``, and what :meth:`_standing` gives."""
-        state, standing, looking = self._standing(state, number, group)
-        before = state.shards[number].groups if number < len(state.shards) else ()
-        taught = tuple(standing[: len(group) + _rehearsed(group)])
-        return state, (*before, taught), standing, looking
+        return state, (*fresh, *held[: WATCHED * _rehearsed(fresh)]), looking
 
     def _mask(self, number: int) -> Mask:
         shape = (self.base.projection.out_features, self.base.projection.in_features)
@@ -280,14 +270,15 @@ class Wise:
         group: Sequence[Fact],
         memo: Memo,
         memory: int | None,
-    ) -> tuple[EditState, Outcome, list[str]]:
+    ) -> tuple[EditState, Outcome, Group]:
         """Train ``group`` into shard ``number``, beside what the shard already answers, and let the
         key router meet it.
 
         The ids that the outcome's numbers stand for come with it.
         """
         fresh = _fresh_of(state, group)
-        state, groups, standing, looking = self._groups(state, number, group)
+        state, standing, looking = self._standing(state, number, fresh)
+        groups = _grown(state, number, standing[: len(group) + _rehearsed(group)])
         key = self._recipe(state, number, groups, fresh, standing)
         kept = memo.get(key)
         if kept is not None:
@@ -485,6 +476,12 @@ def _fresh_of(state: EditState, group: Sequence[Fact]) -> Group:
     return tuple(dict.fromkeys(fact.id for fact in group if fact.id not in state.closed))
 
 
+def _grown(state: EditState, number: int, group: Group) -> tuple[Group, ...]:
+    """The groups of shard ``number`` with one more."""
+    before = state.shards[number].groups if number < len(state.shards) else ()
+    return (*before, group)
+
+
 def _rehearsed(group: Sized) -> int:
     """How many facts that a shard holds are trained again beside ``group``."""
     return max(REHEARSED, len(group))
@@ -508,9 +505,7 @@ def _entered(state: EditState, group: Sequence[Fact]) -> tuple[EditState, dict[s
     return replace(state, facts=facts, closed=closed, seen=seen), replaced
 
 
-def _placed(
-    state: EditState, number: int, groups: tuple[tuple[str, ...], ...], shard: Shard
-) -> EditState:
+def _placed(state: EditState, number: int, groups: tuple[Group, ...], shard: Shard) -> EditState:
     """``state`` with ``shard``, trained on ``groups``, as its last shard, ``number``."""
     record = ShardRecord(groups, shard)
     record = replace(record, shard=replace(shard, facts=record.facts))
