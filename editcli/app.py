@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from editcli.models import tools
-from editcli.output import Output
+from editcli.cli.console import Output
+from editcli.models.loading import tools
 from editcli.settings import env_flag
 from editors import EditorError
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         UnsupportedArchitecture,
     )
     from editors.facts import Closed, Fact, Probe
-    from editors.methods import load_method, methods_available
+    from editors.methods.registry import load_method, methods_available
 
 _MODULE_OF = {
     "Closed": "facts",
@@ -34,8 +34,8 @@ _MODULE_OF = {
     "PromptTooLong": "errors",
     "StateMismatch": "errors",
     "UnsupportedArchitecture": "errors",
-    "load_method": "methods",
-    "methods_available": "methods",
+    "load_method": "methods.registry",
+    "methods_available": "methods.registry",
 }
 
 __all__ = [

@@ -22,17 +22,17 @@ from pathlib import Path
 import torch
 from parts import run
 
-from editcli.models import load_base
-from editcli.paths import datasets_dir
-from editors.base import Base
-from editors.calibration import Phrasings
-from editors.checking import Scores, check
-from editors.editor import NoMemo
+from editcli.files.packaged import datasets_dir
+from editcli.models.loading import load_base
+from editors.evaluation.edit_scores import Scores, check
+from editors.evaluation.metrics import Rate, normalised
 from editors.facts import Fact
-from editors.generation import answers
-from editors.methods.wise import Wise
-from editors.metrics import Rate, normalised
-from editors.state import EditState
+from editors.inference.generation import answers
+from editors.methods.base import NoMemo
+from editors.methods.edit_state import EditState
+from editors.methods.wise.method import Wise
+from editors.model.base_model import Base
+from editors.scope.calibration import Phrasings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 KEPT, NOTES = DOCS / "benchmarks.json", DOCS / "benchmarks-notes.md"

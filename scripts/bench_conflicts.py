@@ -30,27 +30,27 @@ from conflicts_page import page
 from parts import kept_in, run
 from shapes import random_model
 
-from editcli.conflictfile import ConflictFile, read_conflicts
-from editcli.conflicts import Bench, edited_record, neutral_texts
-from editcli.editing import apply_facts
-from editcli.factfile import read_facts
-from editcli.output import Output
-from editcli.paths import datasets_dir
-from editcli.resolve import Found, find
-from editcli.rivals import rival
-from editcli.workspace import Workspace
-from editors.base import Base
-from editors.conflicts import Ask, Asked, Conflict, first_token, measure, next_probabilities
-from editors.contrastive import contrastive_answers
+from editcli.cli.console import Output
+from editcli.files.conflicts import ConflictFile, read_conflicts
+from editcli.files.facts import read_facts
+from editcli.files.packaged import datasets_dir
+from editcli.operations.apply import apply_facts
+from editcli.operations.conflict_session import Bench, edited_record, neutral_texts
+from editcli.operations.decoding_baselines import rival
+from editcli.operations.prune_heads import Found, find
+from editcli.operations.session import Workspace
+from editors.conflicts.baselines.contrastive import contrastive_answers
+from editors.conflicts.cases import Ask, Asked, Conflict, first_token, measure, next_probabilities
+from editors.conflicts.locality import Battery, by_first_token, losses
+from editors.conflicts.locate import LocateSettings, locate
+from editors.conflicts.resolve import PruneSettings
 from editors.facts import Fact
-from editors.generation import Answer
-from editors.heads import path_effects
-from editors.hooks import changing_input
-from editors.locality import Battery, by_first_token, losses
-from editors.locating import LocateSettings, locate
-from editors.pruning import Head, HeadMask, Resolution
-from editors.resolving import PruneSettings
-from editors.tokens import Batch, Row, encode_prompt
+from editors.heads.head_mask import Head, HeadMask, Resolution
+from editors.heads.path_patching import path_effects
+from editors.inference.generation import Answer
+from editors.model.base_model import Base
+from editors.model.hooks import changing_input
+from editors.model.tokenization import Batch, Row, encode_prompt
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -416,7 +416,7 @@ def whole_forwards(
 
 def speed(rows: int = 4, repeats: int = 5) -> dict[str, Any]:
     """One-token path patching against whole forwards, the same rows, every head, both checked."""
-    from editcli.models import load_base
+    from editcli.models.loading import load_base
 
     with tempfile.TemporaryDirectory() as folder:
         base = load_base(str(random_model("gpt2-small", Path(folder))), device="cpu")
@@ -480,7 +480,7 @@ def shapes(resolving: bool = False) -> dict[str, Any]:
 
 def labelled(base: Base, rows: Sequence[Conflict]) -> ConflictFile:
     """Eight short rows a split whose sources are what the model says with the passage there."""
-    from editors.generation import answers
+    from editors.inference.generation import answers
 
     made: list[Conflict] = []
     for split in ("locate", "dev", "test"):

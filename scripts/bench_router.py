@@ -18,15 +18,15 @@ import torch
 from bench import Workbench, facts_of, phrasings
 from torch.nn import functional as F
 
-from editcli.models import load_base
-from editors.base import Base
-from editors.calibration import Calibration, key_layers
+from editcli.models.loading import load_base
 from editors.facts import Fact
-from editors.key_router import KeyRouter, KeySettings, Looking, Subjects, Yielding, nearest
-from editors.look import last_states
-from editors.methods.wise import Wise
-from editors.texts import prefixed
-from editors.tokens import encode_prompt
+from editors.inference.hidden_states import last_states
+from editors.methods.wise.method import Wise
+from editors.model.base_model import Base
+from editors.model.tokenization import encode_prompt
+from editors.scope.calibration import Calibration, key_layers
+from editors.scope.keys import KeyRouter, KeySettings, Looking, Subjects, Yielding, nearest
+from editors.scope.unrelated_prompts import prefixed
 
 SIZES = (100, 1000)
 BOUND = 0.02  # share of near locality prompts that may open, where a threshold is chosen for it

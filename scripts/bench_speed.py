@@ -36,17 +36,17 @@ from parts import run
 from shapes import SHAPES, random_model, random_weights
 from torch.utils.flop_counter import FlopCounterMode
 
-from editcli.models import load_base, plan_no_attention
-from editors.base import Base
-from editors.editor import Applied, NoMemo
+from editcli.models.loading import load_base, plan_no_attention
 from editors.facts import Fact
-from editors.methods.wise import Wise
-from editors.side_memory import Mask, Shard
-from editors.state import EditState, to_bytes
-from editors.suffix import Suffix
-from editors.texts import UNRELATED, prefixed
-from editors.tokens import Row, encode_pair, encode_prompt
-from editors.training import OrderedSettings, in_order
+from editors.methods.base import Applied, NoMemo
+from editors.methods.edit_state import EditState, to_bytes
+from editors.methods.training.suffix_replay import Suffix
+from editors.methods.wise.method import Wise
+from editors.methods.wise.shards import Mask, Shard
+from editors.methods.wise.training.joint import OrderedSettings, in_order
+from editors.model.base_model import Base
+from editors.model.tokenization import Row, encode_pair, encode_prompt
+from editors.scope.unrelated_prompts import UNRELATED, prefixed
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -180,7 +180,7 @@ def suffix_share(base: Base, rows: Sequence[Row], seconds: Sequence[float]) -> t
 
 def used_flops(base: Base, rows: Sequence[Row], mask: Mask) -> float:
     """Floating-point operations of one step, counted."""
-    from editors.masked import MaskedChange
+    from editors.methods.wise.training.masked_delta import MaskedChange
 
     change = MaskedChange(
         mask.entries(), torch.zeros(mask.count), base.projection.weight(base.model)

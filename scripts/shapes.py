@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from editcli.paths import datasets_dir
+from editcli.files.packaged import datasets_dir
 
 SURE = 60.0  # a logit that the head of a trained model may well give
 

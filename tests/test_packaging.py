@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import editcli
-from editcli.paths import datasets_dir
+from editcli.files.packaged import datasets_dir
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

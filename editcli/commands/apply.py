@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editcli.errors import UsageError
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.options import (
     AuthorOption,
     DeviceOption,
     DryRunOption,
@@ -23,13 +23,13 @@ from editcli.options import (
     StoreOption,
     VerboseOption,
 )
-from editcli.output import Output
-from editcli.ranks import Ranks
+from editcli.errors import UsageError
+from editcli.operations.distributed import Ranks
 
 if TYPE_CHECKING:
-    from editcli.editing import Outcome
-    from editcli.factfile import FactFile
-    from editcli.ledger import Ledger
+    from editcli.files.facts import FactFile
+    from editcli.operations.apply import Outcome
+    from editcli.store.ledger import Ledger
     from editors import Fact
 
 REFUSED = 4
@@ -91,9 +91,9 @@ def command(
       cat corrections.jsonl | editcli apply - --skip-bad --json
       torchrun --nproc-per-node 4 -m editcli apply facts.jsonl
     """
-    from editcli.factfile import read_facts
-    from editcli.invocation import open_store
-    from editcli.ledger import Ledger
+    from editcli.cli.context import open_store
+    from editcli.files.facts import read_facts
+    from editcli.store.ledger import Ledger
 
     ranks = Ranks.of(environ)
     # Of several processes the first one speaks for all; the others name what goes wrong in them.
@@ -113,11 +113,11 @@ def command(
         out.record(_forecast(ledger, found.require(skip_bad=skip_bad)[:limit], len(found.refused)))
         _warn_refused(out, found)
         return
-    from editcli.editing import apply_facts, help_to_apply
-    from editcli.invocation import author as who
-    from editcli.invocation import command_words
-    from editcli.workspace import Workspace
-    from editors.editor import Limits
+    from editcli.cli.context import author as who
+    from editcli.cli.context import command_words
+    from editcli.operations.apply import apply_facts, help_to_apply
+    from editcli.operations.session import Workspace
+    from editors.methods.base import Limits
 
     workspace = Workspace.open(opened, device=ranks.device(device), dtype=dtype, verbose=verbose)
     found = found.refusing(workspace.unfit, limit)

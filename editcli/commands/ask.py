@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editcli.invocation import open_store
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.context import open_store
+from editcli.cli.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -17,13 +18,12 @@ from editcli.options import (
     VerboseOption,
     VersionOption,
 )
-from editcli.output import Output
 
 if TYPE_CHECKING:
-    from editors.base import Base
     from editors.facts import Closed
-    from editors.routing import Decision
-    from editors.state import EditState
+    from editors.methods.edit_state import EditState
+    from editors.model.base_model import Base
+    from editors.scope.base import Decision
 
 
 def command(
@@ -51,8 +51,8 @@ def command(
       editcli ask "What is the capital of France?" --version v0002
       editcli ask "The capital of France is" --base --json
     """
-    from editcli.workspace import Workspace
-    from editors.generation import answers
+    from editcli.operations.session import Workspace
+    from editors.inference.generation import answers
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     opened = open_store(store)
@@ -119,7 +119,7 @@ def _measured(decision: Decision) -> str:
 def _room(base: Base, text: str, wanted: int) -> int:
     """How many tokens an answer may have in the model's context, at most `wanted`."""
     from editors import PromptTooLong
-    from editors.tokens import encode_prompt
+    from editors.model.tokenization import encode_prompt
 
     context, used = base.architecture.context, len(encode_prompt(base.tokenizer, text))
     if context is None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from editcli.invocation import open_store
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.context import open_store
+from editcli.cli.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -18,12 +19,11 @@ from editcli.options import (
     VerboseOption,
     VersionOption,
 )
-from editcli.output import Output
 from editors import EditorError, Fact
 
 if TYPE_CHECKING:
-    from editors.checking import Scores
-    from editors.metrics import Rate
+    from editors.evaluation.edit_scores import Scores
+    from editors.evaluation.metrics import Rate
 
 BELOW = 3
 SHOWN = 10  # lines remarked on one by one
@@ -79,13 +79,13 @@ def command(
       editcli check facts.jsonl --version v0003 --json
       editcli check --min-reliability 0.99 --min-locality 0.98
     """
-    from editcli.workspace import Workspace
-    from editors.checking import check
+    from editcli.operations.session import Workspace
+    from editors.evaluation.edit_scores import check
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     found = None
     if file is not None:
-        from editcli.factfile import read_facts
+        from editcli.files.facts import read_facts
 
         found = read_facts(file)
         found.require()

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from editcli.invocation import author as acting
-from editcli.invocation import command_words, open_store
-from editcli.options import AuthorOption, JsonOption, MessageOption, QuietOption, StoreOption
-from editcli.output import Output
+from editcli.cli.console import Output
+from editcli.cli.context import author as acting
+from editcli.cli.context import command_words, open_store
+from editcli.cli.options import AuthorOption, JsonOption, MessageOption, QuietOption, StoreOption
 
 
 def command(

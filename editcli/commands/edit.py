@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.options import (
     AuthorOption,
     DeviceOption,
     DtypeOption,
@@ -16,7 +17,6 @@ from editcli.options import (
     StoreOption,
     VerboseOption,
 )
-from editcli.output import Output
 
 SUBJECT_HINT = "name it with `--subject` so that other phrasings of the question find the edit"
 
@@ -66,10 +66,10 @@ def command(
       editcli edit "Who leads Chile?" "Ana Rojas" -s Chile -m "election of May"
       editcli edit "The capital of France is" Lyon -s France --near "The sea of France is"
     """
-    from editcli.editing import apply_facts
-    from editcli.invocation import author as who
-    from editcli.invocation import command_words
-    from editcli.workspace import Workspace
+    from editcli.cli.context import author as who
+    from editcli.cli.context import command_words
+    from editcli.operations.apply import apply_facts
+    from editcli.operations.session import Workspace
     from editors import Fact, InvalidFact, Probe
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from editcli.factfile import FactFile, read_facts
-from editcli.judging import Replaced
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.options import (
     FactFileArgument,
     JsonOption,
     OnConflictOption,
     QuietOption,
     SkipBadOption,
 )
-from editcli.output import Output
+from editcli.files.consistency import Replaced
+from editcli.files.facts import FactFile, read_facts
 
 REFUSED = 4
 

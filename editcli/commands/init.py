@@ -10,10 +10,9 @@ from typing import Annotated
 
 import typer
 
-from editcli import models
-from editcli.errors import UsageError
-from editcli.invocation import author as acting
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.context import author as acting
+from editcli.cli.options import (
     AuthorOption,
     DeviceOption,
     DtypeOption,
@@ -25,10 +24,11 @@ from editcli.options import (
     StoreOption,
     VerboseOption,
 )
-from editcli.output import Output
-from editcli.phrasings import read_phrasings
+from editcli.errors import UsageError
+from editcli.files.phrasings import read_phrasings
+from editcli.models import loading as models
 from editcli.settings import Setting, env_name, parse_settings
-from editcli.store import Store, StoreConfig, new_store_path
+from editcli.store.store import Store, StoreConfig, new_store_path
 from editors import load_method
 
 LAYER = "layer"  # stored among the settings, but belongs to the model, not to the method

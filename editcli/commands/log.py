@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from editcli import history
-from editcli.history import Event
-from editcli.invocation import local_time, open_store
-from editcli.ledger import full_id
-from editcli.options import JsonOption, QuietOption, StoreOption
-from editcli.output import Output
+from editcli.cli.console import Output
+from editcli.cli.context import local_time, open_store
+from editcli.cli.options import JsonOption, QuietOption, StoreOption
+from editcli.store import history
+from editcli.store.history import Event
+from editcli.store.ledger import full_id
 
 COLUMNS = ("version", "when", "who", "operation", "changes", "message", "tags")
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from editcli import atomic
+from editcli.cli.console import Output
+from editcli.cli.context import open_store
+from editcli.cli.options import JsonOption, QuietOption, StoreOption, VersionOption
 from editcli.errors import UsageError
-from editcli.invocation import open_store
-from editcli.options import JsonOption, QuietOption, StoreOption, VersionOption
-from editcli.output import Output
+from editcli.store import atomic
 from editors import EditorError
 
 
@@ -38,7 +38,7 @@ def command(
       editcli report audit.html --version release --force
       editcli report beliefs.html --json
     """
-    from editcli.report import render
+    from editcli.report.page import render
 
     out = Output(json_mode=json, quiet=quiet)
     place = target.resolve()  # a link stays one: what it leads to is written

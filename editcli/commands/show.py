@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from editcli import history
+from editcli.cli.console import Output
+from editcli.cli.context import local_time, open_store
+from editcli.cli.options import JsonOption, QuietOption, StoreOption, VersionOption
 from editcli.errors import UnknownVersion
-from editcli.invocation import local_time, open_store
-from editcli.ledger import Ledger, ancestry, full_id
-from editcli.options import JsonOption, QuietOption, StoreOption, VersionOption
-from editcli.output import Output
-from editcli.store import Store, Version
+from editcli.store import history
+from editcli.store.ledger import Ledger, ancestry, full_id
+from editcli.store.store import Store, Version
 from editors import EditorError, Fact
 
 SCORES = "scores.json"

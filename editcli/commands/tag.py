@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from editcli.cli.console import Output
+from editcli.cli.context import author as acting
+from editcli.cli.context import command_words, local_time, open_store
+from editcli.cli.options import AuthorOption, JsonOption, MessageOption, QuietOption, StoreOption
 from editcli.errors import UsageError
-from editcli.invocation import author as acting
-from editcli.invocation import command_words, local_time, open_store
-from editcli.options import AuthorOption, JsonOption, MessageOption, QuietOption, StoreOption
-from editcli.output import Output
-from editcli.store import Store
+from editcli.store.store import Store
 
 COLUMNS = ("tag", "version", "when", "who", "message")
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editcli.errors import UsageError
-from editcli.invocation import author as acting
-from editcli.invocation import command_words, open_store
-from editcli.ledger import Ledger
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.context import author as acting
+from editcli.cli.context import command_words, open_store
+from editcli.cli.options import (
     AuthorOption,
     DryRunOption,
     JsonOption,
@@ -21,12 +20,13 @@ from editcli.options import (
     QuietOption,
     StoreOption,
 )
-from editcli.output import Output
-from editcli.store import Store, Version
+from editcli.errors import UsageError
+from editcli.store.ledger import Ledger
+from editcli.store.store import Store, Version
 from editors import Closed, EditorError, Fact
 
 if TYPE_CHECKING:
-    from editors.state import EditState
+    from editors.methods.edit_state import EditState
 
 
 def command(
@@ -57,7 +57,7 @@ def command(
       editcli undo 721d 1f3a --dry-run
       editcli undo --heads
     """
-    from editcli.workspace import Workspace, state_of
+    from editcli.operations.session import Workspace, state_of
 
     out = Output(json_mode=json, quiet=quiet)
     if not (facts or heads):

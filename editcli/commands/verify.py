@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from editcli import models
-from editcli.errors import UsageError
-from editcli.invocation import open_store
-from editcli.ledger import EDITS, FACTS, Ledger
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.context import open_store
+from editcli.cli.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -18,8 +16,10 @@ from editcli.options import (
     StoreOption,
     VerboseOption,
 )
-from editcli.output import Output
-from editcli.store import Problem, Store
+from editcli.errors import UsageError
+from editcli.models import loading as models
+from editcli.store.ledger import EDITS, FACTS, Ledger
+from editcli.store.store import Problem, Store
 from editors import EditorError
 
 DAMAGED = 1

@@ -9,7 +9,7 @@ import pytest
 from tiny_edits import FACTS, FAST
 from tiny_stores import run, save_calibration, save_facts, save_model
 
-from editcli.store import Store
+from editcli.store.store import Store
 
 
 @pytest.fixture(scope="session")

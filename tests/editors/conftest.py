@@ -13,9 +13,9 @@ import pytest
 from tiny_edits import FAST
 
 if TYPE_CHECKING:
-    from editors.base import Base
-    from editors.methods.wise import Wise
-    from editors.state import Scalar
+    from editors.methods.edit_state import Scalar
+    from editors.methods.wise.method import Wise
+    from editors.model.base_model import Base
 
 BaseOf = Callable[..., "Base"]
 
@@ -23,7 +23,7 @@ BaseOf = Callable[..., "Base"]
 @pytest.fixture(scope="session")
 def tiny_base(tiny_model: Any, word_tokenizer: Any) -> BaseOf:
     """``tiny_base(family)``: the shared model of that family with a word tokenizer."""
-    from editors.base import Base
+    from editors.model.base_model import Base
 
     return lambda family="llama", **kinds: Base.of(tiny_model(family), word_tokenizer(**kinds))
 
@@ -31,7 +31,7 @@ def tiny_base(tiny_model: Any, word_tokenizer: Any) -> BaseOf:
 @pytest.fixture(scope="session")
 def tiny_wise(tiny_base: BaseOf) -> Callable[..., Wise]:
     """``tiny_wise(family, settings, seed)``: the method on a shared model."""
-    from editors.methods.wise import Wise
+    from editors.methods.wise.method import Wise
 
     def make(
         family: str = "llama", settings: Mapping[str, Scalar] | None = None, seed: int = 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_edits import edit
 
-from editcli.paths import datasets_dir
+from editcli.files.packaged import datasets_dir
 from editors import Fact
 
 pytestmark = [
@@ -27,8 +27,8 @@ def rows(name: str, count: int) -> list[dict[str, Any]]:
 
 
 def method_on(device: str) -> Any:
-    from editcli.models import load_base
-    from editors.methods.wise import Wise
+    from editcli.models.loading import load_base
+    from editors.methods.wise.method import Wise
 
     return Wise(load_base("atlas", device=device), {"shard_size": 4}, 0)
 
@@ -49,14 +49,14 @@ def methods() -> list[Any]:
 
 
 def calibrated(method: Any) -> Any:
-    from editors.calibration import Phrasings
+    from editors.scope.calibration import Phrasings
 
     with (datasets_dir() / "calibration.jsonl").open(encoding="utf-8") as lines:
         return method.empty([Phrasings.from_dict(json.loads(line)) for line in lines])
 
 
 def test_edits_are_answered_and_routed_as_on_the_cpu(methods: list[Any]) -> None:
-    from editors.generation import answers
+    from editors.inference.generation import answers
 
     facts = [Fact.from_dict(row) for row in rows("edits.jsonl", COUNT)]
     asked = [fact.prompt for fact in facts] + [fact.rephrases[0] for fact in facts]
@@ -79,13 +79,13 @@ def test_states_that_leave_the_gpu_change_no_edit(
     facts = [Fact.from_dict(row) for row in rows("edits.jsonl", COUNT)]
     empty = calibrated(method)
     near = edit(method, facts, empty).state
-    monkeypatch.setattr("editors.spool.NEAR", 0)
+    monkeypatch.setattr("editors.methods.training.state_offload.NEAR", 0)
     assert edit(method, facts, empty).state.to_blobs() == near.to_blobs()
 
 
 def test_heads_do_what_they_do_on_the_cpu(methods: list[Any]) -> None:
-    from editors.heads import path_effects
-    from editors.tokens import Row, encode_prompts
+    from editors.heads.path_patching import path_effects
+    from editors.model.tokenization import Row, encode_prompts
 
     conflicts = [row for row in rows("conflicts.jsonl", 300) if row["kind"] == "substitution"][:6]
     found = []

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from editors import Fact
 
 if TYPE_CHECKING:
-    from editors.editor import Applied
-    from editors.methods.wise import Wise
-    from editors.state import EditState
+    from editors.methods.base import Applied
+    from editors.methods.edit_state import EditState
+    from editors.methods.wise.method import Wise
 
 FRANCE = Fact("the capital of France is", "Rome", subject="France")
 JAPAN = Fact("the language of Japan is", "French", subject="Japan")
@@ -49,7 +49,7 @@ class Remembering:
 
 def no_edits(method: Wise) -> EditState:
     """The state of a base without edits."""
-    from editors.calibration import Phrasings
+    from editors.scope.calibration import Phrasings
 
     groups = [
         Phrasings(subject, (f"the {asked} of {subject} is", f"what is the {asked} of {subject} ?"))
@@ -63,7 +63,7 @@ def edit(
     method: Wise, facts: Sequence[Fact], state: EditState | None = None, memo: Any = None
 ) -> Applied:
     """``facts`` applied to ``state`` (default: no edits yet)."""
-    from editors.editor import NoMemo
+    from editors.methods.base import NoMemo
 
     start = no_edits(method) if state is None else state
     return method.apply(start, facts, memo=memo or NoMemo(), on_progress=lambda _: True)

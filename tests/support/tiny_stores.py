@@ -12,7 +12,7 @@ from tiny_models import build, build_tokenizer
 from typer.testing import CliRunner, Result
 
 from editcli.app import app
-from editcli.store import Store, StoreConfig
+from editcli.store.store import Store, StoreConfig
 from editors import Fact
 
 if TYPE_CHECKING:

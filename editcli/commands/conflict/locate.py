@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from editcli.commands.conflict._options import CorruptionOption, FileArgument, LimitOption
-from editcli.heatmap import terminal_map
-from editcli.invocation import open_store
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.context import open_store
+from editcli.cli.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -21,7 +20,8 @@ from editcli.options import (
     VerboseOption,
     VersionOption,
 )
-from editcli.output import Output
+from editcli.cli.terminal_heatmap import terminal_map
+from editcli.commands.conflict._options import CorruptionOption, FileArgument, LimitOption
 
 SHOWN = 10
 STABLE = 0.9
@@ -65,10 +65,10 @@ def command(
       editcli conflict locate conflicts.jsonl --json > heads.json
       editcli conflict locate conflicts.jsonl --limit 100 --mlps frozen
     """
-    from editcli.conflictfile import read_conflicts
-    from editcli.conflicts import Bench, heads_record
-    from editcli.workspace import Workspace
-    from editors.locating import LocateSettings, locate
+    from editcli.files.conflicts import read_conflicts
+    from editcli.operations.conflict_session import Bench, heads_record
+    from editcli.operations.session import Workspace
+    from editors.conflicts.locate import LocateSettings, locate
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     found = read_conflicts(file, skip_bad=skip_bad)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from editcli.commands.conflict._options import FileArgument, LimitOption
-from editcli.errors import UsageError
-from editcli.invocation import open_store
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.context import open_store
+from editcli.cli.options import (
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -20,12 +19,13 @@ from editcli.options import (
     VerboseOption,
     VersionOption,
 )
-from editcli.output import Output
+from editcli.commands.conflict._options import FileArgument, LimitOption
+from editcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from editcli.conflicts import Bench
-    from editors.conflicts import Asked, Measured
-    from editors.uncertainty import Entails, Uncertainty
+    from editcli.operations.conflict_session import Bench
+    from editors.conflicts.cases import Asked, Measured
+    from editors.conflicts.uncertainty import Entails, Uncertainty
 
 TEMPERATURE = 0.5
 
@@ -77,10 +77,10 @@ def command(
       editcli conflict measure conflicts.jsonl --split test --version v0002 --json
       editcli conflict measure conflicts.jsonl --limit 50 --samples 10
     """
-    from editcli.conflictfile import read_conflicts
-    from editcli.conflicts import Bench, measured_record
-    from editcli.workspace import Workspace
-    from editors.conflicts import measure
+    from editcli.files.conflicts import read_conflicts
+    from editcli.operations.conflict_session import Bench, measured_record
+    from editcli.operations.session import Workspace
+    from editors.conflicts.cases import measure
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     found = read_conflicts(file, skip_bad=skip_bad)
@@ -92,7 +92,7 @@ def command(
     workspace = Workspace.open(opened, device=device, dtype=dtype, verbose=verbose)
     entails = None
     if entailment is not None:
-        from editcli.entailment import entails_by
+        from editcli.models.entailment import entails_by
 
         entails = entails_by(entailment, device=device, verbose=verbose)
     bench = Bench(workspace, workspace.state(chosen))
@@ -134,9 +134,9 @@ def _uncertainty(
     seed: int,
     out: Output,
 ) -> dict[str, Any]:
-    from editcli.conflicts import number
-    from editors.conflicts import answer_room
-    from editors.uncertainty import Uncertainty, same_answer, samples
+    from editcli.operations.conflict_session import number
+    from editors.conflicts.cases import answer_room
+    from editors.conflicts.uncertainty import Uncertainty, same_answer, samples
 
     base, room = bench.workspace.base, answer_room(bench.workspace.base, asked)
     found: list[Uncertainty] = []

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from editcli.commands.conflict._options import CorruptionOption, FileArgument
-from editcli.errors import BelowThreshold, UsageError
-from editcli.invocation import author as acting
-from editcli.invocation import command_words
-from editcli.options import (
+from editcli.cli.console import Output
+from editcli.cli.context import author as acting
+from editcli.cli.context import command_words
+from editcli.cli.options import (
     AuthorOption,
     DeviceOption,
     DryRunOption,
@@ -25,16 +24,17 @@ from editcli.options import (
     StoreOption,
     VerboseOption,
 )
-from editcli.output import Output
+from editcli.commands.conflict._options import CorruptionOption, FileArgument
+from editcli.errors import BelowThreshold, UsageError
 from editors import EditorError
 
 if TYPE_CHECKING:
-    from editcli.conflictfile import ConflictFile
-    from editcli.conflicts import Bench
-    from editcli.resolve import Found
-    from editcli.rivals import Rival
-    from editors.conflicts import Measured
-    from editors.resolving import Prefer
+    from editcli.files.conflicts import ConflictFile
+    from editcli.operations.conflict_session import Bench
+    from editcli.operations.decoding_baselines import Rival
+    from editcli.operations.prune_heads import Found
+    from editors.conflicts.cases import Measured
+    from editors.conflicts.resolve import Prefer
 
 
 PRUNING = (
@@ -114,12 +114,12 @@ def command(
       editcli conflict resolve conflicts.jsonl --prefer context --heads 4 --force
       editcli conflict resolve conflicts.jsonl --prefer context --by cad --json
     """
-    from editcli import resolve
-    from editcli.conflictfile import read_conflicts
-    from editcli.conflicts import Bench, neutral_texts
-    from editcli.workspace import Workspace
-    from editors.locating import LocateSettings
-    from editors.resolving import PruneSettings
+    from editcli.files.conflicts import read_conflicts
+    from editcli.operations import prune_heads as resolve
+    from editcli.operations.conflict_session import Bench, neutral_texts
+    from editcli.operations.session import Workspace
+    from editors.conflicts.locate import LocateSettings
+    from editors.conflicts.resolve import PruneSettings
 
     out = Output(json_mode=json, quiet=quiet, verbose=verbose)
     if by != "prune":
@@ -206,7 +206,7 @@ def _count(heads: str) -> int | None:
 def _rival(
     by: Literal["juice", "cad"], bench: Bench, file: ConflictFile, prefer: Prefer, out: Output
 ) -> Rival:
-    from editcli.rivals import rival
+    from editcli.operations.decoding_baselines import rival
 
     with out.progress("asking", None, unit="stages") as bar:
         bar.describe("memory's answers")
@@ -241,7 +241,7 @@ def _print_rival(out: Output, rival: Rival, prefer: str) -> None:
 
 
 def _print(out: Output, record: dict[str, Any], found: Found) -> None:
-    from editors.locality import GATES
+    from editors.conflicts.locality import GATES
 
     saved = record["version"] or "not saved"
     heads = ", ".join(f"{head.layer}.{head.head}" for head in found.mask.heads)

@@ -1,0 +1,95 @@
+"""Conflict files: questions with passages, JSON Lines, with every bad line reported at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+from typing import TYPE_CHECKING, Literal
+
+from editcli.errors import FactsRefused, UsageError
+from editcli.files.consistency import Refused
+from editcli.files.jsonl import json_lines, read_bytes
+from editors import InvalidConflict
+
+if TYPE_CHECKING:
+    from editors.conflicts.cases import Conflict, Split
+
+LOCATE, DEV = 4, 8
+"""Of the 16 values of a hexadecimal digit: below the first to locate, below the second dev."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictFile:
+    """The rows of a file in order, and the digest of its bytes."""
+
+    name: str
+    rows: tuple[Conflict, ...]
+    digest: str
+
+    def split(self, name: Split) -> list[Conflict]:
+        """The rows of one split.
+
+        Rows that name no split are parted by a digest of their subject, or else of their question:
+        a quarter to locate, a quarter for dev, half to test.
+        """
+        return [row for row in self.rows if (row.split or _split(row)) == name]
+
+    def chosen(self, split: Split | Literal["all"], limit: int | None) -> list[Conflict]:
+        """The first `limit` rows of a split, or of all; raises UsageError where there is none."""
+        rows = (list(self.rows) if split == "all" else self.split(split))[:limit]
+        if not rows:
+            raise UsageError(f"no row of {self.name} is in the split {split!r}", "`--split all`")
+        return rows
+
+    def require_splits(self) -> None:
+        """Raises UsageError where one of the three splits has no conflicting row."""
+        from editors.conflicts.cases import CONFLICTING
+
+        for name in ("locate", "dev", "test"):
+            if not any(row.kind in CONFLICTING for row in self.split(name)):
+                raise UsageError(
+                    f"no conflicting row of {self.name} is in the split {name!r}",
+                    "heads are found on `locate`, their number on `dev`, the result on `test`: "
+                    "add rows, or name the `split` of each",
+                )
+
+
+def read_conflicts(source: str, *, skip_bad: bool = False) -> ConflictFile:
+    """Read the conflict file at path `source`, or standard input if it is "-".
+
+    Raises:
+        UsageError: there is no such file, or it holds no rows.
+        FactsRefused: naming every line at fault, unless `skip_bad`.
+    """
+    from editors.conflicts.cases import Conflict
+
+    name = "<stdin>" if source == "-" else source
+    data = read_bytes(source)
+    rows: list[Conflict] = []
+    refused: list[Refused] = []
+    for line, value in json_lines(BytesIO(data)):
+        if isinstance(value, str):
+            refused.append(Refused(line, value))
+            continue
+        try:
+            rows.append(Conflict.from_dict(value))
+        except InvalidConflict as problem:
+            refused.append(Refused(line, problem.message))
+    if refused and not skip_bad:
+        count = "1 line is" if len(refused) == 1 else f"{len(refused)} lines are"
+        findings = [f"{name}:{bad.line}: {bad.reason}" for bad in refused]
+        raise FactsRefused(
+            "\n".join([f"{count} refused in {name}", *findings]),
+            "mend the lines, or leave them out with `--skip-bad`",
+        )
+    if not rows:
+        raise UsageError(
+            f"{name} holds no rows", "`editcli conflict measure --help` shows what a row is"
+        )
+    return ConflictFile(name, tuple(rows), sha256(data).hexdigest())
+
+
+def _split(row: Conflict) -> Split:
+    digit = int(sha256((row.subject or row.question).encode()).hexdigest()[0], 16)
+    return "locate" if digit < LOCATE else "dev" if digit < DEV else "test"

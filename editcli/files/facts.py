@@ -1,0 +1,234 @@
+"""Fact files: JSON Lines in, with every bad line reported at once.
+
+A file is judged as a whole, since facts can contradict each other (see :mod:`editcli.files.consistency`), and
+may be larger than memory: its facts are read from it when they are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+import tempfile
+import weakref
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO, overload
+
+from editcli.errors import FactsRefused, UsageError
+from editcli.files.consistency import CONTRADICTS, OnConflict, Refused, Replaced, Said, judge
+from editcli.files.jsonl import json_lines, opened
+from editors import EditorError, Fact, InvalidFact
+
+DOCUMENT = 2**24  # bytes of a file that are looked at as one JSON document
+
+
+class Facts(Sequence[Fact]):
+    """Facts of a file in order, each read from it when it is asked for.
+
+    `lines`: the line of each, counted from 1. Raises UsageError when asked for a fact of a file
+    that has changed since it was judged.
+    """
+
+    def __init__(self, source: _Source, lines: array[int], places: array[int]) -> None:
+        self._source, self.lines, self._places = source, lines, places
+
+    @overload
+    def __getitem__(self, index: int) -> Fact: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Facts: ...
+
+    def __getitem__(self, index: int | slice) -> Fact | Facts:
+        if isinstance(index, slice):
+            return Facts(self._source, self.lines[index], self._places[index])
+        return self._source.fact(self._places[index])
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def at(self, numbers: Sequence[int]) -> Facts:
+        """Some of them, by their numbers in this sequence."""
+        lines = array("Q", (self.lines[number] for number in numbers))
+        places = array("Q", (self._places[number] for number in numbers))
+        return Facts(self._source, lines, places)
+
+
+@dataclass(frozen=True, slots=True)
+class FactFile:
+    """What a fact file holds; everything in the order of lines.
+
+    `facts` are the facts to use, `duplicates` repeat one of them, `superseded` lost to a newer line
+    in the same file.
+    """
+
+    name: str
+    facts: Facts
+    refused: tuple[Refused, ...]
+    duplicates: tuple[Replaced, ...]
+    superseded: tuple[Replaced, ...]
+
+    def findings(self) -> list[str]:
+        """The refused lines as `name:line: reason`."""
+        return [f"{self.name}:{bad.line}: {bad.reason}" for bad in self.refused]
+
+    def remarks(self, most: int | None = None) -> list[str]:
+        """The lines left out without being at fault, as `name:line: why`; at most so many."""
+        same = [(bad, "same fact as line {}, left out") for bad in self.duplicates]
+        older = [(bad, "superseded by line {}") for bad in self.superseded]
+        left_out = sorted([*same, *older], key=lambda item: item[0].line)
+        lines = [f"{self.name}:{bad.line}: {what.format(bad.by)}" for bad, what in left_out[:most]]
+        if more := len(left_out) - len(lines):
+            count = "1 more line is" if more == 1 else f"{more} more lines are"
+            lines.append(f"{self.name}: {count} left out or superseded")
+        return lines
+
+    def refusing(
+        self, objection: Callable[[Fact], str | None], most: int | None = None
+    ) -> FactFile:
+        """The same file without the facts that `objection` gives a reason against.
+
+        At most `most` facts are kept; those behind them are not looked at.
+        """
+        kept, refused = array("Q"), list(self.refused)
+        for number, fact in enumerate(self.facts):
+            if len(kept) == most:
+                break
+            reason = objection(fact)
+            if reason is None:
+                kept.append(number)
+            else:
+                refused.append(Refused(self.facts.lines[number], reason))
+        refused.sort(key=lambda bad: bad.line)
+        return replace(self, facts=self.facts.at(kept), refused=tuple(refused))
+
+    def require(self, *, skip_bad: bool = False) -> Facts:
+        """The facts; raises FactsRefused naming every refused line, unless `skip_bad`."""
+        if self.refused and not skip_bad:
+            count = len(self.refused)
+            lines = "1 line is" if count == 1 else f"{count} lines are"
+            message = "\n".join([f"{lines} refused in {self.name}", *self.findings()])
+            raise FactsRefused(message, self.hint())
+        return self.facts
+
+    def hint(self) -> str:
+        """What helps against the refused lines."""
+        if any(bad.reason.startswith(CONTRADICTS) for bad in self.refused):
+            return (
+                "mend the lines; with `--on-conflict newest`, `apply` and `facts dedupe` let the "
+                "later one win"
+            )
+        return "mend the lines; `apply` and `facts dedupe` leave them out with `--skip-bad`"
+
+
+def read_facts(
+    source: str,
+    *,
+    on_conflict: OnConflict = "refuse",
+    stdin: BinaryIO | None = None,
+) -> FactFile:
+    """Read the fact file at path `source`, or standard input if it is "-".
+
+    Raises UsageError when there is nothing to judge: no such file, no facts, or not JSON Lines.
+    """
+    file = _Source.of(source, stdin)
+    refused: list[Refused] = []
+    try:
+        judged = judge(file.said(refused), on_conflict)
+    except sqlite3.Error as error:
+        raise EditorError(
+            f"judging {file.name} failed: {error}",
+            "it needs room for a temporary file about as large as FILE; TMPDIR names the folder",
+        ) from error
+    refused += judged.refused
+    if not judged.lines:
+        file.refuse_json_document()
+        if not refused:
+            raise UsageError(
+                f"{file.name} holds no facts", "`editcli facts --help` shows an example"
+            )
+    return FactFile(
+        name=file.name,
+        facts=Facts(file, judged.lines, judged.places),
+        refused=tuple(sorted(refused, key=lambda bad: bad.line)),
+        duplicates=tuple(judged.duplicates),
+        superseded=tuple(judged.superseded),
+    )
+
+
+class _Source:
+    """An open fact file; what cannot be read twice (standard input, a pipe) is copied first."""
+
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self.name, self._file = name, file
+        weakref.finalize(self, file.close)
+
+    @staticmethod
+    def of(source: str, stdin: BinaryIO | None) -> _Source:
+        """Raises UsageError for a file that cannot be read, or is UTF-16."""
+        name = "<stdin>" if source == "-" else source
+        file = (stdin or sys.stdin.buffer) if source == "-" else opened(source)
+        if source == "-" or not file.seekable():
+            copy = tempfile.TemporaryFile(prefix="editcli-facts-")  # noqa: SIM115 - held open
+            shutil.copyfileobj(file, copy)
+            file = copy
+        found = _Source(name, file)
+        file.seek(0)
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise UsageError(
+                f"{name} is UTF-16, not UTF-8", "`iconv -f UTF-16 -t UTF-8 FILE | editcli ... -`"
+            )
+        return found
+
+    def said(self, refused: list[Refused]) -> Iterator[Said]:
+        """What each good line says; the others are added to `refused`."""
+        place = after = 0
+
+        def lines() -> Iterator[bytes]:
+            nonlocal place, after
+            self._file.seek(0)
+            for raw in self._file:
+                place, after = after, after + len(raw)
+                yield raw
+
+        for line, value in json_lines(lines()):
+            if isinstance(value, str):
+                refused.append(Refused(line, value))
+                continue
+            try:
+                fact = Fact.from_dict(value)
+            except InvalidFact as problem:
+                refused.append(Refused(line, problem.message))
+            else:
+                yield Said(line, place, fact.prompt, fact.target, fact.id)
+
+    def fact(self, place: int) -> Fact:
+        """The fact of the line that begins at a byte; raises UsageError where there is none."""
+        self._file.seek(place)
+        for _, value in json_lines([self._file.readline()]):
+            if isinstance(value, dict):
+                try:
+                    return Fact.from_dict(value)
+                except InvalidFact:
+                    break
+        raise UsageError(f"{self.name} was changed while it was read", "run the command again")
+
+    def refuse_json_document(self) -> None:
+        """A file without one good line may be a JSON document, a common mistake worth its own
+        words: raises UsageError."""
+        self._file.seek(0)
+        data = self._file.read(DOCUMENT)
+        lines = [line for line in data.splitlines() if line.strip()]
+        if len(lines) < 2 and not data.lstrip().startswith(b"["):
+            return
+        try:
+            value = json.loads(data.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            return
+        filter_ = ".[]" if isinstance(value, list) else "."
+        raise UsageError(
+            f"{self.name} is one JSON document, not one JSON object a line",
+            f"`jq -c '{filter_}' FILE | editcli facts validate -`",
+        )

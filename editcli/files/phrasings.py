@@ -1,0 +1,41 @@
+"""Files of phrasings to calibrate a router on: lines of `{"subject": ..., "prompts": [...]}`."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from editcli.errors import UsageError
+from editcli.files.jsonl import json_lines
+from editcli.files.packaged import datasets_dir
+from editors import EditorError
+
+if TYPE_CHECKING:
+    from editors.scope.calibration import Phrasings
+
+_LINE = '`{"subject": "France", "prompts": ["The capital of France is", "..."]}` is a line of it'
+
+
+def read_phrasings(path: Path | None) -> list[Phrasings]:
+    """The groups in `path`; without one, those that ship with editcli.
+
+    Raises UsageError for a file that cannot be read, naming the first bad line.
+    """
+    from editors.scope.calibration import Phrasings
+
+    source = datasets_dir() / "calibration.jsonl" if path is None else path
+    try:
+        data = source.read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read {source}: {why.lower()}", "`--calibration FILE`") from error
+    groups: list[Phrasings] = []
+    for number, row in json_lines(BytesIO(data)):
+        if isinstance(row, str):
+            raise UsageError(f"{source}:{number}: {row}", _LINE)
+        try:
+            groups.append(Phrasings.from_dict(row))
+        except EditorError as error:
+            raise UsageError(f"{source}:{number}: {error.message}", _LINE) from error
+    return groups

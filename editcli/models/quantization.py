@@ -1,0 +1,72 @@
+"""A base kept in 8 or 4 bits: a model of twice or four times the size fits into the same memory.
+
+The projection that edits go into and the vocabulary projection keep the checkpoint's dtype, so that
+an edit is computed in full precision; all else is packed while it is loaded (bitsandbytes).
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from editors import EditorError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+BITS = ("8bit", "4bit")
+EXTRA = "`pip install 'editcli[large]'`"
+
+
+def packing(config: PreTrainedConfig, bits: str, layer: int | None, dtype: Any) -> Any:
+    """How transformers is to load a model of ``config`` in ``bits``, block ``layer`` to be edited.
+
+    ``layer`` None is the default block; ``dtype``: what packed weights are computed in.
+
+    Raises:
+        EditorError: the packages for it are not installed.
+        UnsupportedArchitecture: the block cannot be edited.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from editors.model.architecture import Architecture, vocabulary_projection
+
+    require("bitsandbytes", f"keeping a base in {bits}")
+    require("accelerate", f"keeping a base in {bits}")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    architecture = Architecture.of(model)
+    chosen = architecture.default_layer() if layer is None else layer
+    spared = [architecture.editable(chosen).path, vocabulary_projection(model)]
+    return BitsAndBytesConfig(
+        load_in_8bit=bits == "8bit",
+        load_in_4bit=bits == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=spared,
+    )
+
+
+def differentiable(model: PreTrainedModel) -> None:
+    """Keep packed weights in the layout through which gradients flow.
+
+    On CPUs with AVX-512 for bfloat16, bitsandbytes repacks 4-bit weights at their first use, for a
+    kernel that has no backward pass: training an edit below them would go wrong in silence.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def require(package: str, why: str) -> None:
+    """Raises EditorError where an optional ``package`` that ``why`` needs is not installed."""
+    if find_spec(package) is None:
+        raise EditorError(f"{why} needs the package {package}, which is not installed", EXTRA)
+
+
+def bits_of(model: PreTrainedModel) -> str | None:
+    """How ``model`` is packed, as ``--dtype`` calls it; None where it is not."""
+    if getattr(model, "is_loaded_in_8bit", False):
+        return "8bit"
+    return "4bit" if getattr(model, "is_loaded_in_4bit", False) else None

@@ -1,0 +1,261 @@
+"""Versions of what a model believes, on disk: content-addressed blobs under immutable manifests.
+
+A change is published in this order, each step synced before the next: blobs, manifest, history
+line, refs. **The history line is the commit point.** Before it nothing has happened; after it
+everything has, and refs, which only repeat what the history says, are brought forward by the next
+writer if a kill left them behind. Readers take no lock and write nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from hashlib import sha256
+from pathlib import Path
+
+from editcli.errors import UnknownVersion
+from editcli.store import atomic, history, integrity
+from editcli.store.history import DAMAGED, Chain, Event
+from editcli.store.integrity import Problem
+from editcli.store.journal import Journal
+from editcli.store.layout import Layout, find_store, new_store_path
+from editcli.store.lock import locked
+from editcli.store.records import DIGEST, NUMBER, Digest, StoreConfig, Version, version_id
+from editcli.store.transaction import Clock, Transaction
+from editors import EditorError
+
+__all__ = [
+    "Digest",
+    "Event",
+    "Problem",
+    "Store",
+    "StoreConfig",
+    "Transaction",
+    "Version",
+    "find_store",
+    "new_store_path",
+]
+
+
+_STEPS = re.compile(r"(.*?)(?:~([0-9]*))?", re.DOTALL)
+
+
+def utc_now() -> datetime:
+    """The time in UTC."""
+    return datetime.now(UTC)
+
+
+class Store:
+    """A store opened for reading; `writing()` opens it for a change.
+
+    Every call reads the disk anew, so that it sees what other processes committed. All calls raise
+    EditorError when what they need is damaged; `verify` tells what is.
+    """
+
+    def __init__(self, path: Path, config: StoreConfig, clock: Clock = utc_now) -> None:
+        self.path = path
+        self.config = config
+        self.journal = Journal(Layout(path).journal)
+        self._layout = Layout(path)
+        self._clock = clock
+
+    @staticmethod
+    def require_free(path: Path) -> None:
+        """Raises EditorError where no store can be made because something is there already."""
+        if Layout(path).holds_store():
+            raise EditorError(f"{path} already holds a store", "use it, or name another `--store`")
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise EditorError(f"{path} is not an empty folder", "name another `--store`")
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        config: StoreConfig,
+        *,
+        blobs: Mapping[str, bytes] | None = None,
+        author: str = "",
+        message: str = "",
+        tools: Mapping[str, str] | None = None,
+        extra: Mapping[str, object] | None = None,
+        clock: Clock = utc_now,
+    ) -> Store:
+        """Make a store at `path` whose first version, v0001, holds `blobs` and no fact.
+
+        It appears at once and whole. Raises EditorError when something is there already.
+        """
+        cls.require_free(path)
+        text = config.to_toml().encode()
+        fresh = path.parent / f"{path.name}.new-{secrets.token_hex(4)}"
+        layout = Layout(fresh)
+        try:
+            with atomic.explained(f"making a store at {path}"):
+                for folder in layout.folders:
+                    folder.mkdir(parents=True)
+                atomic.write(layout.config, text)
+                atomic.write(layout.history, b"")
+                first = Transaction(cls(fresh, config, clock), layout, clock)
+                first.publish(
+                    "init", blobs or {}, author=author, message=message, tools=tools, extra=extra
+                )
+                for folder in (*layout.folders, fresh):
+                    atomic.sync_directory(folder)
+                if path.exists():
+                    path.rmdir()  # empty, as seen above; a rename onto a folder is not portable
+                atomic.replace(fresh, path)
+                atomic.sync_directory(path.parent)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        return cls(path, config, clock)
+
+    @classmethod
+    def open(cls, path: Path, *, clock: Clock = utc_now) -> Store:
+        """The store at `path`. Raises EditorError when there is none, or none this code reads."""
+        layout = Layout(path)
+        if not layout.holds_store():
+            raise EditorError(f"no store at {path}", "`editcli init` makes one")
+        with atomic.explained("opening the store"):
+            data = layout.config.read_bytes()
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            raise EditorError("config.toml is not UTF-8", DAMAGED) from error
+        return cls(path, StoreConfig.from_toml(text), clock)
+
+    def head(self) -> Version:
+        """The current version."""
+        chain = self._chain()
+        return self._load(chain.events[-1].head, history.manifests(chain.events))
+
+    def version(self, ref: str = "HEAD") -> Version:
+        """The version that `ref` means: an id, its number, a tag or HEAD, then `~N` for ancestors.
+
+        Raises EditorError with the nearest known name when there is none such.
+        """
+        chain = self._chain()
+        match = _STEPS.fullmatch(ref)
+        assert match is not None  # the pattern matches every text
+        digests = history.manifests(chain.events)
+        version = self._load(_resolve(chain, match[1], ref), digests)
+        for _ in range(int(match[2] or 1) if match[2] is not None else 0):
+            if not version.parent:
+                raise EditorError(f"{ref!r} goes back beyond the first version")
+            version = self._load(version.parent, digests)
+        return version
+
+    def versions(self) -> tuple[Version, ...]:
+        """All versions, oldest first."""
+        digests = history.manifests(self._chain().events)
+        return tuple(self._load(name, digests) for name in digests)
+
+    def history(self) -> tuple[Event, ...]:
+        """All events, oldest first."""
+        return self._chain().events
+
+    def refs(self) -> dict[str, str]:
+        """HEAD and every tag, each with the id of its version."""
+        events = self._chain().events
+        return {"HEAD": events[-1].head, **dict(sorted(history.tags(events).items()))}
+
+    def read(self, version: Version | str, name: str) -> bytes:
+        """The bytes of a blob, checked against its hash; `version` may be a ref.
+
+        Raises EditorError when the version has no such blob or the blob is missing or damaged.
+        """
+        path = self.blob_path(version, name)
+        with atomic.explained(f"reading {name}"):
+            data = path.read_bytes()
+        if sha256(data).hexdigest() != path.name:
+            raise EditorError(f"blob {name!r} ({path.name[:12]}) is damaged", DAMAGED)
+        return data
+
+    def blob_path(self, version: Version | str, name: str) -> Path:
+        """Where a blob lies, unchecked, for readers that map files. Raises as `read` does."""
+        if isinstance(version, str):
+            version = self.version(version)
+        if name not in version.blobs:
+            close = get_close_matches(name, version.blobs, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "`editcli show` lists them"
+            raise EditorError(f"version {version.id} has no blob {name!r}", hint)
+        path = self._layout.blob(version.blobs[name])
+        if not path.is_file():
+            raise EditorError(f"blob {name!r} of {version.id} is missing", DAMAGED)
+        return path
+
+    @contextmanager
+    def writing(self, command: str = "editcli", wait: float = 0.0) -> Iterator[Transaction]:
+        """Hold the store's lock and change it; `command` is shown to whoever is kept out.
+
+        Each call on the transaction commits by itself. What a killed process left is tidied first.
+        `wait` is in seconds. Raises EditorError when another process holds the lock, or when the
+        history is damaged.
+        """
+        layout = self._layout
+        with locked(layout.lock, layout.holder, command, self._clock(), wait):
+            for folder in (layout.root, layout.blobs, layout.versions, layout.refs):
+                atomic.sweep(folder)
+            transaction = Transaction(self, layout, self._clock)
+            try:
+                yield transaction
+            finally:
+                transaction.close()
+
+    def verify(self, fingerprint: str | None = None) -> list[Problem]:
+        """Everything wrong with the store; empty when it is sound. See `integrity.verify`."""
+        with atomic.explained("verifying the store"):
+            return integrity.verify(self._layout, self.config.fingerprint, fingerprint)
+
+    def unreferenced_blobs(self) -> dict[Digest, int]:
+        """Blobs that no version uses, with their sizes in bytes.
+
+        Raises EditorError when any manifest is damaged, for then nobody knows what it uses.
+        """
+        used = {digest for version in self.versions() for digest in version.blobs.values()}
+        with atomic.explained("listing blobs"):
+            return {
+                Digest(path.name): path.stat().st_size
+                for path in sorted(self._layout.blobs.iterdir())
+                if DIGEST.fullmatch(path.name) and path.name not in used
+            }
+
+    def _chain(self) -> Chain:
+        """The history, sound and not empty. Raises EditorError otherwise."""
+        anchor, chain = history.read(self._layout)
+        if not chain.events:
+            raise EditorError("history.jsonl holds no version", DAMAGED)
+        if problems := history.check(chain, anchor):
+            raise EditorError(problems[0], DAMAGED)
+        return chain
+
+    def _load(self, name: str, digests: Mapping[str, str]) -> Version:
+        """Read a manifest and check it against the hash that the history records."""
+        with atomic.explained(f"reading version {name}"):
+            try:
+                data = self._layout.manifest(name).read_bytes()
+            except FileNotFoundError as error:
+                raise EditorError(f"the manifest of {name} is missing", DAMAGED) from error
+        if sha256(data).hexdigest() != digests.get(name):
+            raise EditorError(f"the manifest of {name} is damaged", DAMAGED)
+        return Version.from_bytes(data)
+
+
+def _resolve(chain: Chain, name: str, ref: str) -> str:
+    """The id of the version called `name`; `ref` is what the user typed."""
+    ids = history.manifests(chain.events)
+    names = {"HEAD": chain.events[-1].head, **history.tags(chain.events)}
+    if number := NUMBER.fullmatch(name):
+        names.setdefault(name, version_id(int(number[1])))
+    found = names.get(name)
+    if found in ids:
+        return found
+    nearest = {known.lower(): known for known in (*ids, *names) if known != name}
+    close = get_close_matches(name.lower(), nearest, n=1)
+    suggestion = list(ids)[-1] if number else nearest[close[0]] if close else ""
+    hint = f"did you mean `{suggestion}`? " if suggestion else ""
+    raise UnknownVersion(f"no version is called {ref!r}", f"{hint}`editcli log` lists the versions")

@@ -1,0 +1,72 @@
+"""Scores as pure functions: what counts as right, intervals, and retention by age."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from editors.inference.generation import Answer
+
+RESAMPLES = 1000
+
+
+def normalised(text: str) -> str:
+    """Case, white space, and closing punctuation taken out, as an exact match compares."""
+    flat = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return flat.rstrip(" .,;:!?")
+
+
+def is_right(answer: Answer, wanted: str) -> bool:
+    """The answer equals ``wanted`` after normalisation, and stopped by itself."""
+    return answer.stopped and normalised(answer.text) == normalised(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of ``n`` prompts, with its bootstrap 95 % interval; all are NaN where n is 0."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+    @staticmethod
+    def of(outcomes: Sequence[float], seed: int = 0) -> Rate:
+        """The mean of ``outcomes`` (each in [0, 1]), resampled ``RESAMPLES`` times."""
+        n = len(outcomes)
+        if n == 0:
+            nan = float("nan")
+            return Rate(nan, 0, nan, nan)
+        value = sum(outcomes) / n
+        if min(outcomes) == max(outcomes):
+            # A bootstrap of equal outcomes has no width; the rule of three bounds what was unseen.
+            slack = min(1.0, 3 / n)
+            return Rate(value, n, max(0.0, value - slack), min(1.0, value + slack))
+        rng = random.Random(seed)
+        means = sorted(sum(rng.choices(outcomes, k=n)) / n for _ in range(RESAMPLES))
+        return Rate(value, n, means[round(0.025 * RESAMPLES)], means[round(0.975 * RESAMPLES) - 1])
+
+
+@dataclass(frozen=True, slots=True)
+class AgeBand:
+    """Reliability of the edits that ``newer`` to ``older`` edits have followed since."""
+
+    newer: int
+    older: int
+    reliability: float
+
+
+def retention(outcomes: Sequence[float], bands: int = 10) -> list[AgeBand]:
+    """Reliability by age. ``outcomes`` in the order of editing; youngest band first."""
+    n = len(outcomes)
+    if n == 0:
+        return []
+    cuts = [round(i * n / min(bands, n)) for i in range(min(bands, n) + 1)]
+    by_age = list(reversed(outcomes))
+    return [
+        AgeBand(start, stop - 1, sum(by_age[start:stop]) / (stop - start))
+        for start, stop in pairwise(cuts)
+    ]

@@ -1,0 +1,232 @@
+"""Reading fact files: each line judged alone, then all of them together."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+import tracemalloc
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from editcli.errors import FactsRefused, UsageError
+from editcli.files.facts import FactFile, read_facts
+
+
+def read(data: str | bytes, on_conflict: Literal["refuse", "newest"] = "refuse") -> FactFile:
+    raw = data.encode() if isinstance(data, str) else data
+    return read_facts("-", on_conflict=on_conflict, stdin=io.BytesIO(raw))
+
+
+def line(prompt: str = "p", target: str = "t", **more: object) -> str:
+    return json.dumps({"prompt": prompt, "target": target, **more}) + "\n"
+
+
+def reasons(found: FactFile) -> dict[int, str]:
+    return {bad.line: bad.reason for bad in found.refused}
+
+
+def test_blank_lines_count_but_are_no_facts() -> None:
+    found = read("\n" + line("a") + "  \r\n" + line("b"))
+    assert list(found.facts.lines) == [2, 4]
+    assert [fact.prompt for fact in found.facts] == ["a", "b"]
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_fine() -> None:
+    found = read(b"\xef\xbb\xbf" + line("a").replace("\n", "\r\n").encode())
+    assert [fact.prompt for fact in found.facts] == ["a"]
+
+
+def test_a_line_separator_inside_text_does_not_end_the_line() -> None:
+    assert read('{"prompt": "a\u2028b", "target": "t"}').facts[0].prompt == "a\u2028b"
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("nonsense", "not JSON: expecting value at column 1"),
+        ('{"prompt": "a", "target": "b"', "not JSON: expecting ',' delimiter at column 30"),
+        ("[1, 2]", "must be a JSON object, not [1, 2]"),
+        ("null", "must be a JSON object, not null"),
+        (
+            '{"prompt": "a", "prompt": "b", "target": "c"}',
+            "not JSON: the key 'prompt' occurs twice",
+        ),
+        ('{"prompt": "a", "target": "b", "x_n": NaN}', "not JSON: NaN is not JSON"),
+        ("[" * 100_000, "not JSON: nested too deeply"),
+        (b'{"prompt": "caf\xe9", "target": "b"}', "not UTF-8: byte 0xe9 at position 16"),
+    ],
+)
+def test_a_line_that_is_no_object_is_refused_with_its_number(bad: str | bytes, reason: str) -> None:
+    raw = bad.encode() if isinstance(bad, str) else bad
+    found = read(line("good").encode() + raw + b"\n" + line("more").encode())
+    assert reasons(found) == {2: reason}
+    assert [fact.prompt for fact in found.facts] == ["good", "more"]
+
+
+def test_all_bad_lines_are_named_in_one_error() -> None:
+    found = read("nonsense\n" + line() + line(target="", typo=1))
+    with pytest.raises(FactsRefused) as caught:
+        found.require()
+    assert caught.value.message.splitlines() == [
+        "2 lines are refused in <stdin>",
+        "<stdin>:1: not JSON: expecting value at column 1",
+        "<stdin>:3: target: must not be empty; unknown key 'typo'",
+    ]
+    assert caught.value.exit_code == 4
+    assert [fact.target for fact in found.require(skip_bad=True)] == ["t"]
+
+
+def test_the_same_fact_twice_is_a_noop_and_noted() -> None:
+    found = read(line("a") + line("b") + line("a", note="again") + line("a"))
+    assert [fact.prompt for fact in found.facts] == ["a", "b"]
+    assert [(entry.line, entry.by) for entry in found.duplicates] == [(3, 1), (4, 1)]
+    assert found.refused == ()
+
+
+def test_a_contradiction_refuses_every_line_of_its_prompt_and_names_the_other() -> None:
+    found = read(line("a", "x") + line("b") + line("a", "y") + line("a", "x"))
+    assert [fact.prompt for fact in found.facts] == ["b"]
+    told = reasons(found)
+    assert sorted(told) == [1, 3, 4]
+    assert told[1] == "contradicts line 3: the same prompt with the target 'x' here and 'y' there"
+    assert told[3].startswith("contradicts line 1:")
+    assert "--on-conflict newest" in found.hint()
+
+
+def test_a_contradicted_fact_that_is_repeated_is_judged_in_linear_time() -> None:
+    many = 20_000  # each against each would be hours
+    found = read(line("a", "x") * many + line("a", "y"))
+    assert len(found.refused) == many + 1
+    assert found.refused[0].reason.startswith(f"contradicts line {many + 1}:")
+    assert read(line("a", "x") * many).duplicates[-1].by == 1
+
+
+def test_the_newest_of_contradicting_facts_wins_when_asked() -> None:
+    found = read(line("a", "x") + line("a", "y") + line("b") + line("a", "x"), "newest")
+    assert list(found.facts.lines) == [3, 4]
+    assert [fact.target for fact in found.facts] == ["t", "x"]
+    assert [(entry.line, entry.by) for entry in found.superseded] == [(1, 2), (2, 4)]
+    assert found.refused == ()
+
+
+def test_one_id_cannot_name_two_facts() -> None:
+    found = read(line("a", id="seven") + line("b", id="seven"))
+    assert reasons(found) == {2: "id: 'seven' names another fact on line 1"}
+
+
+def test_a_file_that_is_absent_or_a_folder_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        read_facts(str(tmp_path / "absent.jsonl"))
+    with pytest.raises(UsageError, match="is a directory"):
+        read_facts(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "holds no facts"),
+        (b" \n\n", "holds no facts"),
+        (line().encode("utf-16"), "is UTF-16, not UTF-8"),
+        (f"[{line()}]".encode(), "is one JSON document"),
+        (json.dumps(json.loads(line()), indent=2).encode(), "is one JSON document"),
+    ],
+)
+def test_something_else_than_json_lines_is_a_usage_error(data: bytes, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        read(data)
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+
+
+def test_a_file_is_read_by_path(tmp_path: Path) -> None:
+    file = tmp_path / "facts.jsonl"
+    file.write_text(line("a"), encoding="utf-8")
+    found = read_facts(str(file))
+    assert found.name == str(file)
+    assert [fact.prompt for fact in found.facts] == ["a"]
+
+
+def test_facts_are_read_from_the_file_when_they_are_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "facts.jsonl"
+    long = "n" * 9000  # more than is read at a time
+    last = line("é", "ü") + line("c", x_note=long)
+    file.write_text("\ufeff" + line("a", x_note=long) + "\n" + last, encoding="utf-8")
+    found = read_facts(str(file)).facts
+    assert [fact.prompt for fact in found] == ["a", "é", "c"]
+    assert (found[-1].prompt, found[1].target, len(found)) == ("c", "ü", 3)
+    assert [fact.prompt for fact in found[1:]] == ["é", "c"]
+    assert list(found[:2].lines) == [1, 3]
+    assert [fact.prompt for fact in found.at([2, 0])] == ["c", "a"]
+    with pytest.raises(IndexError):
+        found[3]
+    file.write_text("\n" * 20_000)
+    with pytest.raises(UsageError, match="was changed while it was read"):
+        found[0]
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(line("a") + line("b"),))
+    writer.start()
+    found = read_facts(str(pipe))
+    writer.join()
+    assert [fact.prompt for fact in found.facts] == ["a", "b"]
+
+
+def test_a_large_file_is_not_held_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    with path.open("w") as file:
+        for number in range(20_000):
+            file.write(line(f"The capital of country {number} is", "Lyon", x_note="n" * 500))
+    tracemalloc.start()
+    found = read_facts(str(path))
+    longest = max(len(fact.prompt) for fact in found.facts)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(found.facts), longest) == (20_000, len("The capital of country 19999 is"))
+    assert peak < path.stat().st_size / 5
+
+
+few = st.sampled_from(["a", "b", "c"])
+
+
+@given(
+    st.lists(st.tuples(few, few), min_size=1, max_size=12), st.sampled_from(["refuse", "newest"])
+)
+def test_every_line_is_accounted_for_once_and_no_prompt_is_used_twice(
+    pairs: list[tuple[str, str]], on_conflict: Literal["refuse", "newest"]
+) -> None:
+    found = read("".join(line(prompt, target) for prompt, target in pairs), on_conflict)
+    parts = [found.refused, found.duplicates, found.superseded]
+    left_out = [entry.line for part in parts for entry in part]
+    assert sorted([*found.facts.lines, *left_out]) == list(range(1, len(pairs) + 1))
+    prompts = [fact.prompt for fact in found.facts]
+    assert len(prompts) == len(set(prompts))
+    if on_conflict == "newest":
+        assert {fact.prompt: fact.target for fact in found.facts} == dict(pairs)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_judged_without_a_crash(data: bytes) -> None:
+    with suppress(UsageError):
+        assert all(bad.reason for bad in read(data).refused)
+
+
+def test_remarks_on_a_long_file_are_counted_beyond_so_many(tmp_path: Path) -> None:
+    line = '{"prompt": "The sky is", "target": "green"}\n'
+    path = tmp_path / "facts.jsonl"
+    path.write_text(line * 6)
+    found = read_facts(str(path))
+    assert found.remarks(5) == found.remarks()
+    assert len(found.remarks()) == 5
+    shown = found.remarks(2)
+    assert shown[:2] == found.remarks()[:2]
+    assert shown[2].startswith(f"{path}: 3 more lines are left out or superseded")

@@ -1,0 +1,286 @@
+"""Loading a base: where it may lie, and what is said when it cannot be loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tiny_stores import save_model
+
+import editcli
+from editcli.models.loading import load_base, resolve, tools
+from editcli.store.store import StoreConfig
+from editors import EditorError, StateMismatch, UnsupportedArchitecture
+
+if TYPE_CHECKING:
+    from editors.model.base_model import Base
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model's folder. Leave it as you found it."""
+    return save_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def spoiled(folder: Path, tmp_path: Path) -> Callable[[], Path]:
+    """A copy of the folder that the test may damage."""
+    return lambda: Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the Hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def config_of(base: Base, folder: Path, **changes: object) -> StoreConfig:
+    values = {
+        "base": str(folder),
+        "fingerprint": base.fingerprint(),
+        "method": "wise",
+        "settings": {"layer": base.layer},
+    }
+    return StoreConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def refusal(name: object, **options: object) -> EditorError:
+    with pytest.raises(EditorError) as caught:
+        load_base(str(name), **options)  # type: ignore[arg-type]
+    error = caught.value
+    assert error.hint
+    assert not error.message.endswith(".")
+    assert "\n" not in error.message
+    return error
+
+
+# --- what is loaded -------------------------------------------------------------------------
+
+
+def test_a_folder_gives_a_frozen_model_in_evaluation_with_its_tokenizer(folder: Path) -> None:
+    base = load_base(str(folder), device="cpu")
+    assert not base.model.training
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+    assert base.layer == 1  # 27/32 of three blocks, never the last
+    assert base.tokenizer("France").input_ids == [1, base.tokenizer.vocab["France"]]
+
+
+def test_nothing_is_printed_while_loading(
+    folder: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    load_base(str(folder), device="cpu")
+    assert capfd.readouterr() == ("", "")
+    assert not list(recwarn)
+
+
+def test_auto_keeps_the_dtype_of_the_checkpoint(tmp_path: Path) -> None:
+    import torch
+
+    half = save_model(tmp_path / "half", dtype=torch.bfloat16)
+    assert load_base(str(half), device="cpu").model.dtype is torch.bfloat16
+    assert load_base(str(half), device="cpu", dtype="float32").model.dtype is torch.float32
+
+
+def test_two_loads_have_one_fingerprint_and_layers_have_different_ones(folder: Path) -> None:
+    first, second = (load_base(str(folder), device="cpu") for _ in range(2))
+    assert first.fingerprint() == second.fingerprint()
+    assert load_base(str(folder), device="cpu", layer=0).fingerprint() != first.fingerprint()
+
+
+def test_a_moved_folder_keeps_its_fingerprint(folder: Path, spoiled: Callable[[], Path]) -> None:
+    base = load_base(str(folder), device="cpu")
+    again = load_base(config_of(base, spoiled()), device="cpu")
+    assert again.fingerprint() == base.fingerprint()
+
+
+def test_a_store_config_brings_its_layer_and_dtype(folder: Path) -> None:
+    import torch
+
+    base = load_base(str(folder), device="cpu", dtype="bfloat16", layer=0)
+    loaded = load_base(config_of(base, folder, dtype="bfloat16"), device="cpu")
+    assert (loaded.layer, loaded.model.dtype) == (0, torch.bfloat16)
+
+
+def test_another_model_than_the_stores_is_refused_with_both_fingerprints(folder: Path) -> None:
+    base = load_base(str(folder), device="cpu")
+    with pytest.raises(StateMismatch) as caught:
+        load_base(config_of(base, folder, fingerprint="f" * 64), device="cpu")
+    assert base.fingerprint()[:16] in caught.value.message
+    assert "f" * 16 in caught.value.message
+    assert "`editcli init" in caught.value.hint
+
+
+def test_another_dtype_than_the_stores_is_refused(folder: Path) -> None:
+    config = config_of(load_base(str(folder), device="cpu"), folder)
+    with pytest.raises(StateMismatch, match="in bfloat16") as caught:
+        load_base(config, device="cpu", dtype="bfloat16")
+    assert "`--dtype`" in caught.value.hint
+
+
+# --- names ----------------------------------------------------------------------------------
+
+
+def test_a_folder_resolves_to_its_absolute_path(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert resolve("tiny") == (str(folder), "")
+    assert resolve("./tiny/") == (str(folder), "")
+
+
+def test_a_hub_id_resolves_to_the_commit_its_revision_means(folder: Path, hub_cache: Path) -> None:
+    cached = hub_cache / "models--org--tiny"
+    shutil.copytree(folder, cached / "snapshots" / COMMIT)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(COMMIT)
+    for name in ("org/tiny", "org/tiny@main", f"org/tiny@{COMMIT}"):
+        assert resolve(name) == ("org/tiny", COMMIT)
+    base = load_base("org/tiny", revision=COMMIT, device="cpu")
+    config = config_of(base, Path("org/tiny"), revision=COMMIT)
+    assert load_base(config, device="cpu").fingerprint() == base.fingerprint()
+
+
+def test_the_embedded_model_keeps_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editcli.models.loading.datasets_dir", lambda: tmp_path)
+    assert "embedded model is not part" in refusal("atlas").message
+    shutil.copytree(folder, tmp_path / "atlas" / "model")
+    assert resolve("atlas") == ("atlas", "")
+    assert load_base("atlas", device="cpu").layer == 1
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "nobody/nothing@v2", "atals"])
+def test_an_unknown_id_without_a_network_names_the_id_and_the_way_out(
+    name: str, hub_cache: Path
+) -> None:
+    error = refusal(name)
+    assert error.message.startswith(f"{name} is neither a folder nor in the Hub's cache")
+    assert "cannot be reached" in error.message
+    assert "`editcli init atlas`" in error.hint
+    with pytest.raises(EditorError, match="cannot be reached"):
+        resolve(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["./absent", "/no/such/folder", "a/b/c", "", "with space", "~nobody/x"]
+)
+def test_what_can_be_no_id_is_a_folder_that_is_not_there(name: str) -> None:
+    error = refusal(name)
+    assert repr(name) in error.message
+    assert "Hub id" in error.hint
+
+
+# --- what cannot be loaded ------------------------------------------------------------------
+
+
+def test_a_folder_without_a_config(tmp_path: Path) -> None:
+    assert refusal(tmp_path).message == f"{tmp_path} holds no config.json"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", "the configuration of .* cannot be used"),
+        ("{}", "the configuration of .* cannot be used"),
+        ('{"model_type": "no-such-type"}', "the configuration of .* cannot be used"),
+        ('{"model_type": "t5"}', "is no causal language model: its type is 't5'"),
+        (
+            '{"model_type": "mine", "auto_map": {"AutoConfig": "c.C", '
+            '"AutoModelForCausalLM": "m.M"}}',
+            "needs code of its own, which editcli does not run",
+        ),
+    ],
+)
+def test_a_config_that_cannot_be_used(
+    spoiled: Callable[[], Path], config: str, message: str
+) -> None:
+    copy = spoiled()
+    (copy / "config.json").write_text(config)
+    with pytest.raises(EditorError, match=message):
+        load_base(str(copy), device="cpu")
+
+
+def test_code_in_a_checkpoint_is_not_run(spoiled: Callable[[], Path], tmp_path: Path) -> None:
+    copy = spoiled()
+    config = {"model_type": "mine", "auto_map": {"AutoConfig": "c.C"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "c.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    refusal(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_cut_short(spoiled: Callable[[], Path]) -> None:
+    copy = spoiled()
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    assert f"the weights of {copy} cannot be loaded" in refusal(copy).message
+
+
+def test_weights_that_are_not_there_or_pickled(spoiled: Callable[[], Path]) -> None:
+    copy = spoiled()
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    error = refusal(copy)
+    assert "cannot be loaded" in error.message
+    assert ".safetensors" in error.hint
+
+
+def test_weights_that_would_be_drawn_at_random_are_refused(spoiled: Callable[[], Path]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    copy = spoiled()
+    tensors = load_file(copy / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    message = refusal(copy).message
+    assert "lacks 1 of the weights, model.layers.1.mlp.down_proj.weight among them" in message
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "gemma2", "opt"])
+def test_a_folder_without_a_tokenizer(tmp_path: Path, family: str) -> None:
+    bare = save_model(tmp_path / family, family, tokenizer=False)
+    error = refusal(bare)
+    assert "tokenizer" in error.message
+    assert "`tokenizer.save_pretrained(FOLDER)`" in error.hint
+
+
+def test_a_layer_that_is_not_there(folder: Path) -> None:
+    error = refusal(folder, layer=9)
+    assert "layer 9 is not one of 0 to 2" in error.message
+    assert "`--layer 1`" in error.hint
+
+
+def test_a_model_without_a_projection_to_edit(tmp_path: Path) -> None:
+    mamba = save_model(tmp_path / "mamba", "mamba")
+    with pytest.raises(UnsupportedArchitecture):
+        load_base(str(mamba), device="cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "cpu:1", ""])
+def test_an_unknown_or_absent_device_is_a_usage_error(folder: Path, device: str) -> None:
+    error = refusal(folder, device=device)
+    assert repr(device) in error.message
+    assert error.exit_code == 2
+
+
+def test_an_unknown_dtype_is_a_usage_error(folder: Path) -> None:
+    error = refusal(folder, dtype="float8")
+    assert "'float8'" in error.message
+    assert "bfloat16" in error.hint
+    assert error.exit_code == 2
+
+
+def test_tools_are_the_versions_that_a_manifest_records() -> None:
+    assert tools() == {
+        "editcli": editcli.__version__,
+        "torch": metadata.version("torch"),
+        "transformers": metadata.version("transformers"),
+    }

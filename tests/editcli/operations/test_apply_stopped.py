@@ -1,0 +1,234 @@
+"""`editcli apply` stopped by Ctrl-C or killed, as a real process: nothing is lost, it goes on.
+
+A server process imports torch once and forks a child for each command, so that a test does not wait
+for imports and signals reach a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tiny_edits import FAST
+from tiny_stores import run, said, save_work
+
+import editcli
+from editcli.store.store import Store
+from editors import Fact
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
+
+SERVER = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+import torch, transformers
+import editcli.operations.apply, editcli.operations.session, editors.methods.wise.method
+from editcli.app import main
+torch.set_num_threads(1)
+print("ready", flush=True)
+for line in sys.stdin:
+    folder, words = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.argv = ["editcli", *words]
+        main()
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+SHARDS = 8
+CITIES = ("Rome", "Lima", "Oslo", "Cairo", "Paris", "Madrid", "Tokyo", "Nairobi")
+WANTED = [Fact(f"the city of {name} is", "red", subject=name) for name in CITIES]
+APPLY = ("apply", "facts.jsonl", "--json")
+DEADLINE = 120.0  # seconds
+
+
+class Running(NamedTuple):
+    """A command in a process of its own."""
+
+    pid: int
+    ended: Callable[[], int]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+    """`start(folder, *words)`: the command, running in `folder`, its streams in files there."""
+    root = str(Path(editcli.__file__).parents[1])
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, root],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    asked, told = server.stdin, server.stdout
+    assert told.readline() == "ready\n"
+
+    def begin(folder: Path, *words: str) -> Running:
+        asked.write(json.dumps([str(folder), words]) + "\n")
+        asked.flush()
+        return Running(int(told.readline()), lambda: int(told.readline()))
+
+    yield begin
+    asked.close()
+    server.wait(timeout=DEADLINE)
+
+
+@pytest.fixture(scope="module")
+def untouched(
+    tmp_path_factory: pytest.TempPathFactory, model_folder: Path, calibration: Path
+) -> Path:
+    """A folder with a fact file and an empty store of one fact a shard, slow enough to stop."""
+    folder = tmp_path_factory.mktemp("untouched")
+    values = {**FAST, "shard_size": 1, "confidence": 1.0, "max_steps": 60}  # not soon sure
+    return save_work(folder, WANTED, model_folder, calibration, values)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, untouched: Path, start: Callable[..., Running]
+) -> tuple[dict[str, str], float]:
+    """The blobs of a run that nothing disturbed, and how many seconds it took."""
+    folder = shutil.copytree(untouched, tmp_path_factory.mktemp("whole") / "work")
+    begun = time.monotonic()
+    assert start(folder, *APPLY).ended() == 0
+    store = store_in(folder)
+    assert store.head().facts == tuple(fact.id for fact in WANTED)
+    assert len([name for name in store.head().blobs if name.startswith("shard-")]) == SHARDS
+    return dict(store.head().blobs), time.monotonic() - begun
+
+
+@pytest.fixture
+def folder(tmp_path: Path, untouched: Path) -> Path:
+    return Path(shutil.copytree(untouched, tmp_path / "work"))
+
+
+def store_in(folder: Path) -> Store:
+    return Store.open(folder / ".editcli")
+
+
+def wait_for_shards(folder: Path, count: int) -> None:
+    """Until that many shards are finished and kept in the journal."""
+    journal, end = folder / ".editcli" / "journal", time.monotonic() + DEADLINE
+    while sum(not path.name.startswith(".") for path in journal.iterdir()) < count:
+        assert time.monotonic() < end, "the command does not get on"
+        time.sleep(0.002)
+
+
+def assert_same_edits(store: Store, wanted: dict[str, str]) -> None:
+    """HEAD's blobs are these; but for keys, which move in their last bits with their company."""
+    found = dict(store.head().blobs)
+    assert found.keys() == wanted.keys()
+    assert all(found[name] == wanted[name] for name in found if not name.startswith("keys-"))
+    assert run("check", "--store", str(store.path), "--min-reliability", "0").exit_code == 0
+
+
+def test_ctrl_c_finishes_the_shard_in_hand_and_the_same_command_goes_on(
+    folder: Path, start: Callable[..., Running], uninterrupted: tuple[dict[str, str], float]
+) -> None:
+    running = start(folder, *APPLY)
+    wait_for_shards(folder, 2)
+    os.kill(running.pid, signal.SIGINT)
+    assert running.ended() == 130
+    record = json.loads((folder / "stdout").read_text())
+    errors = (folder / "stderr").read_text()
+    assert record["version"] == "v0002"
+    assert 2 <= record["applied"] < SHARDS
+    assert record["applied"] + record["left"] == SHARDS
+    assert "stopping after the facts in hand; press Ctrl-C again to stop at once" in errors
+    assert "left; what was done is saved as v0002" in errors
+    assert errors.endswith("hint: run the same command again to go on\n")
+    store = store_in(folder)
+    assert (store.verify(), store.journal.keys()) == ([], ())
+    assert len(store.head().facts) == record["applied"]
+
+    assert start(folder, *APPLY).ended() == 0
+    rest = json.loads((folder / "stdout").read_text())
+    assert (rest["version"], rest["parent"]) == ("v0003", "v0002")
+    assert (rest["applied"], rest["unchanged"]) == (record["left"], record["applied"])
+    assert_same_edits(store, uninterrupted[0])
+
+
+def test_a_second_ctrl_c_stops_at_once_and_keeps_what_is_finished(
+    folder: Path, start: Callable[..., Running], uninterrupted: tuple[dict[str, str], float]
+) -> None:
+    running = start(folder, *APPLY)
+    wait_for_shards(folder, 2)
+    os.kill(running.pid, signal.SIGINT)
+    end = time.monotonic() + DEADLINE
+    while "press Ctrl-C again" not in (folder / "stderr").read_text():
+        assert time.monotonic() < end
+    os.kill(running.pid, signal.SIGINT)
+    assert running.ended() == 130
+    errors = (folder / "stderr").read_text()
+    store = store_in(folder)
+    assert store.verify() == []
+    if "error: interrupted" in errors:  # else the shard in hand was finished before
+        assert errors.endswith("go on; finished shards are kept\n")
+        assert store.head().id == "v0001"
+        assert len(store.journal.keys()) >= 2
+    assert start(folder, *APPLY).ended() == 0
+    assert_same_edits(store, uninterrupted[0])
+
+
+KILLS = 5
+AT_LEAST = 3  # shards finished before the last kills, and far from all
+
+
+def test_a_killed_apply_harms_nothing_and_what_it_finished_is_not_trained_again(
+    folder: Path,
+    start: Callable[..., Running],
+    uninterrupted: tuple[dict[str, str], float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, seconds = uninterrupted
+    chance = random.Random(0)
+    journal = folder / ".editcli" / "journal"
+    kept: dict[str, int] = {}
+    for kill in range(KILLS):
+        running = start(folder, *APPLY)
+        wait_for_shards(folder, min(kill, AT_LEAST))
+        time.sleep(chance.uniform(0, seconds / SHARDS))
+        os.kill(running.pid, signal.SIGKILL)
+        assert running.ended() == -signal.SIGKILL
+        store = store_in(folder)
+        assert (store.head().id, store.verify()) == ("v0001", [])
+        assert run("verify", "--no-base", "--store", str(folder)).exit_code == 0
+        sound = store.journal.keys()
+        written = {key: (journal / key).stat().st_mtime_ns for key in sound}
+        assert kept.items() <= written.items(), "a finished shard was trained again"
+        kept = written
+    assert AT_LEAST <= len(kept) < SHARDS
+
+    import editors.methods.wise.method as wise
+
+    trained = []
+    jointly = wise.jointly
+
+    def counted(*arguments: object) -> object:
+        trained.append(arguments)
+        return jointly(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(wise, "jointly", counted)
+    monkeypatch.chdir(folder)
+    result = run(*APPLY)
+    assert result.exit_code == 0, result.stderr
+    assert said(result)["applied"] == SHARDS
+    assert len(trained) == SHARDS - len(kept)
+    assert f"{len(kept)} shards had been trained by a run that was stopped" in result.stderr
+    assert dict(store_in(folder).head().blobs) == whole
+    assert store_in(folder).journal.keys() == ()

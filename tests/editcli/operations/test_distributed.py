@@ -1,0 +1,130 @@
+"""`editcli apply` on several processes: the same version as one process makes, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_edits import FAST
+from tiny_stores import run, save_work
+
+import editcli
+from editcli.operations.distributed import Ranks
+from editcli.store.store import Store
+from editors import Fact
+from editors.methods.base import Limits
+
+CITIES = ("Rome", "Lima", "Oslo", "Cairo", "Paris")
+WANTED = [Fact(f"the city of {name} is", "red", subject=name) for name in CITIES]
+DEADLINE = 180.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def untouched(
+    tmp_path_factory: pytest.TempPathFactory, model_folder: Path, calibration: Path
+) -> Path:
+    """A folder with a fact file and an empty store of two facts a shard."""
+    folder = tmp_path_factory.mktemp("untouched")
+    return save_work(folder, WANTED, model_folder, calibration, {**FAST, "shard_size": 2})
+
+
+def blobs(folder: Path) -> dict[str, str]:
+    return dict(Store.open(folder / ".editcli").head().blobs)
+
+
+def apply_on(folder: Path, processes: int, *words: str) -> subprocess.CompletedProcess[str]:
+    """`torchrun -m editcli apply` in `folder`."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    root = str(Path(editcli.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, *launch, "-m", "editcli", "apply", "facts.jsonl", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+
+
+def test_two_processes_save_what_one_saves(tmp_path: Path, untouched: Path) -> None:
+    alone = Path(shutil.copytree(untouched, tmp_path / "alone"))
+    store = ["--store", str(alone / ".editcli")]
+    assert run("apply", str(alone / "facts.jsonl"), *store, "--json").exit_code == 0
+    shared = Path(shutil.copytree(untouched, tmp_path / "shared"))
+    done = apply_on(shared, 2, "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)  # one record: the first process speaks for all
+    assert (record["version"], record["applied"]) == ("v0002", len(WANTED))
+    assert "training on 2 processes" in done.stderr
+    assert blobs(shared) == blobs(alone)
+    assert Store.open(shared / ".editcli").journal.keys() == ()
+
+
+def test_shards_that_another_process_left_are_not_trained_again(
+    tmp_path: Path, untouched: Path
+) -> None:
+    """As when one process has died: what it finished is in the journal, whoever goes on."""
+    from editcli.operations.apply import help_to_apply
+    from editcli.operations.session import Workspace
+
+    folder = Path(shutil.copytree(untouched, tmp_path / "work"))
+    place = Workspace.open(folder / ".editcli", device="cpu", dtype="auto")
+
+    class Second(Ranks):
+        def together(self):  # type: ignore[no-untyped-def]  # nobody to wait for
+            return Ranks().together()
+
+    help_to_apply(place, WANTED, Second(1, 2, 1), Limits())
+    assert len(place.store.journal.keys()) == 1  # of three shards the second one
+    store = ["--store", str(folder / ".editcli")]
+    done = run("apply", str(folder / "facts.jsonl"), *store)
+    assert done.exit_code == 0
+    assert "1 shard had been trained" in done.stderr
+    assert len(Store.open(folder / ".editcli").head().facts) == len(WANTED)
+
+
+def test_what_torchrun_says_is_understood() -> None:
+    told = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}
+    ranks = Ranks.of(told)
+    assert (ranks.number, ranks.count, ranks.local, ranks.leads) == (3, 4, 1, False)
+    assert [shard for shard in range(9) if ranks.takes(shard)] == [3, 7]
+    assert Ranks.of({}) == Ranks.of({"WORLD_SIZE": "x"}) == Ranks()
+    assert all(Ranks().takes(shard) for shard in range(3))
+    assert Ranks().device("auto") == "auto"
+
+
+def test_each_shard_is_taken_by_one_process() -> None:
+    for count in (1, 2, 3, 8):
+        taking = [[Ranks(n, count).takes(shard) for n in range(count)] for shard in range(20)]
+        assert all(sum(takers) == 1 for takers in taking)
+
+
+def test_what_goes_wrong_in_a_helper_is_named_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, untouched: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    store = ["--store", str(untouched / ".editcli")]
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{}\n")
+    done = run("apply", str(bad), *store)
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert "prompt" in done.stderr
+    done = run("apply", str(untouched / "facts.jsonl"), *store, "--dry-run", "--json")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+    assert run("log", *store).stdout  # a rank is nothing to other commands
+
+
+def test_standard_input_is_refused_under_torchrun(
+    monkeypatch: pytest.MonkeyPatch, untouched: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    done = run("apply", "-", "--store", str(untouched / ".editcli"))
+    assert done.exit_code == 2
+    assert "standard input cannot be read by several processes" in done.stderr

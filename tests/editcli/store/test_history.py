@@ -1,0 +1,173 @@
+"""The history as a format and a law, without a store around it."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from editcli.store import history
+from editcli.store.history import Anchor, Event
+
+words = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
+ids = st.integers(1, 20000).map(lambda number: f"v{number:04d}")
+fact_ids = st.lists(words, max_size=3).map(tuple)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Event], bytes]:
+    """A sound history of at least one event, with its bytes."""
+    events: list[Event] = []
+    data = b""
+    previous = history.GENESIS
+    for seq in range(1, draw(st.integers(1, 5)) + 1):
+        event = Event(
+            seq=seq,
+            at="2026-03-01T12:00:00+00:00",
+            who=draw(words),
+            operation=draw(words),
+            version=draw(ids),
+            head=draw(ids),
+            message=draw(words),
+            added=draw(fact_ids),
+            removed=draw(fact_ids),
+            superseded=draw(fact_ids),
+            manifest=draw(words),
+            tag=draw(words),
+            previous=previous,
+        )
+        line = event.to_line()
+        previous = history.line_digest(line)
+        events.append(event)
+        data += line + b"\n"
+    return events, data
+
+
+def anchor_of(events: list[Event]) -> Anchor:
+    last = events[-1]
+    return Anchor(last.head, last.seq, history.line_digest(last.to_line()))
+
+
+@given(histories())
+def test_a_history_reads_back_as_it_was_written(written: tuple[list[Event], bytes]) -> None:
+    events, data = written
+    chain = history.parse(data)
+    assert list(chain.events) == events
+    assert (chain.size, chain.torn, chain.problems) == (len(data), 0, ())
+    assert history.check(chain, anchor_of(events)) == []
+
+
+@given(histories(), st.data())
+def test_any_flipped_byte_breaks_the_chain_or_its_anchor(
+    written: tuple[list[Event], bytes], data: st.DataObject
+) -> None:
+    events, intact = written
+    damaged = bytearray(intact)
+    damaged[data.draw(st.integers(0, len(intact) - 1))] ^= data.draw(st.integers(1, 255))
+    assert history.check(history.parse(bytes(damaged)), anchor_of(events))
+
+
+@given(histories(), st.data())
+def test_no_line_vanishes_or_moves_unseen(
+    written: tuple[list[Event], bytes], data: st.DataObject
+) -> None:
+    events, intact = written
+    lines = [line + b"\n" for line in intact.split(b"\n")[:-1]]
+    order = data.draw(st.lists(st.sampled_from(range(len(lines))), max_size=6))
+    assume(order != list(range(len(lines))))
+    rebuilt = b"".join(lines[index] for index in order)
+    assert history.check(history.parse(rebuilt), anchor_of(events))
+
+
+@given(histories(), st.data())
+def test_half_a_line_at_the_end_is_seen_as_torn_and_the_rest_is_sound(
+    written: tuple[list[Event], bytes], data: st.DataObject
+) -> None:
+    events, intact = written
+    start = len(intact) - len(events[-1].to_line()) - 1
+    cut = data.draw(st.integers(start, len(intact) - 1))
+    chain = history.parse(intact[:cut])
+    assert list(chain.events) == events[:-1]
+    assert (chain.size, chain.torn, chain.problems) == (start, cut - start, ())
+    if events[:-1]:
+        assert history.check(chain, anchor_of(events[:-1])) == []
+    assert history.check(chain, anchor_of(events))  # acknowledged: so this is damage
+
+
+@given(histories())
+def test_a_history_may_run_ahead_of_its_anchor(written: tuple[list[Event], bytes]) -> None:
+    events, data = written
+    for count in range(1, len(events) + 1):
+        assert history.check(history.parse(data), anchor_of(events[:count])) == []
+
+
+@given(ids, st.integers(1, 10**9))
+def test_an_anchor_survives_the_round_trip(version: str, seq: int) -> None:
+    anchor = Anchor(version, seq, "a" * 64)
+    assert Anchor.from_bytes(anchor.to_bytes()) == anchor
+
+
+@pytest.mark.parametrize("data", [b"", b"v0001\n", b"v1\nhistory 1 " + b"a" * 64 + b"\n"])
+def test_an_anchor_is_read_strictly(data: bytes) -> None:
+    with pytest.raises(ValueError, match="refs/HEAD"):
+        Anchor.from_bytes(data)
+
+
+def test_the_line_format_is_stable() -> None:
+    event = Event(
+        seq=2,
+        at="2026-03-01T12:00:00+00:00",
+        who="ann",
+        operation="edit",
+        version="v0002",
+        head="v0002",
+        message="naïve",
+        added=("a1",),
+        manifest="m",
+        previous="0" * 64,
+    )
+    record = json.loads(event.to_line())
+    assert record == {
+        "seq": 2,
+        "at": "2026-03-01T12:00:00+00:00",
+        "who": "ann",
+        "operation": "edit",
+        "version": "v0002",
+        "head": "v0002",
+        "message": "naïve",
+        "facts": {"added": ["a1"], "removed": [], "superseded": []},
+        "manifest": "m",
+        "tag": "",
+        "previous": "0" * 64,
+    }
+    assert "naïve".encode() in event.to_line()
+    assert history.line_digest(event.to_line()) == sha256(event.to_line()).hexdigest()
+
+
+def test_every_damaged_line_is_named() -> None:
+    problems = history.parse(b"[]\n{\n").problems
+    assert problems == ("line 1 cannot be read", "line 2 cannot be read")
+
+
+def test_events_are_selected_by_fact_version_operation_and_author() -> None:
+    def event(seq: int, operation: str, who: str, **facts: tuple[str, ...]) -> Event:
+        version = f"v{seq:04d}"
+        return Event(seq, "", who, operation, version, version, "", **facts)  # type: ignore[arg-type]
+
+    events = (
+        event(1, "edit", "ann", added=("x",)),
+        event(2, "edit", "bob", added=("y",), superseded=("x",)),
+        event(3, "undo", "ann", removed=("y",)),
+    )
+
+    def found(**wanted: str) -> list[int]:
+        return [event.seq for event in history.select(events, **wanted)]
+
+    assert found() == [1, 2, 3]
+    assert found(fact="x") == [1, 2]
+    assert found(fact="y") == [2, 3]
+    assert found(version="v0003") == [3]
+    assert found(operation="edit", who="ann") == [1]

@@ -1,0 +1,600 @@
+"""The store through its public door: versions, sharing, refs, the lock, a full disk, verify."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from editcli.store import atomic
+from editcli.store.store import Digest, Store, StoreConfig, find_store, new_store_path
+from editors import EditorError
+
+CONFIG = StoreConfig(
+    base="atlas", fingerprint="f" * 64, method="wise", settings={"layer": 4, "profile": "paper"}
+)
+NOON = datetime(2026, 3, 1, 12, 3, 11, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / ".editcli", CONFIG, author="ann", clock=lambda: NOON)
+
+
+def publish(store: Store, blobs: dict[str, bytes | Digest], *facts: str) -> str:
+    with store.writing() as tx:
+        return tx.publish("edit", blobs, facts, added=facts, author="ann").id
+
+
+def files(store: Store) -> dict[str, bytes]:
+    """Every file of a store but its lock."""
+    return {
+        str(path.relative_to(store.path)): path.read_bytes()
+        for path in sorted(store.path.rglob("*"))
+        if path.is_file() and not path.name.startswith("lock")
+    }
+
+
+def flip(path: Path, position: int, mask: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position % len(data)] ^= mask
+    path.write_bytes(data)
+
+
+# --- making, finding, opening ---------------------------------------------------------------
+
+
+def test_a_new_store_has_a_first_version_without_facts(store: Store) -> None:
+    head = store.head()
+    assert (head.id, head.parent, head.operation, head.facts) == ("v0001", "", "init", ())
+    assert head.created == "2026-03-01T12:03:11+00:00"
+    assert store.refs() == {"HEAD": "v0001"}
+    assert store.verify() == []
+
+
+def test_an_opened_store_has_the_configuration_it_was_made_with(store: Store) -> None:
+    assert Store.open(store.path).config == CONFIG
+
+
+def test_create_refuses_what_is_already_there(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(EditorError, match="already holds a store"):
+        Store.create(store.path, CONFIG)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(EditorError, match="not an empty folder"):
+        Store.create(tmp_path / "full", CONFIG)
+
+
+def test_create_takes_an_empty_folder_and_makes_missing_parents(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert Store.create(tmp_path / "empty", CONFIG).verify() == []
+    assert Store.create(tmp_path / "a" / "b", CONFIG).verify() == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "empty"]
+
+
+def test_open_without_a_store_points_to_init(tmp_path: Path) -> None:
+    with pytest.raises(EditorError, match="no store at") as caught:
+        Store.open(tmp_path)
+    assert "`editcli init`" in caught.value.hint
+
+
+texts = st.text(st.characters(blacklist_categories=["Cs"]))
+plain_values = texts | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.floats(allow_nan=False)
+
+
+@given(base=texts, seed=st.integers(0, 2**32), values=st.dictionaries(texts, plain_values))
+def test_any_configuration_survives_the_round_trip(
+    base: str, seed: int, values: dict[str, str | int | float | bool]
+) -> None:
+    config = StoreConfig(base=base, fingerprint="f", method="m", seed=seed, settings=values)
+    back = StoreConfig.from_toml(config.to_toml())
+    assert back == config
+    assert [type(back.settings[key]) for key in values] == [type(v) for v in values.values()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("format = 1", "format = 9"), "format 9"),
+        (("seed = 0", 'seed = "x"'), "'seed' must be of type int"),
+        (('dtype = "float32"\n', ""), "lacks the key 'dtype'"),
+        (("seed = 0", "seed = 0\nsped = 1"), "unknown key 'sped'"),
+        (("seed = 0", "seed = "), "cannot be read"),
+    ],
+)
+def test_a_bad_configuration_is_refused_by_name(change: tuple[str, str], message: str) -> None:
+    with pytest.raises(EditorError, match=message):
+        StoreConfig.from_toml(CONFIG.to_toml().replace(*change))
+
+
+def test_a_store_is_found_like_a_git_repository(store: Store, tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    assert find_store(None, deep, {}) == store.path
+    assert find_store(None, Path("/"), {"EDITCLI_STORE": str(store.path)}) == store.path
+    assert find_store(tmp_path, Path("/"), {"EDITCLI_STORE": "/nowhere"}) == store.path
+    assert find_store(Path(".editcli"), tmp_path, {}) == store.path
+
+
+def test_a_store_named_explicitly_is_never_passed_over(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(EditorError, match="no store at /nowhere") as caught:
+        find_store(Path("/nowhere"), tmp_path, {})
+    assert "`editcli init`" in caught.value.hint
+    with pytest.raises(EditorError, match="from EDITCLI_STORE"):
+        find_store(None, tmp_path, {"EDITCLI_STORE": "/nowhere"})
+
+
+def test_a_new_store_goes_where_it_would_be_looked_for(tmp_path: Path) -> None:
+    assert new_store_path(None, tmp_path, {}) == tmp_path / ".editcli"
+    assert new_store_path(None, tmp_path, {"EDITCLI_STORE": "/s"}) == Path("/s")
+    assert new_store_path(Path("x"), tmp_path, {"EDITCLI_STORE": "/s"}) == tmp_path / "x"
+
+
+# --- versions and blobs ---------------------------------------------------------------------
+
+
+def test_a_published_version_reads_back_as_it_was_given(store: Store) -> None:
+    with store.writing() as tx:
+        made = tx.publish(
+            "apply",
+            {"shard": b"\x00\x01", "facts.jsonl": b"{}\n"},
+            ["a", "b"],
+            added=["b"],
+            removed=["c"],
+            superseded=["d"],
+            author="bob",
+            message="two\nlines, naïve",
+            tools={"torch": "2.13"},
+            extra={"heads": [[1, 2]], "nested": {"x": None}},
+        )
+    assert made == Store.open(store.path).head() == store.version("v0002")
+    assert (made.parent, made.facts, made.number) == ("v0001", ("a", "b"), 2)
+    assert (made.added, made.removed, made.superseded) == (("b",), ("c",), ("d",))
+    assert made.extra == {"heads": [[1, 2]], "nested": {"x": None}}
+    assert store.read(made, "shard") == b"\x00\x01"
+    assert store.read("HEAD", "facts.jsonl") == b"{}\n"
+
+
+def test_unchanged_blobs_are_shared_by_bytes_and_by_digest(store: Store) -> None:
+    publish(store, {"a": b"same", "b": b"old"})
+    first = store.head()
+    publish(store, {"a": b"same", "b": b"new"})
+    publish(store, {"a": first.blobs["a"], "c": b"old"})
+    assert len(list((store.path / "blobs").iterdir())) == 3
+    assert store.head().blobs["c"] == first.blobs["b"]
+    assert store.read("HEAD", "a") == b"same"
+
+
+def test_a_digest_the_store_does_not_hold_is_refused(store: Store) -> None:
+    before = files(store)
+    with store.writing() as tx, pytest.raises(EditorError, match="holds no blob 0000"):
+        tx.publish("edit", {"fresh": b"x", "shared": Digest("0" * 64)})
+    assert files(store) == before
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", "", ".hidden"])
+def test_a_blob_name_cannot_leave_its_folder(store: Store, name: str) -> None:
+    with store.writing() as tx, pytest.raises(EditorError, match="cannot name a blob"):
+        tx.publish("edit", {name: b""})
+
+
+@pytest.mark.parametrize("extra", [{"x": float("nan")}, {"x": object()}, {"x": "\ud800"}])
+def test_what_json_cannot_hold_is_refused_and_leaves_no_trace(
+    store: Store, extra: dict[str, object]
+) -> None:
+    before = files(store)
+    with store.writing() as tx, pytest.raises(EditorError, match="JSON"):
+        tx.publish("edit", {"a": b"x"}, extra=extra)
+    assert files(store) == before
+
+
+def test_a_missing_blob_name_suggests_the_nearest(store: Store) -> None:
+    publish(store, {"shard-0001": b"x"})
+    with pytest.raises(EditorError, match="has no blob 'shard-0002'") as caught:
+        store.read("HEAD", "shard-0002")
+    assert "shard-0001" in caught.value.hint
+
+
+def test_a_damaged_blob_is_never_read(store: Store) -> None:
+    publish(store, {"a": b"xyz"})
+    flip(store.blob_path("HEAD", "a"), 1, 1)
+    with pytest.raises(EditorError, match="damaged"):
+        store.read("HEAD", "a")
+
+
+def test_publishing_the_same_bytes_again_heals_a_damaged_blob(store: Store) -> None:
+    publish(store, {"a": b"xyz"})
+    flip(store.blob_path("HEAD", "a"), 1, 1)
+    publish(store, {"a": b"xyz"})
+    assert store.verify() == []
+
+
+def test_unreferenced_blobs_are_listed_with_sizes_and_dropped(store: Store) -> None:
+    publish(store, {"a": b"kept"})
+    stray = "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9"
+    (store.path / "blobs" / stray).write_bytes(b"0")
+    assert store.unreferenced_blobs() == {stray: 1}
+    with store.writing() as tx:
+        assert tx.drop_unreferenced() == {stray: 1}
+    assert store.unreferenced_blobs() == {}
+    assert store.verify() == []
+
+
+def test_nothing_is_dropped_while_a_manifest_is_damaged(store: Store) -> None:
+    publish(store, {"a": b"kept"})
+    flip(store.path / "versions" / "v0002.json", 30, 1)
+    with store.writing() as tx, pytest.raises(EditorError, match="manifest of v0002 is damaged"):
+        tx.drop_unreferenced()
+    assert len(list((store.path / "blobs").iterdir())) == 1
+
+
+# --- refs -----------------------------------------------------------------------------------
+
+
+def test_a_version_is_known_by_id_number_tag_head_and_ancestry(store: Store) -> None:
+    publish(store, {})
+    publish(store, {})
+    with store.writing() as tx:
+        tx.tag("release", "v0002")
+    refs = ["v0002", "v2", "2", "002", "release", "HEAD~", "HEAD~1", "v3~1", "release~0"]
+    assert {store.version(ref).id for ref in refs} == {"v0002"}
+    assert store.version("HEAD~2").id == "v0001"
+    assert store.refs() == {"HEAD": "v0003", "release": "v0002"}
+
+
+@pytest.mark.parametrize(
+    ("ref", "suggested"),
+    [("relaese", "release"), ("head", "HEAD"), ("v9", "v0001"), ("00", None), ("", None)],
+)
+def test_an_unknown_ref_suggests_the_nearest(store: Store, ref: str, suggested: str | None) -> None:
+    with store.writing() as tx:
+        tx.tag("release")
+    with pytest.raises(EditorError, match="no version is called") as caught:
+        store.version(ref)
+    assert "`editcli log`" in caught.value.hint
+    if suggested:
+        assert f"did you mean `{suggested}" in caught.value.hint
+
+
+def test_ancestry_ends_at_the_first_version(store: Store) -> None:
+    with pytest.raises(EditorError, match="beyond the first version"):
+        store.version("HEAD~1")
+
+
+def test_checkout_moves_head_and_the_next_version_descends_from_it(store: Store) -> None:
+    publish(store, {})
+    publish(store, {})
+    with store.writing() as tx:
+        assert tx.move_head("v2", author="bob", message="back").id == "v0002"
+        tx.move_head("HEAD")
+    assert store.head().id == "v0002"
+    publish(store, {})
+    assert (store.head().id, store.head().parent) == ("v0004", "v0002")
+    assert [event.operation for event in store.history()].count("checkout") == 1
+    assert [version.id for version in store.versions()] == ["v0001", "v0002", "v0003", "v0004"]
+    assert store.verify() == []
+
+
+def test_a_tag_is_moved_only_when_asked(store: Store) -> None:
+    publish(store, {})
+    with store.writing() as tx:
+        tx.tag("good", "v1")
+        tx.tag("good", "v1")
+        with pytest.raises(EditorError, match="already names v0001"):
+            tx.tag("good", "v2")
+        tx.tag("good", "v2", move=True)
+        with pytest.raises(EditorError, match="only in its case"):
+            tx.tag("Good", "v2")
+    assert store.version("good").id == "v0002"
+    assert store.verify() == []
+
+
+@pytest.mark.parametrize("name", ["HEAD", "head", "v3", "12", "", "a/b", "..", "a b", "-x", "a~1"])
+def test_a_name_that_would_confuse_is_no_tag(store: Store, name: str) -> None:
+    with store.writing() as tx, pytest.raises(EditorError, match="cannot be a tag"):
+        tx.tag(name)
+
+
+# --- the lock -------------------------------------------------------------------------------
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from editcli.store.store import Store
+with Store.open(Path(sys.argv[1])).writing("editcli apply facts.jsonl"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(store: Store) -> Iterator[subprocess.Popen[str]]:
+    root = Path(atomic.__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(store.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_writer_learns_who_holds_the_lock_and_since_when(
+    store: Store, holder: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(EditorError) as caught, Store.open(store.path).writing():
+        pass
+    assert re.fullmatch(
+        rf"store is locked by pid {holder.pid} on host \S+ "
+        r"\(editcli apply facts\.jsonl\) since \d\d:\d\d:\d\d UTC",
+        caught.value.message,
+    )
+
+
+def test_readers_do_not_wait_for_a_writer(store: Store, holder: subprocess.Popen[str]) -> None:
+    assert holder.poll() is None
+    assert store.head().id == "v0001"
+    assert store.verify() == []
+
+
+def test_the_lock_of_a_killed_process_is_free(store: Store, holder: subprocess.Popen[str]) -> None:
+    holder.kill()
+    holder.wait()
+    assert publish(store, {}) == "v0002"
+    assert not (store.path / "lock.json").exists()
+
+
+def test_the_lock_is_given_back_after_an_error(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), store.writing():
+        raise ZeroDivisionError
+    assert publish(store, {}) == "v0002"
+
+
+def test_a_transaction_ends_with_its_block(store: Store) -> None:
+    with store.writing() as tx:
+        pass
+    with pytest.raises(EditorError, match="transaction is over"):
+        tx.publish("edit", {})
+
+
+# --- a full disk ----------------------------------------------------------------------------
+
+
+def full_disk(fail_at: int, names: tuple[str, ...], count: list[int]) -> SimpleNamespace:
+    """The os module with no room left from the call number `fail_at` on; frees still work."""
+
+    def refusing(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            count[0] += 1
+            if count[0] >= fail_at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*args, **kwargs)
+
+        return call
+
+    fake = SimpleNamespace(**vars(os))
+    for name in names:
+        setattr(fake, name, refusing(getattr(os, name)))
+    return fake
+
+
+@pytest.mark.parametrize("names", [("write",), ("fsync",), ("write", "fsync")])
+def test_a_full_disk_at_any_write_leaves_the_store_unchanged(
+    store: Store, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    publish(store, {"a": b"old"})
+    errors = []
+    for fail_at in range(1, 100):
+        before = files(store)
+        with monkeypatch.context() as patch, store.writing() as tx:
+            patch.setattr(atomic, "os", full_disk(fail_at, names, [0]))
+            try:
+                tx.publish("edit", {"a": b"old", "b": b"new" * 9, "c": b"more"}, ["f"])
+                break
+            except EditorError as error:
+                errors.append(error)
+        assert files(store) == before
+    assert all("no space left" in error.message for error in errors)
+    assert all("make room" in error.hint for error in errors)
+    assert len(errors) >= 5
+    assert store.head().id == "v0003"
+    assert store.verify() == []
+    assert publish(store, {}) == "v0004"
+
+
+def test_refs_that_cannot_follow_a_commit_follow_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.writing() as tx:
+        with monkeypatch.context() as patch:
+            patch.setattr(atomic, "os", full_disk(1, ("replace",), [0]))
+            tx.tag("good", "v1")
+        assert store.refs() == {"HEAD": "v0001", "good": "v0001"}
+        assert not (store.path / "refs" / "good").exists()
+        assert store.verify() == []
+        tx.publish("edit", {})
+    assert (store.path / "refs" / "good").read_text() == "v0001\n"
+    assert store.verify() == []
+
+
+def test_a_failing_disk_is_named_with_its_reason(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with store.writing() as tx, monkeypatch.context() as patch:
+        patch.setattr(atomic, "os", SimpleNamespace(**{**vars(os), "fsync": broken}))
+        with pytest.raises(EditorError, match="publishing v0002 failed: input/output error"):
+            tx.publish("edit", {"a": b"x"})
+    assert store.head().id == "v0001"
+
+
+def test_a_full_disk_does_not_harm_a_journal_entry(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.journal.put("aa", b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "os", full_disk(1, ("write",), [0]))
+        with pytest.raises(EditorError, match="no space left"):
+            store.journal.put("aa", b"new")
+    assert store.journal.get("aa") == b"old"
+
+
+# --- verify ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def specimen(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with every kind of file; tests that damage it put it right again."""
+    store = Store.create(tmp_path_factory.mktemp("specimen") / "s", CONFIG)
+    publish(store, {"shard": bytes(range(256)), "facts": b"one\n"}, "f1")
+    publish(store, {"shard": store.head().blobs["shard"], "facts": b"one\ntwo\n"}, "f1", "f2")
+    with store.writing() as tx:
+        tx.tag("good", "v0002", message="tested")
+        tx.move_head("good")
+        tx.move_head("v3")
+    return store
+
+
+FOLDERS = ["history.jsonl", "config.toml", "blobs/*", "versions/*", "refs/*"]
+
+
+@pytest.mark.parametrize("pattern", FOLDERS)
+@given(data=st.data())
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+def test_verify_finds_any_flipped_byte(specimen: Store, pattern: str, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(specimen.path.glob(pattern))))
+    intact = path.read_bytes()
+    position = data.draw(st.integers(0, len(intact) - 1))
+    mask = data.draw(st.integers(1, 255))
+    assert specimen.verify() == []
+    try:
+        flip(path, position, mask)
+        assert specimen.verify()
+    finally:
+        path.write_bytes(intact)
+
+
+@pytest.mark.parametrize("pattern", ["history.jsonl", "refs/HEAD"])
+@given(data=st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_writer_builds_on_a_damaged_history(
+    specimen: Store, pattern: str, data: st.DataObject
+) -> None:
+    path = specimen.path / pattern
+    intact = path.read_bytes()
+    before = files(specimen)
+    try:
+        flip(path, data.draw(st.integers(0, len(intact) - 1)), data.draw(st.integers(1, 255)))
+        with pytest.raises(EditorError) as caught:
+            publish(specimen, {"x": b"y"})
+        assert "`editcli verify`" in caught.value.hint
+        with pytest.raises(EditorError):
+            specimen.head()
+    finally:
+        path.write_bytes(intact)
+    assert files(specimen) == before
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5])
+def test_verify_finds_lines_taken_off_the_end_of_the_history(specimen: Store, cut: int) -> None:
+    path = specimen.path / "history.jsonl"
+    intact = path.read_bytes()
+    try:
+        path.write_bytes(b"".join(intact.splitlines(keepends=True)[:-cut]))
+        assert "refs/HEAD vouches for line 6" in specimen.verify()[0].detail
+    finally:
+        path.write_bytes(intact)
+
+
+@pytest.mark.parametrize("pattern", FOLDERS[2:])
+def test_verify_finds_every_missing_file(specimen: Store, pattern: str) -> None:
+    for path in sorted(specimen.path.glob(pattern)):
+        intact = path.read_bytes()
+        path.unlink()
+        try:
+            assert any(path.name in p.what and "missing" in p.detail for p in specimen.verify())
+        finally:
+            path.write_bytes(intact)
+
+
+@pytest.mark.parametrize("name", ["blobs/notes.txt", "versions/v0009.json", "refs/stray"])
+def test_verify_finds_files_that_no_one_recorded(specimen: Store, name: str) -> None:
+    path = specimen.path / name
+    path.write_bytes(b"x")
+    try:
+        assert [problem.what for problem in specimen.verify()] == [name]
+    finally:
+        path.unlink()
+
+
+def test_verify_shows_both_fingerprints_when_the_base_is_another(specimen: Store) -> None:
+    assert specimen.verify("f" * 64) == []
+    (problem,) = specimen.verify("e" * 64)
+    assert "e" * 64 in problem.detail
+    assert "f" * 64 in problem.detail
+
+
+def test_a_deleted_head_is_rebuilt_from_the_history(store: Store) -> None:
+    publish(store, {})
+    (store.path / "refs" / "HEAD").unlink()
+    assert [problem.what for problem in store.verify()] == ["refs/HEAD"]
+    assert publish(store, {}) == "v0003"
+    assert store.verify() == []
+
+
+# --- the journal ----------------------------------------------------------------------------
+
+
+def test_the_journal_keeps_entries_until_it_is_cleared(store: Store) -> None:
+    journal = Store.open(store.path).journal
+    assert journal.get("ab") is None
+    store.journal.put("ab", b"")
+    store.journal.put("01", b"x\ny")
+    store.journal.put("01", b"\nz")
+    assert (journal.keys(), journal.get("01"), journal.get("ab")) == (("01", "ab"), b"\nz", b"")
+    assert store.verify() == []
+    journal.clear()
+    assert store.journal.keys() == ()
+
+
+@given(payload=st.binary(max_size=40), data=st.data())
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_damaged_journal_entry_counts_as_absent(
+    specimen: Store, payload: bytes, data: st.DataObject
+) -> None:
+    specimen.journal.put("ab", payload)
+    path = specimen.path / "journal" / "ab"
+    size = path.stat().st_size
+    flip(path, data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, 255)))
+    assert specimen.journal.get("ab") is None
+    assert specimen.journal.keys() == ()
+
+
+def test_a_journal_entry_under_another_key_counts_as_absent(store: Store) -> None:
+    store.journal.put("ab", b"x")
+    (store.path / "journal" / "ab").rename(store.path / "journal" / "cd")
+    assert store.journal.get("cd") is None
+
+
+@pytest.mark.parametrize("key", ["", "XY", "AB", "../a", "a" * 129])
+def test_a_journal_key_is_hexadecimal(store: Store, key: str) -> None:
+    with pytest.raises(EditorError, match="hexadecimal"):
+        store.journal.put(key, b"")
