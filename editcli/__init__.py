@@ -1,3 +1,3 @@
 """Version control for what a language model believes."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

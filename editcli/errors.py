@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from editcli import exit_codes
 from editors import EditorError
 
 
 class UsageError(EditorError):
     """The command was given something it cannot work with: a file, a flag or a value."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: ClassVar[int] = exit_codes.USAGE
 
 
 class UnknownVersion(EditorError):
@@ -20,16 +21,16 @@ class UnknownVersion(EditorError):
 class Interrupted(EditorError):
     """Ctrl-C, where there is more to say than that."""
 
-    exit_code: ClassVar[int] = 130
+    exit_code: ClassVar[int] = exit_codes.INTERRUPTED
 
 
 class FactsRefused(EditorError):
     """Some lines of a fact file were refused."""
 
-    exit_code: ClassVar[int] = 4
+    exit_code: ClassVar[int] = exit_codes.SOME_REFUSED
 
 
 class BelowThreshold(EditorError):
     """A score lies beyond what was asked for."""
 
-    exit_code: ClassVar[int] = 3
+    exit_code: ClassVar[int] = exit_codes.BELOW_THRESHOLD

@@ -1,8 +1,8 @@
 """Knowledge editing for decoder language models: a library that never prints.
 
-Public names are resolved on first use, so that ``import editors`` costs nothing and names that
-need no tensor (facts, errors) never load torch. To publish a name, add it under ``TYPE_CHECKING``
-and to ``_MODULE_OF``.
+Public names are resolved on first use, so that ``import editors`` costs nothing and names that need
+no tensor (facts, errors) never load torch. To publish a name, add it under ``TYPE_CHECKING`` and to
+``_MODULE_OF``.
 """
 
 from __future__ import annotations
@@ -15,47 +15,42 @@ if TYPE_CHECKING:
         EditorError,
         InvalidConflict,
         InvalidFact,
-        NotMergeable,
         PromptTooLong,
         StateMismatch,
         UnsupportedArchitecture,
     )
-    from editors.facts import Closed, Fact, Probe
-    from editors.methods.registry import load_method, methods_available
+    from editors.facts import Fact, FactClosure, Probe
+    from editors.methods.registry import METHODS
 
 _MODULE_OF = {
-    "Closed": "facts",
+    "METHODS": "methods.registry",
     "EditorError": "errors",
     "Fact": "facts",
+    "FactClosure": "facts",
     "InvalidConflict": "errors",
     "InvalidFact": "errors",
-    "NotMergeable": "errors",
     "Probe": "facts",
     "PromptTooLong": "errors",
     "StateMismatch": "errors",
     "UnsupportedArchitecture": "errors",
-    "load_method": "methods.registry",
-    "methods_available": "methods.registry",
 }
 
 __all__ = [
-    "Closed",
+    "METHODS",
     "EditorError",
     "Fact",
+    "FactClosure",
     "InvalidConflict",
     "InvalidFact",
-    "NotMergeable",
     "Probe",
     "PromptTooLong",
     "StateMismatch",
     "UnsupportedArchitecture",
-    "load_method",
-    "methods_available",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Import the module that defines `name`; raises AttributeError for a name not public."""
+    """Import the module that defines ``name``; raises AttributeError for a name not public."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'editors' has no attribute {name!r}")
     value = getattr(import_module(f"editors.{_MODULE_OF[name]}"), name)

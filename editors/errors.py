@@ -44,9 +44,5 @@ class StateMismatch(EditorError):
     """Saved edits belong to another base model, method or setting."""
 
 
-class NotMergeable(EditorError):
-    """The edits asked for cannot be expressed as one set of plain weights."""
-
-
 class PromptTooLong(EditorError):
     """A prompt and its target do not fit the model's context."""

@@ -1,116 +1,148 @@
 """Facts: what a model should say from now on, and what must not change beside it.
 
-A fact is one JSON object. `problems` lists everything wrong with such an object at once, so that a
-user mends a line in one go; `Fact.from_dict` refuses an object that has any problem.
+A fact is one JSON object. ``problems`` lists everything wrong with such an object at once, so that
+a user mends a line in one go; ``Fact.from_dict`` refuses an object that has any problem.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from hashlib import sha256
-from typing import Literal, cast
+from typing import Annotated, Any, Literal, cast
 
+from pydantic import AfterValidator, ValidationInfo, field_validator
+
+from editors import schema
 from editors.errors import InvalidFact
+from editors.schema import String, Text, Texts, record, without_nulls
 
 ProbeKind = Literal["near", "far"]
 
+_OWN = "x_"  # how the user's own keys begin
 _HINT = "mend what is named"
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,63}")
-_Check = Callable[[object], Iterator[str]]
 
 
-@dataclass(frozen=True, slots=True)
+def _prompt(value: str) -> str:
+    # A line break may end a prompt, as chat templates do; any other white space would be doubled
+    # by the space that joins prompt and target.
+    if value[-1] != "\n" and value[-1].isspace():
+        raise ValueError("must not end with a space")
+    return value
+
+
+def _target(value: str) -> str:
+    if value[0].isspace():
+        raise ValueError("must not start with a space")
+    return value
+
+
+def _id(value: str) -> str:
+    plain = value.isascii() and all(c.isalnum() or c in "._:-" for c in value)
+    if value and not (plain and len(value) <= 64 and (value[0].isalnum() or value[0] == "_")):
+        raise ValueError(f"{value!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ : -")
+    return value
+
+
+PromptText = Annotated[Text, AfterValidator(_prompt)]
+
+
+@record(InvalidFact, _HINT)
 class Probe:
     """A prompt that measures a side effect.
 
-    `kind` says how close the probe is to the edit: "near" (same subject or same relation) or "far".
-    Without `answer` the base model's own answer is what counts.
+    ``kind`` says how close the probe is to the edit: "near" (same subject or same relation) or
+    "far". Without ``answer`` the base model's own answer is what counts.
     """
 
-    prompt: str
-    answer: str | None = None
+    prompt: PromptText
+    answer: Text | None = None
     kind: ProbeKind = "far"
 
     def to_dict(self) -> dict[str, object]:
         """The plain form: keys that differ from their default."""
-        out: dict[str, object] = {"prompt": self.prompt}
-        if self.answer is not None:
-            out["answer"] = self.answer
-        if self.kind != "far":
-            out["kind"] = self.kind
-        return out
+        values = {"prompt": self.prompt, "answer": self.answer, "kind": self.kind}
+        absent = {"answer": None, "kind": "far"}
+        return {k: v for k, v in values.items() if k not in absent or v != absent[k]}
 
 
-@dataclass(frozen=True, slots=True)
+def _further(probe: Probe) -> Probe:
+    if probe.answer is None:
+        raise ValueError(".answer: is required")
+    if probe.kind != "far":
+        raise ValueError("unknown key 'kind'")
+    return probe
+
+
+@record(InvalidFact, _HINT)
 class Fact:
-    """One belief to write: after `prompt` the model should say `target`.
+    """One belief to write: after ``prompt`` the model should say ``target``.
 
-    `rephrases` are held out (measured, never trained on); `variants` may be trained on.
-    `locality` must not change; `portability` lies one hop further and is only measured.
-    `id` defaults to `canonical_id()`. `extra` keeps the user's own `x_` keys, each value as JSON
-    text so that a fact stays hashable. Raises InvalidFact, listing every problem.
+    ``rephrases`` are held out (measured, never trained on); ``variants`` may be trained on.
+    ``locality`` must not change; ``portability`` lies one hop further and is only measured. ``id``
+    defaults to :meth:`canonical_id`. ``extra`` keeps the user's own ``x_`` keys, each value as JSON
+    text, so that a fact stays hashable. Raises InvalidFact, listing every problem.
     """
 
-    prompt: str
-    target: str
-    subject: str | None = None
-    ground_truth: str | None = None
-    rephrases: tuple[str, ...] = ()
-    variants: tuple[str, ...] = ()
+    prompt: PromptText
+    target: Annotated[Text, AfterValidator(_target)]
+    subject: Text | None = None
+    ground_truth: Text | None = None
+    rephrases: tuple[PromptText, ...] = ()
+    variants: tuple[PromptText, ...] = ()
     locality: tuple[Probe, ...] = ()
-    portability: tuple[Probe, ...] = ()
-    source: str | None = None
-    author: str | None = None
-    note: str | None = None
-    tags: tuple[str, ...] = ()
-    id: str = ""
+    portability: tuple[Annotated[Probe, AfterValidator(_further)], ...] = ()
+    source: Text | None = None
+    author: Text | None = None
+    note: Text | None = None
+    tags: Texts = ()
+    id: Annotated[String, AfterValidator(_id)] = ""
     extra: tuple[tuple[str, str], ...] = ()
 
+    @field_validator("subject")
+    @classmethod
+    def _in_prompt(cls, subject: str | None, info: ValidationInfo) -> str | None:
+        prompt = info.data.get("prompt")
+        if subject is not None and prompt is not None and subject not in prompt:
+            raise ValueError(f"{subject!r} does not occur in the prompt")
+        return subject
+
     def __post_init__(self) -> None:
-        found = problems(self._plain())
-        if found:
-            raise InvalidFact("; ".join(found), _HINT)
         if not self.id:
             object.__setattr__(self, "id", self.canonical_id())
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Fact:
         """The fact that a parsed JSON object describes; raises InvalidFact listing all problems."""
-        found = problems(data)
-        if found:
-            raise InvalidFact("; ".join(found), _HINT)
-        given = {key: value for key, value in data.items() if value is not None}
-        return cls(
-            prompt=str(given["prompt"]),
-            target=str(given["target"]),
-            subject=_text(given, "subject"),
-            ground_truth=_text(given, "ground_truth"),
-            rephrases=_texts(given, "rephrases"),
-            variants=_texts(given, "variants"),
-            locality=_probes(given, "locality"),
-            portability=_probes(given, "portability"),
-            source=_text(given, "source"),
-            author=_text(given, "author"),
-            note=_text(given, "note"),
-            tags=_texts(given, "tags"),
-            id=_text(given, "id") or "",
-            extra=tuple(
-                (key, json.dumps(data[key], ensure_ascii=False))
-                for key in sorted(data)
-                if key.startswith("x_")
-            ),
+        if found := _own_problems(data):
+            raise InvalidFact("; ".join([*schema.problems(cls, _known(data)), *found]), _HINT)
+        own = tuple(
+            (key, json.dumps(data[key], ensure_ascii=False))
+            for key in sorted(data)
+            if key.startswith(_OWN)
         )
+        return cls(**cast("dict[str, Any]", without_nulls(_known(data))), extra=own)
 
     def to_dict(self) -> dict[str, object]:
         """The plain form, in schema order: keys that differ from their default."""
-        out = self._plain()
-        if self.id == self.canonical_id():
-            del out["id"]
-        return out
+        values: dict[str, object] = {
+            "prompt": self.prompt,
+            "target": self.target,
+            "subject": self.subject,
+            "ground_truth": self.ground_truth,
+            "rephrases": list(self.rephrases),
+            "variants": list(self.variants),
+            "locality": [probe.to_dict() for probe in self.locality],
+            "portability": [probe.to_dict() for probe in self.portability],
+            "source": self.source,
+            "author": self.author,
+            "note": self.note,
+            "tags": list(self.tags),
+            "id": None if self.id == self.canonical_id() else self.id,
+        }
+        own = {key: json.loads(text) for key, text in self.extra}
+        return {key: value for key, value in values.items() if value not in (None, [])} | own
 
     def canonical_id(self) -> str:
         """The first 12 hex digits of the SHA-256 of [prompt, target, subject] as compact JSON."""
@@ -118,201 +150,44 @@ class Fact:
         text = json.dumps(identity, ensure_ascii=False, separators=(",", ":"))
         return sha256(text.encode()).hexdigest()[:12]
 
-    def _plain(self) -> dict[str, object]:
-        """Every key that is set, an explicit or computed `id` included."""
-        fields: dict[str, object] = {
-            "prompt": self.prompt,
-            "target": self.target,
-            "subject": self.subject,
-            "ground_truth": self.ground_truth,
-            "rephrases": list(self.rephrases) or None,
-            "variants": list(self.variants) or None,
-            "locality": [probe.to_dict() for probe in self.locality] or None,
-            "portability": [probe.to_dict() for probe in self.portability] or None,
-            "source": self.source,
-            "author": self.author,
-            "note": self.note,
-            "tags": list(self.tags) or None,
-            "id": self.id or None,
-        }
-        out = {key: value for key, value in fields.items() if value is not None}
-        return out | {key: json.loads(text) for key, text in self.extra}
-
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class FactClosure:
     """Why a fact is no longer in force, and the id of the fact that took its place, if any."""
 
-    why: Literal["superseded", "undone"]
-    by: str | None = None
+    reason: Literal["superseded", "undone"]
+    replaced_by: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        return {"reason": self.reason, "replaced_by": self.replaced_by}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> FactClosure:
+        """What :meth:`to_dict` gave; raises KeyError or ValueError for anything else."""
+        if data["reason"] not in ("superseded", "undone"):
+            raise ValueError(f"a fact is closed as {data['reason']!r}")
+        return FactClosure(data["reason"], data["replaced_by"])
 
 
 def problems(data: object) -> list[str]:
-    """Everything that keeps `data` (a parsed JSON value) from being a fact, in schema order."""
+    """Everything that keeps ``data`` (a parsed JSON value) from being a fact, in schema order."""
     if not isinstance(data, Mapping):
-        return [f"must be a JSON object, not {_kind(data)}"]
-    found = [f"{key}: is required" for key in ("prompt", "target") if data.get(key) is None]
-    for key, check in _CHECKS.items():
-        if data.get(key) is not None:
-            found += [f"{key}{what}" for what in check(data[key])]
-    found += _subject_problems(data)
-    for key in data:
-        if isinstance(key, str) and key.startswith("x_"):
-            found += [f"{key}{what}" for what in _check_json(data[key])]
-        elif key not in _CHECKS:
-            found.append(_unknown_key(str(key), tuple(_CHECKS)))
+        return schema.problems(Fact, data)
+    return [*schema.problems(Fact, _known(data)), *_own_problems(data)]
+
+
+def _known(data: Mapping[str, object]) -> dict[str, object]:
+    """The keys of the format, and those that nobody knows."""
+    return {k: v for k, v in data.items() if not k.startswith(_OWN) and k != "extra"}
+
+
+def _own_problems(data: Mapping[str, object]) -> list[str]:
+    """What is wrong with the user's own keys; ``extra`` is where they go, and no key itself."""
+    found = [schema.unknown_key("extra", ())] if "extra" in data else []
+    for key, value in data.items():
+        if key.startswith(_OWN):
+            try:
+                schema.plain_json(value)
+            except ValueError as problem:
+                found.append(f"{key}: {problem}")
     return found
-
-
-def _subject_problems(data: Mapping[str, object]) -> list[str]:
-    subject, prompt = data.get("subject"), data.get("prompt")
-    if isinstance(subject, str) and isinstance(prompt, str) and subject and subject not in prompt:
-        return [f"subject: {subject!r} does not occur in the prompt"]
-    return []
-
-
-def _unknown_key(key: str, known: tuple[str, ...]) -> str:
-    close = get_close_matches(key, known, n=1)
-    return f"unknown key {key!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
-
-
-def _kind(value: object) -> str:
-    """What JSON calls `value`, for messages."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return f"the number {value}"
-    if isinstance(value, str):
-        return "text"
-    return "an object" if isinstance(value, Mapping) else "a list"
-
-
-# Each check yields what follows the key in a message, ": must ..." or "[2]: must ...".
-
-
-def _check_text(value: object) -> Iterator[str]:
-    if not isinstance(value, str):
-        yield f": must be text, not {_kind(value)}"
-    elif not value.strip():
-        yield ": must not be empty"
-    elif not _encodes(value):
-        yield ": must be valid Unicode (it holds half of a surrogate pair)"
-
-
-def _check_prompt(value: object) -> Iterator[str]:
-    yield from _check_text(value)
-    # A line break may end a prompt, as chat templates do; any other white space would be doubled
-    # by the space that joins prompt and target.
-    if isinstance(value, str) and value.strip() and value[-1] != "\n" and value[-1].isspace():
-        yield ": must not end with a space"
-
-
-def _check_target(value: object) -> Iterator[str]:
-    yield from _check_text(value)
-    if isinstance(value, str) and value.strip() and value[0].isspace():
-        yield ": must not start with a space"
-
-
-def _check_id(value: object) -> Iterator[str]:
-    if not isinstance(value, str):
-        yield f": must be text, not {_kind(value)}"
-    elif not _ID.fullmatch(value):
-        yield f": {value!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ : -"
-
-
-def _check_json(value: object) -> Iterator[str]:
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError):
-        yield ": must be plain JSON"
-    else:
-        if not _encodes(text):
-            yield ": must be valid Unicode (it holds half of a surrogate pair)"
-
-
-def _each(check: _Check) -> _Check:
-    """A check of a list whose items pass `check`."""
-
-    def check_list(value: object) -> Iterator[str]:
-        if not isinstance(value, list | tuple):
-            yield f": must be a list, not {_kind(value)}"
-            return
-        for index, item in enumerate(value):
-            yield from (f"[{index}]{what}" for what in check(item))
-
-    return check_list
-
-
-def _check_locality(value: object) -> Iterator[str]:
-    yield from _check_probe(value, ("prompt", "answer", "kind"), required=("prompt",))
-
-
-def _check_portability(value: object) -> Iterator[str]:
-    yield from _check_probe(value, ("prompt", "answer"), required=("prompt", "answer"))
-
-
-def _check_probe(
-    value: object, known: tuple[str, ...], *, required: tuple[str, ...]
-) -> Iterator[str]:
-    if not isinstance(value, Mapping):
-        yield f": must be an object, not {_kind(value)}"
-        return
-    yield from (f".{key}: is required" for key in required if value.get(key) is None)
-    if value.get("prompt") is not None:
-        yield from (f".prompt{what}" for what in _check_prompt(value["prompt"]))
-    if value.get("answer") is not None:
-        yield from (f".answer{what}" for what in _check_text(value["answer"]))
-    if "kind" in known and value.get("kind") not in ("near", "far", None):
-        yield f".kind: must be 'near' or 'far', not {value['kind']!r}"
-    yield from (f": {_unknown_key(str(key), known)}" for key in value if key not in known)
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-_CHECKS: dict[str, _Check] = {
-    "prompt": _check_prompt,
-    "target": _check_target,
-    "subject": _check_text,
-    "ground_truth": _check_text,
-    "rephrases": _each(_check_prompt),
-    "variants": _each(_check_prompt),
-    "locality": _each(_check_locality),
-    "portability": _each(_check_portability),
-    "source": _check_text,
-    "author": _check_text,
-    "note": _check_text,
-    "tags": _each(_check_text),
-    "id": _check_id,
-}
-
-
-# Readers of an object that has no problems.
-
-
-def _text(data: Mapping[str, object], key: str) -> str | None:
-    value = data.get(key)
-    return None if value is None else str(value)
-
-
-def _texts(data: Mapping[str, object], key: str) -> tuple[str, ...]:
-    return tuple(cast("list[str]", data.get(key, [])))
-
-
-def _probes(data: Mapping[str, object], key: str) -> tuple[Probe, ...]:
-    items = cast("list[Mapping[str, str | None]]", data.get(key, []))
-    return tuple(
-        Probe(
-            prompt=str(item["prompt"]),
-            answer=item.get("answer"),
-            kind=cast("ProbeKind", item.get("kind") or "far"),
-        )
-        for item in items
-    )

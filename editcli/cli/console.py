@@ -154,21 +154,6 @@ class Output:
             self._stderr.write("\n")
             self._message("hint", error.hint)
 
-    def confirm(self, question: str, *, yes: bool, flag: str = "--yes") -> None:
-        """Return when the user agrees, at once if `yes`.
-
-        Raises EditorError when the answer is no, or when nobody can be asked (stdin or stderr is
-        no terminal); the hint then names `flag`.
-        """
-        if yes:
-            return
-        if not (sys.stdin.isatty() and self._stderr.isatty()):
-            raise EditorError(f"{question}: cannot ask, this is not a terminal", f"`{flag}`")
-        self._stderr.write(f"{printable(question)} [y/N] ")
-        self._stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise EditorError("cancelled, nothing was changed")
-
     @contextmanager
     def progress(self, label: str, total: int | None, unit: str = "facts") -> Iterator[Progress]:
         """A bar with speed (`unit`/s) and time left, on stderr of a terminal; silent elsewhere."""

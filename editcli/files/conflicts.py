@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from editcli.errors import FactsRefused, UsageError
-from editcli.files.consistency import Refused
+from editcli.errors import UsageError
 from editcli.files.jsonl import json_lines, read_bytes
+from editcli.files.refused import Refused, refusal
 from editors import InvalidConflict
-
-if TYPE_CHECKING:
-    from editors.conflicts.cases import Conflict, Split
+from editors.conflicts.cases import CONFLICTING, Conflict, Split
 
 LOCATE, DEV = 4, 8
 """Of the 16 values of a hexadecimal digit: below the first to locate, below the second dev."""
@@ -44,8 +42,6 @@ class ConflictFile:
 
     def require_splits(self) -> None:
         """Raises UsageError where one of the three splits has no conflicting row."""
-        from editors.conflicts.cases import CONFLICTING
-
         for name in ("locate", "dev", "test"):
             if not any(row.kind in CONFLICTING for row in self.split(name)):
                 raise UsageError(
@@ -62,8 +58,6 @@ def read_conflicts(source: str, *, skip_bad: bool = False) -> ConflictFile:
         UsageError: there is no such file, or it holds no rows.
         FactsRefused: naming every line at fault, unless `skip_bad`.
     """
-    from editors.conflicts.cases import Conflict
-
     name = "<stdin>" if source == "-" else source
     data = read_bytes(source)
     rows: list[Conflict] = []
@@ -77,12 +71,7 @@ def read_conflicts(source: str, *, skip_bad: bool = False) -> ConflictFile:
         except InvalidConflict as problem:
             refused.append(Refused(line, problem.message))
     if refused and not skip_bad:
-        count = "1 line is" if len(refused) == 1 else f"{len(refused)} lines are"
-        findings = [f"{name}:{bad.line}: {bad.reason}" for bad in refused]
-        raise FactsRefused(
-            "\n".join([f"{count} refused in {name}", *findings]),
-            "mend the lines, or leave them out with `--skip-bad`",
-        )
+        raise refusal(name, refused, "mend the lines, or leave them out with `--skip-bad`")
     if not rows:
         raise UsageError(
             f"{name} holds no rows", "`editcli conflict measure --help` shows what a row is"

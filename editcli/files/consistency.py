@@ -1,7 +1,7 @@
-"""The facts of a file judged against each other, with what that takes in a table on disk.
+"""Finds contradictions and duplicates between the lines of a fact file, in a temporary SQLite table.
 
-An id names one fact; one prompt has one target, unless the newest (the later line) is asked to win;
-the same fact twice is one fact.
+An id names one fact. One prompt has one target, unless the newest (the later line) is asked to win.
+The same fact twice is one fact.
 """
 
 from __future__ import annotations
@@ -14,16 +14,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, NamedTuple
 
+from editcli.files.refused import Refused
+
 OnConflict = Literal["refuse", "newest"]
 CONTRADICTS = "contradicts "  # how the reason of a contradiction begins
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A line that gives no fact, and why."""
-
-    line: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,47 +29,49 @@ class Replaced:
     id: str
 
 
-class Said(NamedTuple):
-    """What a line says, and at which byte of the file it begins."""
+class FactLine(NamedTuple):
+    """The fact of a line, and at which byte of the file the line begins."""
 
     line: int
-    place: int
+    offset: int
     prompt: str
     target: str
     id: str
 
 
 @dataclass(slots=True)
-class Judgement:
+class ConsistentLines:
     """The lines that stand and the bytes where they begin, in order; and those that do not."""
 
     lines: array[int] = field(default_factory=lambda: array("Q"))
-    places: array[int] = field(default_factory=lambda: array("Q"))
+    offsets: array[int] = field(default_factory=lambda: array("Q"))
     refused: list[Refused] = field(default_factory=list)
     duplicates: list[Replaced] = field(default_factory=list)
     superseded: list[Replaced] = field(default_factory=list)
 
 
-def judge(said: Iterable[Said], on_conflict: OnConflict) -> Judgement:
-    """Judge all lines; `said` is gone through once and never held as a whole.
+def resolve_contradictions(
+    facts: Iterable[FactLine], on_conflict: OnConflict
+) -> ConsistentLines:
+    """Compare all lines; ``facts`` is gone through once and never held as a whole.
 
     Raises sqlite3.Error where there is no room for the table on disk.
     """
-    found = Judgement()
+    found = ConsistentLines()
     with closing(sqlite3.connect("")) as table:  # a temporary file that goes with the connection
-        table.execute("CREATE TABLE said (line INTEGER PRIMARY KEY, place, prompt, target, id)")
-        table.executemany("INSERT INTO said VALUES (?, ?, ?, ?, ?)", said)
+        table.execute("CREATE TABLE facts (line INTEGER PRIMARY KEY, offset, prompt, target, id)")
+        table.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?)", facts)
         found.refused += _id_clashes(table)
         _drop(table, found.refused)
-        rows = map(Said._make, table.execute("SELECT * FROM said ORDER BY prompt, line"))
+        rows = map(FactLine._make, table.execute("SELECT * FROM facts ORDER BY prompt, line"))
         for _, same_prompt in groupby(rows, key=lambda row: row.prompt):
-            _judge_prompt(list(same_prompt), on_conflict, found)
+            _resolve_prompt(list(same_prompt), on_conflict, found)
         for left_out in (found.refused, found.duplicates, found.superseded):
             left_out.sort(key=lambda item: item.line)
             _drop(table, left_out)
-        for line, place in table.execute("SELECT line, place FROM said ORDER BY line"):
+        for line, offset in table.execute("SELECT line, offset FROM facts ORDER BY line"):
             found.lines.append(line)
-            found.places.append(place)
+            found.offsets.append(offset)
     return found
 
 
@@ -85,20 +81,22 @@ def _id_clashes(table: sqlite3.Connection) -> Iterator[Refused]:
         SELECT line, id, owner FROM (
             SELECT line, id, prompt, first_value(line) OVER same AS owner,
                 first_value(prompt) OVER same AS owned
-            FROM said WINDOW same AS (PARTITION BY id ORDER BY line)
+            FROM facts WINDOW same AS (PARTITION BY id ORDER BY line)
         ) WHERE prompt != owned
     """
     for line, name, owner in table.execute(query):
         yield Refused(line, f"id: {name!r} names another fact on line {owner}")
 
 
-def _judge_prompt(rows: Sequence[Said], on_conflict: OnConflict, found: Judgement) -> None:
-    """Judge the lines of one prompt, in order."""
+def _resolve_prompt(
+    rows: Sequence[FactLine], on_conflict: OnConflict, found: ConsistentLines
+) -> None:
+    """Compare the lines of one prompt, in order."""
     first = rows[0]
-    rival = next((row for row in rows if row.target != first.target), None)
-    if rival is not None and on_conflict == "refuse":
+    contradicting = next((row for row in rows if row.target != first.target), None)
+    if contradicting is not None and on_conflict == "refuse":
         for row in rows:
-            other = rival if row.target == first.target else first
+            other = contradicting if row.target == first.target else first
             found.refused.append(
                 Refused(
                     row.line,
@@ -117,4 +115,4 @@ def _judge_prompt(rows: Sequence[Said], on_conflict: OnConflict, found: Judgemen
 
 
 def _drop(table: sqlite3.Connection, items: Iterable[Refused | Replaced]) -> None:
-    table.executemany("DELETE FROM said WHERE line = ?", ((item.line,) for item in items))
+    table.executemany("DELETE FROM facts WHERE line = ?", ((item.line,) for item in items))

@@ -1,7 +1,8 @@
 """Fact files: JSON Lines in, with every bad line reported at once.
 
-A file is judged as a whole, since facts can contradict each other (see :mod:`editcli.files.consistency`), and
-may be larger than memory: its facts are read from it when they are asked for.
+A file is read as a whole, since facts can contradict each other
+(:mod:`editcli.files.consistency`), and may be larger than memory: its facts are read from it when
+they are asked for.
 """
 
 from __future__ import annotations
@@ -17,23 +18,30 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, overload
 
-from editcli.errors import FactsRefused, UsageError
-from editcli.files.consistency import CONTRADICTS, OnConflict, Refused, Replaced, Said, judge
+from editcli.errors import UsageError
+from editcli.files.consistency import (
+    CONTRADICTS,
+    FactLine,
+    OnConflict,
+    Replaced,
+    resolve_contradictions,
+)
 from editcli.files.jsonl import json_lines, opened
+from editcli.files.refused import Refused, findings, refusal
 from editors import EditorError, Fact, InvalidFact
 
-DOCUMENT = 2**24  # bytes of a file that are looked at as one JSON document
+DOCUMENT_BYTES = 2**24  # of a file that are read as one JSON document
 
 
 class Facts(Sequence[Fact]):
     """Facts of a file in order, each read from it when it is asked for.
 
     `lines`: the line of each, counted from 1. Raises UsageError when asked for a fact of a file
-    that has changed since it was judged.
+    that has changed since it was read as a whole.
     """
 
-    def __init__(self, source: _Source, lines: array[int], places: array[int]) -> None:
-        self._source, self.lines, self._places = source, lines, places
+    def __init__(self, source: _Source, lines: array[int], offsets: array[int]) -> None:
+        self._source, self.lines, self._offsets = source, lines, offsets
 
     @overload
     def __getitem__(self, index: int) -> Fact: ...
@@ -43,8 +51,8 @@ class Facts(Sequence[Fact]):
 
     def __getitem__(self, index: int | slice) -> Fact | Facts:
         if isinstance(index, slice):
-            return Facts(self._source, self.lines[index], self._places[index])
-        return self._source.fact(self._places[index])
+            return Facts(self._source, self.lines[index], self._offsets[index])
+        return self._source.fact(self._offsets[index])
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -52,8 +60,8 @@ class Facts(Sequence[Fact]):
     def at(self, numbers: Sequence[int]) -> Facts:
         """Some of them, by their numbers in this sequence."""
         lines = array("Q", (self.lines[number] for number in numbers))
-        places = array("Q", (self._places[number] for number in numbers))
-        return Facts(self._source, lines, places)
+        offsets = array("Q", (self._offsets[number] for number in numbers))
+        return Facts(self._source, lines, offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ class FactFile:
 
     def findings(self) -> list[str]:
         """The refused lines as `name:line: reason`."""
-        return [f"{self.name}:{bad.line}: {bad.reason}" for bad in self.refused]
+        return findings(self.name, self.refused)
 
     def remarks(self, most: int | None = None) -> list[str]:
         """The lines left out without being at fault, as `name:line: why`; at most so many."""
@@ -107,10 +115,7 @@ class FactFile:
     def require(self, *, skip_bad: bool = False) -> Facts:
         """The facts; raises FactsRefused naming every refused line, unless `skip_bad`."""
         if self.refused and not skip_bad:
-            count = len(self.refused)
-            lines = "1 line is" if count == 1 else f"{count} lines are"
-            message = "\n".join([f"{lines} refused in {self.name}", *self.findings()])
-            raise FactsRefused(message, self.hint())
+            raise refusal(self.name, self.refused, self.hint())
         return self.facts
 
     def hint(self) -> str:
@@ -131,19 +136,19 @@ def read_facts(
 ) -> FactFile:
     """Read the fact file at path `source`, or standard input if it is "-".
 
-    Raises UsageError when there is nothing to judge: no such file, no facts, or not JSON Lines.
+    Raises UsageError when there is nothing to read: no such file, no facts, or not JSON Lines.
     """
     file = _Source.of(source, stdin)
     refused: list[Refused] = []
     try:
-        judged = judge(file.said(refused), on_conflict)
+        lines = resolve_contradictions(file.fact_lines(refused), on_conflict)
     except sqlite3.Error as error:
         raise EditorError(
-            f"judging {file.name} failed: {error}",
+            f"comparing the lines of {file.name} failed: {error}",
             "it needs room for a temporary file about as large as FILE; TMPDIR names the folder",
         ) from error
-    refused += judged.refused
-    if not judged.lines:
+    refused += lines.refused
+    if not lines.lines:
         file.refuse_json_document()
         if not refused:
             raise UsageError(
@@ -151,10 +156,10 @@ def read_facts(
             )
     return FactFile(
         name=file.name,
-        facts=Facts(file, judged.lines, judged.places),
+        facts=Facts(file, lines.lines, lines.offsets),
         refused=tuple(sorted(refused, key=lambda bad: bad.line)),
-        duplicates=tuple(judged.duplicates),
-        superseded=tuple(judged.superseded),
+        duplicates=tuple(lines.duplicates),
+        superseded=tuple(lines.superseded),
     )
 
 
@@ -182,15 +187,15 @@ class _Source:
             )
         return found
 
-    def said(self, refused: list[Refused]) -> Iterator[Said]:
-        """What each good line says; the others are added to `refused`."""
-        place = after = 0
+    def fact_lines(self, refused: list[Refused]) -> Iterator[FactLine]:
+        """The fact of each good line; the other lines are added to ``refused``."""
+        offset = after = 0
 
         def lines() -> Iterator[bytes]:
-            nonlocal place, after
+            nonlocal offset, after
             self._file.seek(0)
             for raw in self._file:
-                place, after = after, after + len(raw)
+                offset, after = after, after + len(raw)
                 yield raw
 
         for line, value in json_lines(lines()):
@@ -202,11 +207,11 @@ class _Source:
             except InvalidFact as problem:
                 refused.append(Refused(line, problem.message))
             else:
-                yield Said(line, place, fact.prompt, fact.target, fact.id)
+                yield FactLine(line, offset, fact.prompt, fact.target, fact.id)
 
-    def fact(self, place: int) -> Fact:
+    def fact(self, offset: int) -> Fact:
         """The fact of the line that begins at a byte; raises UsageError where there is none."""
-        self._file.seek(place)
+        self._file.seek(offset)
         for _, value in json_lines([self._file.readline()]):
             if isinstance(value, dict):
                 try:
@@ -219,7 +224,7 @@ class _Source:
         """A file without one good line may be a JSON document, a common mistake worth its own
         words: raises UsageError."""
         self._file.seek(0)
-        data = self._file.read(DOCUMENT)
+        data = self._file.read(DOCUMENT_BYTES)
         lines = [line for line in data.splitlines() if line.strip()]
         if len(lines) < 2 and not data.lstrip().startswith(b"["):
             return

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 from editcli.errors import UsageError
 from editcli.files.jsonl import json_lines
 from editcli.files.packaged import datasets_dir
 from editors import EditorError
-
-if TYPE_CHECKING:
-    from editors.scope.calibration import Phrasings
+from editors.scope.phrasings import Phrasings
 
 _LINE = '`{"subject": "France", "prompts": ["The capital of France is", "..."]}` is a line of it'
 
@@ -22,8 +18,6 @@ def read_phrasings(path: Path | None) -> list[Phrasings]:
 
     Raises UsageError for a file that cannot be read, naming the first bad line.
     """
-    from editors.scope.calibration import Phrasings
-
     source = datasets_dir() / "calibration.jsonl" if path is None else path
     try:
         data = source.read_bytes()

@@ -1,11 +1,12 @@
 """A base kept in 8 or 4 bits: a model of twice or four times the size fits into the same memory.
 
-The projection that edits go into and the vocabulary projection keep the checkpoint's dtype, so that
-an edit is computed in full precision; all else is packed while it is loaded (bitsandbytes).
+The projections that edits go into and the vocabulary projection keep the checkpoint's dtype, so that
+an edit is computed in full precision. Everything else is packed while it is loaded (bitsandbytes).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,24 @@ from editors import EditorError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from editors.model.architecture import Architecture
+    from editors.model.projection import Projection
+
 BITS = ("8bit", "4bit")
 EXTRA = "`pip install 'editcli[large]'`"
 
 
-def packing(config: PreTrainedConfig, bits: str, layer: int | None, dtype: Any) -> Any:
-    """How transformers is to load a model of ``config`` in ``bits``, block ``layer`` to be edited.
+def packing(
+    config: PreTrainedConfig,
+    bits: str,
+    layer: int | None,
+    dtype: Any,
+    edits: Callable[[Architecture, int], Sequence[Projection]],
+) -> Any:
+    """How transformers is to load a model of ``config`` in ``bits``.
 
-    ``layer`` None is the default block; ``dtype``: what packed weights are computed in.
+    ``layer``: the block to be edited, None for the default; ``edits``: the projections that the
+    method edits there; ``dtype``: what packed weights are computed in.
 
     Raises:
         EditorError: the packages for it are not installed.
@@ -37,14 +48,13 @@ def packing(config: PreTrainedConfig, bits: str, layer: int | None, dtype: Any) 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     architecture = Architecture.of(model)
-    chosen = architecture.default_layer() if layer is None else layer
-    spared = [architecture.editable(chosen).path, vocabulary_projection(model)]
+    edited = edits(architecture, architecture.default_layer() if layer is None else layer)
     return BitsAndBytesConfig(
         load_in_8bit=bits == "8bit",
         load_in_4bit=bits == "4bit",
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=spared,
+        llm_int8_skip_modules=[*(projection.path for projection in edited), vocabulary_projection(model)],
     )
 
 

@@ -1,4 +1,4 @@
-"""Applying facts to a store: the one path that `edit` and `apply` share."""
+"""Applying facts to a store: the one path that ``edit`` and ``apply`` share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from editcli.cli.console import Output
+from editcli.cli.invocation import Invocation, counted
 from editcli.errors import Interrupted
 from editcli.operations.distributed import Ranks
-from editcli.operations.session import Workspace
+from editcli.operations.session import Session
 from editcli.store.journal import Journal
 from editors import Fact
 
@@ -45,14 +46,14 @@ class Interruption:
             yield
         except KeyboardInterrupt:
             raise Interrupted(
-                "interrupted", "run the same command again to go on; finished shards are kept"
+                "interrupted", "run the same command again to go on; what is finished is kept"
             ) from None
         finally:
             signal.signal(signal.SIGINT, previous)
 
 
-class _Resuming:
-    """The journal of a store, counting the shards that an earlier run left in it."""
+class _ResumedJournal:
+    """The journal of a store, counting what an earlier run left in it."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -68,7 +69,7 @@ class _Resuming:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ApplyResult:
     """What was done, as the stable JSON keys say it.
 
     ``unchanged`` and ``failed`` hold ids of facts, the JSON only counts the former; ``left`` facts
@@ -106,18 +107,15 @@ class Outcome:
 
 
 def apply_facts(
-    workspace: Workspace,
+    session: Session,
     facts: Sequence[Fact],
-    out: Output,
+    call: Invocation,
     *,
     operation: str,
-    command: str,
-    refused: int,
-    author: str | None,
-    message: str,
+    refused: int = 0,
     limits: Limits | None = None,
     ranks: Ranks = ALONE,
-) -> Outcome:
+) -> ApplyResult:
     """Apply ``facts`` and publish the next version; where nothing changes, no version is made.
 
     Facts are taken in as the method sees fit, within ``limits``. After Ctrl-C those in hand are
@@ -126,21 +124,21 @@ def apply_facts(
 
     Raises:
         EditorError: another process writes to the store, or a fact cannot be trained.
-        Interrupted: Ctrl-C was pressed twice; nothing is saved but finished shards.
+        Interrupted: Ctrl-C was pressed twice; nothing is saved but what the journal holds.
     """
     from editors.methods.base import UNLIMITED, Progress
 
-    limits = limits or UNLIMITED
+    limits, out = limits or UNLIMITED, call.out
     started = time.monotonic()
     interruption = Interruption()
-    store = workspace.store
-    journal = _Resuming(store.journal)
-    with store.writing(command) as transaction, interruption.heeded(out):
+    store = session.store
+    journal = _ResumedJournal(store.journal)
+    with store.writing(call.command) as transaction, interruption.heeded(out):
         parent = store.head()
-        state = workspace.state(parent)
+        state = session.state(parent)
         if ranks.count > 1:
             out.note(f"training on {ranks.count} processes")
-            _prepare(workspace, state, facts, limits, ranks)
+            _prepare(session, state, facts, limits, ranks)
         with out.progress("editing", len(facts)) as bar:
             shown = 0
 
@@ -151,22 +149,24 @@ def apply_facts(
                 shown = done
                 return not interruption.wanted
 
-            done = workspace.method.apply(
-                state, facts, memo=journal, on_progress=on_progress, limits=limits
+            done = session.method.apply(
+                state, facts, cache=journal, on_progress=on_progress, limits=limits
             )
         if journal.found and ranks.count == 1:
-            shards = "1 shard" if journal.found == 1 else f"{journal.found} shards"
-            out.note(f"{shards} had been trained by a run that was stopped, and needed no training")
+            out.note(
+                f"{counted(journal.found, 'group')} of facts had been trained by a run that was "
+                "stopped, and needed no training"
+            )
         version = parent
         if done.applied:
-            version = workspace.publish(
+            version = session.publish(
                 transaction,
                 operation,
                 done.state,
                 added=done.applied,
                 superseded=tuple(done.superseded),
-                author=author,
-                message=message,
+                author=call.who,
+                message=call.message,
                 extra={
                     "iterations": done.iterations,
                     "seconds": round(time.monotonic() - started, 3),
@@ -179,7 +179,7 @@ def apply_facts(
                     "the pruned heads were ranked with other edits in force",
                     "`editcli conflict resolve` ranks them again",
                 )
-    return Outcome(
+    return ApplyResult(
         version=version.id,
         parent=parent.id if version.id != parent.id else parent.parent,
         applied=len(done.applied),
@@ -194,27 +194,25 @@ def apply_facts(
     )
 
 
-def help_to_apply(
-    workspace: Workspace, facts: Sequence[Fact], ranks: Ranks, limits: Limits
-) -> None:
-    """Train this process's shards of what the first process applies, and leave them to it.
+def help_to_apply(session: Session, facts: Sequence[Fact], ranks: Ranks, limits: Limits) -> None:
+    """Train this process's part of what the first process applies, and leave it to that one.
 
     Raises:
         EditorError: a fact cannot be trained.
     """
-    _prepare(workspace, workspace.state(), facts, limits, ranks)
+    _prepare(session, session.state(), facts, limits, ranks)
 
 
 def _prepare(
-    workspace: Workspace,
+    session: Session,
     state: EditState,
     facts: Sequence[Fact],
     limits: Limits,
     ranks: Ranks,
 ) -> None:
     with ranks.together():
-        workspace.method.prepare(
-            state, facts, memo=workspace.store.journal, mine=ranks.takes, limits=limits
+        session.method.prepare(
+            state, facts, cache=session.store.journal, mine=ranks.takes, limits=limits
         )
 
 

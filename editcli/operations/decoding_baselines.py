@@ -1,6 +1,6 @@
 """What pruning is compared with: contrastive decoding, and heads scaled in two runs.
 
-Both are ways to decode, and cost a second pass of the model for every token; nothing of them can be
+Both are ways to decode and cost a second pass of the model for every token; nothing of them can be
 part of a version.
 """
 
@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from editcli.operations.conflict_session import Bench, measured_record
+from editcli.operations.conflict_records import results_record
+from editcli.operations.conflict_session import ConflictSession
 from editors import EditorError
-from editors.conflicts.baselines.contrastive import contrastive_answers
-from editors.conflicts.baselines.two_run_scaling import TwoRun, head_effects, select
-from editors.conflicts.cases import Ask, Asked, answer_room, first_token, measure
-from editors.inference.generation import Answer, answers
+from editors.conflicts.cases import ConflictCase
+from editors.heads.pruning import Source
 
 if TYPE_CHECKING:
-    from editors.conflicts.cases import Measured
-    from editors.conflicts.resolve import Prefer
+    from editors.conflicts.baselines.two_run_scaling import TwoRun
+    from editors.conflicts.measure import ConflictResults, Decoder
+    from editors.inference.edited_model import EditedModel
+    from editors.inference.generation import Answer
 
 By = Literal["prune", "juice", "cad"]
 
@@ -28,7 +29,7 @@ FOUND_ON = 4  # rows of each kind of prompt that heads are found on (JuICE)
 HEADS = 5  # to boost, and as many to suppress
 FACTORS = (1.0, 3.0, 5.0, 10.0, 30.0, -1.0, -2.0, -5.0)
 STRENGTHS = tuple((boost, suppress) for boost in (0, 1, 2, 3, 5) for suppress in (0, 1, 2, 3))
-ALPHAS: dict[Prefer, tuple[float | None, ...]] = {
+ALPHAS: dict[Source, tuple[float | None, ...]] = {
     "context": (0.5, 1.0, 2.0, 4.0, None),
     "memory": (-0.25, -0.5, -0.75, -1.0),
 }
@@ -36,31 +37,31 @@ DEV_ROWS = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class Baseline:
     """A way to decode, tuned on dev and measured on test."""
 
     settings: dict[str, Any]
-    before: Measured
-    after: Measured
+    before: ConflictResults
+    after: ConflictResults
     cost: float
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "settings": self.settings,
-            "before": measured_record(self.before),
-            "after": measured_record(self.after),
+            "before": results_record(self.before),
+            "after": results_record(self.after),
             "cost": round(self.cost, 3),
         }
 
 
-def rival(
+def measure_baseline(
     by: Literal["juice", "cad"],
-    bench: Bench,
-    locating: Sequence[Asked],
-    dev: Sequence[Asked],
-    test: Sequence[Asked],
-    prefer: Prefer,
-) -> Rival:
+    conflicts: ConflictSession,
+    locate_cases: Sequence[ConflictCase],
+    dev_cases: Sequence[ConflictCase],
+    test_cases: Sequence[ConflictCase],
+    prefer: Source,
+) -> Baseline:
     """Tune ``by`` on the dev split and measure it on the test split.
 
     ``cost``: seconds of answering the test split over those of plain decoding.
@@ -68,85 +69,90 @@ def rival(
     Raises:
         EditorError: no head helps on every kind of prompt (juice).
     """
-    base = bench.workspace.base
-    with bench.attached():
-        ways = _contrasts(bench, prefer) if by == "cad" else _two_runs(bench, locating, prefer)
-    tried = [a for a in dev if a.conflicting][:DEV_ROWS]
-    best: tuple[float, dict[str, Any], Ask] | None = None
-    with bench.attached() as edited:
-        for settings, ask in ways:
-            rates = measure(base, tried, edited, ask).rates
+    from editors.conflicts.measure import measure
+
+    tuned_on = [case for case in dev_cases if case.conflicting][:DEV_ROWS]
+    best: tuple[float, dict[str, Any], Decoder] | None = None
+    with conflicts.attached() as model:
+        ways = _contrasts(model, prefer) if by == "cad" else _two_runs(model, locate_cases, prefer)
+        for settings, decoder in ways:
+            rates = measure(model, tuned_on, decoder).rates
             rate = rates.memory.value if prefer == "memory" else rates.context.value
             if best is None or rate > best[0]:
-                best = rate, settings, ask
+                best = rate, settings, decoder
         assert best is not None
-        before = measure(base, test, edited)
-        after = measure(base, test, edited, best[2])
-        cost = _seconds(base, test, best[2]) / _seconds(base, test, None)
-    return Rival({"by": by, **best[1]}, before, after, cost)
+        before = measure(model, test_cases)
+        after = measure(model, test_cases, best[2])
+        cost = _seconds(model, test_cases, best[2]) / _seconds(model, test_cases, None)
+    return Baseline({"by": by, **best[1]}, before, after, cost)
 
 
-def _contrasts(bench: Bench, prefer: Prefer) -> list[tuple[dict[str, Any], Ask]]:
-    base = bench.workspace.base
+def _contrasts(model: EditedModel, prefer: Source) -> list[tuple[dict[str, Any], Decoder]]:
+    from editors.conflicts.baselines.contrastive import contrastive_answers
 
-    def asking(alpha: float | None) -> Ask:
-        def ask(rows: Sequence[Asked], room: int) -> list[Answer]:
-            prompts, questions = [a.row.prompt for a in rows], [a.row.question for a in rows]
-            return contrastive_answers(base, prompts, questions, room, alpha)
+    def decoder(alpha: float | None) -> Decoder:
+        def decode(cases: Sequence[ConflictCase], tokens: int) -> list[Answer]:
+            prompts, questions = [c.row.prompt for c in cases], [c.row.question for c in cases]
+            return contrastive_answers(model, prompts, questions, tokens, alpha)
 
-        return ask
+        return decode
 
     return [
-        ({"alpha": "adaptive" if alpha is None else alpha}, asking(alpha))
+        ({"alpha": "adaptive" if alpha is None else alpha}, decoder(alpha))
         for alpha in ALPHAS[prefer]
     ]
 
 
 def _two_runs(
-    bench: Bench, rows: Sequence[Asked], prefer: Prefer
-) -> list[tuple[dict[str, Any], Ask]]:
+    model: EditedModel, cases: Sequence[ConflictCase], prefer: Source
+) -> list[tuple[dict[str, Any], Decoder]]:
     import torch
 
-    base = bench.workspace.base
+    from editors.conflicts.baselines.two_run_scaling import TwoRun, head_effects, select
+    from editors.conflicts.measure import first_tokens
+
     by_kind = []
     for kind in ("clean", "substitution", "coherent"):
-        of_kind = [a for a in rows if a.conflicting and kind in ("clean", a.row.kind)][:FOUND_ON]
+        of_kind = [c for c in cases if c.conflicting and kind in ("clean", c.row.kind)][:FOUND_ON]
         if not of_kind or (kind == "clean" and prefer == "context"):
             continue  # without a passage there is nothing of it to find
-        prompts = [a.row.question if kind == "clean" else a.row.prompt for a in of_kind]
-        wanted = [a.memory if prefer == "memory" else a.row.context_answer for a in of_kind]
-        tokens = torch.tensor(
-            [first_token(base, p, w) for p, w in zip(prompts, wanted, strict=True)]
-        )
-        by_kind.append(head_effects(base, prompts, tokens, FACTORS))
+        prompts = [c.row.question if kind == "clean" else c.row.prompt for c in of_kind]
+        wanted = [c.memory if prefer == "memory" else c.row.context_answer for c in of_kind]
+        tokens = torch.tensor(first_tokens(model.base, list(zip(prompts, wanted, strict=True))))
+        by_kind.append(head_effects(model.base, prompts, tokens, FACTORS))
     boost, suppress = select(by_kind, FACTORS, HEADS)
     if not boost and not suppress:
         raise EditorError(
             "no head makes the answer likelier on every kind of prompt", "`--by prune`"
         )
 
-    def asking(run: TwoRun) -> Ask:
-        def ask(rows: Sequence[Asked], room: int) -> list[Answer]:
-            return run.answers(base, [a.row.prompt for a in rows], room)
+    def decoder(run: TwoRun) -> Decoder:
+        def decode(cases: Sequence[ConflictCase], tokens: int) -> list[Answer]:
+            return run.answers(model, [case.row.prompt for case in cases], tokens)
 
-        return ask
+        return decode
 
-    told = {"boosted": [list(h) for h in boost], "suppressed": [list(h) for h in suppress]}
+    heads = {"boosted": [list(h) for h in boost], "suppressed": [list(h) for h in suppress]}
     return [
         (
-            {**told, "boost_by": boosted, "suppress_by": suppressed},
-            asking(TwoRun(boost, suppress, boosted, suppressed)),
+            {**heads, "boost_by": boosted, "suppress_by": suppressed},
+            decoder(TwoRun(boost, suppress, boosted, suppressed)),
         )
         for boosted, suppressed in STRENGTHS
         if boosted or suppressed
     ]
 
 
-def _seconds(base: Any, rows: Sequence[Asked], ask: Ask | None) -> float:
-    room = answer_room(base, rows)
+def _seconds(
+    model: EditedModel, cases: Sequence[ConflictCase], decoder: Decoder | None
+) -> float:
+    from editors.conflicts.measure import max_answer_tokens
+    from editors.inference.generation import answers
+
+    tokens = max_answer_tokens(model.base, cases)
     started = time.monotonic()
-    if ask is None:
-        answers(base, [a.row.prompt for a in rows], room)
+    if decoder is None:
+        answers(model, [case.row.prompt for case in cases], tokens)
     else:
-        ask(rows, room)
+        decoder(cases, tokens)
     return time.monotonic() - started

@@ -1,4 +1,4 @@
-"""Resolving conflicts on a store: heads found, chosen, tested once, and saved as a version."""
+"""Resolving conflicts on a store: heads ranked, chosen, tested once, and saved as a version."""
 
 from __future__ import annotations
 
@@ -6,30 +6,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 from editcli.cli.console import Output
 from editcli.files.conflicts import ConflictFile
-from editcli.operations.conflict_session import (
-    Bench,
-    heads_record,
-    measured_record,
-    number,
-    tokenizer_digest,
-)
-from editcli.operations.session import Workspace
-from editors.conflicts.cases import Asked, measure
-from editors.conflicts.locality import Battery, beyond, by_answer, divergence, losses, next_tokens
-from editors.conflicts.locate import TOP, LocateSettings, Ranking, locate
-from editors.conflicts.resolve import SCREENED, Choice, DevSplit, Prefer, PruneSettings, choose
-from editors.heads.head_mask import Head, HeadMask, Resolution, mean_fill
-from editors.model.tokenization import encode_prompts
+from editcli.operations.conflict_records import finite, heads_record, results_record
+from editcli.operations.conflict_session import ConflictSession
+from editcli.operations.session import Session
+from editors import EditorError
+from editors.conflicts.cases import ConflictCase
+from editors.heads.pruning import Head, HeadMask, HeadPruning, Source
 
 if TYPE_CHECKING:
     import torch
 
-    from editors.conflicts.cases import Measured
-    from editors.inference.attach import Attached
+    from editors.conflicts.locality import Battery
+    from editors.conflicts.locate import LocateSettings, Ranking
+    from editors.conflicts.measure import ConflictResults
+    from editors.conflicts.resolve import Choice, PruneSettings
+    from editors.inference.edited_model import EditedModel
 
 ALARM = 0.98  # of neutral prompts must keep their likeliest next token
 NEUTRAL_TEXTS = 300
@@ -37,7 +33,7 @@ DEV_NEUTRAL_TEXTS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PruningTest:
     """What resolving gave, before anything is saved.
 
     ``before`` and ``after``: the test split without and with the heads pruned; ``lost``: how much
@@ -47,8 +43,8 @@ class Found:
     mask: HeadMask
     ranking: Ranking
     choice: Choice
-    before: Measured
-    after: Measured
+    before: ConflictResults
+    after: ConflictResults
     scores: Mapping[str, Mapping[str, float]]
     lost: Mapping[str, float]
     refused: tuple[str, ...]
@@ -58,107 +54,101 @@ class Found:
         """The keys `pruned`, `before`, `after` and `locality`, and what else was measured."""
         return {
             "pruned": [list(head) for head in self.mask.heads],
-            "before": measured_record(self.before),
-            "after": measured_record(self.after),
+            "before": results_record(self.before),
+            "after": results_record(self.after),
             "locality": {
-                "lost": {name: number(value) for name, value in self.lost.items()},
+                "lost": {name: finite(value) for name, value in self.lost.items()},
                 "refused": list(self.refused),
                 "scores": {
-                    when: {name: number(value) for name, value in scores.items()}
+                    when: {name: finite(value) for name, value in scores.items()}
                     for when, scores in self.scores.items()
                 },
                 **{key: self.report[key] for key in ("next_token", "reversible")},
             },
         }
 
+    def as_pruning(self, prefer: Source, edits: str) -> HeadPruning:
+        """What a version keeps of it; ``edits``: the id of the edits in force."""
+        report = {**self.report, **self.to_dict(), "by": "prune"}
+        return HeadPruning(prefer, self.mask, edits, report)
 
-def find(
-    workspace: Workspace,
-    bench: Bench,
+
+def find_heads(
+    conflicts: ConflictSession,
     file: ConflictFile,
-    prefer: Prefer,
+    prefer: Source,
     locating: LocateSettings,
     pruning: PruneSettings,
     neutral: Sequence[str],
     out: Output,
     describe: Callable[[str], None],
-) -> Found:
-    """Rank on the locate split, choose on dev, measure on test; the base is as before, after.
+) -> PruningTest:
+    """Rank on the locate split, choose on dev, measure on test; nothing stays attached.
 
-    ``bench``: the edits without any pruned heads.
+    ``conflicts``: the edits without any pruned heads.
 
     Raises:
         EditorError: no row shows a conflict, or the model has no separable heads.
     """
-    base, attach = workspace.base, bench.trying(prefer)
+    from editors.conflicts.locality import Battery, beyond, divergence, losses, next_tokens
+    from editors.conflicts.locate import locate
+    from editors.conflicts.resolve import DevSplit, choose
+
+    base, attach = conflicts.session.base, conflicts.with_mask(prefer)
     seconds: dict[str, float] = {}
     clock = _Clock(seconds, describe)
     clock("memory's answers")
-    locating_rows, dev_rows, test_rows = bench.splits(file, out)
+    locate_cases, dev_cases, test_cases = conflicts.splits(file, out)
     clock("ranking heads")
-    with bench.attached() as edited:
-        ranking = locate(base, locating_rows, locating, edited)
-    overlap = _overlap(bench, locating_rows, locating, ranking)
-    with bench.attached():
-        masked = _masker(workspace, ranking, pruning, [a.row.prompt for a in locating_rows])
+    with conflicts.attached() as edited:
+        ranking = locate(edited, locate_cases, locating)
+    overlap = _overlap_with_base(conflicts, locate_cases, locating, ranking)
+    with conflicts.attached():
+        prompts = [case.row.prompt for case in locate_cases]
+        masked = _masker(conflicts.session, ranking, pruning, prompts)
     clock("choosing heads")
-    edits = bench.state.in_force()
-    calm = [a for a in locating_rows if not a.conflicting]
-    dev = DevSplit(
-        base,
-        attach,
-        dev_rows,
-        # Heads are not ranked on rows without a conflict: those of the locate split count here.
-        Battery.of([*dev_rows, *calm], edits, neutral[:DEV_NEUTRAL_TEXTS]),
-        prefer,
-        masked,
-    )
+    edits = conflicts.state.in_force()
+    # Heads are not ranked on rows without a conflict: those of the locate split count here.
+    agreeing = [case for case in locate_cases if not case.conflicting]
+    dev_battery = Battery.of([*dev_cases, *agreeing], edits, neutral[:DEV_NEUTRAL_TEXTS])
+    dev = DevSplit(base, attach, dev_cases, dev_battery, prefer, masked)
     choice = choose(dev, ranking, prefer, pruning.heads)
     mask = masked(choice.chosen.heads)
     clock("testing")
-    battery = Battery.of(test_rows, edits, neutral[:NEUTRAL_TEXTS])
     texts = neutral[:NEUTRAL_TEXTS]
-    before, scores_before, next_before = _test(bench, attach(HeadMask()), test_rows, battery, texts)
-    after, scores_after, next_after = _test(bench, attach(mask), test_rows, battery, texts)
-    with bench.attached():
-        reversible = next_tokens(base, texts).equal(next_before)
+    battery = Battery.of(test_cases, edits, texts)
+    before, scores_before, next_before = _test(attach(HeadMask()), test_cases, battery, texts)
+    after, scores_after, next_after = _test(attach(mask), test_cases, battery, texts)
+    with conflicts.attached() as edited:
+        reversible = next_tokens(edited, texts).equal(next_before)
     clock("")
     lost = losses(scores_before, scores_after)
     kl, same = divergence(next_before, next_after)
     report = {
         "file": file.name,
         "digest": file.digest,
-        "rows": {"locate": len(locating_rows), "dev": len(dev_rows), "test": len(test_rows)},
+        "rows": {"locate": len(locate_cases), "dev": len(dev_cases), "test": len(test_cases)},
         "locating": asdict(locating),
         "pruning": asdict(pruning),
         "grid": [trial.to_dict() for trial in choice.trials],
-        "listing": choice.chosen.listing,
+        "rule": choice.chosen.rule,
         "heads": heads_record(ranking),
         "overlap_with_base": overlap,
-        "next_token": {"kl": number(kl), "same_top": number(same), "alarm": same < ALARM},
+        "next_token": {"kl": finite(kl), "same_top": finite(same), "alarm": same < ALARM},
         "reversible": reversible,
-        "base": workspace.store.config.fingerprint,
-        "tokenizer": tokenizer_digest(workspace),
+        "base": conflicts.session.store.config.fingerprint,
+        "tokenizer": tokenizer_digest(conflicts.session),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
-    return Found(
-        mask,
-        ranking,
-        choice,
-        before,
-        after,
-        {"before": scores_before, "after": scores_after},
-        lost,
-        tuple(beyond(lost)),
-        report,
-    )
+    scores = {"before": scores_before, "after": scores_after}
+    refused = tuple(beyond(lost))
+    return PruningTest(mask, ranking, choice, before, after, scores, lost, refused, report)
 
 
-def resolution(bench: Bench, found: Found, prefer: Prefer) -> Resolution:
-    """What a version keeps of it."""
-    return Resolution(
-        prefer, found.mask, bench.state.edits, {**found.report, **found.to_dict(), "by": "prune"}
-    )
+def tokenizer_digest(session: Session) -> str:
+    """12 hexadecimal digits over the vocabulary: which tokens first tokens are."""
+    vocabulary = sorted(session.base.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return sha256(repr(vocabulary).encode()).hexdigest()[:12]
 
 
 class _Clock:
@@ -178,10 +168,14 @@ class _Clock:
 
 
 def _masker(
-    workspace: Workspace, ranking: Ranking, pruning: PruneSettings, prompts: Sequence[str]
+    session: Session, ranking: Ranking, pruning: PruneSettings, prompts: Sequence[str]
 ) -> Callable[[tuple[Head, ...]], HeadMask]:
     """From heads (or key-value groups) to their mask, as the settings have it."""
-    base = workspace.base
+    from editors.conflicts.resolve import SCREENED
+    from editors.heads.head_mask import mean_fill
+    from editors.model.tokenization import encode_prompts
+
+    base = session.base
     each = base.architecture.n_heads // base.architecture.n_kv_heads
     grouped = ranking.settings.unit == "group"
 
@@ -204,17 +198,24 @@ def _masker(
     return masked
 
 
-def _overlap(
-    bench: Bench, rows: Sequence[Asked], settings: LocateSettings, ranking: Ranking
+def _overlap_with_base(
+    conflicts: ConflictSession,
+    cases: Sequence[ConflictCase],
+    settings: LocateSettings,
+    ranking: Ranking,
 ) -> dict[str, float] | None:
     """The share of the ten best heads that the unedited base ranks among its ten best too."""
-    from editors import EditorError
+    from editors.conflicts.locate import TOP, locate
+    from editors.inference.edited_model import EditedModel
 
-    if not bench.state.in_force():
+    if not conflicts.state.in_force():
         return None
-    plain = [replace(a, memory=a.before or a.memory, fact=None, before=None) for a in rows]
+    plain = [
+        replace(c, memory=c.pre_edit_answer or c.memory, fact=None, pre_edit_answer=None)
+        for c in cases
+    ]
     try:
-        on_base = locate(bench.workspace.base, plain, settings)
+        on_base = locate(EditedModel.unedited(conflicts.session.base), plain, settings)
     except EditorError:
         return None  # the unedited base answers all rows from one source
     scores: tuple[Literal["memory", "context"], ...] = ("memory", "context")
@@ -224,16 +225,17 @@ def _overlap(
 
 
 def _test(
-    bench: Bench,
-    attached: AbstractContextManager[Attached],
-    rows: Sequence[Asked],
+    attached: AbstractContextManager[EditedModel],
+    cases: Sequence[ConflictCase],
     battery: Battery,
     texts: Sequence[str],
-) -> tuple[Measured, dict[str, float], torch.Tensor]:
-    base = bench.workspace.base
-    with attached as edited:
-        measured = measure(base, rows, edited)
-        scores = battery.scores(base, by_answer, edited)
-        following = next_tokens(base, texts)
+) -> tuple[ConflictResults, dict[str, float], torch.Tensor]:
+    from editors.conflicts.locality import by_answer, next_tokens
+    from editors.conflicts.measure import measure
+
+    with attached as model:
+        measured = measure(model, cases)
+        scores = battery.scores(model, by_answer)
+        following = next_tokens(model, texts)
     other = measured.conflicting.rates.other
     return measured, {**scores, "other": other.value}, following

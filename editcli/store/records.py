@@ -6,13 +6,17 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import NewType
 
-from editors import EditorError
+import tomli_w
+from pydantic import Field
 
-STORE_FORMAT = 1
+from editors import EditorError
+from editors.schema import Number, String, Text, Whole, problems, record
+
+STORE_FORMAT = 2
 
 Digest = NewType("Digest", str)
 """The SHA-256 of a blob, 64 lower-case hexadecimal digits."""
@@ -23,62 +27,51 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
 """What a user may type for a version: 3, v3, v0003."""
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ID = re.compile(r"v[0-9]{4,}")
 
 
-@dataclass(frozen=True, slots=True)
+@record(EditorError)
 class StoreConfig:
-    """What every version of a store is built on; written once, to `config.toml`.
+    """What every version of a store is built on; written once, to ``config.toml``.
 
-    `base` is a model id or a path, `revision` its resolved commit (empty for a folder), and
-    `fingerprint` the digest of the weights that edits rely on.
+    ``base`` is a model id or a path, ``revision`` its resolved commit (empty for a folder),
+    ``fingerprint`` the digest of what edits rely on, and ``layer`` the block that is edited.
     """
 
-    base: str
-    fingerprint: str
-    method: str
-    revision: str = ""
-    dtype: str = "float32"
-    seed: int = 0
-    settings: Mapping[str, Setting] = field(default_factory=dict)
+    base: Text
+    fingerprint: Text
+    method: Text
+    revision: String = ""
+    dtype: Text = "float32"
+    seed: Whole = 0
+    layer: Whole = 0
+    settings: Mapping[Text, bool | Whole | Number | Text] = Field(default_factory=dict)
 
     def to_toml(self) -> str:
-        """The text of `config.toml`. Raises EditorError for a value that TOML cannot hold."""
-        lines = [f"format = {STORE_FORMAT}"]
-        for key in ("base", "revision", "fingerprint", "method", "dtype", "seed"):
-            lines.append(f"{key} = {_toml(key, getattr(self, key))}")
-        lines += ["", "[settings]"]
-        for key in sorted(self.settings):
-            name = key if _BARE_KEY.fullmatch(key) else _toml(key, key)
-            lines.append(f"{name} = {_toml(key, self.settings[key])}")
-        return "\n".join(lines) + "\n"
+        """The text of ``config.toml``."""
+        values = asdict(self)  # type: ignore[call-overload]
+        return tomli_w.dumps({"format": STORE_FORMAT, **values})
 
     @classmethod
     def from_toml(cls, text: str) -> StoreConfig:
-        """Read what `to_toml` wrote. Raises EditorError naming the line or key at fault."""
+        """Read what :meth:`to_toml` wrote. Raises EditorError naming the line or keys at fault."""
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise EditorError(f"config.toml cannot be read: {str(error).lower()}") from error
         found = table.pop("format", None)
+        if found == 1:
+            raise EditorError(
+                "this store was made by editcli 0.1, whose stores are not read any more",
+                "make another store: `editcli init`, and `editcli apply` its facts",
+            )
         if found != STORE_FORMAT:
             raise EditorError(
                 f"store has format {found!r}, this editcli reads format {STORE_FORMAT}",
                 "`pip install --upgrade editcli`",
             )
-        wanted = {item.name: item.type for item in fields(cls)}
-        if unknown := sorted(set(table) - set(wanted)):
-            raise EditorError(f"config.toml has an unknown key {unknown[0]!r}")
-        for key, kind in wanted.items():
-            if key not in table:
-                raise EditorError(f"config.toml lacks the key {key!r}")
-            expected = {"str": str, "int": int}.get(str(kind), dict)
-            if type(table[key]) is not expected:
-                raise EditorError(f"config.toml: {key!r} must be of type {expected.__name__}")
-        for key, value in table["settings"].items():
-            if not isinstance(value, str | int | float):
-                raise EditorError(f"config.toml: setting {key!r} must be a plain value")
+        if wrong := problems(cls, table):
+            raise EditorError(f"config.toml: {'; '.join(wrong)}")
         return cls(**table)
 
 
@@ -86,10 +79,10 @@ class StoreConfig:
 class Version:
     """One state of a store, immutable once published.
 
-    `blobs` maps a name to the digest of its bytes; `facts` are the ids of the active facts, in
-    order; `added`, `removed` and `superseded` say how they differ from `parent`'s (empty for the
-    first version). `created` is UTC in ISO 8601. `tools` maps a program to its version, `config`
-    is the SHA-256 of the `config.toml` in force, and `extra` is any further JSON.
+    ``blobs`` maps a name to the digest of its bytes; ``facts`` are the ids of the facts in force,
+    in order; ``added``, ``removed`` and ``superseded`` say how they differ from ``parent``'s (empty
+    for the first version). ``created`` is UTC in ISO 8601. ``tools`` maps a program to its version,
+    ``config`` is the SHA-256 of the ``config.toml`` in force, and ``extra`` is any further JSON.
     """
 
     id: str
@@ -105,7 +98,7 @@ class Version:
     message: str
     tools: Mapping[str, str]
     config: str
-    extra: Mapping[str, object]
+    extra: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -137,7 +130,7 @@ def version_id(number: int) -> str:
 
 
 def is_version_id(text: str) -> bool:
-    """Whether `text` is an id in its canonical form."""
+    """Whether ``text`` is an id in its canonical form."""
     return bool(_ID.fullmatch(text)) and version_id(int(text[1:])) == text
 
 
@@ -155,19 +148,3 @@ def json_bytes(record: Mapping[str, object], indent: int | None = None) -> bytes
         return json.dumps(record, ensure_ascii=False, allow_nan=False, indent=indent).encode()
     except (TypeError, ValueError) as error:
         raise EditorError(f"cannot be written as JSON: {error}") from error
-
-
-def _toml(key: str, value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str):
-        # JSON's escapes are TOML's, but for DEL, which JSON leaves bare and TOML forbids.
-        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise EditorError(f"{key!r} holds text that is not valid Unicode") from error
-        return text
-    raise EditorError(f"{key!r} must be text, a number or a boolean, not {type(value).__name__}")

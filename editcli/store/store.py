@@ -99,7 +99,7 @@ class Store:
                     folder.mkdir(parents=True)
                 atomic.write(layout.config, text)
                 atomic.write(layout.history, b"")
-                first = Transaction(cls(fresh, config, clock), layout, clock)
+                first = Transaction(layout, clock, cls(fresh, config, clock).version)
                 first.publish(
                     "init", blobs or {}, author=author, message=message, tools=tools, extra=extra
                 )
@@ -200,7 +200,7 @@ class Store:
         with locked(layout.lock, layout.holder, command, self._clock(), wait):
             for folder in (layout.root, layout.blobs, layout.versions, layout.refs):
                 atomic.sweep(folder)
-            transaction = Transaction(self, layout, self._clock)
+            transaction = Transaction(layout, self._clock, self.version)
             try:
                 yield transaction
             finally:
@@ -210,19 +210,6 @@ class Store:
         """Everything wrong with the store; empty when it is sound. See `integrity.verify`."""
         with atomic.explained("verifying the store"):
             return integrity.verify(self._layout, self.config.fingerprint, fingerprint)
-
-    def unreferenced_blobs(self) -> dict[Digest, int]:
-        """Blobs that no version uses, with their sizes in bytes.
-
-        Raises EditorError when any manifest is damaged, for then nobody knows what it uses.
-        """
-        used = {digest for version in self.versions() for digest in version.blobs.values()}
-        with atomic.explained("listing blobs"):
-            return {
-                Digest(path.name): path.stat().st_size
-                for path in sorted(self._layout.blobs.iterdir())
-                if DIGEST.fullmatch(path.name) and path.name not in used
-            }
 
     def _chain(self) -> Chain:
         """The history, sound and not empty. Raises EditorError otherwise."""

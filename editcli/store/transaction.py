@@ -8,16 +8,11 @@ from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 from editcli.store import atomic, history
 from editcli.store.history import DAMAGED, Anchor, Chain, Event
 from editcli.store.layout import Layout
 from editcli.store.records import DIGEST, NUMBER, Digest, Version, timestamp, version_id
 from editors import EditorError
-
-if TYPE_CHECKING:
-    from editcli.store.store import Store
 
 Clock = Callable[[], datetime]
 
@@ -28,10 +23,13 @@ _BLOB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 class Transaction:
     """The right to change a store, while its lock is held; got from `Store.writing`."""
 
-    def __init__(self, store: Store, layout: Layout, clock: Clock) -> None:
-        self._store = store
+    def __init__(
+        self, layout: Layout, clock: Clock, find_version: Callable[[str], Version]
+    ) -> None:
+        """``find_version``: the version that a ref means, as the store reads it."""
         self._layout = layout
         self._clock = clock
+        self._find_version = find_version
         self._open = True
         self._settled = True
         self._state = self._recovered()
@@ -114,7 +112,7 @@ class Transaction:
     def move_head(self, version: Version | str, *, author: str = "", message: str = "") -> Version:
         """Make `version` (or what a ref means) the current one; where it is already, do nothing."""
         chain = self._chain()
-        target = self._store.version(version.id if isinstance(version, Version) else version)
+        target = self._find_version(version.id if isinstance(version, Version) else version)
         if chain.events[-1].head != target.id:
             self._commit(self._pointer(chain, "checkout", target.id, target.id, author, message))
         return target
@@ -136,7 +134,7 @@ class Transaction:
                 "neither HEAD nor a version number",
             )
         chain = self._chain()
-        target = self._store.version(version.id if isinstance(version, Version) else version)
+        target = self._find_version(version.id if isinstance(version, Version) else version)
         known = history.tags(chain.events)
         for other in known:
             if other != name and other.lower() == name.lower():
@@ -148,16 +146,6 @@ class Transaction:
         head = chain.events[-1].head
         self._commit(self._pointer(chain, "tag", target.id, head, author, message, name))
         return target
-
-    def drop_unreferenced(self) -> dict[Digest, int]:
-        """Delete the blobs that no version uses; returns them with their sizes in bytes."""
-        self._chain()
-        doomed = self._store.unreferenced_blobs()
-        with atomic.explained("removing blobs"):
-            for digest in doomed:
-                atomic.discard(self._layout.blob(digest))
-            atomic.sync_directory(self._layout.blobs)
-        return doomed
 
     def _pointer(
         self,

@@ -1,1 +1,1 @@
-"""."""
+"""Passage against memory: measure, locate and resolve. Imports ``evaluation`` and ``heads``."""

@@ -1,23 +1,25 @@
-"""What pruning heads must not cost: the locality checks of PH3 (section 5.4), and their gates."""
+"""What pruning heads must not cost: checks of everything else, and how much each may lose."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from random import Random
 
 import torch
 
-from editors.conflicts.cases import Asked, first_token, next_probabilities, outcome_of
+from editors.conflicts.cases import ConflictCase, outcome_of
+from editors.conflicts.measure import first_tokens
 from editors.errors import EditorError
 from editors.facts import Fact
-from editors.inference.attach import Attached
-from editors.inference.generation import answers
-from editors.inference.hidden_states import same_length
+from editors.inference.batching import LOGITS_AT_ONCE, Budget, batches
+from editors.inference.edited_model import EditedModel
+from editors.inference.generation import EXTRA_TOKENS, answers
+from editors.inference.next_tokens import distributions, likeliest
 from editors.model.base_model import Base
-from editors.model.tokenization import encode_prompt, fits
+from editors.model.tokenization import Row, answer_length, encode_prompts, fits
+from editors.text_matching import replace_words
 
 GATES: Mapping[str, float] = {
     "neutral": 0.02,  # nats a token
@@ -30,33 +32,32 @@ GATES: Mapping[str, float] = {
     "copying": 0.02,
     "other": 0.05,
 }
-"""How much worse each score may get; shares but for ``neutral``, a loss."""
+"""How much worse each score may get; shares except for ``neutral``, which is a loss."""
 
-ROOM = 16  # tokens of a closed-book answer
-COPIED = 12  # random tokens that are repeated
+MIN_ANSWER_TOKENS = 16  # that a closed-book answer may have
+COPIED_TOKENS = 12  # random tokens that are repeated
 COPIES = 64  # such sequences
 PROMPT_SHARE = 0.6  # of a neutral text, after which next tokens are compared
 
 Pair = tuple[str, str]
-Right = Callable[[Base, Sequence[Pair]], list[bool]]
-"""Which prompts are answered as wanted."""
+"""A prompt and the answer that is wanted."""
+
+Judge = Callable[[EditedModel, Sequence[Pair]], list[bool]]
+"""Tells which prompts are answered as wanted."""
 
 
-def by_first_token(base: Base, pairs: Sequence[Pair]) -> list[bool]:
+def by_first_token(model: EditedModel, pairs: Sequence[Pair]) -> list[bool]:
     """Judged by the likeliest first token: one forward, to compare many sets of heads."""
-    if not pairs:
-        return []
-    guessed = next_probabilities(base, [prompt for prompt, _ in pairs]).argmax(-1).tolist()
-    return [
-        token == first_token(base, prompt, wanted)
-        for token, (prompt, wanted) in zip(guessed, pairs, strict=True)
-    ]
+    likely = likeliest(model, [prompt for prompt, _ in pairs])
+    wanted = first_tokens(model.base, pairs)
+    return [token == first for token, first in zip(likely, wanted, strict=True)]
 
 
-def by_answer(base: Base, pairs: Sequence[Pair]) -> list[bool]:
+def by_answer(model: EditedModel, pairs: Sequence[Pair]) -> list[bool]:
     """Judged by free-running greedy answers."""
-    longest = max((len(encode_prompt(base.tokenizer, f" {w}")) for _, w in pairs), default=0)
-    said = answers(base, [prompt for prompt, _ in pairs], max(longest + 4, ROOM))
+    longest = answer_length(model.base.tokenizer, [wanted for _, wanted in pairs])
+    tokens = max(longest + EXTRA_TOKENS, MIN_ANSWER_TOKENS)
+    said = answers(model, [prompt for prompt, _ in pairs], tokens)
     return [
         outcome_of(answer.text, {"memory": wanted})[0] == "memory"
         for answer, (_, wanted) in zip(said, pairs, strict=True)
@@ -71,20 +72,22 @@ class Battery:
     neutral: Sequence[str] = ()
 
     @staticmethod
-    def of(asked: Sequence[Asked], edits: Sequence[Fact], neutral: Sequence[str]) -> Battery:
-        """The checks that ``asked`` rows and the facts in force give rise to.
+    def of(cases: Sequence[ConflictCase], edits: Sequence[Fact], neutral: Sequence[str]) -> Battery:
+        """The checks that cases and the facts in force give rise to.
 
         Where no row is of kind gold or irrelevant, such rows are made of the others: the memory
         answer put into the passage in place of the context's, the passage of another relation.
         """
-        plain = [a for a in asked if a.fact is None]
-        conflicting = [a for a in plain if a.conflicting]
-        gold = [(a.row.prompt, a.memory) for a in plain if a.row.kind == "gold"]
-        irrelevant = [(a.row.prompt, a.memory) for a in plain if a.row.kind == "irrelevant"]
+        plain = [case for case in cases if case.fact is None]
+        conflicting = [case for case in plain if case.conflicting]
+
+        def of_kind(kind: str) -> list[Pair]:
+            return [(case.row.prompt, case.memory) for case in plain if case.row.kind == kind]
+
         pairs = {
-            "facts": list(dict.fromkeys((a.row.question, a.memory) for a in plain)),
-            "gold": gold or _made_gold(conflicting),
-            "irrelevant": irrelevant or _made_irrelevant(conflicting),
+            "facts": list(dict.fromkeys((case.row.question, case.memory) for case in plain)),
+            "gold": of_kind("gold") or _made_gold(conflicting),
+            "irrelevant": of_kind("irrelevant") or _made_irrelevant(conflicting),
             "edited": [(fact.prompt, fact.target) for fact in edits],
             "rephrased": [(p, fact.target) for fact in edits for p in fact.rephrases],
             "near": [
@@ -96,21 +99,21 @@ class Battery:
         }
         return Battery({name: found for name, found in pairs.items() if found}, neutral)
 
-    def scores(self, base: Base, right: Right, edited: Attached | None = None) -> dict[str, float]:
+    def scores(self, model: EditedModel, judge: Judge) -> dict[str, float]:
         """Each check's score: the share right, and for ``neutral`` the loss in nats a token.
 
-        ``edited``: what is attached; heads that it prunes from the end of prompts on are pruned all
-        through a text, as if its first token had been continued to the rest.
+        With heads pruned at the end of prompts, they are pruned from the second token of each text
+        on: as if its first token had been continued to the rest.
         """
         flat = [pair for pairs in self.pairs.values() for pair in pairs]
-        outcomes = iter(right(base, flat))
+        outcomes = iter(judge(model, flat))
         found = {
             name: sum(next(outcomes) for _ in pairs) / len(pairs)
             for name, pairs in self.pairs.items()
         }
-        found["copying"] = copying(base, edited)
+        found["copying"] = copying(model)
         if self.neutral:
-            found["neutral"] = neutral_loss(base, self.neutral, edited)
+            found["neutral"] = neutral_loss(model, self.neutral)
         return found
 
 
@@ -136,84 +139,93 @@ def beyond(lost: Mapping[str, float]) -> list[str]:
     return [name for name in GATES if lost.get(name, 0.0) > GATES[name] + 1e-9]
 
 
-def _made_gold(conflicting: Sequence[Asked]) -> list[Pair]:
-    return [
-        (f"{a.row.context.replace(a.row.context_answer, a.memory)} {a.row.question}", a.memory)
-        for a in conflicting
-        if a.row.context_answer in a.row.context
-    ]
+def _made_gold(conflicting: Sequence[ConflictCase]) -> list[Pair]:
+    found = []
+    for case in conflicting:
+        context = replace_words(case.row.context, case.row.context_answer, case.memory)
+        if context != case.row.context:
+            found.append((f"{context} {case.row.question}", case.memory))
+    return found
 
 
-def _made_irrelevant(conflicting: Sequence[Asked]) -> list[Pair]:
+def _made_irrelevant(conflicting: Sequence[ConflictCase]) -> list[Pair]:
     rng = Random(0)
     found = []
-    for a in conflicting:
+    for case in conflicting:
         others = [
-            b.row.context
-            for b in conflicting
-            if b.row.relation != a.row.relation or b.row.relation is None
-            if b.row.question != a.row.question and a.memory not in b.row.context
+            other.row.context
+            for other in conflicting
+            if other.row.relation != case.row.relation or other.row.relation is None
+            if other.row.question != case.row.question and case.memory not in other.row.context
         ]
         if others:
-            found.append((f"{rng.choice(others)} {a.row.question}", a.memory))
+            found.append((f"{rng.choice(others)} {case.row.question}", case.memory))
     return found
 
 
 @torch.inference_mode()
-def neutral_loss(base: Base, texts: Sequence[str], edited: Attached | None = None) -> float:
+def neutral_loss(model: EditedModel, texts: Sequence[str]) -> float:
     """Mean cross-entropy in nats a token over ``texts``, each as far as the model's context goes.
 
     Raises:
         EditorError: no text has a token after its first.
     """
+    base = model.base
     total, count = 0.0, 0
     context = base.architecture.context
-    encoded = [encode_prompt(base.tokenizer, text)[:context] for text in texts]
-    for _, ids in same_length(base, encoded):
-        if ids.shape[1] < 2:
-            continue
-        with _continued(ids, edited):
-            logits = base.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-        targets = ids[:, 1:].to(logits.device)
-        total += float(
-            torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), reduction="sum"
+    encoded = [ids[:context] for ids in encode_prompts(base.tokenizer, texts)]
+    encoded = [ids for ids in encoded if len(ids) > 1]
+    budget = Budget(pads=0, logits_per_token=base.vocabulary)
+    for part in batches([len(ids) for ids in encoded], budget):
+        ids = base.batch([Row.of_prompt(encoded[i]) for i in part]).ids
+        # A text whose logits do not fit the budget is scored in slices of positions.
+        positions = max(1, LOGITS_AT_ONCE // (len(ids) * base.vocabulary))
+        for start in range(0, ids.shape[1] - 1, positions):
+            stop = min(start + positions, ids.shape[1] - 1)
+            whole = stop - start == ids.shape[1] - 1
+            kept = {} if whole else {"logits_to_keep": torch.arange(start, stop)}
+            with model.scoring(torch.ones(len(ids), dtype=torch.long)):
+                logits = base.model(input_ids=ids, use_cache=False, **kept).logits
+            logits = logits[:, : stop - start].float()  # [rows, positions, vocab]
+            targets = ids[:, start + 1 : stop + 1].to(logits.device)
+            total += float(
+                torch.nn.functional.cross_entropy(
+                    logits.flatten(0, 1), targets.flatten(), reduction="sum"
+                )
             )
-        )
-        count += targets.numel()
+            count += targets.numel()
     if not count:
         raise EditorError("no neutral text has two tokens", "`--neutral` with longer texts")
     return total / count
 
 
 @torch.inference_mode()
-def copying(base: Base, edited: Attached | None = None, seed: int = 0) -> float:
+def copying(model: EditedModel, seed: int = 0) -> float:
     """Induction: the share of tokens guessed in the second half of a random text said twice."""
+    base = model.base
     generator = torch.Generator().manual_seed(seed)
     vocabulary = int(base.model.get_output_embeddings().weight.shape[0])
-    context = base.architecture.context or 2 * COPIED
-    length = min(COPIED, context // 2)
+    context = base.architecture.context or 2 * COPIED_TOKENS
+    length = min(COPIED_TOKENS, context // 2)
     # Ids at the low end are often special; a text of plain ones is what can be copied.
     low = min(256, vocabulary // 4)
     half = torch.randint(low, vocabulary, (COPIES, length), generator=generator)
-    ids = torch.cat([half, half], 1).to(base.input_device)
-    with _continued(ids, edited):
-        logits = base.model(input_ids=ids, use_cache=False).logits
-    guessed = logits[:, length:-1].argmax(-1).cpu()
+    guessed = torch.zeros_like(half[:, 1:])
+    budget = Budget(pads=0, logits_per_token=vocabulary)
+    for part in batches([2 * length] * COPIES, budget):
+        ids = torch.cat([half[part], half[part]], 1).to(base.input_device)
+        with model.scoring(torch.ones(len(part), dtype=torch.long)):
+            logits = base.model(input_ids=ids, use_cache=False).logits
+        guessed[part] = logits[:, length:-1].argmax(-1).cpu()
     return float((guessed == half[:, 1:]).float().mean())
 
 
-def _continued(ids: torch.Tensor, edited: Attached | None) -> AbstractContextManager[None]:
-    """A forward over texts as if each had been generated from its first token."""
-    return edited.reading_on(torch.ones(len(ids))) if edited else nullcontext()
-
-
-def next_tokens(base: Base, texts: Sequence[str]) -> torch.Tensor:
+def next_tokens(model: EditedModel, texts: Sequence[str]) -> torch.Tensor:
     """float32 ``[texts, vocab]``: what follows the greater part of each neutral text."""
-    return next_probabilities(base, [_begun(base, text) for text in texts])
+    return distributions(model, [_beginning(model.base, text) for text in texts])
 
 
-def _begun(base: Base, text: str) -> str:
+def _beginning(base: Base, text: str) -> str:
     words = text.split()
     words = words[: max(1, round(len(words) * PROMPT_SHARE))]
     while len(words) > 1 and not fits(base.tokenizer, " ".join(words), base.architecture.context):

@@ -1,29 +1,31 @@
 """Which heads carry memory's answer, and which the passage's: ranked by path patching.
 
-Three scores for each head (PH3, arXiv 2402.18154, as section 1.8 of its re-implementations has
-them): how much the memory answer loses when the head is patched, how much the context answer does,
-and how much the difference of the two. A run is corrupted by another subject, or by another answer
-in the passage, so that only the stream in question is missing from it.
+Three scores for each head (PH3, arXiv 2402.18154): how much the memory answer loses when the head
+is patched, how much the context answer does, and how much the difference of the two. A run is
+corrupted by another subject, or by another answer in the passage, so that only the stream in
+question is missing from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
 import torch
 
-from editors.conflicts.cases import Asked, Outcome, first_token, next_probabilities
-from editors.conflicts.cases import outcome_of_token as outcome_by
+from editors.conflicts.cases import ConflictCase
+from editors.conflicts.measure import candidate_tokens, first_tokens
 from editors.errors import EditorError
-from editors.heads.head_mask import Head
-from editors.heads.path_patching import Unit, direct_effects, path_effects
-from editors.inference.attach import Attached
-from editors.model.base_model import Base
-from editors.model.tokenization import Row, encode_prompt
+from editors.heads.logit_attribution import direct_effects
+from editors.heads.path_patching import Unit, path_effects
+from editors.heads.pruning import Head
+from editors.inference.batching import Budget, batches
+from editors.inference.edited_model import EditedModel
+from editors.inference.next_tokens import likeliest
+from editors.model.tokenization import Row, encode_prompts
+from editors.text_matching import replace_words
 
 Score = Literal["memory", "context", "joint"]
 Corruption = Literal["each", "both"]
@@ -98,15 +100,14 @@ def _top(scores: torch.Tensor, count: int) -> list[Head]:
 
 
 def locate(
-    base: Base,
-    asked: Sequence[Asked],
+    model: EditedModel,
+    cases: Sequence[ConflictCase],
     settings: LocateSettings,
-    edited: Attached | None = None,
     on_row: Callable[[int], None] = lambda _: None,
 ) -> Ranking:
     """Rank the heads of the base, with whatever is attached to it, on conflicting rows.
 
-    ``edited``: the edits that are attached; ``on_row`` is told of rows that are done.
+    ``on_row`` is told how many more rows are done.
 
     Raises:
         EditorError: no row shows a conflict, all ask one question, every row's answers begin with
@@ -114,27 +115,65 @@ def locate(
             the other cannot be seen.
         UnsupportedArchitecture: the model has no separable heads.
     """
-    rows = [a for a in asked if a.conflicting]
+    rows = [case for case in cases if case.conflicting]
+    tokens = _require_rankable(model, rows)
+    apart = [i for i, (memory, context) in enumerate(tokens) if memory != context]
+    memory_rows, context_rows = _by_source(model, rows, apart)
+    rng = Random(settings.seed)
+    corruptions = [_Corrupted.of(case, rows, rng) for case in rows]
+    both = settings.corruption == "both"
+
+    def effects(chosen: Sequence[int], corrupted: Callable[[_Corrupted], str]) -> torch.Tensor:
+        return _effects(
+            model,
+            [rows[i].row.prompt for i in chosen],
+            [corrupted(corruptions[i]) for i in chosen],
+            [tokens[i] for i in chosen],
+            settings,
+            on_row,
+        )
+
+    memory = effects(memory_rows, lambda c: c.both if both else c.question)[..., 0]
+    context = effects(context_rows, lambda c: c.both if both else c.context)[..., 1]
+    joint = effects(sorted(memory_rows + context_rows), lambda c: c.both)
+    difference = joint[..., 0] - joint[..., 1]
+    return Ranking(memory, context, difference, len(rows) - len(apart), settings)
+
+
+def _require_rankable(model: EditedModel, rows: Sequence[ConflictCase]) -> list[tuple[int, int]]:
+    """The first tokens of each row's memory and context answer; raises as :func:`locate`."""
     if not rows:
         raise EditorError("no row shows a conflict", "rows of kind substitution or coherent do")
-    if len({a.row.question for a in rows}) < 2:
+    if len({case.row.question for case in rows}) < 2:
         raise EditorError(
             f"all rows ask {rows[0].row.question!r}, so there is no other subject to corrupt with",
             "add rows that ask something else",
         )
-    tokens = [_tokens(base, a) for a in rows]
-    apart = [i for i, (memory, context) in enumerate(tokens) if memory != context]
-    if not apart:
+    memory = first_tokens(model.base, [(case.row.prompt, case.memory) for case in rows])
+    pairs = [(case.row.prompt, case.row.context_answer) for case in rows]
+    tokens = list(zip(memory, first_tokens(model.base, pairs), strict=True))
+    if all(one == other for one, other in tokens):
         raise EditorError(
             f"the memory and the context answer begin with the same token in all {len(rows)} rows",
             "logits of first tokens cannot tell them apart; use answers that begin differently",
         )
-    by_memory, by_context = _sources(base, [rows[i] for i in apart])
-    memory_rows = [apart[i] for i in by_memory]
-    context_rows = [apart[i] for i in by_context]
-    if not memory_rows or not context_rows:
-        every = "from the passage" if context_rows else "from memory"
-        if not memory_rows and not context_rows:
+    return tokens
+
+
+def _by_source(
+    model: EditedModel, rows: Sequence[ConflictCase], apart: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Of the rows ``apart``, those answered from memory and those from the passage, by first
+    tokens; raises EditorError where there are none of either."""
+    cases = [rows[i] for i in apart]
+    likely = likeliest(model, [case.row.prompt for case in cases])
+    candidates = candidate_tokens(model.base, cases)
+    outcomes = [named.get(token) for named, token in zip(candidates, likely, strict=True)]
+    memory = [i for i, outcome in zip(apart, outcomes, strict=True) if outcome == "memory"]
+    context = [i for i, outcome in zip(apart, outcomes, strict=True) if outcome == "context"]
+    if not memory or not context:
+        every = "from the passage" if context else "from memory"
+        if not memory and not context:
             every = "neither from memory nor from the passage"
         raise EditorError(
             f"the model answers all {len(apart)} rows {every}, so no row shows a conflict won by "
@@ -142,30 +181,11 @@ def locate(
             "mix rows: vary how sure the passage sounds, how often it repeats its claim, and how "
             "far it is from the question (20-80 % of either is best)",
         )
-    rng = Random(settings.seed)
-    twins = [_Twin.of(a, rows, rng) for a in rows]
-    both = settings.corruption == "both"
-
-    def effects(chosen: Sequence[int], corrupted: Callable[[_Twin], str]) -> torch.Tensor:
-        return _effects(
-            base,
-            [rows[i].row.prompt for i in chosen],
-            [corrupted(twins[i]) for i in chosen],
-            [tokens[i] for i in chosen],
-            settings,
-            edited,
-            on_row,
-        )
-
-    memory = effects(memory_rows, lambda t: t.both if both else t.question)[..., 0]
-    context = effects(context_rows, lambda t: t.both if both else t.context)[..., 1]
-    joint = effects(sorted(memory_rows + context_rows), lambda t: t.both)
-    difference = joint[..., 0] - joint[..., 1]
-    return Ranking(memory, context, difference, len(rows) - len(apart), settings)
+    return memory, context
 
 
 @dataclass(frozen=True, slots=True)
-class _Twin:
+class _Corrupted:
     """The corrupted prompts of a row: another question, another passage, or both."""
 
     question: str
@@ -173,90 +193,52 @@ class _Twin:
     both: str
 
     @staticmethod
-    def of(asked: Asked, others: Sequence[Asked], rng: Random) -> _Twin:
+    def of(case: ConflictCase, others: Sequence[ConflictCase], rng: Random) -> _Corrupted:
         """With the subject and the answer of other rows, of the same relation where there are."""
-        row = asked.row
-        pool = [a.row for a in others if a.row.question != row.question]
+        row = case.row
+        pool = [other.row for other in others if other.row.question != row.question]
         near = [other for other in pool if other.relation == row.relation] or pool
         subjects = [o.subject for o in near if o.subject and o.subject != row.subject]
+        question, about = row.question, row.context
         if row.subject and subjects:
             subject = rng.choice(subjects)
-            question = row.question.replace(row.subject, subject)
-            about = row.context.replace(row.subject, subject)
-        else:
+            question = replace_words(row.question, row.subject, subject)
+            about = replace_words(row.context, row.subject, subject)
+        if question == row.question:
             question, about = rng.choice(near).question, row.context
-        neither = (row.context_answer, asked.memory)
+        neither = (row.context_answer, case.memory)
         answers = [o.context_answer for o in near if o.context_answer not in neither]
-        if answers and row.context_answer in row.context:
+        context = row.context
+        if answers:
             answer = rng.choice(answers)
-            context = row.context.replace(row.context_answer, answer)
-            about = about.replace(row.context_answer, answer)
-        else:
+            context = replace_words(row.context, row.context_answer, answer)
+            about = replace_words(about, row.context_answer, answer)
+        if context == row.context:
             context = about = rng.choice(near).context
-        return _Twin(
+        return _Corrupted(
             f"{row.context} {question}", f"{context} {row.question}", f"{about} {question}"
         )
 
 
-def _tokens(base: Base, asked: Asked) -> tuple[int, int]:
-    """The first tokens of the memory and of the context answer."""
-    prompt = asked.row.prompt
-    return (
-        first_token(base, prompt, asked.memory),
-        first_token(base, prompt, asked.row.context_answer),
-    )
-
-
-def _sources(base: Base, rows: Sequence[Asked]) -> tuple[list[int], list[int]]:
-    """The rows answered from memory, and those answered from the passage, by first tokens."""
-    guessed = next_probabilities(base, [a.row.prompt for a in rows]).argmax(-1).tolist()
-    outcomes: list[Outcome] = [
-        outcome_by(base, a, token) for a, token in zip(rows, guessed, strict=True)
-    ]
-    return (
-        [i for i, outcome in enumerate(outcomes) if outcome == "memory"],
-        [i for i, outcome in enumerate(outcomes) if outcome == "context"],
-    )
-
-
 def _effects(
-    base: Base,
+    model: EditedModel,
     prompts: Sequence[str],
     corrupted: Sequence[str],
     tokens: Sequence[tuple[int, int]],
     settings: LocateSettings,
-    edited: Attached | None,
     on_row: Callable[[int], None],
 ) -> torch.Tensor:
     """float32 ``[layers, units, rows, 2]``, in the order of ``prompts``."""
-    held = edited.held if edited else nullcontext
-    encoded = [
-        tuple(encode_prompt(base.tokenizer, text) for text in pair)
-        for pair in zip(prompts, corrupted, strict=True)
-    ]
-    longest = [max(len(ids) for ids in pair) for pair in encoded]
-    order = sorted(range(len(prompts)), key=longest.__getitem__)
+    base = model.base
+    both = [encode_prompts(base.tokenizer, texts) for texts in (prompts, corrupted)]
+    longer = [max(map(len, pair)) for pair in zip(*both, strict=True)]
     found: list[torch.Tensor] = []
-    start = 0
-    while start < len(order):
-        size = 1
-        while (
-            start + size < len(order)
-            and (size + 1) * longest[order[start + size]] <= TOKENS_AT_ONCE
-        ):
-            size += 1
-        part = order[start : start + size]
-        original, other = (
-            base.batch([Row(encoded[i][side], len(encoded[i][side])) for i in part])
-            for side in (0, 1)
-        )
-        asked = torch.tensor([tokens[i] for i in part])
-        if settings.mlps == "frozen":
-            effects = direct_effects(base, original, other, asked, settings.unit)
-        else:
-            effects = path_effects(base, original, other, asked, settings.unit, held)
-        found.append(effects.float())
-        on_row(size)
-        start += size
-    back = torch.tensor(order).argsort()
-    return torch.cat(found, 2)[:, :, back]
+    order: list[int] = []
+    for part in batches(longer, Budget(tokens=TOKENS_AT_ONCE)):
+        original, other = (base.batch([Row.of_prompt(ids[i]) for i in part]) for ids in both)
+        wanted = torch.tensor([tokens[i] for i in part])
+        effects = direct_effects if settings.mlps == "frozen" else path_effects
+        found.append(effects(model, original, other, wanted, settings.unit))
+        order += part
+        on_row(len(part))
+    return torch.cat(found, 2)[:, :, torch.tensor(order).argsort()]

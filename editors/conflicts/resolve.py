@@ -1,9 +1,9 @@
 """Which heads to prune so that one source wins: chosen on a dev split, never by the gain alone.
 
-Memory is preferred by pruning context heads and the other way round (PH3, arXiv 2402.18154; mode
-is bound to head type). Candidates are the top k of a ranking, and three lists made from it: without
-the heads that the other ranking has in its top too (CUB's "only"), without those that cost too much
-when they are pruned alone ("screened"), and these by what pruning each alone is worth ("worth").
+Memory is preferred by pruning context heads, and the other way round (PH3, arXiv 2402.18154). The
+candidates are the top k of a ranking ("top_k") and three lists made from it: without the heads that
+the other ranking has in its top too ("exclusive"), without those that cost too much when they are
+pruned alone ("screened"), and these by what pruning each of them alone is worth ("by_value").
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from editors.conflicts.cases import Asked, next_probabilities, outcome_of_token
+from editors.conflicts.cases import ConflictCase
 from editors.conflicts.locality import GATES, Battery, beyond, by_first_token, losses
 from editors.conflicts.locate import Ranking
+from editors.conflicts.measure import candidate_tokens
 from editors.errors import EditorError
-from editors.heads.head_mask import At, Head, HeadMask
-from editors.inference.attach import Attached
+from editors.heads.pruning import At, Head, HeadMask, Source
+from editors.inference.edited_model import EditedModel
+from editors.inference.next_tokens import likeliest
 from editors.model.base_model import Base
 
-Prefer = Literal["context", "memory"]
-Listing = Literal["kind", "only", "screened", "worth"]
+CandidateRule = Literal["top_k", "exclusive", "screened", "by_value"]
 
 GRID = (1, 2, 3, 4, 6, 8, 10, 12)
 SCREENED = 16  # heads of a ranking that are pruned alone to see what each costs
 COSTLY = 0.5  # of a gate: what one head may cost alone to stay in the screened list
 PENALTY = 0.02  # of the preferred rate, for each gate's worth of loss
-Attach = Callable[[HeadMask], AbstractContextManager[Attached]]
+
+Attach = Callable[[HeadMask], AbstractContextManager[EditedModel]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,13 @@ class PruneSettings:
 class Trial:
     """A set of heads on the dev split, judged by first tokens.
 
-    ``rate``: share of conflicting rows answered from the preferred source, ``gain`` over the start;
-    ``lost``: how much worse each check of locality got; ``value``: the gain less the penalty.
+    ``rate``: the share of conflicting rows answered from the preferred source, ``gain`` over the
+    start; ``lost``: how much worse each check of locality got; ``value``: the gain less the
+    penalty.
     """
 
     heads: tuple[Head, ...]
-    listing: Listing
+    rule: CandidateRule
     rate: float
     gain: float
     lost: Mapping[str, float]
@@ -73,17 +76,17 @@ class Trial:
     def to_dict(self) -> dict[str, Any]:
         return {
             "k": len(self.heads),
-            "listing": self.listing,
+            "rule": self.rule,
             "heads": [list(head) for head in self.heads],
             "rate": round(self.rate, 6),
             "gain": round(self.gain, 6),
-            "lost": {name: _number(value) for name, value in self.lost.items()},
-            "value": _number(self.value),
+            "lost": {name: _finite(value) for name, value in self.lost.items()},
+            "value": _finite(self.value),
             "fits": self.fits,
         }
 
 
-def _number(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
@@ -102,53 +105,49 @@ class DevSplit:
         self,
         base: Base,
         attach: Attach,
-        rows: Sequence[Asked],
+        cases: Sequence[ConflictCase],
         battery: Battery,
-        prefer: Prefer,
+        prefer: Source,
         masked: Callable[[tuple[Head, ...]], HeadMask],
     ) -> None:
-        self._base, self._attach, self._battery = base, attach, battery
-        self._rows = [a for a in rows if a.conflicting]
-        if not self._rows:
+        """``masked``: the mask that prunes some heads."""
+        self._attach, self._battery = attach, battery
+        conflicting = [case for case in cases if case.conflicting]
+        if not conflicting:
             raise EditorError("no dev row shows a conflict, so no number of heads can be chosen")
+        self._prompts = [case.row.prompt for case in conflicting]
+        self._outcomes = candidate_tokens(base, conflicting)
         self._prefer, self._masked = prefer, masked
-        self._known: dict[frozenset[Head], tuple[list[bool], dict[str, float]]] = {}
-        won, self._before = self._look(())
+        self._tried: dict[frozenset[Head], tuple[list[bool], dict[str, float]]] = {}
+        won, self._before = self._try(())
         self.start = sum(won) / len(won)
 
     def error(self, one: tuple[Head, ...], other: tuple[Head, ...]) -> float:
         """One standard error of the difference of two sets' rates: the rows are the same."""
-        pairs = zip(self._look(one)[0], self._look(other)[0], strict=True)
+        pairs = zip(self._try(one)[0], self._try(other)[0], strict=True)
         differences = [float(a) - float(b) for a, b in pairs]
         return statistics.pstdev(differences) / math.sqrt(len(differences))
 
-    def trial(self, heads: tuple[Head, ...], listing: Listing) -> Trial:
-        won, after = self._look(heads)
+    def trial(self, heads: tuple[Head, ...], rule: CandidateRule) -> Trial:
+        won, after = self._try(heads)
         rate = sum(won) / len(won)
-        return Trial(heads, listing, rate, rate - self.start, losses(self._before, after))
+        return Trial(heads, rule, rate, rate - self.start, losses(self._before, after))
 
-    def _look(self, heads: tuple[Head, ...]) -> tuple[list[bool], dict[str, float]]:
+    def _try(self, heads: tuple[Head, ...]) -> tuple[list[bool], dict[str, float]]:
         """Which rows the preferred source wins, and every other score."""
         key = frozenset(heads)
-        if key not in self._known:
-            with self._attach(self._masked(heads)) as edited:
-                scores = self._battery.scores(self._base, by_first_token, edited)
-                guessed = next_probabilities(self._base, [a.row.prompt for a in self._rows])
-            outcomes = [
-                outcome_of_token(self._base, a, token)
-                for a, token in zip(self._rows, guessed.argmax(-1).tolist(), strict=True)
-            ]
+        if key not in self._tried:
+            with self._attach(self._masked(heads)) as model:
+                scores = self._battery.scores(model, by_first_token)
+                tokens = likeliest(model, self._prompts)
+            named = zip(self._outcomes, tokens, strict=True)
+            outcomes = [candidates.get(token, "other") for candidates, token in named]
             scores["other"] = outcomes.count("other") / len(outcomes)
-            self._known[key] = [outcome == self._prefer for outcome in outcomes], scores
-        return self._known[key]
+            self._tried[key] = [outcome == self._prefer for outcome in outcomes], scores
+        return self._tried[key]
 
 
-def choose(
-    dev: DevSplit,
-    ranking: Ranking,
-    prefer: Prefer,
-    heads: int | None,
-) -> Choice:
+def choose(dev: DevSplit, ranking: Ranking, prefer: Source, heads: int | None) -> Choice:
     """The set of heads with the best gain less penalty, of those that lose no more than the gates.
 
     Where none stays within them, the best of all. Of sets within one standard error of the best
@@ -158,13 +157,13 @@ def choose(
         EditorError: no head's score is above 0, or not so many.
     """
     trials: list[Trial] = []
-    lists = _lists(dev, ranking, prefer)
+    candidates = _candidates(dev, ranking, prefer)
     for count in (heads,) if heads is not None else GRID:
-        for listing, ranked in lists.items():
+        for rule, ranked in candidates.items():
             taken = ranked(count)
             short = heads is not None and len(taken) < heads  # so many were asked for
             if taken and not short and not any(set(taken) == set(t.heads) for t in trials):
-                trials.append(dev.trial(taken, listing))
+                trials.append(dev.trial(taken, rule))
     if not trials:
         raise EditorError(
             "there are not as many heads with a score above 0", "`--heads auto`, or fewer heads"
@@ -177,22 +176,22 @@ def choose(
     return Choice(min(near, key=lambda trial: (len(trial.heads), -trial.value)), tuple(trials))
 
 
-def _lists(
-    dev: DevSplit, ranking: Ranking, prefer: Prefer
-) -> dict[Listing, Callable[[int], tuple[Head, ...]]]:
-    """By listing, the heads to prune for a given count."""
-    pruned: Prefer = "context" if prefer == "memory" else "memory"
+def _candidates(
+    dev: DevSplit, ranking: Ranking, prefer: Source
+) -> dict[CandidateRule, Callable[[int], tuple[Head, ...]]]:
+    """By rule, the heads to prune for a given count."""
+    pruned: Source = "context" if prefer == "memory" else "memory"
     ranked = ranking.top(pruned, SCREENED)
     alone = {head: dev.trial((head,), "screened") for head in ranked}
     cheap = [head for head in ranked if _cost(alone[head]) <= COSTLY]
-    worth = sorted(cheap, key=lambda head: -alone[head].value)
+    by_value = sorted(cheap, key=lambda head: -alone[head].value)
     return {
-        "kind": lambda k: tuple(ranking.top(pruned, k)),
-        "only": lambda k: tuple(
+        "top_k": lambda k: tuple(ranking.top(pruned, k)),
+        "exclusive": lambda k: tuple(
             h for h in ranking.top(pruned, k) if h not in ranking.top(prefer, k)
         ),
         "screened": lambda k: tuple(cheap[:k]),
-        "worth": lambda k: tuple(worth[:k]),
+        "by_value": lambda k: tuple(by_value[:k]),
     }
 
 

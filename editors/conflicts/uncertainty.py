@@ -7,7 +7,6 @@ persuasion, how far the context carries the distribution of one meaning from tho
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from hashlib import sha256
 import torch
 
 from editors.errors import EditorError
-from editors.evaluation.metrics import normalised
-from editors.inference.generation import read, stops
+from editors.inference.edited_model import EditedModel
+from editors.inference.generation import decode, read, stop_ids
 from editors.model.base_model import Base
-from editors.model.tokenization import Row, encode_prompt
+from editors.model.tokenization import Prompt, Row, encode_prompt
+from editors.text_matching import normalised
 
 SHIFT = 5.0  # of semantic entropy, as in the released code: it only moves the zero
 SMOOTHING = 1e-6  # share of the uniform distribution in what is diverged from
@@ -44,7 +44,7 @@ class Sample:
 
 @torch.inference_mode()
 def samples(
-    base: Base,
+    model: EditedModel,
     prompts: Sequence[str],
     count: int,
     max_new_tokens: int,
@@ -68,8 +68,8 @@ def samples(
             "all three must be above 0",
         )
     return [
-        _draw(base, prompt, count, max_new_tokens, temperature, _generator(seed, prompt))
-        for prompt in prompts
+        _draw(model.base, rewritten, count, max_new_tokens, temperature, _generator(seed, prompt))
+        for prompt, (rewritten, _) in zip(prompts, model.rewritten(prompts), strict=True)
     ]
 
 
@@ -158,18 +158,18 @@ def persuasion(
 
     ``control``: samples without the context, drawn independently of ``without``. No set is empty.
     """
-    told, asked, again = (_Meanings.of(s, entails) for s in (with_context, without, control))
-    return _persuasion(told, asked, again)
+    informed, alone, again = (_Meanings.of(s, entails) for s in (with_context, without, control))
+    return _persuasion(informed, alone, again)
 
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """One question's measures, asked alone and with a context (``told``)."""
+    """One question's measures, asked alone and with a context."""
 
     semantic_entropy: float
-    semantic_entropy_told: float
+    semantic_entropy_with_context: float
     cluster_entropy: float
-    cluster_entropy_told: float
+    cluster_entropy_with_context: float
     persuasion: Persuasion
 
     @staticmethod
@@ -180,13 +180,15 @@ class Uncertainty:
         entails: Entails,
     ) -> Uncertainty:
         """All measures of one question; the samples are those of :func:`persuasion`."""
-        told, asked, again = (_Meanings.of(s, entails) for s in (with_context, without, control))
+        informed, alone, again = (
+            _Meanings.of(drawn, entails) for drawn in (with_context, without, control)
+        )
         return Uncertainty(
-            semantic_entropy(asked.scores, asked.clusters),
-            semantic_entropy(told.scores, told.clusters),
-            cluster_entropy(asked.clusters),
-            cluster_entropy(told.clusters),
-            _persuasion(told, asked, again),
+            semantic_entropy(alone.scores, alone.clusters),
+            semantic_entropy(informed.scores, informed.clusters),
+            cluster_entropy(alone.clusters),
+            cluster_entropy(informed.clusters),
+            _persuasion(informed, alone, again),
         )
 
 
@@ -205,9 +207,10 @@ class _Meanings:
         return _Meanings([sample.score for sample in samples], found, means)
 
 
-def _persuasion(told: _Meanings, asked: _Meanings, again: _Meanings) -> Persuasion:
+def _persuasion(informed: _Meanings, alone: _Meanings, again: _Meanings) -> Persuasion:
     return Persuasion(
-        coherent_persuasion(told.means, asked.means), coherent_persuasion(again.means, asked.means)
+        coherent_persuasion(informed.means, alone.means),
+        coherent_persuasion(again.means, alone.means),
     )
 
 
@@ -219,37 +222,46 @@ def _generator(seed: int, prompt: str) -> torch.Generator:
 
 def _draw(
     base: Base,
-    prompt: str,
+    prompt: Prompt,
     count: int,
     max_new_tokens: int,
     temperature: float,
     generator: torch.Generator,
 ) -> list[Sample]:
-    """One prompt's samples as one batch, a token at a time over the model's cache."""
-    ids = encode_prompt(base.tokenizer, prompt)
-    batch = base.batch([Row(ids, len(ids))] * count)
-    step, mask, past = batch.ids, batch.mask, None
-    ends = torch.tensor(sorted(stops(base)), dtype=torch.long)
-    told = inspect.signature(base.model.forward).parameters
-    last = {"logits_to_keep": 1} if "logits_to_keep" in told else {}
-    running = torch.ones(count, dtype=torch.bool)
-    lengths, score, mass = torch.zeros(count), torch.zeros(count), torch.zeros(())
-    tokens: list[torch.Tensor] = []
-    for _ in range(max_new_tokens):
-        out = base.model(
-            input_ids=step, attention_mask=mask, past_key_values=past, use_cache=True, **last
-        )
-        logs = out.logits[:, -1].cpu().double().log_softmax(-1)  # [count, vocab]
-        drawn = torch.multinomial((logs / temperature).softmax(-1), 1, generator=generator)
-        lengths = lengths + running
-        score = score + running * logs.gather(1, drawn)[:, 0]
-        mass = mass + running[:, None] * logs.exp()
-        tokens.append(drawn)
-        running = running & ~torch.isin(drawn[:, 0], ends)
-        if not running.any():
-            break
-        step, past = drawn.to(step.device), out.past_key_values
-        mask = torch.cat([mask, torch.ones_like(step)], 1)
-    texts = [read(base, row).text for row in torch.cat(tokens, 1).tolist()]
-    scores, means = (score / lengths).tolist(), (mass / lengths[:, None]).float()
+    """One prompt's samples as one batch."""
+    ids = base.batch([Row.of_prompt(encode_prompt(base.tokenizer, prompt))] * count).ids
+    drawing = _Drawing(count, temperature, generator, sorted(stop_ids(base)))
+    out = decode(base, ids, max_new_tokens, choose=drawing)
+    texts = [read(base, row)[0] for row in out[:, ids.shape[1] :].tolist()]
+    scores = (drawing.score / drawing.lengths).tolist()
+    means = (drawing.mass / drawing.lengths[:, None]).float()
     return [Sample(*one) for one in zip(texts, scores, means, strict=True)]
+
+
+class _Drawing:
+    """Draws the next tokens, and adds up what the model itself thought of them.
+
+    ``lengths``: ``[count]``, the tokens of each sample; ``score``: ``[count]``, the sum of their
+    log-likelihoods; ``mass``: ``[count, vocab]``, the sum of the distributions they came from.
+    """
+
+    def __init__(
+        self, count: int, temperature: float, generator: torch.Generator, ends: Sequence[int]
+    ) -> None:
+        self._temperature, self._generator = temperature, generator
+        self._ends = torch.tensor(ends, dtype=torch.long)
+        self._running = torch.ones(count, dtype=torch.bool)
+        self.lengths = torch.zeros(count)
+        self.score = torch.zeros(count, dtype=torch.float64)
+        self.mass = torch.zeros((), dtype=torch.float64)
+
+    def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Logits ``[count, vocab]`` whose largest are the drawn tokens'."""
+        logs = logits.cpu().double().log_softmax(-1)
+        weights = (logs / self._temperature).softmax(-1)
+        drawn = torch.multinomial(weights, 1, generator=self._generator)  # [count, 1]
+        self.lengths = self.lengths + self._running
+        self.score = self.score + self._running * logs.gather(1, drawn)[:, 0]
+        self.mass = self.mass + self._running[:, None] * logs.exp()
+        self._running = self._running & ~torch.isin(drawn[:, 0], self._ends)
+        return torch.zeros_like(logits).scatter(1, drawn.to(logits.device), 1.0)

@@ -1,30 +1,29 @@
-"""Checking a set of edits: reliability, generalization, locality, and what the router did.
+"""Scores of a set of edits: reliability, generalization, locality, and what was decided.
 
-Free-running answers with natural stopping come first; the teacher-forced columns are there to be
-compared with papers (design: a router that sees gold tokens, and no stop to learn).
+Free-running answers with natural stopping come first. The teacher-forced columns are for comparison
+with papers: there the target's own tokens are given, and nothing has to learn to stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
 
-from editors.evaluation.metrics import AgeBand, Rate, is_right, normalised, retention
+from editors.evaluation.metrics import AgeBand, Rate, is_right, retention
 from editors.facts import Fact
-from editors.inference.attach import Attached
-from editors.inference.generation import Answer, answers
-from editors.inference.hidden_states import last_logits
+from editors.inference.batching import Budget, batches
+from editors.inference.decisions import UNCLAIMED, Decision
+from editors.inference.edited_model import EditedModel
+from editors.inference.generation import EXTRA_TOKENS, Answer, answers
+from editors.inference.next_tokens import digests
 from editors.model.base_model import Base
-from editors.model.tokenization import IGNORED, Row, encode_pairs, encode_prompt, require_fit
-from editors.scope.base import Decision
+from editors.model.tokenization import IGNORED, Row, answer_length, encode_pairs, require_fit
+from editors.text_matching import normalised
 
-ROOM = 4  # tokens an answer may run past the longest target before it counts as not stopping
-SCORED_AT_ONCE = 256
-
-Attach = Callable[[], AbstractContextManager[Attached]]
+Attach = Callable[[], AbstractContextManager[EditedModel]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +48,14 @@ class TeacherForced:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class EditScores:
     """All scores of a set of facts, each with its n and interval.
 
-    ``old_answers``: prompts and rephrases still answered by the fact's ``ground_truth``;
-    ``identical``: locality prompts whose logits are the base's bit for bit; ``opened_in_scope``:
-    prompts and rephrases routed to their own fact (activation router: to any side memory);
-    ``opened_out_of_scope``: locality prompts routed to any side memory.
+    ``old_answers``: prompts and rephrases still answered by the fact's ``ground_truth``.
+    ``identical``: locality prompts whose logits are the base's, bit for bit. ``opened_in_scope``:
+    prompts and rephrases that their own fact claimed (where decisions name no facts: any edit).
+    ``opened_out_of_scope``: locality prompts that any edit claimed. The last two have no outcomes
+    where the edits are always on.
     """
 
     facts: int
@@ -74,67 +74,65 @@ class Scores:
     per_fact: tuple[FactScore, ...] = field(default=())
 
 
-def check(
+def score_edits(
     base: Base,
     attach: Attach,
     facts: Sequence[Fact],
     *,
     teacher_forced: bool = True,
     on_stage: Callable[[str], None] = lambda _: None,
-) -> Scores:
+) -> EditScores:
     """Score ``facts``, in the order of editing, on the base that ``attach`` edits.
 
     Locality compares with the base's own answers, taken here with nothing attached.
     """
     asked = _Prompts(facts)
-    room = _room(base, facts)
+    tokens = _max_new_tokens(base, facts)
+    unedited = EditedModel.unedited(base)
     on_stage("base answers")
-    before = answers(base, asked.local, room)
-    before_logits = last_logits(base, asked.local)
-    before_forced = _forced(base, _pairs(asked.local, before), None) if teacher_forced else []
+    before = dict(zip(asked.local, answers(unedited, asked.local, tokens), strict=True))
+    before_digests = digests(unedited, asked.local)
+    local_pairs = [(prompt, answer.text) for prompt, answer in before.items() if answer.text]
+    before_forced = _argmax_ids(unedited, local_pairs) if teacher_forced else []
     with attach() as edited:
         on_stage("edited answers")
-        after, decisions = _answers(base, edited, asked.all, room)
+        after = dict(zip(asked.all, answers(edited, asked.all, tokens), strict=True))
         on_stage("logits")
-        identical = [
-            torch.equal(a, b)
-            for a, b in zip(before_logits, last_logits(base, asked.local), strict=True)
-        ]
+        identical = map(bytes.__eq__, before_digests, digests(edited, asked.local))
         forced = None
         if teacher_forced:
             on_stage("teacher-forced")
-            forced = _teacher_forced(base, edited, asked, before, before_forced)
-    said = dict(zip(asked.all, after, strict=True))
-    routed = dict(zip(asked.all, decisions, strict=True))
-    originally = dict(zip(asked.local, before, strict=True))
-    kept = {p: _same(said[p], originally[p]) for p in asked.local}
-    scored = [_of_fact(fact, said, kept) for fact in facts]
-    in_scope = [(fact, p) for fact in facts for p in (fact.prompt, *fact.rephrases)]
-    return Scores(
+            forced = _teacher_forced(edited, facts, local_pairs, before_forced)
+        same = Rate.of_all(identical)
+    kept = {prompt: _same(after[prompt], before[prompt]) for prompt in asked.local}
+    scored = [_of_fact(fact, after, kept) for fact in facts]
+    in_scope = [(fact, prompt) for fact in facts for prompt in (fact.prompt, *fact.rephrases)]
+    routed = all(answer.decision is not None for answer in after.values())
+    return EditScores(
         facts=len(facts),
-        reliability=_rate([s.reliable for s in scored]),
-        generalization=_rate([ok for s in scored for ok in s.rephrases]),
-        near=_rate([ok for s in scored for ok in s.near]),
-        far=_rate([ok for s in scored for ok in s.far]),
-        locality=_rate([ok for s in scored for ok in (*s.near, *s.far)]),
-        portability=_rate(
-            [
-                is_right(said[probe.prompt], probe.answer)
-                for fact in facts
-                for probe in fact.portability
-                if probe.answer is not None
-            ]
+        reliability=Rate.of_all(s.reliable for s in scored),
+        generalization=Rate.of_all(ok for s in scored for ok in s.rephrases),
+        near=Rate.of_all(ok for s in scored for ok in s.near),
+        far=Rate.of_all(ok for s in scored for ok in s.far),
+        locality=Rate.of_all(ok for s in scored for ok in (*s.near, *s.far)),
+        portability=Rate.of_all(
+            is_right(after[probe.prompt], probe.answer)
+            for fact in facts
+            for probe in fact.portability
+            if probe.answer is not None
         ),
-        old_answers=_rate(
-            [
-                normalised(said[p].text) == normalised(fact.ground_truth)
-                for fact, p in in_scope
-                if fact.ground_truth is not None
-            ]
+        old_answers=Rate.of_all(
+            normalised(after[prompt].text) == normalised(fact.ground_truth)
+            for fact, prompt in in_scope
+            if fact.ground_truth is not None
         ),
-        identical=_rate(identical),
-        opened_in_scope=_rate([_own(routed[p], fact) for fact, p in in_scope]),
-        opened_out_of_scope=_rate([routed[p].opened for p in asked.local]),
+        identical=same,
+        opened_in_scope=Rate.of_all(
+            _claimed_by(after[prompt].decision, fact) for fact, prompt in in_scope if routed
+        ),
+        opened_out_of_scope=Rate.of_all(
+            (after[prompt].decision or UNCLAIMED).opened for prompt in asked.local if routed
+        ),
         retention=tuple(retention([float(s.reliable) for s in scored])),
         teacher_forced=forced,
         per_fact=tuple(scored),
@@ -142,91 +140,65 @@ def check(
 
 
 class _Prompts:
-    """The prompts that a check asks, each once: ``local`` must not change, ``all`` are asked."""
+    """The prompts to be asked, each once: ``local`` must not change, ``all`` are asked."""
 
     def __init__(self, facts: Sequence[Fact]) -> None:
-        self.facts = facts
         local = [probe.prompt for fact in facts for probe in fact.locality]
-        scope = [p for fact in facts for p in (fact.prompt, *fact.rephrases)]
+        scope = [prompt for fact in facts for prompt in (fact.prompt, *fact.rephrases)]
         further = [probe.prompt for fact in facts for probe in fact.portability]
         self.local = list(dict.fromkeys(local))
         self.all = list(dict.fromkeys([*scope, *local, *further]))
 
 
-def _own(decision: Decision, fact: Fact) -> bool:
-    return decision.opened and decision.fact in (None, fact.id)
+def _claimed_by(decision: Decision | None, fact: Fact) -> bool:
+    return decision is not None and decision.opened and decision.fact in (None, fact.id)
 
 
 def _same(answer: Answer, before: Answer) -> bool:
     return answer.stopped == before.stopped and normalised(answer.text) == normalised(before.text)
 
 
-def _of_fact(fact: Fact, said: dict[str, Answer], kept: dict[str, bool]) -> FactScore:
+def _of_fact(fact: Fact, said: Mapping[str, Answer], kept: Mapping[str, bool]) -> FactScore:
     return FactScore(
         fact.id,
         said[fact.prompt].text,
         is_right(said[fact.prompt], fact.target),
-        tuple(is_right(said[p], fact.target) for p in fact.rephrases),
+        tuple(is_right(said[prompt], fact.target) for prompt in fact.rephrases),
         tuple(kept[probe.prompt] for probe in fact.locality if probe.kind == "near"),
         tuple(kept[probe.prompt] for probe in fact.locality if probe.kind == "far"),
     )
 
 
-def _room(base: Base, facts: Sequence[Fact]) -> int:
+def _max_new_tokens(base: Base, facts: Sequence[Fact]) -> int:
     """How many tokens an answer may have: the longest wanted one and a little more."""
-    texts = [t for fact in facts for t in (fact.target, fact.ground_truth) if t is not None]
-    texts += [
-        p.answer for f in facts for p in (*f.locality, *f.portability) if p.answer is not None
-    ]
-    longest = max((len(encode_prompt(base.tokenizer, f" {t}")) for t in set(texts)), default=8)
-    return longest + ROOM
-
-
-def _answers(
-    base: Base, edited: Attached, prompts: Sequence[str], room: int
-) -> tuple[list[Answer], list[Decision]]:
-    """Answers and the decision taken for each, at prefill."""
-    with edited.recording() as found:  # by tokens: two prompts may be the same to the model
-        said = answers(base, prompts, room)
-    return said, [found[encode_prompt(base.tokenizer, prompt)] for prompt in prompts]
+    texts = [text for fact in facts for text in (fact.target, fact.ground_truth) if text]
+    texts += [p.answer for f in facts for p in (*f.locality, *f.portability) if p.answer]
+    return (answer_length(base.tokenizer, texts) or 8) + EXTRA_TOKENS
 
 
 # --- teacher forcing ------------------------------------------------------------------------------
 
 
-def _pairs(prompts: Sequence[str], said: Sequence[Answer]) -> list[tuple[str, str]]:
-    return [(p, a.text) for p, a in zip(prompts, said, strict=True) if a.text]
-
-
 def _teacher_forced(
-    base: Base,
-    edited: Attached,
-    asked: _Prompts,
-    before: Sequence[Answer],
-    before_forced: list[list[int]],
+    edited: EditedModel,
+    facts: Sequence[Fact],
+    local_pairs: Sequence[tuple[str, str]],
+    before: Sequence[list[int]],
 ) -> TeacherForced:
-    """The published scores: share of target tokens whose argmax is right, gold tokens given."""
+    """The published scores: the share of target tokens whose argmax is right, gold tokens given."""
 
     def accuracy(pairs: list[tuple[str, str]]) -> Rate:
-        rows = _rows(base, pairs)
-        guessed = _forced(base, pairs, edited)
-        return Rate.of(
-            [
-                _share(guess, row.ids[row.prompt_length :])
-                for guess, row in zip(guessed, rows, strict=True)
-            ]
-        )
+        gold = [row.ids[row.prompt_length :] for row in _rows(edited.base, pairs)]
+        return Rate.of([*map(_share_equal, _argmax_ids(edited, pairs), gold)])
 
-    facts = asked.facts
-    local = _forced(base, _pairs(asked.local, before), edited)
     return TeacherForced(
         accuracy([(fact.prompt, fact.target) for fact in facts]),
-        accuracy([(p, fact.target) for fact in facts for p in fact.rephrases]),
-        Rate.of([_share(a, tuple(b)) for a, b in zip(local, before_forced, strict=True)]),
+        accuracy([(prompt, fact.target) for fact in facts for prompt in fact.rephrases]),
+        Rate.of([*map(_share_equal, _argmax_ids(edited, local_pairs), before)]),
     )
 
 
-def _share(guess: Sequence[int], gold: Sequence[int]) -> float:
+def _share_equal(guess: Sequence[int], gold: Sequence[int]) -> float:
     return sum(a == b for a, b in zip(guess, gold, strict=True)) / len(gold)
 
 
@@ -238,17 +210,17 @@ def _rows(base: Base, pairs: Sequence[tuple[str, str]]) -> list[Row]:
 
 
 @torch.inference_mode()
-def _forced(
-    base: Base, pairs: Sequence[tuple[str, str]], edited: Attached | None
-) -> list[list[int]]:
-    """For each prompt and answer, the argmax ids at the answer's positions; routed by prompt."""
-    rows = _rows(base, pairs)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+def _argmax_ids(model: EditedModel, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
+    """For each prompt and answer, the likeliest ids at the answer's positions; decided by
+    prompt."""
+    base = model.base
+    rewritten = [prompt for prompt, _ in model.rewritten([prompt for prompt, _ in pairs])]
+    rows = _rows(base, [(str(p), answer) for p, (_, answer) in zip(rewritten, pairs, strict=True)])
     found: dict[int, list[int]] = {}
-    for start in range(0, len(order), SCORED_AT_ONCE):
-        part = order[start : start + SCORED_AT_ONCE]
+    budget = Budget(logits_per_token=base.vocabulary)
+    for part in batches([len(row.ids) for row in rows], budget):
         batch = base.batch([rows[i] for i in part])
-        with edited.scoring(batch.prompt_lengths) if edited is not None else nullcontext():
+        with model.scoring(batch.prompt_lengths):
             logits = base.model(
                 input_ids=batch.ids, attention_mask=batch.mask, use_cache=False
             ).logits
@@ -257,7 +229,3 @@ def _forced(
         for i, guess, keep in zip(part, guesses, wanted, strict=True):
             found[i] = guess[keep].tolist()
     return [found[i] for i in range(len(rows))]
-
-
-def _rate(outcomes: Sequence[bool]) -> Rate:
-    return Rate.of([float(outcome) for outcome in outcomes])

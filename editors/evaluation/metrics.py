@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import random
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from editors.inference.generation import Answer
+from editors.text_matching import normalised
 
 RESAMPLES = 1000
-
-
-def normalised(text: str) -> str:
-    """Case, white space, and closing punctuation taken out, as an exact match compares."""
-    flat = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return flat.rstrip(" .,;:!?")
 
 
 def is_right(answer: Answer, wanted: str) -> bool:
@@ -40,14 +35,21 @@ class Rate:
         if n == 0:
             nan = float("nan")
             return Rate(nan, 0, nan, nan)
-        value = sum(outcomes) / n
-        if min(outcomes) == max(outcomes):
+        values, counts = np.unique(np.asarray(outcomes, dtype=float), return_counts=True)
+        value = float(values @ counts) / n
+        if len(values) == 1:
             # A bootstrap of equal outcomes has no width; the rule of three bounds what was unseen.
             slack = min(1.0, 3 / n)
             return Rate(value, n, max(0.0, value - slack), min(1.0, value + slack))
-        rng = random.Random(seed)
-        means = sorted(sum(rng.choices(outcomes, k=n)) / n for _ in range(RESAMPLES))
-        return Rate(value, n, means[round(0.025 * RESAMPLES)], means[round(0.975 * RESAMPLES) - 1])
+        # How often each value is drawn in a resample is multinomial.
+        drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES)
+        low, high = np.quantile(drawn @ values / n, [0.025, 0.975])
+        return Rate(value, n, float(low), float(high))
+
+    @staticmethod
+    def of_all(outcomes: Iterable[bool]) -> Rate:
+        """The share of ``outcomes`` that are true."""
+        return Rate.of([float(outcome) for outcome in outcomes])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""."""
+"""Running a model: batches, calls, answers and states, edited or not. Imports ``model``."""

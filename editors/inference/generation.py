@@ -2,68 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
+from transformers import GenerationConfig
 
 from editors.errors import EditorError
+from editors.inference.batching import Budget, batches
+from editors.inference.decisions import Decision
+from editors.inference.edited_model import EditedModel
 from editors.model.base_model import Base
-from editors.model.tokenization import Row, encode_prompts
+from editors.model.tokenization import Prompt, Row, encode_prompts, pad_id
 
-ROWS_AT_ONCE = 256
+Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits to choose a token from, of the ids so far and the model's logits ``[rows, vocab]``."""
 
-Merge = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """One ``[rows, vocab]`` of next-token logits from those of two prompts for each row."""
+
+EXTRA_TOKENS = 4  # that an answer may run past the longest one known before it counts as endless
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said after a prompt, and whether it stopped by itself."""
+    """What the model said after a prompt, whether it stopped by itself, and what was decided of the
+    prompt (None where nothing decides)."""
 
     text: str
     stopped: bool
+    decision: Decision | None = None
 
 
 @torch.inference_mode()
-def answers(base: Base, prompts: Sequence[str], max_new_tokens: int) -> list[Answer]:
-    """The greedy answer to each prompt, up to ``max_new_tokens`` tokens.
+def answers(model: EditedModel, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
+    """The greedy answer to each prompt, of at most ``max_new_tokens`` tokens.
 
-    Prompts of one length are answered together, so that no row is padded. Text after the first
+    Greedy decoding of the model itself: the checkpoint's generation settings are left out. Prompts
+    of one length are answered together, so that no row is padded. Text after the first
     end-of-sequence token does not count; white space at both ends is dropped.
     """
-    encoded = encode_prompts(base.tokenizer, prompts)
-    order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-    found: dict[int, Answer] = {}
-    for _, group in groupby(order, key=lambda i: len(encoded[i])):
-        same_length = list(group)
-        for start in range(0, len(same_length), ROWS_AT_ONCE):
-            part = same_length[start : start + ROWS_AT_ONCE]
-            batch = base.batch([Row(encoded[i], len(encoded[i])) for i in part], side="left")
-            out = base.model.generate(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=pad(base),
-            )
-            for i, ids in zip(part, out[:, batch.ids.shape[1] :].tolist(), strict=True):
-                found[i] = read(base, ids)
-    return [found[i] for i in range(len(prompts))]
+    base = model.base
+    rewritten = model.rewritten(prompts)
+    encoded = encode_prompts(base.tokenizer, [prompt for prompt, _ in rewritten])
+    found: list[Answer | None] = [None] * len(prompts)
+    budget = Budget(pads=0, logits_per_row=base.vocabulary)
+    for part in batches([len(ids) for ids in encoded], budget):
+        batch = base.batch([Row.of_prompt(encoded[i]) for i in part])
+        with model.noting() as calls:
+            out = decode(base, batch.ids, max_new_tokens)
+        decisions = model.decisions(calls)
+        for place, ids in enumerate(out[:, batch.ids.shape[1] :].tolist()):
+            text, stopped = read(base, ids)
+            decision = rewritten[part[place]][1] or (decisions[place] if decisions else None)
+            found[part[place]] = Answer(text, stopped, decision)
+    return [answer for answer in found if answer is not None]
 
 
 @torch.inference_mode()
 def paired_answers(
-    base: Base, ones: Sequence[str], others: Sequence[str], max_new_tokens: int, merge: Merge
+    model: EditedModel,
+    ones: Sequence[str],
+    others: Sequence[str],
+    max_new_tokens: int,
+    combine: Combine,
 ) -> list[Answer]:
     """One greedy answer to each pair of prompts, both continued by the token chosen for the two.
 
-    ``merge(of_ones, of_others)``: the logits ``[rows, vocab]``, float32, to choose from. In a
-    batch the ones are its first half and the others, in the same order, its second: each forward
-    is two runs. Pairs whose longer prompt is of one length are answered together, so that padding,
-    on the left of the shorter, depends on the pair alone.
+    ``combine(of_ones, of_others)``: the float32 logits ``[rows, vocab]`` to choose from. The first
+    half of a batch holds the ones and its second half the others, in the same order, so each
+    forward is two runs. Pairs whose longer prompt is of one length are answered together; padding,
+    on the left of the shorter, then depends on the pair alone.
 
     Raises:
         EditorError: there are not as many ones as others.
@@ -72,57 +82,100 @@ def paired_answers(
         raise EditorError(
             f"{len(ones)} prompts cannot be paired with {len(others)}", "give one for each"
         )
+    base = model.base
     first, second = (
-        [Row(ids, len(ids)) for ids in encode_prompts(base.tokenizer, texts)]
+        encode_prompts(base.tokenizer, [prompt for prompt, _ in model.rewritten(texts)])
         for texts in (ones, others)
     )
-    longer = [max(len(a.ids), len(b.ids)) for a, b in zip(first, second, strict=True)]
-    order = sorted(range(len(ones)), key=longer.__getitem__)
-    found: dict[int, Answer] = {}
-    for length, group in groupby(order, key=longer.__getitem__):
-        same_length = list(group)
-        for start in range(0, len(same_length), ROWS_AT_ONCE // 2):
-            part = same_length[start : start + ROWS_AT_ONCE // 2]
-            batch = base.batch([*(first[i] for i in part), *(second[i] for i in part)], side="left")
-            out = base.model.generate(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=pad(base),
-                logits_processor=[_InStep(merge)],
-            )
-            for i, ids in zip(part, out[: len(part), length:].tolist(), strict=True):
-                found[i] = read(base, ids)
-    return [found[i] for i in range(len(ones))]
+    longer = [max(len(a), len(b)) for a, b in zip(first, second, strict=True)]
+    found: list[Answer | None] = [None] * len(ones)
+    budget = Budget(rows=128, pads=0, logits_per_row=2 * base.vocabulary)
+    for part in batches(longer, budget):
+        rows = [Row.of_prompt(side[i]) for side in (first, second) for i in part]
+        batch = base.batch(rows, side="left")
+        out = decode(base, batch.ids, max_new_tokens, batch.mask, _InStep(combine))
+        for i, ids in zip(part, out[: len(part), batch.ids.shape[1] :].tolist(), strict=True):
+            found[i] = Answer(*read(base, ids))
+    return [answer for answer in found if answer is not None]
+
+
+@torch.inference_mode()
+def greedy_logits(base: Base, ids: torch.Tensor, steps: int) -> list[torch.Tensor]:
+    """For each of ``steps`` tokens after ``ids`` ``[rows, seq]`` the logits ``[rows, vocab]`` that
+    it is chosen from, greedily; no row stops before."""
+    config = GenerationConfig(
+        max_new_tokens=steps,
+        do_sample=False,
+        use_cache=True,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    with _configured(base, config):
+        out = base.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids))
+    return list(out.logits)
+
+
+@torch.inference_mode()
+def decode(
+    base: Base,
+    ids: torch.Tensor,
+    max_new_tokens: int,
+    mask: torch.Tensor | None = None,
+    choose: Choose | None = None,
+) -> torch.Tensor:
+    """int64 ``[rows, columns]``: ``ids`` and what follows, the likeliest token each time.
+
+    ``choose``: makes of the ids so far and the model's logits ``[rows, vocab]`` those to choose
+    from. The checkpoint's generation settings are left out, except for the tokens that end a text.
+    """
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=sorted(stop_ids(base)) or None,
+        pad_token_id=pad_id(base.tokenizer),
+    )
+    with _configured(base, config):
+        out: torch.Tensor = base.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids) if mask is None else mask,
+            logits_processor=[] if choose is None else [choose],
+        )
+    return out
+
+
+@contextmanager
+def _configured(base: Base, config: GenerationConfig) -> Iterator[None]:
+    # An argument would not do: what it leaves unset, generate takes from the checkpoint's own.
+    own = base.model.generation_config
+    base.model.generation_config = config
+    try:
+        yield
+    finally:
+        base.model.generation_config = own
 
 
 @dataclass(frozen=True, slots=True)
 class _InStep:
     """Gives both halves of a batch the same logits, so that they go on by the same token."""
 
-    merge: Merge
+    combine: Combine
 
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        return self.merge(*logits.chunk(2)).repeat(2, 1)  # [2 * rows, vocab]
+        return self.combine(*logits.chunk(2)).repeat(2, 1)  # [2 * rows, vocab]
 
 
-def read(base: Base, ids: list[int]) -> Answer:
-    """The generated ``ids`` as an answer: up to the first end-of-sequence token."""
-    ends = stops(base)
+def read(base: Base, ids: Sequence[int]) -> tuple[str, bool]:
+    """The text of generated ``ids`` up to the first end-of-sequence token, and whether there is
+    one."""
+    ends = stop_ids(base)
     end = next((place for place, token in enumerate(ids) if token in ends), None)
-    text = base.tokenizer.decode(ids if end is None else ids[:end], skip_special_tokens=True)
-    return Answer(text.strip(), end is not None)
+    text: str = base.tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
+    return text.strip(), end is not None
 
 
-def stops(base: Base) -> set[int]:
+def stop_ids(base: Base) -> set[int]:
+    """The tokens that end an answer: the checkpoint's and the tokenizer's."""
     configured = base.model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
     return {token for token in (*several, base.tokenizer.eos_token_id) if token is not None}
-
-
-def pad(base: Base) -> int:
-    """The id that follows the end of a row which stops before others of its batch."""
-    token = base.tokenizer.pad_token_id
-    return int(token if token is not None else next(iter(stops(base)), 0))

@@ -1,228 +1,180 @@
-"""What a model makes of a prompt: its states, block by block, and its logits."""
+"""What the unedited base makes of a prompt, block by block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from itertools import groupby
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from editors.inference.token_subset import AtPlaces, by_token, spare_on
+from editors.inference.batching import Budget, batches
+from editors.inference.token_subset import TokenSubset, max_wasted_on, tokenwise_modules
 from editors.model.base_model import Base
-from editors.model.hooks import hidden_of, reading_inputs, reading_outputs, swapped
-from editors.model.tokenization import Batch, Places, Row, encode_prompts
+from editors.model.hooks import (
+    OutputReader,
+    hidden_of,
+    reading_inputs,
+    reading_outputs,
+    stop_forward,
+    stopping_early,
+    swapped,
+)
+from editors.model.tokenization import Batch, Ids, Row, TokenIndex
 
-ROWS_AT_ONCE = 512
-SEVERAL = 16  # places; fewer go through other kernels, whose sums differ by more
-# Tokens that cost about as much as a forward itself, for reading weights and launching kernels.
-FORWARD = {"cpu": 16}
-FORWARD_ELSEWHERE = 512
+MIN_SUBSET = 16  # tokens; fewer go through other kernels, whose sums differ by more
+# Pads that cost about as much as a forward itself does for reading weights and launching kernels.
+PADS = {"cpu": 16}
+PADS_ELSEWHERE = 512
 
-Ids = tuple[int, ...]
-
-
-class _Seen(Exception):  # noqa: N818 - no error: all that was asked for has been seen
-    """Ends a forward after the last block that is read."""
+Keep = Callable[[torch.Tensor], torch.Tensor]
+"""What is kept of the states ``[rows, layers, hidden]`` of some prompts, row by row."""
 
 
-def last_states(
+def last_token_states(
     base: Base,
     prompts: Sequence[Ids],
     layers: Sequence[int],
-    keep: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
+    keep: Keep = torch.clone,
+    *,
+    shared: bool = False,
 ) -> torch.Tensor:
-    """float32 ``[n, layers, hidden]``: after each of ``layers`` (rising), at the last token.
+    """float32 ``[prompts, layers, hidden]``: the output of blocks ``layers`` (rising) at the last
+    token of each prompt, or what ``keep`` makes of that.
 
-    Blocks above the last of ``layers`` do not run. Whatever is attached must be on main memory, and
-    no head pruned. ``keep``: what is kept of the states ``[rows, layers, hidden]`` of some prompts,
-    row by row, in their place.
+    Blocks above the last of ``layers`` do not run. ``shared``: other threads may run the model
+    meanwhile, so no module is swapped.
     """
+    budget = Budget(rows=512, pads=PADS.get(base.input_device.type, PADS_ELSEWHERE))
     found: dict[int, torch.Tensor] = {}
-    for part, batch in _together(base, prompts):
-        states = _states(base, batch.ids, layers, _last(batch))
+    for part in batches([len(prompt) for prompt in prompts], budget):
+        # Without a mask: a token sees what is before it alone, and pads are behind.
+        batch = base.batch([Row.of_prompt(prompts[i]) for i in part])
+        states = _states(base, batch.ids, layers, _last_tokens(batch), shared=shared)
         found.update(zip(part, keep(states), strict=True))
     return torch.stack([found[i] for i in range(len(prompts))])
 
 
-class Asked:
-    """Prompts whose :func:`last_states` are wanted, of a forward of their own or of one that runs
-    anyway and takes them along as rows of its batch."""
+def all_token_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
+    """float32 ``[tokens, layers, hidden]``: :func:`last_token_states` of every beginning of
+    ``prompt``, of one forward: a state sees what is before it alone."""
+    ids = base.batch([Row.of_prompt(prompt)]).ids
+    tokens = torch.arange(len(prompt), device=ids.device)
+    return _states(base, ids, layers, (torch.zeros_like(tokens), tokens), shared=True)
+
+
+class StateRequest:
+    """A request for last-token states.
+
+    It can run on its own, or be appended to the batch of another forward of the base.
+    """
 
     def __init__(
-        self,
-        base: Base,
-        prompts: Sequence[Ids],
-        layers: Sequence[int],
-        keep: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
+        self, base: Base, prompts: Sequence[Ids], layers: Sequence[int], keep: Keep = torch.clone
     ) -> None:
-        """As :func:`last_states` has them."""
+        """Arguments as of :func:`last_token_states`."""
         self.layers = layers
         self._base, self._prompts, self._keep = base, prompts, keep
-        self._found: torch.Tensor | None = None
+        self._states: torch.Tensor | None = None
 
-    def beside(self, batch: Batch, most: int) -> Batch | None:
-        """The rows to take along behind those of ``batch``, padded on the right; None where nothing
-        is to be seen, or all would have more than ``most`` tokens, with the pads."""
+    def rows_to_append(self, batch: Batch, max_tokens: int) -> Batch | None:
+        """The rows to append to ``batch``, padded on the right.
+
+        None where nothing is left to be read, or both together have more than ``max_tokens``
+        tokens, with their pads.
+        """
         longest = max([batch.ids.shape[1], *map(len, self._prompts)])
-        full = longest * (len(batch.ids) + len(self._prompts)) > most
-        if self._found is not None or not self._prompts or full:
+        full = longest * (len(batch.ids) + len(self._prompts)) > max_tokens
+        if self._states is not None or not self._prompts or full:
             return None
-        return self._base.batch([Row(prompt, len(prompt)) for prompt in self._prompts])
+        return self._base.batch([Row.of_prompt(prompt) for prompt in self._prompts])
 
     @contextmanager
-    def seeing(self, batch: Batch, first: int) -> Iterator[None]:
-        """Read a forward of the model whose rows from ``first`` on are those of ``batch``."""
-        kept: list[torch.Tensor] = []
-        rows, last = _last(batch)
-        readers = _readers(self._base, self.layers, (rows + first, last), kept.append)
+    def reading(self, appended: Batch, first: int) -> Iterator[None]:
+        """Read the one forward inside ``with``, whose rows from ``first`` on are ``appended``."""
+        states: list[torch.Tensor] = []
+        rows, last = _last_tokens(appended)
+        readers = _readers(self._base, self.layers, (rows + first, last), states.append)
         with reading_outputs(self._base.model, readers):
             yield
-        self._found = self._keep(_stacked(kept))
+        self._states = self._keep(_stacked(states))
 
     def states(self) -> torch.Tensor:
-        """float32 ``[n, layers, hidden]``, or what is kept of that."""
-        if self._found is None:
-            self._found = last_states(self._base, self._prompts, self.layers, self._keep)
-        return self._found
-
-
-def all_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
-    """float32 ``[tokens, layers, hidden]``: :func:`last_states` of every beginning of ``prompt``.
-
-    A state sees what is before it alone, so that one forward gives them all.
-    """
-    ids = base.batch([Row(prompt, len(prompt))]).ids
-    tokens = torch.arange(len(prompt), device=ids.device)
-    return _states(base, ids, layers, (torch.zeros_like(tokens), tokens))
-
-
-def _states(base: Base, ids: torch.Tensor, layers: Sequence[int], places: Places) -> torch.Tensor:
-    """float32 ``[places, layers, hidden]``, on the CPU, of a forward that ends when they are seen.
-
-    ``places``: rows and columns of ``ids``."""
-    kept: list[torch.Tensor] = []
-
-    def keep(states: torch.Tensor) -> None:
-        kept.append(states)
-        if len(kept) == len(layers):
-            raise _Seen
-
-    readers = _readers(base, layers, places, keep)
-    last = {}
-    if len(places[0]) >= SEVERAL:
-        # Nothing after the last block that is read looks at what it gives elsewhere.
-        spare = spare_on(ids.device)
-        own = by_token(base.model, base.architecture.block(layers[-1]))
-        last = {
-            path: AtPlaces(base.model.get_submodule(path), lambda: places, spare)
-            for path, alone in own.items()
-            if alone
-        }
-    with (
-        torch.inference_mode(),
-        swapped(base.model, last),
-        reading_outputs(base.model, readers),
-        suppress(_Seen),
-    ):
-        base.model(input_ids=ids, use_cache=False)
-    return _stacked(kept)
-
-
-def _readers(
-    base: Base, layers: Sequence[int], places: Places, keep: Callable[[torch.Tensor], None]
-) -> dict[str, Callable[[Any], None]]:
-    """For each of ``layers`` what reads its block's output at ``places``."""
-
-    def read(output: Any) -> None:
-        hidden = hidden_of(output)
-        keep(hidden[tuple(place.to(hidden.device) for place in places)].float())
-
-    return {base.architecture.block(i).path: read for i in layers}
-
-
-def _stacked(of_layers: Sequence[torch.Tensor]) -> torch.Tensor:
-    """float32 ``[places, layers, hidden]``, on the CPU."""
-    return torch.stack([states.cpu() for states in of_layers], 1)
-
-
-def _last(batch: Batch) -> Places:
-    """Row and column of the last token of each row."""
-    last = batch.mask.sum(1) - 1  # [rows]
-    return torch.arange(len(last), device=last.device), last
-
-
-def _together(base: Base, prompts: Sequence[Ids]) -> list[tuple[list[int], Batch]]:
-    """Prompts of like length, padded on the right: their indices, and batches of them.
-
-    Without a mask: a token sees what is before it alone, and pads are behind. A group takes on the
-    next longer prompts until its pads would cost more than a forward of their own.
-    """
-    worth = FORWARD.get(base.input_device.type, FORWARD_ELSEWHERE)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    groups: list[list[int]] = []
-    pads = 0
-    for i in order:
-        if groups:
-            pads += len(groups[-1]) * (len(prompts[i]) - len(prompts[groups[-1][-1]]))
-        if not groups or pads > worth or len(groups[-1]) == ROWS_AT_ONCE:
-            groups.append([])
-            pads = 0
-        groups[-1].append(i)
-    return [
-        (group, base.batch([Row(prompts[i], len(prompts[i])) for i in group])) for group in groups
-    ]
-
-
-@torch.inference_mode()
-def last_logits(
-    base: Base,
-    prompts: Sequence[str],
-    keep: Callable[[torch.Tensor], torch.Tensor] = torch.clone,
-) -> list[torch.Tensor]:
-    """For each prompt the logits ``[vocab]`` after its last token, through whatever is attached.
-
-    ``keep``: what is kept of the logits ``[rows, vocab]`` of some prompts, row by row.
-    """
-    encoded = encode_prompts(base.tokenizer, prompts)
-    found: dict[int, torch.Tensor] = {}
-    for part, ids in same_length(base, encoded):
-        logits = base.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
-        found.update(zip(part, keep(logits), strict=True))
-    return [found[i] for i in range(len(prompts))]
+        """float32 ``[prompts, layers, hidden]``, or what is kept of that."""
+        if self._states is None:
+            self._states = last_token_states(self._base, self._prompts, self.layers, self._keep)
+        return self._states
 
 
 def projection_inputs(base: Base, prompts: Sequence[Ids]) -> list[torch.Tensor]:
     """For each prompt, what the edited projection reads: float32 ``[tokens, in]``."""
     found: dict[int, torch.Tensor] = {}
-    for part, ids in same_length(base, prompts):
-        kept: list[torch.Tensor] = []
-        readers = {base.anchor.path: _keeping_inputs(kept)}
-        with torch.inference_mode(), reading_inputs(base.model, readers), suppress(_Seen):
-            base.model(input_ids=ids, use_cache=False)
-        # Some blocks flatten what their MLP reads to [batch * seq, in].
-        for i, inputs in zip(part, kept[0].view(*ids.shape, -1), strict=True):
-            found[i] = inputs.clone()
+
+    def read(args: tuple[Any, ...], _: dict[str, Any]) -> None:
+        # Some blocks flatten what their MLP reads to [rows * seq, in].
+        found.update(zip(part, args[0].float().view(*batch.ids.shape, -1).clone(), strict=True))
+        stop_forward()
+
+    with torch.inference_mode(), reading_inputs(base.model, {base.projection.path: read}):
+        for part in batches([len(prompt) for prompt in prompts], Budget(rows=512, pads=0)):
+            batch = base.batch([Row.of_prompt(prompts[i]) for i in part])
+            with base.probing(), stopping_early():
+                base.model(input_ids=batch.ids, use_cache=False)
     return [found[i] for i in range(len(prompts))]
 
 
-def _keeping_inputs(kept: list[torch.Tensor]) -> Callable[[tuple[Any, ...], dict[str, Any]], None]:
-    def read(args: tuple[Any, ...], _: dict[str, Any]) -> None:
-        kept.append(args[0].float())
-        raise _Seen
+def _states(
+    base: Base, ids: torch.Tensor, layers: Sequence[int], index: TokenIndex, *, shared: bool
+) -> torch.Tensor:
+    """float32 ``[tokens, layers, hidden]``, in main memory, at ``index``, of one forward that ends
+    when they are read."""
+    states: list[torch.Tensor] = []
 
-    return read
+    def keep(part: torch.Tensor) -> None:
+        states.append(part)
+        if len(states) == len(layers):
+            stop_forward()
+
+    subsets = {}
+    if len(index[0]) >= MIN_SUBSET and not shared:
+        # Of the last block that is read, nothing uses the output at other tokens.
+        last = tokenwise_modules(base.model, base.architecture.block(layers[-1]))
+        subsets = {
+            path: TokenSubset(
+                base.model.get_submodule(path), lambda: index, max_wasted_on(ids.device)
+            )
+            for path, alone in last.items()
+            if alone
+        }
+    with (
+        torch.inference_mode(),
+        base.probing(),
+        swapped(base.model, subsets),
+        reading_outputs(base.model, _readers(base, layers, index, keep)),
+        stopping_early(),
+    ):
+        base.model(input_ids=ids, use_cache=False)
+    return _stacked(states)
 
 
-def same_length(base: Base, prompts: Sequence[Ids]) -> list[tuple[list[int], torch.Tensor]]:
-    """Groups of prompts of one length: their indices, and int64 ids ``[rows, seq]``."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    groups = []
-    for _, group in groupby(order, key=lambda i: len(prompts[i])):
-        members = list(group)
-        for start in range(0, len(members), ROWS_AT_ONCE):
-            part = members[start : start + ROWS_AT_ONCE]
-            rows = [Row(prompts[i], len(prompts[i])) for i in part]
-            groups.append((part, base.batch(rows).ids))
-    return groups
+def _readers(
+    base: Base, layers: Sequence[int], index: TokenIndex, keep: Callable[[torch.Tensor], None]
+) -> dict[str, OutputReader]:
+    """For each of ``layers``, what hands the output of its block at ``index`` to ``keep``."""
+
+    def read(output: Any) -> None:
+        hidden = hidden_of(output)
+        keep(hidden[tuple(axis.to(hidden.device) for axis in index)].float())
+
+    return {base.architecture.block(layer).path: read for layer in layers}
+
+
+def _stacked(of_layers: Sequence[torch.Tensor]) -> torch.Tensor:
+    """float32 ``[tokens, layers, hidden]``, in main memory."""
+    return torch.stack([states.cpu() for states in of_layers], 1)
+
+
+def _last_tokens(batch: Batch) -> TokenIndex:
+    """Row and column of the last token of each row, padded on the right."""
+    last = batch.mask.sum(1) - 1  # [rows]
+    return torch.arange(len(last), device=last.device), last

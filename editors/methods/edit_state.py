@@ -1,73 +1,58 @@
-"""The edits of a base as data: facts, shards and router, to and from named blobs of bytes.
+"""The edits of a base as data: what every method has, and one payload of the method's own.
 
-JSON and safetensors only; the safetensors header is exactly ``{"format": "pt"}``, so that equal
-tensors are equal bytes.
+Needs no tensor library: facts and their closures are JSON, and a payload stays as it was saved
+until its method loads it. So edits can be listed, explained and taken back without a model.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from editors.errors import EditorError, InvalidFact, StateMismatch
+from editors.facts import Fact, FactClosure
+from editors.heads.pruning import HeadPruning
 
-from editors.errors import EditorError, StateMismatch
-from editors.facts import Closed, Fact
-from editors.heads.head_mask import Head, Resolution
-from editors.methods.wise.shards import Shard
-from editors.scope.keys import Seen, packed, unpacked
-
-SCHEMA = 1
+SCHEMA = 2
+FACTS = "facts.jsonl"
+EDITS = "edits.json"
 HEAD_MASK = "head_mask.json"
 HEAD_FILL = "head_fill.safetensors"
+COMMON = (FACTS, EDITS, HEAD_MASK)  # what can be read without the method
+SHOWN = 5  # candidates named where an id is not unique
+
 Scalar = str | int | float | bool
-Group = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ShardRecord:
-    """A shard and how it came about: each group of fact ids was trained together, in turn.
+class SavedPayload:
+    """A payload as it is stored: a summary, plain JSON, and named blobs of bytes."""
 
-    The shard is a function of the base, the settings, its number, these groups and the facts that
-    it held each time.
-    """
-
-    groups: tuple[Group, ...]
-    shard: Shard
-
-    @property
-    def facts(self) -> tuple[str, ...]:
-        """The ids in the shard, in the order in which they came."""
-        return tuple(dict.fromkeys(fact for group in self.groups for fact in group))
+    summary: Mapping[str, Any]
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EditState:
     """All edits of one base.
 
-    ``facts``: every fact ever applied, by id, in order. ``closed``: those that no longer answer.
-    ``router``: what the router knows of the base, as tensors; ``seen``: by id, what it saw of each
-    fact that it was fitted to, in the order of ``facts``. ``resolution``: the heads that are
-    pruned, if any are.
+    ``facts``: every fact ever applied, by id, in the order of editing. ``closed``: those that no
+    longer answer. ``pruning``: the heads that are pruned, if any are. ``payload``: what the method
+    keeps, a :class:`SavedPayload` until the method loads it.
     """
 
     method: str
     settings: Mapping[str, Scalar]
     layer: int
-    projection: str
+    modules: tuple[str, ...]
     fingerprint: str
+    payload: Any
     facts: Mapping[str, Fact] = field(default_factory=dict)
-    closed: Mapping[str, Closed] = field(default_factory=dict)
-    shards: tuple[ShardRecord, ...] = ()
-    router: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    seen: Mapping[str, Seen] = field(default_factory=dict)
-    resolution: Resolution | None = None
+    closed: Mapping[str, FactClosure] = field(default_factory=dict)
+    pruning: HeadPruning | None = None
 
     @property
     def edits(self) -> str:
@@ -78,25 +63,30 @@ class EditState:
     @property
     def stale(self) -> bool:
         """Heads are pruned that were ranked with other edits in force."""
-        return self.resolution is not None and self.resolution.edits != self.edits
+        return self.pruning is not None and self.pruning.edits != self.edits
 
     def in_force(self) -> list[Fact]:
         """The facts that answer, in order."""
         return [fact for key, fact in self.facts.items() if key not in self.closed]
 
-    def shard_of(self) -> dict[str, int]:
-        """The number of the shard that holds each fact."""
-        return {fact: n for n, record in enumerate(self.shards) for fact in record.facts}
-
-    def closing(self, facts: Mapping[str, Closed]) -> EditState:
+    def closing(self, closures: Mapping[str, FactClosure]) -> EditState:
         """The same edits with these facts closed."""
-        unknown = [fact for fact in facts if fact not in self.facts]
-        if unknown:
-            raise EditorError(f"no fact has the id {unknown[0]}", "`editcli log`")
-        return replace(self, closed={**self.closed, **facts})
+        for fact in closures:
+            self.find(fact)
+        return replace(self, closed={**self.closed, **closures})
 
-    def to_blobs(self) -> dict[str, bytes]:
-        """Named blobs: ``facts.jsonl``, ``edits.json``, ``head_mask.json`` and safetensors."""
+    def find(self, prefix: str) -> Fact:
+        """The fact with that id, or the only one whose id starts so.
+
+        Raises:
+            EditorError: there is none, or several, which are named.
+        """
+        return self.facts[full_id(prefix, self.facts)]
+
+    # --- as blobs -------------------------------------------------------------------------------
+
+    def to_blobs(self, payload: SavedPayload) -> dict[str, bytes]:
+        """Named blobs: the facts, what became of them, pruned heads, and those of ``payload``."""
         lines = [
             json.dumps({"id": key, **fact.to_dict()}, ensure_ascii=False, sort_keys=True)
             for key, fact in self.facts.items()
@@ -106,97 +96,90 @@ class EditState:
             "method": self.method,
             "settings": dict(self.settings),
             "layer": self.layer,
-            "projection": self.projection,
+            "modules": list(self.modules),
             "fingerprint": self.fingerprint,
-            "shards": [{"groups": [list(g) for g in record.groups]} for record in self.shards],
-            "closed": {key: {"why": c.why, "by": c.by} for key, c in self.closed.items()},
+            "closed": {key: closure.to_dict() for key, closure in self.closed.items()},
+            "payload": payload.summary,
         }
         blobs = {
-            "facts.jsonl": "".join(line + "\n" for line in lines).encode(),
-            "edits.json": (json.dumps(edits, indent=1) + "\n").encode(),
-            "router.safetensors": to_bytes(self.router),
+            FACTS: "".join(f"{line}\n" for line in lines).encode(),
+            EDITS: f"{json.dumps(edits, indent=1)}\n".encode(),
+            **payload.blobs,
         }
-        if self.resolution is not None:
-            told = {"schema": SCHEMA, **self.resolution.to_dict()}
-            blobs[HEAD_MASK] = (json.dumps(told, indent=1) + "\n").encode()
-            if fill := self.resolution.mask.fill:
-                blobs[HEAD_FILL] = to_bytes({f"{h.layer}.{h.head}": t for h, t in fill.items()})
-        shard_of = self.shard_of()
-        ids_of: dict[int, list[str]] = defaultdict(list)
-        for key in self.seen:
-            ids_of[shard_of[key]].append(key)
-        for number, record in enumerate(self.shards):
-            blobs[f"shard-{number:04d}.safetensors"] = to_bytes(record.shard.packed())
-            # Beside its shard, so that a version which touches one shard stores keys of that alone.
-            if ids := ids_of[number]:
-                place_of = {key: place for place, key in enumerate(record.facts)}
-                places = {"facts": torch.tensor([place_of[key] for key in ids])}
-                keys = packed([self.seen[key] for key in ids])
-                blobs[f"keys-{number:04d}.safetensors"] = to_bytes(keys | places)
+        if self.pruning is not None:
+            record = {"schema": SCHEMA, **self.pruning.to_dict()}
+            blobs[HEAD_MASK] = f"{json.dumps(record, indent=1)}\n".encode()
         return blobs
 
     @staticmethod
     def from_blobs(blobs: Mapping[str, bytes]) -> EditState:
-        """The edits that :meth:`to_blobs` wrote.
+        """The edits that :meth:`to_blobs` wrote, their payload as it was saved.
 
         Raises:
             StateMismatch: a blob is missing or not what it should be.
         """
         try:
-            edits = json.loads(blobs["edits.json"])
-            if edits["schema"] != SCHEMA:
-                raise StateMismatch(
-                    f"the edits have schema {edits['schema']}, this editcli reads {SCHEMA}"
-                )
-            facts = {}
-            for line in blobs["facts.jsonl"].decode().split("\n"):
-                if not line:
-                    continue
-                fact = Fact.from_dict(json.loads(line))
-                facts[fact.id] = fact
-            shards: list[ShardRecord] = []
-            seen: dict[str, Seen] = {}
-            for number, told in enumerate(edits["shards"]):
-                groups = tuple(tuple(group) for group in told["groups"])
-                ids = tuple(dict.fromkeys(fact for group in groups for fact in group))
-                tensors = load_tensors(blobs[f"shard-{number:04d}.safetensors"])
-                shards.append(ShardRecord(groups, Shard.unpacked(ids, tensors)))
-                if (name := f"keys-{number:04d}.safetensors") in blobs:
-                    keys = load_tensors(blobs[name])
-                    places = keys.pop("facts").tolist()
-                    seen |= {ids[n]: s for n, s in zip(places, unpacked(keys), strict=True)}
-            closed = {key: Closed(c["why"], c["by"]) for key, c in edits["closed"].items()}
+            edits = _json(blobs, EDITS)
+            # A fact applied again after an undo is recorded anew: its last place counts.
+            facts: dict[str, Fact] = {}
+            for line in blobs[FACTS].split(b"\n"):  # splitlines also splits inside texts
+                if line:
+                    fact = Fact.from_dict(json.loads(line))
+                    facts.pop(fact.id, None)
+                    facts[fact.id] = fact
+            closed = {
+                key: FactClosure.from_dict(closure) for key, closure in edits["closed"].items()
+            }
+            if stray := sorted(set(closed) - set(facts)):
+                raise ValueError(f"{EDITS} closes a fact {stray[0]} that {FACTS} lacks")
+            rest = {name: data for name, data in blobs.items() if name not in COMMON}
+            pruning = HeadPruning.from_dict(_json(blobs, HEAD_MASK)) if HEAD_MASK in blobs else None
             return EditState(
                 edits["method"],
                 edits["settings"],
                 edits["layer"],
-                edits["projection"],
+                tuple(edits["modules"]),
                 edits["fingerprint"],
+                SavedPayload(edits["payload"], rest),
                 facts,
                 closed,
-                tuple(shards),
-                load_tensors(blobs["router.safetensors"]),
-                {key: seen[key] for key in facts if key in seen},
-                _resolution(blobs),
+                pruning,
             )
-        except (KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, InvalidFact) as error:
             raise StateMismatch(
                 f"the saved edits cannot be read: {error}", "`editcli verify`"
             ) from error
 
 
-def _resolution(blobs: Mapping[str, bytes]) -> Resolution | None:
-    if HEAD_MASK not in blobs:
-        return None
-    told = json.loads(blobs[HEAD_MASK])
-    if told["schema"] != SCHEMA:
-        raise StateMismatch(f"{HEAD_MASK} has schema {told['schema']}, this editcli reads {SCHEMA}")
-    tensors = load_tensors(blobs[HEAD_FILL]) if HEAD_FILL in blobs else {}
-    fill = {Head(*(int(n) for n in name.split("."))): t for name, t in tensors.items()}
-    return Resolution.from_dict(told, fill)
+def _json(blobs: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """A blob as a JSON object of this schema."""
+    record: dict[str, Any] = json.loads(blobs[name])
+    if record["schema"] != SCHEMA:
+        raise StateMismatch(
+            f"{name} has schema {record['schema']!r}, this editcli reads schema {SCHEMA}",
+            "`pip install --upgrade editcli`",
+        )
+    return record
 
 
-def to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """The tensors as safetensors bytes, the same bytes for the same tensors."""
-    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    return bytes(save_tensors(plain, {"format": "pt"}))
+def full_id(prefix: str, ids: Iterable[str]) -> str:
+    """The one of ``ids`` that is ``prefix``, or the only one that starts so.
+
+    Raises:
+        EditorError: there is none, or several, which are named.
+    """
+    matches = sorted({known for known in ids if prefix and known.startswith(prefix)})
+    if prefix in matches:
+        return prefix
+    if not matches:
+        raise EditorError(
+            f"no fact has an id that starts with {prefix!r}", "`editcli show --facts` lists them"
+        )
+    if len(matches) > 1:
+        more = f" and {len(matches) - SHOWN} more" if len(matches) > SHOWN else ""
+        raise EditorError(
+            f"{len(matches)} facts have an id that starts with {prefix!r}: "
+            f"{', '.join(matches[:SHOWN])}{more}",
+            "type more of the id",
+        )
+    return matches[0]

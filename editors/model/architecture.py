@@ -7,17 +7,15 @@ or not) and its output width, single out the two projections that write to the r
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.pytorch_utils import Conv1D
 
-from editors.errors import EditorError, StateMismatch, UnsupportedArchitecture
+from editors.errors import EditorError, UnsupportedArchitecture
+from editors.model.projection import ELSEWHERE, Projection, unwrapped, widths_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,118 +25,7 @@ MLP_DOWN = frozenset({"down_proj", "dense_4h_to_h", "fc_out", "fc2", "c_proj", "
 DEPTH = (27, 32)  # WISE edits layer 27 of the 32 of LLaMA-2-7B; other depths keep the fraction
 SHOWN = 8  # candidates named in an error
 
-
-ELSEWHERE = "a decoder that is made of attention and MLP blocks can be edited"
 HEADS_ONLY = "its facts cannot be edited; `editcli conflict` works on its heads"
-
-
-@dataclass(frozen=True, slots=True)
-class Projection:
-    """A linear map ``x -> W x + b`` at ``path``, whichever way round its weight is stored.
-
-    ``transposed``: the module stores ``[in, out]`` (Conv1D) rather than ``[out, in]``. The class
-    decides, not the shape, which says nothing when the weight is square. A module that wraps the
-    original as ``base_layer`` is looked through, so the answers are those of the base model.
-    """
-
-    path: str
-    in_features: int
-    out_features: int
-    transposed: bool
-    has_bias: bool
-
-    @classmethod
-    def at(cls, model: nn.Module, path: str) -> Projection:
-        """The projection at ``path``.
-
-        Raises:
-            UnsupportedArchitecture: no module there, or one that is not linear.
-        """
-        try:
-            module = _base(model.get_submodule(path))
-        except AttributeError:
-            raise UnsupportedArchitecture(f"the model has no module {path!r}", ELSEWHERE) from None
-        widths = _widths(module)
-        if widths is None:
-            raise UnsupportedArchitecture(
-                f"{path} is a {type(module).__name__}, not a linear projection",
-                ELSEWHERE,
-            )
-        has_bias = getattr(module, "bias", None) is not None
-        return cls(path, widths[0], widths[1], isinstance(module, Conv1D), has_bias)
-
-    def module(self, model: nn.Module) -> nn.Module:
-        """What sits at ``path`` now, wrapper included.
-
-        Raises:
-            StateMismatch: the model has no such module.
-        """
-        try:
-            return model.get_submodule(self.path)
-        except AttributeError:
-            raise StateMismatch(
-                f"the model has no module {self.path!r}: it is not the model the projection is of"
-            ) from None
-
-    def weight(self, model: nn.Module) -> torch.Tensor:
-        """The weight as ``[out, in]``: a detached view of the model's own memory, in its dtype.
-
-        Raises:
-            StateMismatch: the model has no such module, or one of another shape.
-            UnsupportedArchitecture: the weight is quantised, sharded or not loaded.
-        """
-        stored = self._stored(model)
-        if not stored.is_floating_point() or stored.element_size() < 2:  # int8, float8, packed
-            raise UnsupportedArchitecture(
-                f"the weight of {self.path} is quantised ({_dtype(stored)})",
-                "load the model without quantisation",
-            )
-        weight = stored.T if self.transposed else stored
-        if tuple(weight.shape) != (self.out_features, self.in_features):
-            raise StateMismatch(
-                f"the weight of {self.path} is {tuple(weight.shape)} where "
-                f"{(self.out_features, self.in_features)} was expected"
-            )
-        return weight
-
-    def bias(self, model: nn.Module) -> torch.Tensor | None:
-        """The bias as ``[out]``, a detached view, or None. Raises as ``module``."""
-        bias = getattr(_base(self.module(model)), "bias", None)
-        return bias.detach() if isinstance(bias, torch.Tensor) else None
-
-    def digest(self, model: nn.Module) -> str:
-        """Hex SHA-256 over dtype, shape and bytes of the weight as stored, and of the bias.
-
-        Equal for equal values wherever the tensors live. Raises as ``weight``, but takes
-        quantised weights: their packed bytes are hashed.
-        """
-        sha = hashlib.sha256()
-        for tensor in (self._stored(model), self.bias(model)):
-            if tensor is None:
-                continue
-            sha.update(f"{_dtype(tensor)}{tuple(tensor.shape)}".encode())
-            # Bytes through uint8: numpy has no bfloat16.
-            flat = tensor.cpu().contiguous().reshape(-1)
-            sha.update(flat.view(torch.uint8).numpy().data)
-        return sha.hexdigest()
-
-    def _stored(self, model: nn.Module) -> torch.Tensor:
-        module = _base(self.module(model))
-        stored = getattr(module, "weight", None)
-        if not isinstance(stored, torch.Tensor):
-            raise UnsupportedArchitecture(
-                f"{self.path} is a {type(module).__name__} without a weight tensor"
-            )
-        if stored.is_meta:
-            raise UnsupportedArchitecture(
-                f"the weight of {self.path} is not in memory", "load the model without offloading"
-            )
-        if hasattr(stored, "device_mesh"):
-            raise UnsupportedArchitecture(
-                f"the weight of {self.path} is sharded over several devices",
-                "load the model without tensor parallelism",
-            )
-        return stored.detach()
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,41 +147,9 @@ class Architecture:
         width = self.head_dim(layer)
         return slice(head * width, (head + 1) * width)
 
-    def group_of(self, head: int) -> int:
-        """The key-value head that ``head`` reads; raises EditorError for a head out of range."""
-        self._check_head(head)
-        return head // (self.n_heads // self.n_kv_heads)
-
-    def describe(self) -> list[dict[str, Any]]:
-        """One plain dict a block, ready for a table or for JSON."""
-        return [
-            {
-                "layer": block.index,
-                "path": block.path,
-                "mlp_down": _described(block.mlp_down),
-                "attention_out": _described(block.attention_out),
-                "heads": self.n_heads if block.attention_out else 0,
-                "kv_heads": self.n_kv_heads if block.attention_out else 0,
-                "head_dim": self.head_dim(block.index) if block.attention_out else None,
-                "why_not": block.why_not,
-            }
-            for block in self.blocks
-        ]
-
     def _check_head(self, head: int) -> None:
         if not 0 <= head < self.n_heads:
             raise EditorError(f"head {head} is not one of 0 to {self.n_heads - 1}")
-
-
-def _described(projection: Projection | None) -> dict[str, Any] | None:
-    if projection is None:
-        return None
-    return {
-        "path": projection.path,
-        "in_features": projection.in_features,
-        "out_features": projection.out_features,
-        "bias": projection.has_bias,
-    }
 
 
 def _text_config(model: PreTrainedModel) -> Any:
@@ -438,26 +293,5 @@ def _linears(block: nn.Module) -> Iterator[tuple[str, tuple[int, int]]]:
         # What a wrapper wraps is reached through the wrapper, under the wrapper's own name.
         if not name or "base_layer" in name.split("."):
             continue
-        if (widths := _widths(_base(module))) is not None:
+        if (widths := widths_of(unwrapped(module))) is not None:
             yield name, widths
-
-
-def _base(module: nn.Module) -> nn.Module:
-    while isinstance(inner := getattr(module, "base_layer", None), nn.Module):
-        module = inner
-    return module
-
-
-def _widths(module: nn.Module) -> tuple[int, int] | None:
-    """(in, out) of a linear module, None for any other.
-
-    Attributes are asked before the weight, whose shape means nothing once it is packed.
-    """
-    if isinstance(module, Conv1D):
-        return int(module.nx), int(module.nf)
-    inputs, outputs = getattr(module, "in_features", None), getattr(module, "out_features", None)
-    return (inputs, outputs) if isinstance(inputs, int) and isinstance(outputs, int) else None
-
-
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

@@ -1,23 +1,37 @@
-"""The model under edit: its modules, its tokenizer, and where it is edited."""
+"""The model under edit: its modules, its tokenizer, and the block that is edited by default."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editors.model.architecture import Architecture, Projection
-from editors.model.tokenization import Batch, Row, pad, pad_id
+from editors.model.architecture import Architecture
+from editors.model.projection import Projection
+from editors.model.tokenization import Batch, Row, pad_id, pad_rows
+
+# Keys of a configuration that say what a model computes, whatever release of transformers wrote it.
+# A whole configuration would not do: each release adds keys with defaults of their own.
+STRUCTURE = (
+    *("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
+    *("hidden_act", "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "sliding_window"),
+    *("tie_word_embeddings", "num_local_experts", "num_experts", "num_experts_per_tok"),
+)
+
+_probing: ContextVar[bool] = ContextVar("probing", default=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A frozen decoder, its tokenizer, and the block whose projection is edited."""
+    """A frozen decoder, its tokenizer, and block ``layer``, whose projection is edited."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -28,20 +42,20 @@ class Base:
     def of(
         model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer: int | None = None
     ) -> Base:
-        """Freeze ``model``, look at it and choose block ``layer`` (default: by depth, never the
-        last).
+        """Freeze ``model``, read its structure and choose block ``layer``.
 
-        A model whose blocks are mixtures of experts throughout has nothing to edit, but heads: it
-        may be asked, and its heads pruned.
+        By default the block is chosen by depth, and is never the last one. A model whose blocks
+        are all mixtures of experts has no projection to edit; it may be asked, and its heads
+        pruned.
 
         Raises:
-            UnsupportedArchitecture: the model is no decoder known by structure, that block has no
+            UnsupportedArchitecture: the model is no decoder known by structure, the block has no
                 projection that can be edited, or the model has neither such a block nor heads.
         """
         architecture = Architecture.of(model)
-        headed = [block.index for block in architecture.blocks if block.attention_out]
-        if headed and not any(block.mlp_down for block in architecture.blocks):
-            chosen = headed[len(headed) // 2] if layer is None else layer
+        with_heads = [block.index for block in architecture.blocks if block.attention_out]
+        if with_heads and not any(block.mlp_down for block in architecture.blocks):
+            chosen = with_heads[len(with_heads) // 2] if layer is None else layer
             architecture.head_dim(chosen)
         else:
             chosen = architecture.default_layer() if layer is None else layer
@@ -54,39 +68,60 @@ class Base:
         return self.architecture.editable(self.layer)
 
     @property
-    def anchor(self) -> Projection:
-        """What the base is known by: the edited projection, else the block's attention output."""
+    def fingerprinted_projection(self) -> Projection:
+        """The edited projection, or the block's attention output where nothing can be edited."""
         block = self.architecture.block(self.layer)
         return self.projection if block.mlp_down or not block.attention_out else block.attention_out
 
     @property
     def device(self) -> torch.device:
-        """Where the edited projection lives."""
-        device: torch.device = self.anchor.weight(self.model).device
+        """The device of the edited projection."""
+        device: torch.device = self.fingerprinted_projection.weight(self.model).device
         return device
 
     @property
     def input_device(self) -> torch.device:
+        """The device of the token embeddings, where batches belong."""
         embeddings: torch.nn.Module = self.model.get_input_embeddings()
         return next(embeddings.parameters()).device
 
-    def fingerprint(self) -> str:
-        """SHA-256 over the edited projection's weights and the model's structure.
+    @property
+    def vocabulary(self) -> int:
+        """How many logits a position has."""
+        return self.architecture.vocab_size
 
-        Two bases with one fingerprint take the same edits.
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights of the edited projection and the model's structure.
+
+        Two bases with one fingerprint take the same edits. Equal under every supported release of
+        transformers.
         """
-        config = self.model.config.to_dict()
-        told = {
-            k: v for k, v in config.items() if not k.startswith("_") and k not in _NOT_STRUCTURE
-        }
-        text = json.dumps([told, self.anchor.path], sort_keys=True, default=str)
-        digest = self.anchor.digest(self.model)
+        config = self.model.config.get_text_config(decoder=True)
+        values = {key: getattr(config, key, None) for key in STRUCTURE}
+        structure = {key: value for key, value in values.items() if value is not None}
+        path = self.fingerprinted_projection.path
+        text = json.dumps([structure, path, len(self.architecture.blocks)], sort_keys=True)
+        digest = self.fingerprinted_projection.digest(self.model)
         return hashlib.sha256(f"{digest}\n{text}".encode()).hexdigest()
 
     def batch(self, rows: Sequence[Row], side: Literal["left", "right"] = "right") -> Batch:
         """The rows padded on ``side``, on the model's input device."""
-        return pad(rows, pad_id(self.tokenizer), side, self.input_device)
+        return pad_rows(rows, pad_id(self.tokenizer), side, self.input_device)
+
+    @contextmanager
+    def probing(self) -> Iterator[None]:
+        """Forwards inside ``with`` are the tool's own, on the unedited base.
+
+        Whatever is attached to the model lets them pass: nothing is routed, no head is pruned, and
+        no decision is recorded. Holds in this thread only.
+        """
+        token = _probing.set(True)
+        try:
+            yield
+        finally:
+            _probing.reset(token)
 
 
-# What a config says about this machine or this release, not about the model.
-_NOT_STRUCTURE = {"transformers_version", "dtype", "torch_dtype", "name_or_path"}
+def is_probing() -> bool:
+    """Whether this thread is inside :meth:`Base.probing`."""
+    return _probing.get()

@@ -1,15 +1,19 @@
-"""Plain texts of our own: what the router and the trainer take as unrelated to any edit."""
+"""Prompts that no edit is about, and beginnings that say nothing of what comes after them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from editors.facts import Fact
+from editors.inference.edited_model import EditedModel
+from editors.inference.generation import answers
+from editors.model.base_model import Base
 
 # Beginnings that the base continues into prefixes (WISE section 3.1 uses ten such texts).
 PREFIX_SEEDS = ("I", "You", "Because", "Yes", "In the morning")
+PREFIX_LENGTHS = (5, 10)  # tokens that each is continued by
 
-# Prompts that no edit is about.
 UNRELATED = (
     "The kettle began to whistle while nobody was in the kitchen",
     "What should I cook when there are only eggs left?",
@@ -36,6 +40,29 @@ UNRELATED = (
     "What rhymes with the word orange?",
     "Behind the old barn there was",
 )
+
+
+class UnrelatedPrefixes:
+    """Beginnings that a base puts before anything, made when they are first asked for."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+
+    @cached_property
+    def generated(self) -> list[str]:
+        """Ten beginnings: each seed, continued by the base by 5 and by 10 tokens."""
+        model, found = EditedModel.unedited(self._base), []
+        for length in PREFIX_LENGTHS:
+            with self._base.probing():
+                continued = answers(model, PREFIX_SEEDS, length)
+            pairs = zip(PREFIX_SEEDS, continued, strict=True)
+            found += [f"{seed} {answer.text}".strip() for seed, answer in pairs]
+        return found
+
+    @cached_property
+    def all(self) -> list[str]:
+        """Those of the base, and plain sentences."""
+        return [*self.generated, *UNRELATED]
 
 
 def prefixed(fact: Fact, beginnings: Sequence[str], count: int) -> list[str]:

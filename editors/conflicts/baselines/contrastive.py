@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import torch
 
 from editors.errors import EditorError
+from editors.inference.edited_model import EditedModel
 from editors.inference.generation import Answer, paired_answers
-from editors.model.base_model import Base
 
 
 def contrastive_answers(
-    base: Base,
+    model: EditedModel,
     prompts: Sequence[str],
     questions: Sequence[str],
     max_new_tokens: int,
@@ -43,7 +43,7 @@ def contrastive_answers(
         weight = adaptive_weight(informed, alone)[:, None] if alpha is None else alpha
         return (1 + weight) * informed - weight * alone
 
-    return paired_answers(base, prompts, questions, max_new_tokens, contrasted)
+    return paired_answers(model, prompts, questions, max_new_tokens, contrasted)
 
 
 def adaptive_weight(informed: torch.Tensor, alone: torch.Tensor) -> torch.Tensor:

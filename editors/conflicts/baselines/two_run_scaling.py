@@ -12,17 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from editors.errors import EditorError, UnsupportedArchitecture
-from editors.heads.head_mask import Head, HeadMask
+from editors.heads.head_mask import attention_out, pruning_heads
+from editors.heads.pruning import Head, HeadMask
+from editors.inference.batching import Budget, batches
+from editors.inference.edited_model import EditedModel
 from editors.inference.generation import Answer, paired_answers
-from editors.inference.hidden_states import same_length
-from editors.model.base_model import Base
-from editors.model.hooks import changing_input, reading_inputs
-from editors.model.tokenization import encode_prompts
+from editors.model.base_model import Base, is_probing
+from editors.model.hooks import changing_input
+from editors.model.tokenization import Row, encode_prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ class TwoRun:
             if len(set(heads)) != len(heads):
                 raise EditorError("a head is named twice in one list", "name it once")
 
-    def answers(self, base: Base, prompts: Sequence[str], max_new_tokens: int) -> list[Answer]:
+    def answers(
+        self, model: EditedModel, prompts: Sequence[str], max_new_tokens: int
+    ) -> list[Answer]:
         """The greedy answer of the second run to each prompt; the base is itself again after.
 
         Both runs are halves of one batch, at prompt and generated tokens alike, so an answer costs
@@ -52,8 +55,8 @@ class TwoRun:
             EditorError: there is no such layer or head.
             UnsupportedArchitecture: a layer has no separable heads.
         """
-        with self._attached(base):
-            return paired_answers(base, prompts, prompts, max_new_tokens, lambda _, second: second)
+        with self._attached(model.base):
+            return paired_answers(model, prompts, prompts, max_new_tokens, lambda _, second: second)
 
     @contextmanager
     def _attached(self, base: Base) -> Iterator[None]:
@@ -63,16 +66,10 @@ class TwoRun:
             for layer, head in heads:
                 features = base.architecture.head_slice(layer, head)
                 by_layer.setdefault(layer, []).append((features, factor))
-        two_runs = False
-
-        def noting(_: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal two_runs
-            # A router looks at the base without a cache; its rows are no two runs.
-            two_runs = kwargs.get("use_cache") is not False
 
         def adding(terms: list[tuple[slice, float]]) -> Callable[[torch.Tensor], torch.Tensor]:
             def added(inputs: torch.Tensor) -> torch.Tensor:
-                if not two_runs:
+                if is_probing():  # a router's rows are no two runs
                     return inputs
                 changed = inputs.clone()  # [2 * rows, seq, in]
                 first, second = changed.chunk(2)
@@ -83,11 +80,8 @@ class TwoRun:
             return added
 
         with ExitStack() as stack:
-            stack.enter_context(reading_inputs(base.model, {"": noting}))
             for layer, terms in by_layer.items():
-                out = base.architecture.block(layer).attention_out
-                assert out is not None  # head_slice has seen to that
-                module = base.model.get_submodule(out.path)
+                module = base.model.get_submodule(attention_out(base, layer).path)
                 stack.enter_context(changing_input(module, adding(terms)))
             yield
 
@@ -116,12 +110,13 @@ def head_effects(
         raise UnsupportedArchitecture("no block has attention heads that could be scaled")
     effects = torch.zeros(len(factors), len(blocks), count, len(prompts))
     encoded = encode_prompts(base.tokenizer, prompts)
-    for part, ids in same_length(base, encoded):
+    for part in batches([len(ids) for ids in encoded], Budget(pads=0)):
+        ids = base.batch([Row.of_prompt(encoded[i]) for i in part]).ids
         plain = _probabilities(base, ids, tokens[part])
         for i, factor in enumerate(factors):
             for layer in layers:
                 for head in range(count):
-                    with HeadMask((Head(layer, head),), 1 + factor).attached(base):
+                    with pruning_heads(base, HeadMask((Head(layer, head),), 1 + factor)):
                         scaled = _probabilities(base, ids, tokens[part])
                     effects[i, layer, head, part] = scaled - plain
     return effects

@@ -1,7 +1,7 @@
 """Recorded states within a memory budget: what does not fit is kept in files and read again.
 
-Of an accelerator's memory only a little is taken: what is more is kept in the machine's. What comes
-back is bit for bit what was put in, so a budget changes no result.
+On an accelerator only a little memory is taken; the rest of the states is kept in the machine's
+own. What comes back is bit for bit what was put in, so a budget changes no result.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-NEAR = 1 << 28  # bytes that stay in an accelerator's memory
-FEW = 4  # times fewer rows than all are few: choosing them takes less than moving the others too
+ON_DEVICE_BYTES = 1 << 28  # that stay in an accelerator's memory
+GATHER_FRACTION = 4  # rows are gathered on the host where at most one in four is needed
 
 
-class Spool:
+class StateOffload:
     """Keeps named tensors: in memory up to ``budget`` bytes (None: all of them), then in files.
 
-    Those of an accelerator stay there up to ``NEAR`` bytes, which the budget does not count.
-
-    The files lie in a temporary folder that goes with the spool, or with the process.
+    Those of an accelerator stay there up to ``ON_DEVICE_BYTES``, which the budget does not count.
+    The files lie in a temporary folder that goes with this object, or with the process.
     """
 
     def __init__(self, budget: int | None = None) -> None:
-        self._left, self._near = budget, NEAR
+        self._left, self._left_on_device = budget, ON_DEVICE_BYTES
         self._folder: TemporaryDirectory[str] | None = None
         self._files = 0
 
-    def keep(self, tensors: Mapping[str, torch.Tensor]) -> Kept:
+    def keep(self, tensors: Mapping[str, torch.Tensor]) -> OffloadedTensors:
         """The same tensors, on the same device, to be read as often as needed."""
         sizes = [tensor.numel() * tensor.element_size() for tensor in tensors.values()]
-        away = any(tensor.device.type != "cpu" for tensor in tensors.values())
-        if away and sum(sizes) <= self._near:
-            self._near -= sum(sizes)
-            return Kept.of(tensors)
+        on_device = any(tensor.device.type != "cpu" for tensor in tensors.values())
+        if on_device and sum(sizes) <= self._left_on_device:
+            self._left_on_device -= sum(sizes)
+            return OffloadedTensors.of(tensors)
         # Pinned memory is handed out in powers of two.
-        size = sum(1 << (size - 1).bit_length() for size in sizes) if away else sum(sizes)
+        size = sum(1 << (size - 1).bit_length() for size in sizes) if on_device else sum(sizes)
         if self._left is None or size <= self._left:
             if self._left is not None:
                 self._left -= size
-            return Kept.of(tensors, _in_memory if away else None)
+            return OffloadedTensors.of(tensors, _in_memory if on_device else None)
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="editcli-states-")
         self._files += 1
         path = Path(self._folder.name, f"{self._files}.safetensors")
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-        return Kept({name: partial(_in_file, path, name) for name in tensors}, _devices(tensors))
+        readers = {name: partial(_in_file, path, name) for name in tensors}
+        return OffloadedTensors(readers, _devices(tensors))
 
 
-class Kept(Mapping[str, torch.Tensor]):
-    """Tensors that are read where they are kept each time one is asked for."""
+class OffloadedTensors(Mapping[str, torch.Tensor]):
+    """Tensors that are read where they are kept, each time one is asked for."""
 
     def __init__(
         self, read: Mapping[str, Callable[[], torch.Tensor]], devices: Mapping[str, torch.device]
@@ -65,19 +65,23 @@ class Kept(Mapping[str, torch.Tensor]):
     def of(
         tensors: Mapping[str, torch.Tensor],
         moved: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    ) -> Kept:
+    ) -> OffloadedTensors:
         """``tensors``, held as they are or as what ``moved`` makes of each."""
         held = {name: moved(tensor) if moved else tensor for name, tensor in tensors.items()}
-        return Kept({name: partial(held.__getitem__, name) for name in held}, _devices(tensors))
+        readers = {name: partial(held.__getitem__, name) for name in held}
+        return OffloadedTensors(readers, _devices(tensors))
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._read[name]().to(self._devices[name], non_blocking=True)
 
     def part(self, name: str, rows: Sequence[int], columns: int) -> torch.Tensor:
-        """Some rows of a tensor, and the first columns; few of many are chosen where it is kept,
-        and these alone moved."""
+        """Some rows of a tensor, and its first columns.
+
+        Gathered on the host if at most one row in ``GATHER_FRACTION`` is needed; otherwise the
+        whole tensor is copied to the device first.
+        """
         held = self._read[name]()
-        if len(rows) * FEW > len(held):
+        if len(rows) * GATHER_FRACTION > len(held):
             held = held.to(self._devices[name], non_blocking=True)
         return held[list(rows), :columns].to(self._devices[name])
 
@@ -93,7 +97,8 @@ def _devices(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.device]:
 
 
 def _in_memory(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of an accelerator in the machine's memory, pinned: back several times faster."""
+    """A tensor of an accelerator in the machine's memory, pinned: it comes back several times
+    faster."""
     return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda).copy_(tensor)
 
 

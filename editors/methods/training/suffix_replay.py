@@ -1,20 +1,20 @@
 """The part of a decoder that an edit can change, replayed from recorded activations.
 
 Everything up to the edited projection gives the same result in every training step, so it runs once
-and is recorded; a step runs the change of the projection, the blocks above it, and the vocabulary
-projection at the labelled positions (WISE cost model: a plain loop spends about 79 % of its
-operations on what is replayed here). Rows are padded behind and a token sees what is before it
-alone, so no forward needs a mask. Outside the edited block no projection or MLP that is a module
-of its own runs on pads, and in the last block only keys and values are made for every token, where
-leaving the others out costs less than running them. The
-model's own forward does the replaying, with recorded modules swapped in, so masks, positions and
-norms are the model's own; ``require_replay`` sees to it that blocks hand on nothing else.
+and is recorded. A step runs the change of the projection, the blocks above it, and the vocabulary
+projection at the labelled positions; a plain loop spends about 79 % of its operations on what is
+replayed here. Rows are padded behind and a token sees only what is before it, so no forward needs a
+mask. Outside the edited block, padding is skipped; in the last block everything but keys and values
+is computed at labelled positions only, when that is faster.
+
+The model's own forward does the replaying, with recorded modules swapped in, so masks, positions
+and norms are the model's own. :func:`require_replay` checks that blocks hand on nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -23,77 +23,77 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PreTrainedModel
 
 from editors.errors import UnsupportedArchitecture
-from editors.inference.hidden_states import Asked
-from editors.inference.token_subset import AtPlaces, at, by_token, on, spare_on
-from editors.methods.training.state_offload import Kept, Spool
-from editors.model.architecture import Architecture, Projection
+from editors.inference.hidden_states import StateRequest
+from editors.inference.token_subset import (
+    TokenSubset,
+    max_wasted_on,
+    on,
+    run_at,
+    tokenwise_modules,
+)
+from editors.methods.training.state_offload import OffloadedTensors, StateOffload
+from editors.model.base_model import Base
 from editors.model.hooks import (
+    InputReader,
+    OutputReader,
     StandIn,
     changing_input,
     hidden_of,
     reading_inputs,
     reading_outputs,
+    stop_forward,
+    stopping_early,
     swapped,
 )
-from editors.model.tokenization import IGNORED, Batch, Places
+from editors.model.tokenization import IGNORED, Batch, TokenIndex
 
-# Tokens, pads too, up to which batches share the forward that records them.
-SHARED = {"cpu": 0}
-SHARED_ELSEWHERE = 4096
-ASTRAY = 0.02  # of logits, relative: what a replay may differ by from the model itself
-_ENTANGLED = (
-    "the blocks of this model hand each other more than hidden states, so an edit cannot be "
-    "trained from recorded ones"
-)
-_ANOTHER = "another `--layer` may do, above the blocks that share"
-
-
-class _Stopped(Exception):  # noqa: N818 - no error: the recording is complete
-    """Ends the recording forward after the edited block."""
+# Tokens, with pads, up to which batches share the forward that records them.
+SHARED_TOKENS = {"cpu": 0}
+SHARED_TOKENS_ELSEWHERE = 4096
+REPLAY_TOLERANCE = 0.02  # of logits, relative: what a replay may differ by from the model itself
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """What one forward left at the edited block, for one right-padded batch.
 
-    ``states``: "inputs" ``[batch, seq, features]`` into the projection; "projected": what main
-    memory makes of them; "hidden" ``[batch, seq, hidden]`` into the block; "attention": the
-    attention module's output in the block. ``real``, ``labelled``: rows and columns of the tokens
-    that are no pads and of those before a label; ``labels``: the labels, in the same order;
-    ``lengths``: how many tokens each row has.
+    ``states``: "inputs" ``[rows, seq, in]`` into the projection; "projected": what main memory
+    makes of them; "hidden" ``[rows, seq, hidden]`` into the block; "attention": what the block's
+    attention gives. ``real`` and ``labelled``: the tokens that are no pads, and those before a
+    label; ``labels``: the labels, in the same order; ``lengths``: the tokens of each row.
     """
 
     batch: Batch
-    real: Places
-    labelled: Places
+    real: TokenIndex
+    labelled: TokenIndex
     labels: torch.Tensor
     lengths: list[int]
-    states: Kept
+    states: OffloadedTensors
 
     @staticmethod
-    def of(batch: Batch, states: Kept) -> Record:
+    def of(batch: Batch, states: OffloadedTensors) -> Record:
         labels = batch.labels()[:, 1:]
-        told = labels != IGNORED
-        real, labelled = batch.mask.nonzero(as_tuple=True), told.nonzero(as_tuple=True)
-        return Record(batch, real, labelled, labels[told], batch.mask.sum(1).tolist(), states)
+        trained = labels != IGNORED
+        real, labelled = batch.mask.nonzero(as_tuple=True), trained.nonzero(as_tuple=True)
+        return Record(batch, real, labelled, labels[trained], batch.mask.sum(1).tolist(), states)
 
     @property
     def inputs(self) -> torch.Tensor:
-        """``[batch, seq, features]``: what the projection reads."""
+        """``[rows, seq, in]``: what the projection reads."""
         return self.states["inputs"]
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """How many rows there are."""
         return len(self.lengths)
 
     def side(self, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """``[batch, seq, out]``: what ``change``, of ``[..., features]``, makes of the real tokens
-        that the projection reads; at pads of no meaning."""
-        side: torch.Tensor = at(self.real, self.inputs, change, spare_on(self.inputs.device))
+        """``[rows, seq, out]``: what ``change``, of ``[..., in]``, makes of the real tokens that
+        the projection reads; without meaning at pads."""
+        inputs = self.inputs
+        side: torch.Tensor = run_at(self.real, inputs, change, max_wasted_on(inputs.device))
         return side
 
     def of_rows(self, rows: Sequence[int]) -> Record:
@@ -108,11 +108,12 @@ class Record:
             return first
         cut = [record._cut(list(rows)) for record, rows in parts]
         batch = _stacked([batch for batch, _ in cut])
+        width = batch.ids.shape[1]
         states = {
-            name: _behind([_wider(of_part[name], batch.ids.shape[1]) for _, of_part in cut])
+            name: _joined([_widened(states[name], width) for _, states in cut])
             for name in cut[0][1]
         }
-        return Record.of(batch, Kept.of(states))
+        return Record.of(batch, OffloadedTensors.of(states))
 
     def _cut(self, rows: list[int]) -> tuple[Batch, dict[str, torch.Tensor]]:
         """Some rows of the batch, cut to the longest, and their states ``[rows, seq, size]``."""
@@ -121,6 +122,92 @@ class Record:
             whole.ids[rows, :longest], whole.mask[rows, :longest], whole.prompt_lengths[rows]
         )
         return batch, {name: self.states.part(name, rows, longest) for name in self.states}
+
+
+@dataclass(frozen=True, slots=True)
+class _Shapes:
+    """How the modules of the edited block hand on what they make.
+
+    ``block``, ``attention``, ``mlp``: the length of the tuple that each gives, 0 for a tensor.
+    ``flat``: the recorded states that have two axes, as some blocks flatten what their MLP reads.
+    ``whole_mlp``: the MLP gives what the projection gives, so all of it may be skipped.
+    ``max_wasted``: so many pads are run, not skipped.
+    """
+
+    block: int
+    attention: int
+    mlp: int
+    flat: frozenset[str]
+    whole_mlp: bool
+    max_wasted: int
+
+
+class _Capture:
+    """Keeps what the modules of the edited block read and give, and ends the forward after it."""
+
+    def __init__(self, base: Base) -> None:
+        self.block = base.architecture.block(base.layer)
+        self.projection = base.projection
+        self.mlp = self.projection.path.rpartition(".")[0]
+        self.states: dict[str, torch.Tensor] = {}
+        self._tuples: dict[str, int] = {}
+        self._mlp_arguments = 0
+
+    def readers(self) -> tuple[dict[str, InputReader], dict[str, OutputReader]]:
+        """What reads the inputs and the outputs of modules; that of the block comes last."""
+        inputs = {
+            self.projection.path: self._input("inputs"),
+            self.block.path: self._input("hidden"),
+        }
+        outputs = {self.projection.path: self._output("projected")}
+        if self.block.attention is not None:
+            outputs[self.block.attention] = self._output("attention")
+        if self.mlp != self.block.path:
+            inputs[self.mlp] = self._input("mlp_in")
+            outputs[self.mlp] = self._output("mlp_out")
+        outputs[self.block.path] = self._last
+        return inputs, outputs
+
+    def recorded(self) -> tuple[str, ...]:
+        """The names of the states that a record keeps."""
+        attention = () if self.block.attention is None else ("attention",)
+        return ("inputs", "projected", "hidden", *attention)
+
+    def shapes(self, max_wasted: int) -> _Shapes:
+        """How the block hands on what it makes, seen in the last forward."""
+        whole_mlp = (
+            self.mlp != self.block.path
+            and self._mlp_arguments == 1
+            and torch.equal(self.states["mlp_out"], self.states["projected"])
+        )
+        return _Shapes(
+            self._tuples["block"],
+            self._tuples.get("attention", 0),
+            self._tuples.get("mlp_out", 0),
+            frozenset(name for name in self.recorded() if self.states[name].ndim == 2),
+            whole_mlp,
+            max_wasted,
+        )
+
+    def _input(self, name: str) -> InputReader:
+        def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.states[name] = (args[0] if args else kwargs["hidden_states"]).detach()
+            if name == "mlp_in":
+                self._mlp_arguments = len(args) + len(kwargs)
+
+        return read
+
+    def _output(self, name: str) -> OutputReader:
+        def read(output: Any) -> None:
+            # A copy: some blocks go on to add to what their MLP gave, in its place.
+            self.states[name] = hidden_of(output).detach().clone()
+            self._tuples[name] = len(output) if isinstance(output, tuple) else 0
+
+        return read
+
+    def _last(self, output: Any) -> None:
+        self._tuples["block"] = len(output) if isinstance(output, tuple) else 0
+        stop_forward()
 
 
 class _Replay(StandIn):
@@ -136,201 +223,131 @@ class _Replay(StandIn):
         return value if self._tuple_size == 0 else (value, *[None] * (self._tuple_size - 1))
 
 
-def _kept(run: Record, rows: Sequence[int], spool: Spool) -> list[Record]:
-    """``run`` cut into records of so many rows each, their states where ``spool`` keeps them."""
-    starts = [0, *accumulate(rows)]
-    cut = (run.of_rows(range(*between)) for between in pairwise(starts))
-    return [replace(record, states=spool.keep(record.states)) for record in cut]
+def record(
+    base: Base,
+    batches: Sequence[Batch],
+    offload: StateOffload | None = None,
+    *,
+    request: StateRequest | None = None,
+    max_wasted: int | None = None,
+    shared_tokens: int | None = None,
+) -> SuffixReplay:
+    """Run each right-padded batch up to the edited block and keep what the suffix needs.
+
+    ``offload``: where it is kept; by default all of it in memory. ``request``: states that the last
+    forward takes along, where there is room and they are read below the block. ``max_wasted``: so
+    many pads are run, not skipped; ``shared_tokens``: neighbouring batches run together up to so
+    many tokens; both by default as pays on the device of the batches.
+
+    Raises:
+        UnsupportedArchitecture: the block has no projection to edit.
+    """
+    if not batches:
+        return SuffixReplay(base, [], None)
+    device = batches[0].ids.device
+    wasted = max_wasted_on(device) if max_wasted is None else max_wasted
+    if shared_tokens is None:
+        shared_tokens = SHARED_TOKENS.get(device.type, SHARED_TOKENS_ELSEWHERE)
+    parts = _neighbours(batches, shared_tokens)
+    forwards = [_stacked(part) for part in parts]
+    readings: list[AbstractContextManager[None]] = [nullcontext() for _ in parts]
+    if request is not None and request.layers[-1] < base.layer:
+        appended = request.rows_to_append(forwards[-1], shared_tokens)
+        if appended is not None:
+            readings[-1] = request.reading(appended, len(forwards[-1].ids))
+            forwards[-1] = _stacked([forwards[-1], appended])
+    capture, offload = _Capture(base), offload or StateOffload()
+    inputs, outputs = capture.readers()
+    real: TokenIndex = ()  # of the batch that runs
+    pads = max(int((batch.mask == 0).sum()) for batch in forwards)
+    without_pads = {
+        path: TokenSubset(base.model.get_submodule(path), lambda: real, wasted)
+        for below in (base.architecture.blocks[: base.layer] if pads > wasted else ())
+        for path in tokenwise_modules(base.model, below)
+    }
+    records: list[Record] = []
+    with (
+        torch.no_grad(),
+        swapped(base.model, without_pads),
+        reading_inputs(base.model, inputs),
+        reading_outputs(base.model, outputs),
+    ):
+        for part, batch, reading in zip(parts, forwards, readings, strict=True):
+            real = batch.mask.nonzero(as_tuple=True)
+            with reading, stopping_early():
+                base.model(input_ids=batch.ids, use_cache=False)
+            # Bound to no name: what is put away would lie beside the states of the next forward.
+            records += _split(
+                Record.of(
+                    batch,
+                    OffloadedTensors.of(
+                        {
+                            name: capture.states[name].view(*batch.ids.shape, -1)
+                            for name in capture.recorded()
+                        }
+                    ),
+                ),
+                [len(one.ids) for one in part],
+                offload,
+            )
+    return SuffixReplay(base, records, capture.shapes(wasted))
 
 
-def _sharing(batches: Sequence[Batch], most: int) -> list[list[Batch]]:
-    """Neighbours together, up to so many tokens with the pads that this takes."""
-    parts: list[list[Batch]] = []
-    for batch in batches:
-        together = [*(parts[-1] if parts else ()), batch]
-        longest = max(one.ids.shape[1] for one in together)
-        if parts and longest * sum(len(one.ids) for one in together) <= most:
-            parts[-1] = together
-        else:
-            parts.append([batch])
-    return parts
+class SuffixReplay:
+    """The forward from the edited projection to the logits of labelled positions.
 
-
-def _stacked(batches: Sequence[Batch]) -> Batch:
-    """Batches as one, their rows in order, padded to the longest."""
-    if len(batches) == 1:
-        return batches[0]
-    longest = max(batch.ids.shape[1] for batch in batches)
-    ids = torch.cat([_wider(batch.ids, longest) for batch in batches])
-    mask = torch.cat([_wider(batch.mask, longest) for batch in batches])
-    return Batch(ids, mask, torch.cat([batch.prompt_lengths for batch in batches]))
-
-
-def _wider(of_tokens: torch.Tensor, seq: int) -> torch.Tensor:
-    """``[rows, seq, ...]``, zeros behind."""
-    more = seq - of_tokens.shape[1]
-    return F.pad(of_tokens, (*(0, 0) * (of_tokens.ndim - 2), 0, more)) if more else of_tokens
-
-
-def _behind(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-class Suffix:
-    """The forward from one block's edited projection to the logits of labelled positions.
-
-    Made by :meth:`record`; ``records``: what it kept of each batch. ``logits`` may be called only
+    Made by :func:`record`; ``records``: what it kept of each batch. ``logits`` may be called only
     inside ``with suffix.replaying():``.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        architecture: Architecture,
-        layer: int,
-        records: Sequence[Record],
-        shape: dict[str, int],
-    ) -> None:
-        self._model, self._architecture, self._layer = model, architecture, layer
-        self.records, self._shape = records, shape
+    def __init__(self, base: Base, records: Sequence[Record], shapes: _Shapes | None) -> None:
+        """``shapes``: None where nothing was recorded."""
+        self._base, self.records, self._shapes = base, records, shapes
         self._active: Record | None = None
         self._side: torch.Tensor | None = None
-        self.projection: Projection = architecture.editable(layer)
 
-    @classmethod
-    def record(
-        cls,
-        model: PreTrainedModel,
-        architecture: Architecture,
-        layer: int,
-        batches: Sequence[Batch],
-        spool: Spool | None = None,
-        spare: int | None = None,
-        shared: int | None = None,
-        along: Asked | None = None,
-    ) -> Suffix:
-        """Run each right-padded batch up to block ``layer`` and keep what the suffix needs.
-
-        ``spool``: where it is kept; by default all of it in memory. ``spare``: so many pads are run
-        rather than left out; ``shared``: neighbours among the batches run together up to so many
-        tokens, padded; both by default as is worth it where the batches are. ``along``: what the
-        last of them takes along where there is room and it is read below the block.
-
-        Raises:
-            UnsupportedArchitecture: the block has no projection to edit.
-        """
-        block = architecture.block(layer)
-        projection = architecture.editable(layer)
-        seen: dict[str, Any] = {}
-        shape: dict[str, int] = {"mlp": 0}
-        mlp_path = projection.path.rpartition(".")[0]
-
-        def keep(name: str) -> Any:
-            def read(output: Any) -> None:
-                # A copy: some blocks go on to add to what their MLP gave in its place.
-                seen[name] = hidden_of(output).detach().clone()
-                shape[name] = len(output) if isinstance(output, tuple) else 0
-
-            return read
-
-        def keep_input(name: str) -> Any:
-            def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                seen[name] = (args[0] if args else kwargs["hidden_states"]).detach()
-                seen[name + "_args"] = len(args) + len(kwargs)
-
-            return read
-
-        def stop(output: Any) -> None:
-            shape["block"] = len(output) if isinstance(output, tuple) else 0
-            raise _Stopped
-
-        readers_in = {projection.path: keep_input("inputs"), block.path: keep_input("hidden")}
-        readers_out = {projection.path: keep("projected"), block.path: stop}
-        if block.attention is not None:
-            readers_out[block.attention] = keep("attention")
-        if mlp_path != block.path:
-            readers_in[mlp_path] = keep_input("mlp_in")
-            readers_out[mlp_path] = keep("mlp_out")
-        real: Places = ()  # of the batch that runs
-        shape["spare"] = spare if spare is not None else spare_on(batches[0].ids.device)
-        most = SHARED.get(batches[0].ids.device.type, SHARED_ELSEWHERE)
-        most = most if shared is None else shared
-        parts = _sharing(batches, most)
-        stacked = [_stacked(part) for part in parts]
-        seeing: list[AbstractContextManager[None]] = [nullcontext() for _ in parts]
-        if along and along.layers[-1] < layer and (more := along.beside(stacked[-1], most)):
-            seeing[-1] = along.seeing(more, len(stacked[-1].ids))
-            stacked[-1] = _stacked([stacked[-1], more])
-        pads = max(int((batch.mask == 0).sum()) for batch in stacked)
-        packed = {
-            path: AtPlaces(model.get_submodule(path), lambda: real, shape["spare"])
-            for below in (architecture.blocks[:layer] if pads > shape["spare"] else ())
-            for path in by_token(model, below)
-        }
-        kept = ["inputs", "projected", "hidden"]
-        kept += ["attention"] if block.attention is not None else []
-        spool, records = spool or Spool(), []
-        with (
-            torch.no_grad(),
-            swapped(model, packed),
-            reading_inputs(model, readers_in),
-            reading_outputs(
-                model, dict(sorted(readers_out.items(), key=lambda kv: kv[0] == block.path))
-            ),
-        ):
-            for part, batch, beside in zip(parts, stacked, seeing, strict=True):
-                real = batch.mask.nonzero(as_tuple=True)
-                with beside, suppress(_Stopped):
-                    model(input_ids=batch.ids, use_cache=False)
-                # Bound to no name: what the spool puts away would lie beside the next forward's.
-                shape |= {f"{name}_ndim": seen[name].ndim for name in kept}
-                of_tokens = (*batch.ids.shape, -1)  # some blocks flatten what their MLP reads
-                records += _kept(
-                    Record.of(batch, Kept.of({name: seen[name].view(of_tokens) for name in kept})),
-                    [len(one.ids) for one in part],
-                    spool,
-                )
-        # The whole MLP may be skipped where its output is the projection's and it takes one input.
-        skippable = (
-            mlp_path != block.path
-            and seen["mlp_in_args"] == 1
-            and torch.equal(seen["mlp_out"], seen["projected"])
-        )
-        shape["skip_mlp"] = int(skippable)
-        return cls(model, architecture, layer, records, shape)
-
-    def holding(self, records: Sequence[Record]) -> Suffix:
+    def with_records(self, records: Sequence[Record]) -> SuffixReplay:
         """The same with these records, which were made of the same model and block."""
-        return Suffix(self._model, self._architecture, self._layer, records, self._shape)
+        return SuffixReplay(self._base, records, self._shapes)
 
     @contextmanager
     def replaying(self) -> Iterator[None]:
         """Swap the recorded modules in; the model is itself again on leaving."""
-        block = self._architecture.block(self._layer)
-        get = self._model.get_submodule
-        replacements: dict[str, nn.Module] = {}
-        for below in self._architecture.blocks[: self._layer]:
+        if not self.records:
+            yield
+            return
+        model, shapes = self._base.model, self._shapes
+        assert shapes is not None
+        blocks, block = (
+            self._base.architecture.blocks,
+            self._base.architecture.block(self._base.layer),
+        )
+        modules: dict[str, nn.Module] = {}
+
+        def replay(path: str, value: Any, tuple_size: int) -> None:
+            modules[path] = _Replay(model.get_submodule(path), value, tuple_size)
+
+        for below in blocks[: self._base.layer]:
             # The first block hands out what the edited block read; the others pass it on.
-            value = (lambda _: self._state("hidden")) if below.index == 0 else (lambda given: given)
-            replacements[below.path] = _Replay(get(below.path), value, self._shape["block"])
+            first = below.index == 0
+            replay(below.path, self._hidden if first else (lambda given: given), shapes.block)
         if block.attention is not None:
-            replacements[block.attention] = _Replay(
-                get(block.attention), lambda _: self._state("attention"), self._shape["attention"]
-            )
-        mlp_path = self.projection.path.rpartition(".")[0]
-        edited = mlp_path if self._shape["skip_mlp"] else self.projection.path
-        size = self._shape["mlp_out"] if self._shape["skip_mlp"] else 0
-        replacements[edited] = _Replay(get(edited), lambda _: self._project(), size)
-        for above in self._architecture.blocks[self._layer + 1 :]:
-            # Nothing after the last block looks at other places than the labelled ones.
-            last = above.index == len(self._architecture.blocks) - 1
-            for path, own in by_token(self._model, above).items():
-                places = self._labelled if last and own else self._real
-                replacements[path] = AtPlaces(get(path), places, self._shape["spare"])
-        head = self._model.get_output_embeddings()
+            replay(block.attention, lambda _: self._state("attention"), shapes.attention)
+        projection = self._base.projection.path
+        if shapes.whole_mlp:
+            replay(projection.rpartition(".")[0], self._projected, shapes.mlp)
+        else:
+            replay(projection, self._projected, 0)
+        for above in blocks[self._base.layer + 1 :]:
+            last = above.index == len(blocks) - 1
+            for path, alone in tokenwise_modules(model, above).items():
+                # After the last block, nothing looks at other tokens than the labelled ones.
+                index = self._labelled if last and alone else self._real
+                module = model.get_submodule(path)
+                modules[path] = TokenSubset(module, index, shapes.max_wasted)
         with ExitStack() as stack:
-            stack.enter_context(swapped(self._model, replacements))
-            stack.enter_context(changing_input(head, self._answering))
+            stack.enter_context(swapped(model, modules))
+            stack.enter_context(changing_input(model.get_output_embeddings(), self._before_labels))
             # The fused CPU kernel's backward is many times slower than plain products.
             if self.records[0].batch.ids.device.type == "cpu":
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -339,12 +356,12 @@ class Suffix:
     def logits(self, record: Record, side: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits ``[labels, vocab]`` and labels ``[labels]`` of a record, or of rows of one.
 
-        ``side``: ``[batch, seq, out]``, added to what the projection gives; gradients flow to it.
+        ``side``: ``[rows, seq, out]``, added to what the projection gives; gradients flow to it.
         Rows are in batch order, positions in text order.
         """
         self._active, self._side = record, side
         try:
-            out = self._model(input_ids=record.batch.ids, use_cache=False)
+            out = self._base.model(input_ids=record.batch.ids, use_cache=False)
             return out.logits[0], record.labels.to(out.logits.device)
         finally:
             self._active = self._side = None
@@ -354,46 +371,93 @@ class Suffix:
         return self._active
 
     def _state(self, name: str) -> torch.Tensor:
+        assert self._shapes is not None
         state = self._now().states[name]
-        return state if self._shape[f"{name}_ndim"] == 3 else state.flatten(0, 1)
+        return state.flatten(0, 1) if name in self._shapes.flat else state
 
-    def _project(self) -> torch.Tensor:
+    def _hidden(self, _: Any) -> torch.Tensor:
+        return self._state("hidden")
+
+    def _projected(self, _: Any) -> torch.Tensor:
         assert self._side is not None
         main = self._state("projected")
         return main + self._side.reshape(main.shape)
 
-    def _answering(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[batch, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""
+    def _before_labels(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[rows, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""
         if self._active is None:
             return hidden
         return hidden[on(hidden.device, self._active.labelled)][None]
 
-    def _labelled(self) -> Places:
+    def _labelled(self) -> TokenIndex:
         return self._now().labelled
 
-    def _real(self) -> Places:
+    def _real(self) -> TokenIndex:
         return self._now().real
 
 
-def require_replay(
-    model: PreTrainedModel, architecture: Architecture, layer: int, batch: Batch
-) -> None:
-    """See that without a change the recorded suffix gives ``batch`` the model's own logits.
+def require_replay(base: Base, batch: Batch) -> None:
+    """Check that, without a change, the recorded suffix gives ``batch`` the model's own logits.
 
     Raises:
         UnsupportedArchitecture: it does not: blocks hand each other more than hidden states.
     """
     with torch.no_grad():
-        whole = model(input_ids=batch.ids, use_cache=False).logits
+        whole = base.model(input_ids=batch.ids, use_cache=False).logits
+    problem: Exception | None = None
     try:
-        suffix = Suffix.record(model, architecture, layer, [batch], spare=0)
-        [record] = suffix.records
-        unchanged = record.inputs.new_zeros(*batch.ids.shape, suffix.projection.out_features)
+        suffix = record(base, [batch], max_wasted=0)
+        [recorded] = suffix.records
+        unchanged = recorded.inputs.new_zeros(*batch.ids.shape, base.projection.out_features)
         with torch.no_grad(), suffix.replaying():
-            found, _ = suffix.logits(record, unchanged)
-        own = whole[on(whole.device, record.labelled)]
-        same = bool((found - own).norm() <= ASTRAY * own.norm())
+            replayed, _ = suffix.logits(recorded, unchanged)
+        own = whole[on(whole.device, recorded.labelled)]
+        same = bool((replayed - own).norm() <= REPLAY_TOLERANCE * own.norm())
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedArchitecture(_ENTANGLED, _ANOTHER) from error
+        same, problem = False, error
     if not same:
-        raise UnsupportedArchitecture(_ENTANGLED, _ANOTHER)
+        raise UnsupportedArchitecture(
+            "the blocks of this model hand each other more than hidden states, so an edit cannot "
+            "be trained from recorded ones",
+            "another `--layer` may do, above the blocks that share",
+        ) from problem
+
+
+def _neighbours(batches: Sequence[Batch], max_tokens: int) -> list[list[Batch]]:
+    """Neighbouring batches together, up to so many tokens with the pads that this takes."""
+    parts: list[list[Batch]] = []
+    for batch in batches:
+        together = [*(parts[-1] if parts else ()), batch]
+        longest = max(one.ids.shape[1] for one in together)
+        if parts and longest * sum(len(one.ids) for one in together) <= max_tokens:
+            parts[-1] = together
+        else:
+            parts.append([batch])
+    return parts
+
+
+def _split(run: Record, rows: Sequence[int], offload: StateOffload) -> list[Record]:
+    """``run`` cut into records of so many rows each, their states where ``offload`` keeps them."""
+    starts = [0, *accumulate(rows)]
+    cut = (run.of_rows(range(*between)) for between in pairwise(starts))
+    return [replace(record, states=offload.keep(record.states)) for record in cut]
+
+
+def _stacked(batches: Sequence[Batch]) -> Batch:
+    """Batches as one, their rows in order, padded to the longest."""
+    if len(batches) == 1:
+        return batches[0]
+    longest = max(batch.ids.shape[1] for batch in batches)
+    ids = torch.cat([_widened(batch.ids, longest) for batch in batches])
+    mask = torch.cat([_widened(batch.mask, longest) for batch in batches])
+    return Batch(ids, mask, torch.cat([batch.prompt_lengths for batch in batches]))
+
+
+def _widened(tokens: torch.Tensor, width: int) -> torch.Tensor:
+    """``[rows, seq, ...]`` -> ``[rows, width, ...]``, zeros behind."""
+    more = width - tokens.shape[1]
+    return F.pad(tokens, (*(0, 0) * (tokens.ndim - 2), 0, more)) if more else tokens
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

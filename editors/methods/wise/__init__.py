@@ -1,1 +1,48 @@
-"""."""
+"""WISE: lifelong edits in a side memory of one projection, sharded and routed.
+
+Wang et al., "WISE: Rethinking the Knowledge Memory for Lifelong Model Editing of Large Language
+Models", NeurIPS 2024 (arXiv 2405.14768). Only this folder knows of shards. This module needs no
+tensor library; ``method`` is the conductor, ``training`` makes shards, ``memory_layer`` applies
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from editors.methods.edit_state import EditState, Scalar
+from editors.methods.spec import MethodSpec, edited_projection
+from editors.methods.wise.settings import WiseSettings
+
+
+def _about(state: EditState) -> dict[str, Any]:
+    return {"shards": len(state.payload.summary["shards"])}
+
+
+def _about_fact(state: EditState, fact: str) -> dict[str, Any]:
+    shards = state.payload.summary["shards"]
+    holding = [n for n, groups in enumerate(shards) if any(fact in group for group in groups)]
+    return {"shard": holding[-1] if holding else None}
+
+
+def _why_no_undo(settings: Mapping[str, Scalar]) -> str | None:
+    if settings.get("scope") != "activation":
+        return None
+    return "this store's scope goes by activations, which no single fact can be taken out of"
+
+
+SPEC = MethodSpec(
+    name="wise",
+    title="side memories in shards, with a router",
+    reference="arXiv 2405.14768, NeurIPS 2024",
+    routed=True,
+    undo="exact",
+    cost="an edit trains a fifth of one projection; an answer costs a product more where claimed",
+    settings=WiseSettings,
+    implementation="editors.methods.wise.method:Wise",
+    edits=edited_projection,
+    about=_about,
+    about_fact=_about_fact,
+    why_no_undo=_why_no_undo,
+)

@@ -1,112 +1,71 @@
-"""The settings of WISE, their ranges, and the two profiles."""
+"""The settings of WISE, their ranges, and the two profiles. Needs no tensor library."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
 
 from editors.errors import EditorError
 from editors.methods.edit_state import Scalar
+from editors.schema import Number, String, Whole, record
+
+Share = Annotated[Number, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True, slots=True)
+@record(EditorError)
 class WiseSettings:
     """The settings of the method; ``--set key=value`` takes these names.
 
+    ``scope``: the signal that tells which prompts a fact claims, or "activation", the paper's own.
+    ``training``: the facts of a shard jointly, or one edit after the other (sequential).
     ``shard_size``: facts that share a shard (0: as many as the projection has room for).
-    ``merge_every``: this many shards are merged into one memory (0: none are, every shard is
-    retrieved by itself). ``prefixes``: forms of each fact after an unrelated beginning that are
-    trained beside the bare prompt. The others are described where they are used.
+    ``mask_ratio``: the share of the projection's entries that a shard may change. ``prefixes``:
+    forms of each fact behind an unrelated beginning that are trained beside the bare prompt.
+    ``merge_every``: so many shards are merged into one memory by ``merge``, each trimmed to
+    ``density`` (0: none are). ``learning_rate``: in units of the projection's root mean square
+    weight (jointly), or of plain SGD (sequentially). ``confidence``: the probability that each
+    target token must reach. ``alpha``, ``beta``, ``gamma``: the margins of WISE Eq. 5;
+    ``act_ratio``: the factor on the thresholds of Eq. 6. ``rank`` and ``false_open``: see
+    :class:`editors.scope.calibration.CalibrationSettings`.
     """
 
-    profile: str = "robust"
-    router: str = "key"
-    training: str = "joint"
-    shard_size: int = 0
-    mask_ratio: float = 0.2
-    prefixes: int = 4
-    merge: str = "ties"
-    merge_every: int = 0
-    density: float = 1.0
-    max_steps: int = 400
-    learning_rate: float = 2.0
-    confidence: float = 0.995
-    alpha: float = 5.0
-    beta: float = 20.0
-    gamma: float = 10.0
-    act_ratio: float = 1.0
-    false_open: float = 0.1
-    rank: int = 24
+    PROFILES: ClassVar[dict[str, dict[str, Scalar]]] = {
+        "robust": {},
+        "paper": {
+            "scope": "activation",
+            "training": "sequential",
+            "shard_size": 500,
+            "prefixes": 10,
+            "merge_every": 2,
+            "max_steps": 70,
+            "learning_rate": 1.0,
+        },
+    }
 
-    def __post_init__(self) -> None:
-        _one_of("profile", self.profile, tuple(PROFILES))
-        _one_of("router", self.router, ("key", "activation"))
-        _one_of("training", self.training, ("joint", "ordered"))
-        _one_of("merge", self.merge, ("ties", "linear"))
-        if self.router == "activation" and self.training == "joint":
-            raise EditorError(
-                "router=activation needs training=ordered: training=joint measures no thresholds",
-                "`--set training=ordered`",
+    profile: Literal["robust", "paper"] = "robust"
+    scope: String = "key"
+    training: Literal["joint", "sequential"] = "joint"
+    shard_size: Annotated[Whole, Field(ge=0, le=100_000)] = 0
+    mask_ratio: Annotated[Number, Field(ge=1e-4, le=1)] = 0.2
+    prefixes: Annotated[Whole, Field(ge=0, le=10)] = 4
+    merge: Literal["ties", "linear"] = "ties"
+    merge_every: Annotated[Whole, Field(ge=0, le=10_000)] = 0
+    density: Annotated[Number, Field(ge=1e-4, le=1)] = 1.0
+    max_steps: Annotated[Whole, Field(ge=1, le=100_000)] = 400
+    learning_rate: Annotated[Number, Field(ge=1e-8, le=1e3)] = 2.0
+    confidence: Share = 0.995
+    alpha: Number = 5.0
+    beta: Number = 20.0
+    gamma: Number = 10.0
+    act_ratio: Annotated[Number, Field(ge=0, le=10)] = 1.0
+    false_open: Share = 0.1
+    rank: Annotated[Whole, Field(ge=1, le=4096)] = 24
+
+    @model_validator(mode="after")
+    def _measures_thresholds(self) -> WiseSettings:
+        if self.scope == "activation" and self.training == "joint":
+            raise ValueError(
+                "scope=activation needs training=sequential: joint training measures no thresholds"
             )
-        _within("shard_size", self.shard_size, 0, 100_000)
-        _within("mask_ratio", self.mask_ratio, 1e-4, 1)
-        _within("prefixes", self.prefixes, 0, 10)
-        _within("merge_every", self.merge_every, 0, 10_000)
-        _within("density", self.density, 1e-4, 1)
-        _within("max_steps", self.max_steps, 1, 100_000)
-        _within("learning_rate", self.learning_rate, 1e-8, 1e3)
-        _within("confidence", self.confidence, 0, 1)
-        _within("act_ratio", self.act_ratio, 0, 10)
-        _within("rank", self.rank, 1, 4096)
-        _within("false_open", self.false_open, 0, 1)
-
-
-PROFILES: dict[str, dict[str, Scalar]] = {
-    "robust": {},
-    "paper": {
-        "router": "activation",
-        "training": "ordered",
-        "shard_size": 500,
-        "prefixes": 10,
-        "merge_every": 2,
-        "max_steps": 70,
-        "learning_rate": 1.0,
-    },
-}
-
-
-def settings_from(values: Mapping[str, Scalar]) -> WiseSettings:
-    """The settings that ``values`` describe, over the defaults of their profile.
-
-    Raises:
-        EditorError: an unknown name, or a value of the wrong type or range.
-    """
-    profile = str(values.get("profile", "robust"))
-    _one_of("profile", profile, tuple(PROFILES))
-    defaults = {f.name: f.default for f in fields(WiseSettings)}
-    merged: dict[str, Scalar] = {}
-    for key, value in {**PROFILES[profile], **values}.items():
-        if key not in defaults:
-            near = get_close_matches(key, defaults, 1)
-            meant = f" (did you mean {near[0]!r}?)" if near else ""
-            raise EditorError(
-                f"wise has no setting {key!r}{meant}", f"settings: {', '.join(defaults)}"
-            )
-        wanted = type(defaults[key])
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not wanted:
-            raise EditorError(f"setting {key!r} takes {wanted.__name__}, not {value!r}")
-        merged[key] = value
-    return WiseSettings(**merged)  # type: ignore[arg-type]
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise EditorError(f"setting {name!r} takes {', '.join(allowed)}, not {value!r}")
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise EditorError(f"setting {name!r} takes a number from {low} to {high}, not {value}")
+        return self

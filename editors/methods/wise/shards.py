@@ -1,9 +1,8 @@
-"""The side memory: shards of masked changes to one projection, and the module that applies them."""
+"""Shards: what a group of facts changes in one projection, on a random mask of its own."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,14 +10,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from editors.errors import EditorError, StateMismatch
+from editors.errors import StateMismatch
 
 DRAWN_AT_ONCE = 1 << 20  # words of a mask's generator
-DRAWING = 4  # threads: more get in the way of what goes on beside
-DENSE_SHARDS_KEPT = 16  # dense copies held at once; a shard is unpacked when a row needs it
+DRAWING_THREADS = 4  # more get in the way of what runs beside
+
+Group = tuple[str, ...]
+"""Ids of facts that were trained together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Mask:
 
     Each entry of ``shape`` (out, in) is in with probability ``ratio``. A mask is known by its
     ``seed``: the counter-based generator behind it gives the same bits on every machine and with
-    every release, so the bits themselves need not be kept.
+    every release, so the bits themselves need not be stored.
     """
 
     shape: tuple[int, int]
@@ -45,7 +44,7 @@ class Mask:
             drawn = _philox(self.seed, first, min(DRAWN_AT_ONCE, words - first))
             below[2 * first : 2 * (first + len(drawn))] = drawn.view("<u4") < least
 
-        with ThreadPoolExecutor(min(DRAWING, torch.get_num_threads())) as threads:
+        with ThreadPoolExecutor(min(DRAWING_THREADS, torch.get_num_threads())) as threads:
             list(threads.map(draw, range(0, words, DRAWN_AT_ONCE)))
         return torch.from_numpy(below[: rows * columns]).view(rows, columns)
 
@@ -64,7 +63,7 @@ def _philox(key: int, first: int, count: int) -> npt.NDArray[np.uint64]:
         return generator
 
     # Lets other threads run meanwhile. What it makes of the stream may change with a release, the
-    # stream itself may not.
+    # stream itself may not: so the last word is compared.
     drawn = np.random.Generator(there()).integers(2**64 - 1, size=count, dtype="u8", endpoint=True)
     if drawn[-1] != there().advance((count - 1) // 4).random_raw(4)[(count - 1) % 4]:
         drawn = there().random_raw(count)
@@ -75,7 +74,9 @@ class Memory(Protocol):
     """A change to the edited projection that a row can be sent through."""
 
     @property
-    def threshold(self) -> float: ...
+    def threshold(self) -> float:
+        """The smallest routing activation over its edits (WISE Alg. 1; infinite: not measured)."""
+        ...
 
     def delta(self) -> torch.Tensor:
         """float32 ``[out, in]``: what it adds to the main memory's weight."""
@@ -84,17 +85,23 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The change that a group of facts made to the edited projection, on the shard's mask only.
+    """The change that some facts made to the edited projection, on the shard's mask only.
 
-    ``facts``: ids in the order of training. ``values``: ``[mask.count]``, the change of each masked
-    entry in row-major order, in the dtype that the base computes in. ``threshold``: the smallest
-    routing activation over the shard's edits (WISE Alg. 1; infinite: not measured).
+    ``groups``: the ids of the facts that were trained together, group by group in order. The shard
+    is a function of the base, the settings, its number, these groups, and what it held each time.
+    ``values``: ``[mask.count]``, the change of each masked entry in row-major order, in the dtype
+    that the base computes in. ``threshold``: see :class:`Memory`.
     """
 
-    facts: tuple[str, ...]
+    groups: tuple[Group, ...]
     mask: Mask
     values: torch.Tensor
     threshold: float = float("inf")
+
+    @property
+    def facts(self) -> Group:
+        """The ids in the shard, in the order in which they came."""
+        return tuple(dict.fromkeys(fact for group in self.groups for fact in group))
 
     def delta(self) -> torch.Tensor:
         """float32 ``[out, in]``: zero outside the mask.
@@ -111,8 +118,8 @@ class Shard:
             )
         return torch.zeros(self.mask.shape).masked_scatter_(inside, self.values.float())
 
-    def packed(self) -> dict[str, torch.Tensor]:
-        """The shard as tensors to save: what its mask is drawn from, the values, the threshold."""
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All but the groups, as tensors to save: what the mask is drawn from, not its bits."""
         return {
             "shape": torch.tensor(self.mask.shape),
             "ratio": torch.tensor([self.mask.ratio], dtype=torch.float64),
@@ -122,8 +129,8 @@ class Shard:
         }
 
     @staticmethod
-    def unpacked(facts: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> Shard:
-        """The shard that :meth:`packed` gave ``tensors`` for.
+    def from_tensors(groups: tuple[Group, ...], tensors: Mapping[str, torch.Tensor]) -> Shard:
+        """The shard that :meth:`tensors` came from.
 
         Raises:
             StateMismatch: the tensors do not fit together.
@@ -136,11 +143,11 @@ class Shard:
             raise StateMismatch(f"a shard's tensors do not fit together: {error}") from error
         if not values.is_floating_point() or values.ndim != 1:
             raise StateMismatch(f"a shard's values are {values.dtype} {list(values.shape)}")
-        return Shard(tuple(facts), mask, values, threshold)
+        return Shard(groups, mask, values, threshold)
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergedShards:
     """Several shards as one: ``change`` float32 ``[out, in]``, their smallest ``threshold``."""
 
     change: torch.Tensor
@@ -148,82 +155,3 @@ class Merged:
 
     def delta(self) -> torch.Tensor:
         return self.change
-
-
-class SideMemoryLinear(nn.Module):
-    """A projection with its side memory: each row goes through main or one shard.
-
-    Where rows go is told by :meth:`route` and kept while decoding. Rows on main memory get exactly
-    what the base module gives them. ``on_arrival``: called once, when the next forward gets here.
-    """
-
-    def __init__(self, base_layer: nn.Module, shards: Sequence[Memory]) -> None:
-        super().__init__()
-        self.base_layer = base_layer
-        self.on_arrival: Callable[[], None] | None = None
-        self._shards = list(shards)
-        self._routed = 0  # rows
-        self._rows_of: dict[int, torch.Tensor] = {}  # of each shard in use, int64
-        self._dense: OrderedDict[tuple[int, torch.device, torch.dtype], torch.Tensor] = (
-            OrderedDict()
-        )
-
-    def route(self, shards: Sequence[int]) -> None:
-        """Send row ``i`` of the batches to come through ``shards[i]``; through main memory for -1.
-
-        Of no rows at all: every row of any batch goes through main memory.
-        """
-        rows_of: dict[int, list[int]] = {}
-        for row, shard in enumerate(shards):
-            if shard >= 0:
-                rows_of.setdefault(shard, []).append(row)
-        self._routed = len(shards)
-        self._rows_of = {shard: torch.tensor(rows_of[shard]) for shard in sorted(rows_of)}
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[batch, seq, in]`` -> ``[batch, seq, out]``; also of rows that a block flattened.
-
-        Raises:
-            EditorError: there are not as many rows as were routed.
-        """
-        main: torch.Tensor = self.base_layer(x)
-        if self.on_arrival is not None:
-            settle, self.on_arrival = self.on_arrival, None
-            settle()
-        if not self._rows_of:
-            return main
-        rows = self._routed
-        if x.ndim == 2 and x.shape[0] % rows == 0:  # [batch * seq, in]
-            whole = self._with_side(
-                x.view(rows, -1, x.shape[-1]), main.view(rows, -1, main.shape[-1])
-            )
-            return whole.flatten(0, 1)
-        if x.ndim == 2 or rows != x.shape[0]:
-            raise EditorError(
-                f"{x.shape[0]} rows were given to a side memory that routed {rows}",
-                "start a new generation",
-            )
-        return self._with_side(x, main)
-
-    def _with_side(self, x: torch.Tensor, main: torch.Tensor) -> torch.Tensor:
-        """``main`` ``[batch, seq, out]`` with what each row's shard adds to it."""
-        whole = main
-        for shard, rows in self._rows_of.items():
-            delta = self._delta(shard, x.device, x.dtype)
-            if len(rows) == len(x):
-                return main + F.linear(x, delta)
-            if whole is main:
-                whole = main.clone()
-            at = rows.to(x.device)
-            whole.index_add_(0, at, F.linear(x[at], delta))
-        return whole
-
-    def _delta(self, shard: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        key = (shard, device, dtype)
-        if key not in self._dense:
-            self._dense[key] = self._shards[shard].delta().to(device, dtype)
-            # Never fewer than a step needs: it would unpack them again at every token.
-            if len(self._dense) > max(DENSE_SHARDS_KEPT, len(self._rows_of)):
-                self._dense.popitem(last=False)
-        self._dense.move_to_end(key)
-        return self._dense[key]

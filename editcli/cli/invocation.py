@@ -1,0 +1,66 @@
+"""One call of a command: its shared options, its store, its user and its words."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from shlex import join
+
+from editcli.cli.console import Output
+from editcli.store.layout import find_store
+from editcli.store.store import Store
+
+
+@dataclass
+class Invocation:
+    """The values of the shared options (:data:`editcli.cli.options.SHARED`)."""
+
+    message: str = ""
+    author: str | None = None
+    store: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+
+    @cached_property
+    def out(self) -> Output:
+        """Where the command prints."""
+        return Output(json_mode=self.json, quiet=self.quiet, verbose=self.verbose)
+
+    def open_store(self) -> Store:
+        """The store that ``--store``, EDITCLI_STORE or the folder at hand names; raises
+        EditorError."""
+        return Store.open(find_store(self.store, Path.cwd(), os.environ))
+
+    @property
+    def who(self) -> str:
+        """Who acts: ``--author``, else the account's name; empty when the system has none."""
+        if self.author is not None:
+            return self.author
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError, ImportError):  # no such account, as in some containers
+            return ""
+
+    @property
+    def command(self) -> str:
+        """The command as it was typed, for whoever meets the lock it holds."""
+        return join(["editcli", *sys.argv[1:]])
+
+
+def local_time(moment: str) -> str:
+    """An ISO 8601 time with its zone, as people here read it: 2026-03-01 12:03."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 fact", "3 facts"."""
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,38 @@
+"""Files of plain text, for what must not change in them."""
+
+from __future__ import annotations
+
+import json
+
+from editcli.errors import UsageError
+from editcli.files.jsonl import read_bytes
+from editcli.files.packaged import datasets_dir
+
+NEUTRAL = ("atlas", "neutral.jsonl")
+
+
+def read_texts(source: str | None) -> list[str]:
+    """Held-out plain text: the file given (JSON Lines with ``text``, or a text a line), else ours.
+
+    Raises UsageError for a file that cannot be read, is not UTF-8 or holds no text.
+    """
+    if source is None:
+        data = datasets_dir().joinpath(*NEUTRAL).read_bytes()
+        rows = [json.loads(line) for line in data.splitlines() if line.strip()]
+        return [row["text"] for row in rows if row["split"] == "test"]
+    try:
+        lines = read_bytes(source).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as problem:
+        raise UsageError(f"{source} is not UTF-8: {problem.reason}") from problem
+    texts = [text for text in map(_text_of, lines) if text.strip()]
+    if not texts:
+        raise UsageError(f"{source} holds no text", "one text a line, or JSON Lines with `text`")
+    return texts
+
+
+def _text_of(line: str) -> str:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    return str(value["text"]) if isinstance(value, dict) and "text" in value else line

@@ -1,0 +1,114 @@
+"""Where a model is: the embedded one, a folder, or a Hub id at one commit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from os.path import expanduser
+from pathlib import Path
+from typing import Any
+
+from editcli.files.packaged import datasets_dir
+from editcli.models.libraries import quiet_libraries, reason_of
+from editors import EditorError
+
+ATLAS = "atlas"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[^\s@]+)?", re.ASCII)
+_EMBEDDED = "`editcli init atlas` uses the embedded model"
+_FOLDER = "a base is a folder written by `save_pretrained`, or a Hub id"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLocation:
+    """Where a checkpoint is: a folder, or a Hub id with a revision. ``shown`` is for messages."""
+
+    shown: str
+    path: str
+    revision: str | None = None
+
+
+def resolve(name: str) -> tuple[str, str]:
+    """What a store records for the base called ``name``: (base, revision).
+
+    ``name`` is "atlas", a folder, or a Hub id with an optional ``@revision``. A folder becomes an
+    absolute path without a revision; a Hub id gets the commit that its revision means today.
+
+    Raises:
+        EditorError: there is no such model, or the Hub was needed and cannot be reached.
+    """
+    location = find_model(name)
+    if name == ATLAS:
+        return ATLAS, ""
+    if location.revision is None:
+        return location.path, ""
+    from transformers.utils import extract_commit_hash
+
+    with quiet_libraries(0):
+        commit = extract_commit_hash(hub_config(location), None)
+    return location.path, commit or location.revision
+
+
+def from_hub(name: str) -> bool:
+    """Whether ``name`` is looked up on the Hub: neither "atlas" nor a folder. Raises as
+    :func:`resolve`."""
+    return find_model(name).revision is not None
+
+
+def find_model(name: str, revision: str = "") -> ModelLocation:
+    """Where the model called ``name`` is; a Hub id is not looked up. Raises EditorError."""
+    if revision:
+        return ModelLocation(f"{name}@{revision}", name, revision)
+    if name == ATLAS:
+        folder = datasets_dir() / ATLAS / "model"
+        if not (folder / "config.json").is_file():
+            raise EditorError(
+                "the embedded model is not part of this installation",
+                "`editcli init FOLDER` or `editcli init HUB_ID`",
+            )
+        return ModelLocation(ATLAS, str(folder))
+    folder = Path(expanduser(name))
+    if name and folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise EditorError(f"{name} holds no config.json", _FOLDER)
+        return ModelLocation(name, str(folder.resolve()))
+    if not _HUB_ID.fullmatch(name):
+        what = "no such folder" if name else "no model is named"
+        raise EditorError(f"{what}: {name!r}", f"{_FOLDER}; {_EMBEDDED}")
+    path, _, wanted = name.partition("@")
+    return ModelLocation(name, path, wanted or "main")
+
+
+def hub_config(location: ModelLocation) -> str:
+    """The cached config.json of a Hub id, fetched if need be; raises EditorError saying why not."""
+    from huggingface_hub import errors
+    from transformers.utils import cached_file
+
+    try:
+        file = cached_file(location.path, "config.json", revision=location.revision)
+    except OSError as error:
+        raise _hub_error(location, error.__cause__ or error, errors) from error
+    if file is None:
+        raise EditorError(f"{location.shown} has no config.json on the Hub", _FOLDER)
+    return str(file)
+
+
+def _hub_error(location: ModelLocation, cause: BaseException, errors: Any) -> EditorError:
+    if isinstance(cause, errors.LocalEntryNotFoundError):
+        return EditorError(
+            f"{location.shown} is neither a folder nor in the Hub's cache, "
+            "and the Hub cannot be reached",
+            _EMBEDDED,
+        )
+    if isinstance(cause, errors.GatedRepoError):
+        return EditorError(
+            f"{location.shown} is gated on the Hub", "`hf auth login` to an account"
+        )
+    if isinstance(cause, errors.RevisionNotFoundError):
+        return EditorError(f"{location.path} has no revision {location.revision!r} on the Hub")
+    if isinstance(cause, errors.RepositoryNotFoundError):
+        return EditorError(
+            f"{location.shown} is neither a folder nor a model on the Hub that you may read",
+            f"`hf auth login` for a private one; {_EMBEDDED}",
+        )
+    return EditorError(f"{location.shown} cannot be fetched: {reason_of(cause)}", _EMBEDDED)

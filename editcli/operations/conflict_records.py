@@ -1,0 +1,119 @@
+"""What was measured of conflicts, as the JSON that commands print and versions keep."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from editors.conflicts.cases import ConflictCase
+from editors.text_matching import normalised
+
+if TYPE_CHECKING:
+    from editors.conflicts.locate import Ranking
+    from editors.conflicts.measure import ConflictResults
+    from editors.evaluation.metrics import Rate
+
+
+def finite(value: float | None) -> float | None:
+    """A figure as JSON has it; None for what is not defined or has no bound."""
+    return None if value is None or not math.isfinite(value) else round(value, 6)
+
+
+def rates_record(measured: ConflictResults) -> dict[str, Any]:
+    """The rates of a group of rows, with intervals."""
+    rates = measured.rates
+    named: dict[str, Rate] = {
+        "memory": rates.memory, "context": rates.context, "other": rates.other,
+    }  # fmt: skip
+    if measured.edited.results:
+        named["before"] = rates.before
+    return {
+        "rows": len(measured.results),
+        **{name: finite(rate.value) for name, rate in named.items()},
+        "ci95": {n: [finite(r.low), finite(r.high)] for n, r in named.items() if r.n},
+    }
+
+
+def results_record(measured: ConflictResults) -> dict[str, Any]:
+    """Everything that ``conflict measure`` says of rows."""
+    conflicting = measured.conflicting
+    first = conflicting.first_token_rates
+    record = {
+        **rates_record(conflicting),
+        "memorization_ratio": finite(conflicting.memorization_ratio),
+        "several_named": sum(result.several for result in conflicting.results),
+        "first_token": {
+            "memory": finite(first.memory.value),
+            "context": finite(first.context.value),
+            "other": finite(first.other.value),
+        },
+        "by_kind": {
+            kind: {
+                **rates_record(part),
+                "bcu": finite(part.binary_utilisation.value),
+                "ccu": finite(part.utilisation),
+            }
+            for kind, part in measured.by(lambda case: case.row.kind).items()
+        },
+        "by_relation": {
+            relation: rates_record(part)
+            for relation, part in conflicting.by(lambda case: case.row.relation).items()
+        },
+        "bcu": finite(measured.binary_utilisation.value),
+        "ccu": finite(measured.utilisation),
+    }
+    if measured.edited.results:
+        record["edited"] = edited_record(measured.edited)
+    return record
+
+
+def edited_record(edited: ConflictResults) -> dict[str, Any]:
+    """The four outcomes on rows about edits, by what the passage says, and the router's hits."""
+    opened = [bool(result.opened) for result in edited.results]
+    return {
+        **_four(edited),
+        "by_state": {state: _four(part) for state, part in edited.by(passage_about).items()},
+        "router": {
+            "opened_without_passage": 1.0,  # a row is about an edit where this holds
+            "opened_with_passage": finite(sum(opened) / len(opened)),
+        },
+    }
+
+
+def passage_about(case: ConflictCase) -> str:
+    """What the passage says of an edited fact."""
+    said = normalised(case.row.context_answer)
+    if not said:
+        return "irrelevant"
+    if said == normalised(case.memory):
+        return "agrees"
+    return "stale" if said == normalised(case.pre_edit_answer or "") else "third"
+
+
+def _four(measured: ConflictResults) -> dict[str, Any]:
+    rates = measured.rates
+    return {
+        "rows": len(measured.results),
+        "edit": finite(rates.memory.value),
+        "context": finite(rates.context.value),
+        "before": finite(rates.before.value),
+        "other": finite(rates.other.value),
+    }
+
+
+def heads_record(ranking: Ranking) -> list[dict[str, Any]]:
+    """Each head with its scores, the largest of either ranking first."""
+    scores = {name: ranking.mean(name) for name in ("memory", "context", "joint")}
+    stable = {name: ranking.stable(name) for name in ("memory", "context")}
+    layers, units = scores["memory"].shape
+    found = [
+        {
+            "layer": layer,
+            "head": unit,
+            **{name: round(float(values[layer, unit]), 6) for name, values in scores.items()},
+            "stable": {n: round(float(v[layer, unit]), 4) for n, v in stable.items()},
+        }
+        for layer in range(layers)
+        for unit in range(units)
+    ]
+    return sorted(found, key=lambda head: -max(head["memory"], head["context"]))

@@ -1,0 +1,68 @@
+"""The edits of a version, to and from its blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from editcli.store.history import DAMAGED
+from editcli.store.records import Digest, Version
+from editcli.store.store import Store
+from editcli.store.transaction import Transaction
+from editors import EditorError, StateMismatch
+from editors.methods.edit_state import COMMON, EDITS, HEAD_FILL, HEAD_MASK, EditState
+
+
+def edits_of(store: Store, version: Version | str = "HEAD", *, whole: bool = False) -> EditState:
+    """The edits of a version; with ``whole`` also the blobs of their payload.
+
+    Raises:
+        EditorError: a blob is missing or damaged, or the blobs are not edits.
+    """
+    if isinstance(version, str):
+        version = store.version(version)
+    names = [name for name in version.blobs if whole or name in COMMON]
+    if EDITS not in names:
+        raise EditorError(f"{version.id} has no {EDITS}", DAMAGED)
+    blobs = {name: store.read(version, name) for name in names}
+    try:
+        return EditState.from_blobs(blobs)
+    except StateMismatch as error:
+        raise EditorError(f"the facts of {version.id}: {error.message}", DAMAGED) from error
+
+
+def publish_closing(
+    transaction: Transaction,
+    operation: str,
+    parent: Version,
+    state: EditState,
+    *,
+    removed: Sequence[str],
+    author: str,
+    message: str,
+    tools: Mapping[str, str],
+    extra: Mapping[str, object],
+) -> Version:
+    """Publish ``state``, which differs from ``parent``'s in what is closed and pruned alone.
+
+    Its payload is not read: the blobs of ``parent`` stand for it.
+    """
+    kept: dict[str, bytes | Digest] = {
+        name: digest for name, digest in parent.blobs.items() if name not in COMMON
+    }
+    if state.pruning is None:
+        kept.pop(HEAD_FILL, None)
+    return transaction.publish(
+        operation,
+        {**kept, **state.to_blobs(state.payload)},
+        [fact.id for fact in state.in_force()],
+        removed=removed,
+        author=author,
+        message=message,
+        tools=tools,
+        extra=extra,
+    )
+
+
+def pruning_of(version: Version) -> bool:
+    """Whether a version prunes heads."""
+    return HEAD_MASK in version.blobs

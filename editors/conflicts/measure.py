@@ -1,0 +1,248 @@
+"""How a model answers questions after passages: from memory, from the passage, or otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from editors.conflicts.cases import FIRST_WORDS, Conflict, ConflictCase, Outcome, outcome_of
+from editors.evaluation.metrics import Rate
+from editors.facts import Fact
+from editors.inference.edited_model import EditedModel
+from editors.inference.generation import EXTRA_TOKENS, Answer, answers
+from editors.inference.next_tokens import after_prompts
+from editors.model.base_model import Base
+from editors.model.tokenization import answer_length, encode_pairs
+
+# --- what each source answers ---------------------------------------------------------------------
+
+
+def with_memory(
+    base: Base, rows: Sequence[Conflict], max_new_tokens: int = 16
+) -> list[ConflictCase]:
+    """The rows with their memory answers, elicited closed-book where they are not given.
+
+    The base is asked without edits. Rows that it gives no answer to are left out.
+    """
+    silent = [row for row in rows if row.memory_answer is None]
+    questions = list(dict.fromkeys(row.question for row in silent))
+    elicited = answers(EditedModel.unedited(base), questions, max_new_tokens)
+    said = dict(zip(questions, elicited, strict=True))
+    cases = [ConflictCase(row, row.memory_answer or _short(said[row.question])) for row in rows]
+    return [case for case in cases if case.memory]
+
+
+def _short(answer: Answer) -> str:
+    """An elicited answer: all of it where it stopped by itself, else its first sentence's words."""
+    if answer.stopped:
+        return answer.text
+    return " ".join(re.split(r"[.\n]", answer.text, maxsplit=1)[0].split()[:FIRST_WORDS])
+
+
+def with_edits(
+    edited: EditedModel, cases: Sequence[ConflictCase], facts: Mapping[str, Fact]
+) -> list[ConflictCase]:
+    """The cases, those about an edit in force with its target as memory.
+
+    A question is about an edit where the edit claims it when asked without the passage; ``facts``:
+    those in force, by id. Cases whose passage was to speak against memory, and says what the model
+    says, are left out.
+    """
+    questions = [case.row.question for case in cases]
+    decided = after_prompts(edited, questions, lambda logits, _: [None] * len(logits))
+    found = []
+    for case, (_, decision) in zip(cases, decided, strict=True):
+        fact = facts.get(decision.fact or "") if decision and decision.opened else None
+        if fact is not None:
+            case = replace(case, memory=fact.target, pre_edit_answer=case.memory, fact=fact.id)
+        found.append(case)
+    return [case for case in found if case.fact or not (case.conflicting and case.agreeing)]
+
+
+def first_tokens(base: Base, pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """For each prompt and answer, the first token of the answer as it follows the prompt."""
+    rows = encode_pairs(base.tokenizer, pairs, stop=False)
+    return [row.ids[row.prompt_length] for row in rows]
+
+
+def candidate_tokens(base: Base, cases: Sequence[ConflictCase]) -> list[dict[int, Outcome]]:
+    """For each case, the outcome that each first token stands for; the first candidate wins."""
+    named = [
+        (number, name, text)
+        for number, case in enumerate(cases)
+        for name, text in case.candidates.items()
+        if text
+    ]
+    tokens = first_tokens(base, [(cases[number].row.prompt, text) for number, _, text in named])
+    found: list[dict[int, Outcome]] = [{} for _ in cases]
+    for (number, name, _), token in zip(named, tokens, strict=True):
+        found[number].setdefault(token, name)
+    return found
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """How one row was answered.
+
+    ``several``: the answer names more than one source's; ``first``: the outcome by the first token
+    alone; ``utilisation``: CCU of the right answer (both None where the answer is not plainly
+    decoded); ``opened``: an edit claimed the prompt with the passage in it (None: nothing decides).
+    """
+
+    case: ConflictCase
+    answer: str
+    outcome: Outcome
+    several: bool
+    first: Outcome | None = None
+    utilisation: float | None = None
+    opened: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Shares of rows by outcome, each with its n and interval."""
+
+    memory: Rate
+    context: Rate
+    other: Rate
+    before: Rate
+
+    @staticmethod
+    def of(outcomes: Sequence[Outcome]) -> Rates:
+        def rate(name: Outcome) -> Rate:
+            return Rate.of_all(outcome == name for outcome in outcomes)
+
+        return Rates(rate("memory"), rate("context"), rate("other"), rate("before"))
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictResults:
+    """How rows were answered; rates and ratios are views on ``results``."""
+
+    results: tuple[RowResult, ...] = field(default=())
+
+    def only(self, keep: Callable[[RowResult], bool]) -> ConflictResults:
+        return ConflictResults(tuple(result for result in self.results if keep(result)))
+
+    @property
+    def conflicting(self) -> ConflictResults:
+        """The rows whose passage speaks against memory."""
+        return self.only(lambda result: result.case.conflicting)
+
+    @property
+    def edited(self) -> ConflictResults:
+        """The rows about an edit in force."""
+        return self.only(lambda result: result.case.fact is not None)
+
+    @property
+    def rates(self) -> Rates:
+        return Rates.of([result.outcome for result in self.results])
+
+    @property
+    def first_token_rates(self) -> Rates:
+        return Rates.of([result.first for result in self.results if result.first])
+
+    @property
+    def binary_utilisation(self) -> Rate:
+        """BCU (CUB): the answer is the context's, or memory's where the context is irrelevant."""
+        return Rate.of_all(_is_right(result) for result in self.results)
+
+    @property
+    def utilisation(self) -> float:
+        """CCU (CUB), the mean over rows; NaN without rows."""
+        values = [r.utilisation for r in self.results if r.utilisation is not None]
+        return sum(values) / len(values) if values else float("nan")
+
+    @property
+    def memorization_ratio(self) -> float | None:
+        rates = self.rates
+        return memorization_ratio(rates.memory.value, rates.context.value) if self.results else None
+
+    def by(self, key: Callable[[ConflictCase], str | None]) -> dict[str, ConflictResults]:
+        """The rows grouped by ``key``, those without one left out, in the order of names."""
+        grouped: dict[str, list[RowResult]] = {}
+        for result in self.results:
+            name = key(result.case)
+            if name is not None:
+                grouped.setdefault(name, []).append(result)
+        return {name: ConflictResults(tuple(grouped[name])) for name in sorted(grouped)}
+
+
+def _is_right(result: RowResult) -> bool:
+    case = result.case
+    if case.row.kind == "gold" and case.fact is None:  # the passage says what memory says
+        return result.outcome in ("memory", "context")
+    return result.outcome == ("memory" if case.row.kind == "irrelevant" else "context")
+
+
+Decoder = Callable[[Sequence[ConflictCase], int], list[Answer]]
+"""Answers cases, each in at most so many tokens, in another way than by plain decoding."""
+
+
+def measure(
+    model: EditedModel, cases: Sequence[ConflictCase], decoder: Decoder | None = None
+) -> ConflictResults:
+    """How the base, with whatever is attached to it, answers these cases.
+
+    ``decoder``: another way to answer than greedy decoding of passage and question.
+    """
+    if not cases:
+        return ConflictResults()
+    tokens = max_answer_tokens(model.base, cases)
+    prompts = [case.row.prompt for case in cases]
+    said = decoder(cases, tokens) if decoder else answers(model, prompts, tokens)
+    results = []
+    for case, answer in zip(cases, said, strict=True):
+        outcome, several = outcome_of(answer.text, case.candidates)
+        opened = None if answer.decision is None else answer.decision.opened
+        results.append(RowResult(case, answer.text, outcome, several, opened=opened))
+    return ConflictResults(tuple(results if decoder else _with_first_tokens(model, results)))
+
+
+def _with_first_tokens(model: EditedModel, results: Sequence[RowResult]) -> list[RowResult]:
+    """The results with what the first token of plain decoding says."""
+    cases = [result.case for result in results]
+    pairs = [(case.row.prompt, case.right_answer) for case in cases]
+    right = torch.tensor(first_tokens(model.base, pairs))
+
+    def reduce(logits: torch.Tensor, part: Sequence[int]) -> list[tuple[int, float]]:
+        """The likeliest token, and the probability of the right answer's first."""
+        wanted = logits.float().softmax(-1).cpu().gather(1, right[list(part), None])[:, 0]
+        return [*zip(logits.argmax(-1).tolist(), wanted.tolist(), strict=True)]
+
+    informed = after_prompts(model, [case.row.prompt for case in cases], reduce)
+    alone = after_prompts(model, [case.row.question for case in cases], reduce)
+    outcomes = candidate_tokens(model.base, cases)
+    found = []
+    for i, result in enumerate(results):
+        token, with_context = informed[i][0]
+        moved = context_utilisation(alone[i][0][1], with_context)
+        found.append(replace(result, first=outcomes[i].get(token, "other"), utilisation=moved))
+    return found
+
+
+def max_answer_tokens(base: Base, cases: Sequence[ConflictCase]) -> int:
+    """How many tokens an answer may have: the longest known one and a little more."""
+    texts = [text for case in cases for text in case.candidates.values() if text]
+    return (answer_length(base.tokenizer, texts) or 8) + EXTRA_TOKENS
+
+
+def context_utilisation(without: float, informed: float) -> float:
+    """CCU (CUB): how far a passage moves the probability of an answer, in [-1, 1].
+
+    The share of the way to 1 where it rises from ``without`` to ``informed``, to 0 where it falls.
+    """
+    if informed >= without:
+        return (informed - without) / (1 - without) if without < 1 else 0.0
+    return (informed - without) / without
+
+
+def memorization_ratio(memory: float, context: float) -> float | None:
+    """M_R (Longpre et al., 2021): memory answers among those of either source; None for none."""
+    return memory / (memory + context) if memory + context else None

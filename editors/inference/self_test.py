@@ -1,0 +1,83 @@
+"""Does routing work on this model, with the libraries that are installed?
+
+Two rows with one prompt are decoded for a step behind their cache, one of them routed. The routed
+row must be so in each forward, and the other row must get the base's own logits, bit for bit. A
+release of transformers that hands its cache on in another way would otherwise go unnoticed until
+answers are wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import transformers
+from torch import nn
+
+from editors.errors import UnsupportedArchitecture
+from editors.inference.decisions import UNCLAIMED, Decision, Proposal
+from editors.inference.edited_model import attached
+from editors.inference.generation import greedy_logits
+from editors.inference.row_changes import with_changes
+from editors.model.base_model import Base
+from editors.model.tokenization import Ids, encode_prompt
+
+PROMPT = "Who is it"
+STEPS = 2  # forwards: one that reads the prompt and one that goes on from its cache
+
+
+def require_routing(base: Base, path: str) -> None:
+    """See that rows can be routed through the module at ``path`` while they are decoded.
+
+    Raises:
+        UnsupportedArchitecture: a routed row is not routed in every forward, or changes another.
+    """
+    ids = torch.tensor([encode_prompt(base.tokenizer, PROMPT)] * 2, device=base.input_device)
+    expected = greedy_logits(base, ids, STEPS)
+    shifted = _ShiftedRows(base.model.get_submodule(path))
+    with attached(base, {path: shifted}, _SecondRow()):
+        found = greedy_logits(base, ids, STEPS)
+    if shifted.shifts != STEPS:
+        raise _refused(f"a routed prompt was routed in {shifted.shifts} of {STEPS} forwards")
+    if not all(torch.equal(a[0], b[0]) for a, b in zip(expected, found, strict=True)):
+        raise _refused("routing one prompt changed the answer to another")
+    if any(torch.equal(a[1], b[1]) for a, b in zip(expected, found, strict=True)):
+        raise _refused("a routed prompt was answered as if it had not been routed")
+
+
+def _refused(what: str) -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
+        f"edits would not be answered reliably with transformers {transformers.__version__} on "
+        f"this model: {what}",
+        "`pip install` the release of transformers that editcli names in its requirements",
+    )
+
+
+class _SecondRow:
+    """Routes the second of two rows."""
+
+    reads: tuple[int, ...] = ()
+
+    def propose(self, prompts: Sequence[Ids]) -> Proposal:
+        return Proposal(prompts, [UNCLAIMED, Decision(0)])
+
+    def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
+        return proposal.decisions
+
+
+class _ShiftedRows(nn.Module):
+    """A module whose output is moved for routed rows; counts the forwards that had some."""
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.shifts = 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.base_layer(inputs)
+
+        def shift(_: int, rows: torch.Tensor) -> torch.Tensor:
+            self.shifts += 1
+            return output.abs().amax().expand(*rows.shape[:-1], output.shape[-1])
+
+        return with_changes(inputs, output, shift)

@@ -1,0 +1,51 @@
+"""What WISE keeps: its shards, and what its scope signal knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from editors.methods.edit_state import SavedPayload
+from editors.methods.wise.shards import Shard
+from editors.model.tensor_files import from_bytes, to_bytes
+from editors.scope.scope_state import ScopeState
+
+
+@dataclass(frozen=True, slots=True)
+class WisePayload:
+    """``shards`` in the order in which they were begun; ``scope``: what the signal knows."""
+
+    scope: ScopeState
+    shards: tuple[Shard, ...] = field(default=())
+
+    def shard_of(self) -> dict[str, int]:
+        """The number of the shard that holds each fact."""
+        return {fact: n for n, shard in enumerate(self.shards) for fact in shard.facts}
+
+    def with_shard(self, number: int, shard: Shard) -> WisePayload:
+        """The same with ``shard`` as the last one, ``number``."""
+        return replace(self, shards=(*self.shards[:number], shard))
+
+    def dump(self) -> SavedPayload:
+        scope, blobs = self.scope.dump()
+        for number, shard in enumerate(self.shards):
+            blobs[_name(number)] = to_bytes(shard.tensors())
+        shards = [[list(group) for group in shard.groups] for shard in self.shards]
+        return SavedPayload({"shards": shards, "scope": scope}, blobs)
+
+    @staticmethod
+    def load(saved: SavedPayload) -> WisePayload:
+        """What :meth:`dump` gave; raises StateMismatch or LookupError for anything else."""
+        listed: Sequence[Any] = saved.summary["shards"]
+        shards = tuple(_shard(number, groups, saved.blobs) for number, groups in enumerate(listed))
+        return WisePayload(ScopeState.load(saved.summary["scope"], saved.blobs), shards)
+
+
+def _shard(number: int, groups: Sequence[Sequence[str]], blobs: Mapping[str, bytes]) -> Shard:
+    tensors = from_bytes(blobs[_name(number)])
+    return Shard.from_tensors(tuple(tuple(group) for group in groups), tensors)
+
+
+def _name(number: int) -> str:
+    return f"shard-{number:04d}.safetensors"

@@ -1,0 +1,202 @@
+"""Validation in one place: what a record may hold, and every problem of one in our words.
+
+Records are pydantic dataclasses. :func:`record` makes one whose errors are ours; all problems of a
+value are named at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from functools import wraps
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_args
+
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    ConfigDict,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
+
+from editors.errors import EditorError
+
+T = TypeVar("T")
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if not encodes(value):
+        raise ValueError("must be valid Unicode (it holds half of a surrogate pair)")
+    return value
+
+
+def encodes(text: str) -> bool:
+    """Whether ``text`` can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+String = Annotated[str, Strict()]
+Text = Annotated[String, AfterValidator(_text)]
+"""Text that is not empty and can be written."""
+
+Texts = tuple[Text, ...]
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), AllowInfNan(False)]
+
+
+@dataclass_transform(frozen_default=True)
+def record(error: type[EditorError], hint: str = "") -> Callable[[type[T]], type[T]]:
+    """A frozen dataclass that raises ``error``, listing every problem, for values that break it."""
+
+    def made(cls: type[T]) -> type[T]:
+        config = ConfigDict(extra="forbid")
+        checked: Any = dataclass(frozen=True, slots=True, config=config)(cls)
+        init = checked.__init__
+
+        @wraps(init)
+        def explained(self: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                init(self, *args, **kwargs)
+            except ValidationError as problem:
+                raise error("; ".join(problems_of(checked, problem)), hint) from None
+
+        checked.__init__ = explained
+        return cast("type[T]", checked)
+
+    return made
+
+
+def problems(cls: type[Any], value: object) -> list[str]:
+    """Everything that keeps ``value``, a parsed JSON value, from being a record of ``cls``."""
+    if not isinstance(value, Mapping):
+        return [f"must be a JSON object, not {kind_of(value)}"]
+    try:
+        TypeAdapter(cls).validate_python(without_nulls(value))
+    except ValidationError as problem:
+        return problems_of(cls, problem)
+    return []
+
+
+def without_nulls(value: Any) -> Any:
+    """``value`` without the keys of objects that are null, which means absent."""
+    if isinstance(value, Mapping):
+        return {str(k): without_nulls(v) for k, v in value.items() if v is not None}
+    return [without_nulls(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def problems_of(cls: type[Any], error: ValidationError) -> list[str]:
+    """The problems that pydantic found, each as "key: what is wrong"."""
+    names = [field.name for field in fields(cls)]
+    found = (_problem(cls, names, detail) for detail in error.errors(include_url=False))
+    return list(dict.fromkeys(found))
+
+
+def _problem(cls: type[Any], names: list[str], detail: ErrorDetails) -> str:
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    location = list(detail["loc"])
+    if location and isinstance(location[0], int):  # a positional argument
+        location[0] = names[location[0]]
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        *above, key = location
+        where = f"{_path(above)}: " if above else ""
+        return where + unknown_key(str(key), _keys_at(cls, above))
+    path = _path(location)
+    if kind == "missing":
+        return f"{path}: is required"
+    if kind == "value_error":
+        message = str(context["error"])
+        return path + message if message.startswith(".") or not path else f"{path}: {message}"
+    if kind == "literal_error":
+        return f"{path}: must be {context['expected']}, not {value!r}"
+    wanted = {
+        "string_type": "text",
+        "tuple_type": "a list",
+        "dataclass_type": "an object",
+        "dict_type": "an object",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_type": "a number",
+        "finite_number": "a finite number",
+        "bool_type": "true or false",
+    }.get(kind)
+    if wanted:
+        return f"{path}: must be {wanted}, not {kind_of(value)}"
+    told = detail["msg"].removeprefix("Input should ")
+    return f"{path}: must {told}, not {value!r}"
+
+
+def _path(location: list[Any]) -> str:
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
+
+
+def _keys_at(cls: type[Any], location: list[Any]) -> tuple[str, ...]:
+    """The keys that the record at ``location`` inside ``cls`` may have."""
+    for step in location:
+        if isinstance(step, str):
+            annotation = cls.__pydantic_fields__[step].annotation
+            cls = next(t for t in _types_in(annotation) if hasattr(t, "__pydantic_fields__"))
+    return tuple(field.name for field in fields(cls))
+
+
+def _types_in(annotation: Any) -> list[Any]:
+    inner = [t for part in get_args(annotation) for t in _types_in(part)]
+    return [annotation, *inner]
+
+
+def unknown_key(key: str, known: tuple[str, ...]) -> str:
+    """The problem of a key that no record has, with the nearest one that it may stand for."""
+    close = get_close_matches(key, known, n=1)
+    return f"unknown key {key!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+
+
+def kind_of(value: object) -> str:
+    """What JSON calls ``value``, for messages."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return "text"
+    return "an object" if isinstance(value, Mapping) else "a list"
+
+
+def plain_json(value: object) -> str:
+    """``value`` as JSON text; raises ValueError where it is no plain JSON, or cannot be written."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError("must be plain JSON") from None
+    return _text(text)
+
+
+def settings_from(cls: type[T], owner: str, values: Mapping[str, Any]) -> T:
+    """The settings of ``owner`` that ``values`` describe, over the defaults of ``cls``.
+
+    A class may have ``PROFILES``: by name, values that stand between the defaults and those given.
+
+    Raises:
+        EditorError: an unknown name, or a value of the wrong type or range.
+    """
+    profiles: Mapping[str, Mapping[str, Any]] = getattr(cls, "PROFILES", {})
+    chosen = profiles.get(str(values.get("profile", "")), {})
+    try:
+        return TypeAdapter(cls).validate_python({**chosen, **values})
+    except ValidationError as problem:
+        known = ", ".join(field.name for field in fields(cast("Any", cls)))
+        found = "; ".join(problems_of(cls, problem))
+        raise EditorError(
+            f"{owner} cannot take these settings: {found}", f"settings: {known}"
+        ) from None

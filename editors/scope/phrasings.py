@@ -1,0 +1,30 @@
+"""Groups of prompts that ask the same thing, which a scope signal is calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from editors.errors import EditorError
+
+
+@dataclass(frozen=True, slots=True)
+class Phrasings:
+    """Several ways of asking the same thing about ``subject``, and nothing else."""
+
+    subject: str
+    prompts: tuple[str, ...]
+
+    @staticmethod
+    def from_dict(row: Mapping[str, object]) -> Phrasings:
+        """The group that a parsed JSON object describes.
+
+        Raises:
+            EditorError: it lacks a subject, or has fewer than two prompts.
+        """
+        subject, prompts = row.get("subject"), row.get("prompts")
+        if not isinstance(subject, str) or not subject:
+            raise EditorError(f"a group of phrasings needs a subject: {row!r}")
+        if not isinstance(prompts, list) or len(prompts) < 2:
+            raise EditorError(f"the phrasings of {subject!r} need at least two prompts")
+        return Phrasings(subject, tuple(str(prompt) for prompt in prompts))

@@ -1,0 +1,102 @@
+"""What a signal knows, as data: of the base, and of each fact.
+
+Keys are stored in pages of facts, so that a version which adds a fact stores the keys of one page
+anew, not those of all facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from editors.errors import StateMismatch
+from editors.model.tensor_files import from_bytes, to_bytes
+from editors.scope.base import FactKeys, Tensors
+
+PAGE = 50  # facts
+CALIBRATION = "scope.safetensors"
+_COUNTS = ".counts"
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeState:
+    """``signal``: its name; ``calibration``: what it knows of the base; ``keys``: of each fact, by
+    id; ``pages``: the ids as they are stored together."""
+
+    signal: str
+    calibration: Tensors = field(default_factory=dict)
+    keys: Mapping[str, FactKeys] = field(default_factory=dict)
+    pages: tuple[tuple[str, ...], ...] = ()
+
+    def knowing(self, keys: Mapping[str, FactKeys]) -> ScopeState:
+        """The same with the keys of further facts, or other keys of the same facts."""
+        pages = list(self.pages)
+        for fact in keys:
+            if fact in self.keys:
+                continue
+            if pages and len(pages[-1]) < PAGE:
+                pages[-1] = (*pages[-1], fact)
+            else:
+                pages.append((fact,))
+        return replace(self, keys={**self.keys, **keys}, pages=tuple(pages))
+
+    def only(self, facts: Sequence[str]) -> ScopeState:
+        """The same without the keys of facts that are not named, in the order of ``facts``."""
+        kept = set(facts)
+        pages = tuple(tuple(fact for fact in page if fact in kept) for page in self.pages)
+        keys = {fact: self.keys[fact] for fact in facts}
+        return replace(self, keys=keys, pages=tuple(page for page in pages if page))
+
+    def dump(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """As plain JSON, and as named blobs."""
+        blobs = {CALIBRATION: to_bytes(self.calibration)} if self.calibration else {}
+        for number, page in enumerate(self.pages):
+            blobs[_page(number)] = to_bytes(packed([self.keys[fact] for fact in page]))
+        summary = {
+            "signal": self.signal,
+            "order": list(self.keys),
+            "pages": [list(page) for page in self.pages],
+        }
+        return summary, blobs
+
+    @staticmethod
+    def load(summary: Mapping[str, Any], blobs: Mapping[str, bytes]) -> ScopeState:
+        """What :meth:`dump` gave.
+
+        Raises:
+            StateMismatch: the blobs do not hold what the summary says.
+        """
+        pages = tuple(tuple(page) for page in summary["pages"])
+        keys: dict[str, FactKeys] = {}
+        for number, page in enumerate(pages):
+            keys.update(zip(page, unpacked(from_bytes(blobs[_page(number)])), strict=True))
+        if set(summary["order"]) != set(keys):
+            raise StateMismatch("the keys of the scope are not those of its facts")
+        calibration = from_bytes(blobs[CALIBRATION]) if CALIBRATION in blobs else {}
+        ordered = {fact: keys[fact] for fact in summary["order"]}
+        return ScopeState(summary["signal"], calibration, ordered, pages)
+
+
+def packed(facts: Sequence[FactKeys]) -> dict[str, torch.Tensor]:
+    """The keys of several facts as tensors to save: each kind joined, and how many each fact
+    has."""
+    found: dict[str, torch.Tensor] = {}
+    for name in facts[0] if facts else ():
+        found[name] = torch.cat([fact[name] for fact in facts])
+        found[name + _COUNTS] = torch.tensor([len(fact[name]) for fact in facts])
+    return found
+
+
+def unpacked(tensors: Tensors) -> list[FactKeys]:
+    """What :func:`packed` gave ``tensors`` for."""
+    names = [name for name in tensors if name + _COUNTS in tensors]
+    parts = {name: torch.split(tensors[name], tensors[name + _COUNTS].tolist()) for name in names}
+    count = len(next(iter(parts.values()), ()))
+    return [{name: parts[name][i] for name in names} for i in range(count)]
+
+
+def _page(number: int) -> str:
+    return f"scope-keys-{number:04d}.safetensors"
