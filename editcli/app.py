@@ -1,7 +1,8 @@
 """The command line: which commands there are, how they are listed, and how errors end.
 
-To add a command, write `editcli/commands/<name>.py` with a function `command` (or a Typer `group`
-for subcommands) and add `<name>` to a panel below. Commands import torch inside the function.
+To add a command, write a module with a function `command` (or a Typer `group` of subcommands) in a
+folder of `editcli/commands`, and name it in a panel below. Commands import torch inside the
+function.
 """
 
 from __future__ import annotations
@@ -9,42 +10,41 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections import defaultdict
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from editcli import exit_codes
 from editcli.cli.console import Output
-from editcli.models.loading import tools
+from editcli.models.libraries import tools
 from editcli.settings import env_flag
 from editors import EditorError
 
-# Help panel -> its commands, in the order of the help text.
+# Help panel -> modules below `editcli.commands`, in the order of the help text. The last part of a
+# module's name is the command's.
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "Edit": ("init", "edit", "apply"),
-    "Check": ("check", "ask", "verify"),
+    "Edit": ("edit.init", "edit.edit", "edit.apply"),
+    "Check": ("check.check", "check.ask", "check.verify"),
     "Conflicts": ("conflict",),
-    "History": ("log", "show", "undo", "checkout", "tag", "report"),
-    "Checkpoints": (),
-    "Reference": ("facts",),
+    "History": (
+        *("history.log", "history.show", "history.undo"),
+        *("history.checkout", "history.tag", "history.report"),
+    ),
+    "Reference": ("reference.facts", "reference.methods"),
 }
-
-INTERRUPTED = 130
 
 
 class _Root(TyperGroup):
     """The root group: groups commands by panel, and turns errors into messages and exit codes."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        panels: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+        panels: dict[str, list[tuple[str, Any]]] = {panel: [] for panel in COMMANDS}
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
             if command is not None and not command.hidden:
-                panels[getattr(command, "rich_help_panel", None) or "Commands"].append(
-                    (name, command)
-                )
+                panels[str(getattr(command, "rich_help_panel", ""))].append((name, command))
         width = max((len(name) for rows in panels.values() for name, _ in rows), default=0)
         for panel, rows in panels.items():
             with formatter.section(panel):
@@ -66,7 +66,7 @@ class _Root(TyperGroup):
             if env_flag(os.environ, "EDITCLI_DEBUG"):
                 raise
             Output().error(EditorError("interrupted"))
-            raise typer.Exit(INTERRUPTED) from error
+            raise typer.Exit(exit_codes.INTERRUPTED) from error
 
 
 def _print_versions(wanted: bool) -> None:
@@ -106,18 +106,20 @@ def _root(
 
     \b
     Examples:
-      editcli --version
-      editcli facts validate facts.jsonl
+      editcli init
+      editcli edit "The capital of France is" Lyon --subject France
+      editcli ask "The capital of France is"
 
-    Exit codes: 0 ok, 1 failed, 2 usage, 3 check below threshold, 4 some facts refused,
-    130 interrupted. EDITCLI_DEBUG=1 shows tracebacks; EDITCLI_MODEL=FOLDER says where the base of a
+    Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 a score is too low, 4 some facts were refused,
+    130 interrupted. EDITCLI_DEBUG=1 shows tracebacks. EDITCLI_MODEL=FOLDER says where the base of a
     store is, if it has moved.
     """
 
 
-for _panel, _names in COMMANDS.items():
-    for _name in _names:
-        _module = import_module(f"editcli.commands.{_name}")
+for _panel, _modules in COMMANDS.items():
+    for _path in _modules:
+        _module = import_module(f"editcli.commands.{_path}")
+        _name = _path.rpartition(".")[2]
         if hasattr(_module, "group"):
             app.add_typer(_module.group, name=_name, rich_help_panel=_panel)
         else:
@@ -145,5 +147,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    finally:  # all is said and done: Ctrl-C once more would only show where
+    finally:  # nothing is left to do: another Ctrl-C would only print a traceback
         signal.signal(signal.SIGINT, signal.SIG_IGN)

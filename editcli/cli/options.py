@@ -136,7 +136,7 @@ def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        del run.__wrapped__  # type: ignore[attr-defined] # whose signature is another
+        del run.__wrapped__
         return run
 
     return with_options

@@ -1,4 +1,5 @@
-"""Finds contradictions and duplicates between the lines of a fact file, in a temporary SQLite table.
+"""Finds contradictions and duplicates between the lines of a fact file, in a temporary SQLite
+table.
 
 An id names one fact. One prompt has one target, unless the newest (the later line) is asked to win.
 The same fact twice is one fact.
@@ -50,9 +51,7 @@ class ConsistentLines:
     superseded: list[Replaced] = field(default_factory=list)
 
 
-def resolve_contradictions(
-    facts: Iterable[FactLine], on_conflict: OnConflict
-) -> ConsistentLines:
+def resolve_contradictions(facts: Iterable[FactLine], on_conflict: OnConflict) -> ConsistentLines:
     """Compare all lines; ``facts`` is gone through once and never held as a whole.
 
     Raises sqlite3.Error where there is no room for the table on disk.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+
 from editcli.errors import UsageError
 from editcli.files.jsonl import json_lines
 from editcli.files.packaged import datasets_dir

@@ -31,8 +31,8 @@ _HINT = (
 def entails_by(name: str, *, device: str, verbose: int) -> Entails:
     """What the classifier in folder or Hub id `name` takes for entailment: its likeliest label.
 
-    The model runs in float32, whatever its checkpoint is in. ``device`` and ``verbose`` are those of
-    ``load_base``; a pair that is too long for the model is cut.
+    The model runs in float32, whatever its checkpoint is in. ``device`` and ``verbose`` are those
+    of ``load_base``; a pair that is too long for the model is cut.
 
     Raises:
         UsageError: an unknown or absent device.
@@ -85,7 +85,9 @@ def _label(location: ModelLocation, config: PreTrainedConfig) -> int:
         if str(label).casefold() == ENTAILMENT:
             return int(index)
     labels = ", ".join(str(label) for label in config.id2label.values())
-    raise EditorError(f"{location.shown} has no label {ENTAILMENT!r}: its labels are {labels}", _HINT)
+    raise EditorError(
+        f"{location.shown} has no label {ENTAILMENT!r}: its labels are {labels}", _HINT
+    )
 
 
 def _read(

@@ -168,7 +168,8 @@ def _base(
 
 
 def load_config(location: ModelLocation, kind: str, types: Any, hint: str) -> Any:
-    """The configuration of a checkpoint of ``kind``, which has one of ``types``; raises EditorError."""
+    """The configuration of a checkpoint of ``kind``, which has one of ``types``; raises
+    EditorError."""
     from transformers import AutoConfig
 
     try:
@@ -186,9 +187,7 @@ def load_config(location: ModelLocation, kind: str, types: Any, hint: str) -> An
             "`pip install --upgrade transformers` if the model is newer",
         ) from error
     if type(config) not in types:
-        raise EditorError(
-            f"{location.shown} is no {kind}: its type is {config.model_type!r}", hint
-        )
+        raise EditorError(f"{location.shown} is no {kind}: its type is {config.model_type!r}", hint)
     return config
 
 

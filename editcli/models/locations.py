@@ -101,9 +101,7 @@ def _hub_error(location: ModelLocation, cause: BaseException, errors: Any) -> Ed
             _EMBEDDED,
         )
     if isinstance(cause, errors.GatedRepoError):
-        return EditorError(
-            f"{location.shown} is gated on the Hub", "`hf auth login` to an account"
-        )
+        return EditorError(f"{location.shown} is gated on the Hub", "`hf auth login` to an account")
     if isinstance(cause, errors.RevisionNotFoundError):
         return EditorError(f"{location.path} has no revision {location.revision!r} on the Hub")
     if isinstance(cause, errors.RepositoryNotFoundError):

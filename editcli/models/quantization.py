@@ -1,7 +1,8 @@
 """A base kept in 8 or 4 bits: a model of twice or four times the size fits into the same memory.
 
-The projections that edits go into and the vocabulary projection keep the checkpoint's dtype, so that
-an edit is computed in full precision. Everything else is packed while it is loaded (bitsandbytes).
+The projections that edits go into and the vocabulary projection keep the checkpoint's dtype, so
+that an edit is computed in full precision. Everything else is packed while it is loaded
+(bitsandbytes).
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def packing(
         load_in_4bit=bits == "4bit",
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=[*(projection.path for projection in edited), vocabulary_projection(model)],
+        llm_int8_skip_modules=[
+            *(projection.path for projection in edited),
+            vocabulary_projection(model),
+        ],
     )
 
 

@@ -33,7 +33,9 @@ class ConflictSession:
         """The base with the edits, inside ``with``."""
         return self.session.method.attach(self.state)
 
-    def with_mask(self, prefer: Source) -> Callable[[HeadMask], AbstractContextManager[EditedModel]]:
+    def with_mask(
+        self, prefer: Source
+    ) -> Callable[[HeadMask], AbstractContextManager[EditedModel]]:
         """By mask, the base with the edits, and heads pruned to prefer one source; as it is for a
         mask without heads."""
 
@@ -77,22 +79,24 @@ class ConflictSession:
             )
         return found
 
-    def splits(self, file: ConflictFile, out: Output) -> tuple[list[ConflictCase], ...]:
+    def splits(
+        self, file: ConflictFile, out: Output
+    ) -> tuple[list[ConflictCase], list[ConflictCase], list[ConflictCase]]:
         """:meth:`cases` of the splits "locate", "dev" and "test".
 
         Raises:
             EditorError: in one of them no row shows a conflict any more.
         """
         names: tuple[Split, ...] = ("locate", "dev", "test")
-        found = tuple(self.cases(file.split(name), out) for name in names)
-        for name, cases in zip(names, found, strict=True):
+        locate, dev, test = (self.cases(file.split(name), out) for name in names)
+        for name, cases in zip(names, (locate, dev, test), strict=True):
             if not any(case.conflicting for case in cases):
                 raise EditorError(
                     f"in the split {name!r} of {file.name} no row is left on which passage and "
                     "memory differ",
                     "give rows whose `context_answer` is not what the model says by itself",
                 )
-        return found
+        return locate, dev, test
 
     def _require_fit(self, prompts: Sequence[str], answer_tokens: int) -> None:
         from editors.model.tokenization import encode_prompts

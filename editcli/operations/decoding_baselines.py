@@ -143,9 +143,7 @@ def _two_runs(
     ]
 
 
-def _seconds(
-    model: EditedModel, cases: Sequence[ConflictCase], decoder: Decoder | None
-) -> float:
+def _seconds(model: EditedModel, cases: Sequence[ConflictCase], decoder: Decoder | None) -> float:
     from editors.conflicts.measure import max_answer_tokens
     from editors.inference.generation import answers
 

@@ -1,8 +1,8 @@
 """Several processes on one ``apply``: what torchrun tells each of them, and where they wait.
 
-Units of work do not depend on each other, so each process trains some and leaves them in the store's
-journal, as an interrupted run does. The first process then finds all of them there, and publishes.
-One that dies takes nothing with it but the unit in its hands.
+Units of work do not depend on each other, so each process trains some and leaves them in the
+store's journal, as an interrupted run does. The first process then finds all of them there, and
+publishes. One that dies takes nothing with it but the unit in its hands.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class PruningTest:
     """What resolving gave, before anything is saved.
 
     ``before`` and ``after``: the test split without and with the heads pruned; ``lost``: how much
-    worse each check of locality got, ``refused``: those beyond their gates.
+    worse each check of locality got, ``refused``: those beyond their ``limits``.
     """
 
     mask: HeadMask
@@ -48,6 +48,7 @@ class PruningTest:
     scores: Mapping[str, Mapping[str, float]]
     lost: Mapping[str, float]
     refused: tuple[str, ...]
+    limits: Mapping[str, float]
     report: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,6 +60,7 @@ class PruningTest:
             "locality": {
                 "lost": {name: finite(value) for name, value in self.lost.items()},
                 "refused": list(self.refused),
+                "limits": dict(self.limits),
                 "scores": {
                     when: {name: finite(value) for name, value in scores.items()}
                     for when, scores in self.scores.items()
@@ -90,7 +92,7 @@ def find_heads(
     Raises:
         EditorError: no row shows a conflict, or the model has no separable heads.
     """
-    from editors.conflicts.locality import Battery, beyond, divergence, losses, next_tokens
+    from editors.conflicts.locality import LIMITS, Battery, beyond, divergence, losses, next_tokens
     from editors.conflicts.locate import locate
     from editors.conflicts.resolve import DevSplit, choose
 
@@ -142,7 +144,7 @@ def find_heads(
     }
     scores = {"before": scores_before, "after": scores_after}
     refused = tuple(beyond(lost))
-    return PruningTest(mask, ranking, choice, before, after, scores, lost, refused, report)
+    return PruningTest(mask, ranking, choice, before, after, scores, lost, refused, LIMITS, report)
 
 
 def tokenizer_digest(session: Session) -> str:

@@ -49,7 +49,7 @@ class StoreConfig:
 
     def to_toml(self) -> str:
         """The text of ``config.toml``."""
-        values = asdict(self)  # type: ignore[call-overload]
+        values = asdict(self)
         return tomli_w.dumps({"format": STORE_FORMAT, **values})
 
     @classmethod

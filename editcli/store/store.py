@@ -25,7 +25,7 @@ from editcli.store.integrity import Problem
 from editcli.store.journal import Journal
 from editcli.store.layout import Layout, find_store, new_store_path
 from editcli.store.lock import locked
-from editcli.store.records import DIGEST, NUMBER, Digest, StoreConfig, Version, version_id
+from editcli.store.records import NUMBER, Digest, StoreConfig, Version, version_id
 from editcli.store.transaction import Clock, Transaction
 from editors import EditorError
 
@@ -153,6 +153,14 @@ class Store:
         """All versions, oldest first."""
         digests = history.manifests(self._chain().events)
         return tuple(self._load(name, digests) for name in digests)
+
+    def ancestry(self, version: Version) -> tuple[Version, ...]:
+        """A version and what it was made from, newest first."""
+        known = {other.id: other for other in self.versions()}
+        line = [version]
+        while line[-1].parent:
+            line.append(known[line[-1].parent])
+        return tuple(line)
 
     def history(self) -> tuple[Event, ...]:
         """All events, oldest first."""

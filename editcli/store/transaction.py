@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+
 from editcli.store import atomic, history
 from editcli.store.history import DAMAGED, Anchor, Chain, Event
 from editcli.store.layout import Layout

@@ -21,7 +21,7 @@ from editors.model.base_model import Base
 from editors.model.tokenization import Row, answer_length, encode_prompts, fits
 from editors.text_matching import replace_words
 
-GATES: Mapping[str, float] = {
+LIMITS: Mapping[str, float] = {
     "neutral": 0.02,  # nats a token
     "facts": 0.02,
     "gold": 0.01,
@@ -129,14 +129,14 @@ def losses(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str,
         else after[name] - before[name]
         if name in worse_up
         else before[name] - after[name]
-        for name in GATES
+        for name in LIMITS
         if name in before and name in after
     }
 
 
 def beyond(lost: Mapping[str, float]) -> list[str]:
     """The checks that lost more than their gate, in the order of the gates."""
-    return [name for name in GATES if lost.get(name, 0.0) > GATES[name] + 1e-9]
+    return [name for name in LIMITS if lost.get(name, 0.0) > LIMITS[name] + 1e-9]
 
 
 def _made_gold(conflicting: Sequence[ConflictCase]) -> list[Pair]:

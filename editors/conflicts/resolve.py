@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from editors.conflicts.cases import ConflictCase
-from editors.conflicts.locality import GATES, Battery, beyond, by_first_token, losses
+from editors.conflicts.locality import LIMITS, Battery, beyond, by_first_token, losses
 from editors.conflicts.locate import Ranking
 from editors.conflicts.measure import candidate_tokens
 from editors.errors import EditorError
@@ -66,7 +66,7 @@ class Trial:
 
     @property
     def value(self) -> float:
-        return self.gain - PENALTY * sum(max(0.0, self.lost[n]) / GATES[n] for n in self.lost)
+        return self.gain - PENALTY * sum(max(0.0, self.lost[n]) / LIMITS[n] for n in self.lost)
 
     @property
     def fits(self) -> bool:
@@ -197,4 +197,4 @@ def _candidates(
 
 def _cost(trial: Trial) -> float:
     """The largest loss, in units of its gate; what answers become is no cost here."""
-    return max((lost / GATES[n] for n, lost in trial.lost.items() if n != "other"), default=0.0)
+    return max((lost / LIMITS[n] for n, lost in trial.lost.items() if n != "other"), default=0.0)

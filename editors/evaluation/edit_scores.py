@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 
@@ -214,8 +215,9 @@ def _argmax_ids(model: EditedModel, pairs: Sequence[tuple[str, str]]) -> list[li
     """For each prompt and answer, the likeliest ids at the answer's positions; decided by
     prompt."""
     base = model.base
-    rewritten = [prompt for prompt, _ in model.rewritten([prompt for prompt, _ in pairs])]
-    rows = _rows(base, [(str(p), answer) for p, (_, answer) in zip(rewritten, pairs, strict=True)])
+    rewritten = model.rewritten([prompt for prompt, _ in pairs])
+    texts = [cast(str, prompt) for prompt, _ in rewritten]  # a text is rewritten to a text
+    rows = _rows(base, [(text, answer) for text, (_, answer) in zip(texts, pairs, strict=True)])
     found: dict[int, list[int]] = {}
     budget = Budget(logits_per_token=base.vocabulary)
     for part in batches([len(row.ids) for row in rows], budget):

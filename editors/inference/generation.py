@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from transformers import GenerationConfig
 
-from editors.errors import EditorError
+from editors.errors import EditorError, PromptTooLong
 from editors.inference.batching import Budget, batches
 from editors.inference.decisions import Decision
 from editors.inference.edited_model import EditedModel
 from editors.model.base_model import Base
-from editors.model.tokenization import Prompt, Row, encode_prompts, pad_id
+from editors.model.tokenization import SHOWN, Prompt, Row, encode_prompts, pad_id
 
 Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits to choose a token from, of the ids so far and the model's logits ``[rows, vocab]``."""
@@ -37,27 +38,46 @@ class Answer:
 
 @torch.inference_mode()
 def answers(model: EditedModel, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
-    """The greedy answer to each prompt, of at most ``max_new_tokens`` tokens.
+    """The greedy answer to each prompt, of at most ``max_new_tokens`` tokens and no more than the
+    model's context has room for.
 
     Greedy decoding of the model itself: the checkpoint's generation settings are left out. Prompts
     of one length are answered together, so that no row is padded. Text after the first
     end-of-sequence token does not count; white space at both ends is dropped.
+
+    Raises:
+        PromptTooLong: a prompt leaves no room for an answer.
     """
     base = model.base
     rewritten = model.rewritten(prompts)
     encoded = encode_prompts(base.tokenizer, [prompt for prompt, _ in rewritten])
+    room = [_room(base, prompt, len(ids)) for prompt, ids in zip(prompts, encoded, strict=True)]
     found: list[Answer | None] = [None] * len(prompts)
     budget = Budget(pads=0, logits_per_row=base.vocabulary)
     for part in batches([len(ids) for ids in encoded], budget):
         batch = base.batch([Row.of_prompt(encoded[i]) for i in part])
         with model.noting() as calls:
-            out = decode(base, batch.ids, max_new_tokens)
+            out = decode(base, batch.ids, min(max_new_tokens, room[part[0]]))
         decisions = model.decisions(calls)
         for place, ids in enumerate(out[:, batch.ids.shape[1] :].tolist()):
             text, stopped = read(base, ids)
             decision = rewritten[part[place]][1] or (decisions[place] if decisions else None)
             found[part[place]] = Answer(text, stopped, decision)
     return [answer for answer in found if answer is not None]
+
+
+def _room(base: Base, prompt: Prompt, tokens: int) -> int:
+    """How many tokens may follow a prompt that has ``tokens`` as the model sees it."""
+    context = base.architecture.context
+    if context is None:
+        return sys.maxsize
+    if tokens >= context:
+        raise PromptTooLong(
+            f"a prompt has {tokens} tokens, and the model takes {context} with its answer: "
+            f"{str(prompt)[:SHOWN]!r}",
+            "shorten the prompt",
+        )
+    return context - tokens
 
 
 @torch.inference_mode()

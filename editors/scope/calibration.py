@@ -177,11 +177,12 @@ def _span(data: torch.Tensor) -> torch.Tensor:
     if width <= SPAN:
         return torch.eye(width)
     if count <= SPAN:
-        return torch.linalg.qr(data.T).Q
+        basis: torch.Tensor = torch.linalg.qr(data.T).Q
+        return basis
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        directions: torch.Tensor = torch.svd_lowrank(data, SPAN, SPAN_PASSES)[2]
-    return directions
+        basis = torch.svd_lowrank(data, SPAN, SPAN_PASSES)[2]
+    return basis
 
 
 def _discriminant(forms: torch.Tensor, subject_of: torch.Tensor, rank: int) -> torch.Tensor:

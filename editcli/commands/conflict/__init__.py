@@ -11,11 +11,11 @@ group = typer.Typer(no_args_is_help=True)
 
 @group.callback()
 def conflict() -> None:
-    """Measure, locate and resolve conflicts between a passage and what the model holds.
+    """Measure, locate and resolve conflicts of passage and memory.
 
-    A conflict file holds one JSON object a line: question, context and context_answer are
-    required; memory_answer (else the model is asked), relation, subject, kind (substitution,
-    coherent, irrelevant or gold) and split (locate, dev or test) are optional.
+    A conflict file holds one JSON object a line; question, context and context_answer are
+    required. Optional are memory_answer (else the model is asked), relation, subject, kind
+    (substitution, coherent, irrelevant or gold) and split (locate, dev or test).
 
     \b
     Examples:

@@ -8,56 +8,52 @@ from typing import Annotated, Any, Literal
 import typer
 
 from editcli.cli.console import Output
-from editcli.cli.context import open_store
+from editcli.cli.invocation import Invocation
 from editcli.cli.options import (
-    DeviceOption,
-    DtypeOption,
-    JsonOption,
-    QuietOption,
+    READS,
+    RUNS_MODEL,
     SeedOption,
     SkipBadOption,
-    StoreOption,
-    VerboseOption,
     VersionOption,
+    shared,
 )
 from editcli.cli.terminal_heatmap import terminal_map
-from editcli.commands.conflict._options import CorruptionOption, FileArgument, LimitOption
+from editcli.commands.conflict.options import (
+    CorruptionOption,
+    FileArgument,
+    LimitOption,
+    SplitOption,
+    UnitOption,
+)
+from editcli.files.conflicts import read_conflicts
 
 SHOWN = 10
 STABLE = 0.9
 
 
+@shared(*READS, *RUNS_MODEL)
 def command(
+    call: Invocation,
     file: FileArgument,
-    split: Annotated[
-        Literal["all", "locate", "dev", "test"], typer.Option("--split", help="Which rows.")
-    ] = "locate",
+    split: SplitOption = "locate",
     limit: LimitOption = None,
     corruption: CorruptionOption = "each",
     mlps: Annotated[
         Literal["recomputed", "frozen"],
-        typer.Option("--mlps", help="Path patching, or direct logit attribution."),
+        typer.Option("--mlps", help="recomputed: path patching; frozen: direct logit attribution."),
     ] = "recomputed",
-    unit: Annotated[
-        Literal["head", "group"],
-        typer.Option("--unit", help="Query heads, or those of a key-value head together."),
-    ] = "head",
+    unit: UnitOption = "head",
     version: VersionOption = "HEAD",
     skip_bad: SkipBadOption = False,
     seed: SeedOption = 0,
-    store: StoreOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = 0,
 ) -> None:
-    """Rank attention heads by exact path patching: memory heads, context heads, and both together.
+    """Rank attention heads by exact path patching.
 
-    A head's memory score is what the memory answer's logit loses when the head's output comes from
-    a run with another subject; its context score, what the passage's answer loses when it comes
-    from a run whose passage says something else. "stable" is the share of bootstrap resamples of
-    the rows in which the head is among the ten best.
+    There are memory heads and context heads. The memory score of a head is what the memory answer's
+    logit loses when the head's output comes from a run with another subject. Its context score is
+    what the passage's answer loses when the output comes from a run whose passage says something
+    else. "stable" is the share of bootstrap resamples of the rows in which the head is among the
+    ten best.
 
     \b
     Examples:
@@ -65,23 +61,23 @@ def command(
       editcli conflict locate conflicts.jsonl --json > heads.json
       editcli conflict locate conflicts.jsonl --limit 100 --mlps frozen
     """
-    from editcli.files.conflicts import read_conflicts
-    from editcli.operations.conflict_session import Bench, heads_record
-    from editcli.operations.session import Workspace
+    out = call.out
+    rows = read_conflicts(file, skip_bad=skip_bad).chosen(split, limit)
+    store = call.open_store()
+    chosen = store.version(version)
+
+    from editcli.operations.conflict_records import heads_record
+    from editcli.operations.conflict_session import ConflictSession
+    from editcli.operations.session import Session
     from editors.conflicts.locate import LocateSettings, locate
 
-    out = Output(json_mode=json, quiet=quiet, verbose=verbose)
-    found = read_conflicts(file, skip_bad=skip_bad)
-    rows = found.chosen(split, limit)
-    opened = open_store(store)
-    chosen = opened.version(version)
-    workspace = Workspace.open(opened, device=device, dtype=dtype, verbose=verbose)
-    bench = Bench(workspace, workspace.state(chosen))
+    session = Session.open(call, store)
+    conflicts = ConflictSession(session, session.state(chosen))
     settings = LocateSettings(corruption, mlps, unit, seed)
-    asked = bench.ask(rows, out)
+    cases = conflicts.cases(rows, out)
     started = time.monotonic()
-    with bench.attached() as edited, out.progress("locating", None, unit="rows") as bar:
-        ranking = locate(workspace.base, asked, settings, edited, bar.advance)
+    with conflicts.attached() as edited, out.progress("locating", None, unit="rows") as bar:
+        ranking = locate(edited, cases, settings, bar.advance)
     seconds = time.monotonic() - started
     heads = heads_record(ranking)
     counts = {
@@ -89,11 +85,11 @@ def command(
         "context": ranking.context.shape[-1],
         "collided": ranking.collided,
     }
-    if json:
+    if call.json:
         out.record(
             {
                 "version": chosen.id,
-                "edits": bench.state.edits,
+                "edits": conflicts.state.edits,
                 "rows": counts,
                 "settings": {
                     "corruption": corruption,
@@ -107,7 +103,7 @@ def command(
             }
         )
         return
-    if quiet:
+    if call.quiet:
         for head in heads:
             out.finding(f"{head['layer']}.{head['head']}")
         return
@@ -126,12 +122,12 @@ def command(
 def _print(out: Output, heads: list[dict[str, Any]]) -> None:
     if out.terminal:
         for score in ("memory", "context"):
-            out.text(f"{score} heads, the darker the more:")
+            out.text(f"{score} heads, the darker the higher the score:")
             for line in terminal_map(heads, score):
                 out.text(line)
     for score in ("memory", "context"):
         ranked = sorted((h for h in heads if h[score] > 0), key=lambda h: -h[score])[:SHOWN]
-        kept = sum(h["stable"][score] >= STABLE for h in ranked)
+        stable = sum(h["stable"][score] >= STABLE for h in ranked)
         out.table(
             [
                 {
@@ -145,4 +141,4 @@ def _print(out: Output, heads: list[dict[str, Any]]) -> None:
             ],
             [f"{score} heads", "memory", "context", "joint", "stable"],
         )
-        out.note(f"{kept} of these {len(ranked)} are among the ten best in 90 % of resamples")
+        out.note(f"{stable} of these {len(ranked)} are among the ten best in 90 % of resamples")

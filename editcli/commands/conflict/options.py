@@ -13,9 +13,18 @@ FileArgument = Annotated[
 LimitOption = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")
 ]
+SplitOption = Annotated[
+    Literal["all", "locate", "dev", "test"], typer.Option("--split", help="Which rows.")
+]
 CorruptionOption = Annotated[
     Literal["each", "both"],
     typer.Option(
-        "--corruption", help="Swap what each score is about, or subject and answer always."
+        "--corruption",
+        help="What to corrupt. each: the subject for memory scores, the answer for context scores; "
+        "both: always both.",
     ),
+]
+UnitOption = Annotated[
+    Literal["head", "group"],
+    typer.Option("--unit", help="Single query heads, or all that share a key-value head."),
 ]

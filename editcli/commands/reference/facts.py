@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from editcli.cli.console import Output
+from editcli import exit_codes
+from editcli.cli.invocation import Invocation, counted
 from editcli.cli.options import (
+    PRINTS,
     FactFileArgument,
-    JsonOption,
     OnConflictOption,
-    QuietOption,
     SkipBadOption,
+    shared,
 )
 from editcli.files.consistency import Replaced
 from editcli.files.facts import FactFile, read_facts
-
-REFUSED = 4
 
 group = typer.Typer(no_args_is_help=True)
 
@@ -35,15 +34,13 @@ def facts() -> None:
 
 
 @group.command()
+@shared(*PRINTS)
 def validate(
-    file: FactFileArgument,
-    on_conflict: OnConflictOption = "refuse",
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    call: Invocation, file: FactFileArgument, on_conflict: OnConflictOption = "refuse"
 ) -> None:
     """Check every line of a fact file and name all that is wrong.
 
-    Exits with 4 when lines are refused, and with 2 when the file cannot be read at all.
+    The exit code is 4 when lines are refused, and 2 when the file cannot be read at all.
 
     \b
     Examples:
@@ -51,9 +48,9 @@ def validate(
       cat monday.jsonl tuesday.jsonl | editcli facts validate -
       editcli facts validate facts.jsonl --json
     """
-    out = Output(json_mode=json, quiet=quiet)
+    out = call.out
     found = read_facts(file, on_conflict=on_conflict)
-    if json:
+    if call.json:
         out.record(_summary(found))
     else:
         for finding in found.findings():
@@ -61,23 +58,23 @@ def validate(
         for line in found.remarks():
             out.note(line)
         out.text(
-            f"{_count(len(found.facts), 'fact')} fine, "
-            f"{_count(len(found.refused), 'line')} refused, "
-            f"{_count(len(found.duplicates), 'line')} left out as repeated"
+            f"{_are(len(found.facts), 'fact')} fine, "
+            f"{_are(len(found.refused), 'line')} refused, "
+            f"{_are(len(found.duplicates), 'line')} left out as repeated"
         )
     if found.refused:
-        if not json:
+        if not call.json:
             out.hint(found.hint())
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(exit_codes.SOME_REFUSED)
 
 
 @group.command()
+@shared(*PRINTS)
 def dedupe(
+    call: Invocation,
     file: FactFileArgument,
     on_conflict: OnConflictOption = "refuse",
     skip_bad: SkipBadOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Print each fact once, as JSON Lines, with or without --json.
 
@@ -87,7 +84,7 @@ def dedupe(
       editcli facts dedupe facts.jsonl --on-conflict newest > tidy.jsonl
       cat *.jsonl | editcli facts dedupe - --skip-bad | editcli apply -
     """
-    out = Output(json_mode=json, quiet=quiet)
+    out = call.out
     found = read_facts(file, on_conflict=on_conflict)
     for fact in found.require(skip_bad=skip_bad):
         out.json_line(fact.to_dict())
@@ -96,11 +93,11 @@ def dedupe(
     for line in found.remarks():
         out.note(line)
     if found.refused:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(exit_codes.SOME_REFUSED)
 
 
-def _count(n: int, noun: str) -> str:
-    return f"1 {noun} is" if n == 1 else f"{n} {noun}s are"
+def _are(number: int, noun: str) -> str:
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 def _summary(found: FactFile) -> dict[str, object]:

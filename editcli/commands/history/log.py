@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
-from editcli.cli.console import Output
-from editcli.cli.context import local_time, open_store
-from editcli.cli.options import JsonOption, QuietOption, StoreOption
+from editcli.cli.invocation import Invocation, local_time
+from editcli.cli.options import READS, shared
 from editcli.store import history
 from editcli.store.history import Event
-from editcli.store.ledger import full_id
+from editors.methods.edit_state import full_id
 
 COLUMNS = ("version", "when", "who", "operation", "changes", "message", "tags")
 
 
+@shared(*READS)
 def command(
+    call: Invocation,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", min=1, help="The newest N only.")
     ] = None,
@@ -29,14 +30,11 @@ def command(
     who: Annotated[
         str | None, typer.Option("--who", metavar="WHO", help="Only what this person did.")
     ] = None,
-    store: StoreOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """List what was done, newest first: versions made, versions named, HEAD moved.
+    """List what was done, newest first.
 
-    Changes are counted: +added -removed ~superseded facts. With -q only the ids of new versions
-    are printed.
+    That is: versions made, versions named, HEAD moved. Changes are counted: +added -removed
+    ~superseded facts. With -q only the ids of new versions are printed.
 
     \b
     Examples:
@@ -44,37 +42,33 @@ def command(
       editcli log --limit 10 --who ann
       editcli log --fact 1f3a5c7e9b0d --json
     """
-    out = Output(json_mode=json, quiet=quiet)
-    opened = open_store(store)
-    everything = opened.history()
+    everything = call.open_store().history()
     if fact is not None:
         touched = (i for e in everything for i in (*e.added, *e.removed, *e.superseded))
         fact = full_id(fact, touched)
     events = history.select(everything, fact=fact, operation=operation, who=who)[::-1]
-    if quiet:
+    if call.quiet:
         events = tuple(event for event in events if event.manifest)
-    events = events[:limit]
     names = _names(everything)
-    if json:
-        out.table(
-            ({**event.to_dict(), "tags": names.get(event.seq, [])} for event in events), COLUMNS
-        )
-        return
-    out.table(
-        (
-            {
-                "version": event.version,
-                "when": local_time(event.at),
-                "who": event.who,
-                "operation": event.operation,
-                "changes": _changes(event),
-                "message": event.message or (event.tag and f"as {event.tag}"),
-                "tags": names.get(event.seq, []),
-            }
-            for event in events
-        ),
-        COLUMNS,
-    )
+    row = _record if call.json else _row
+    call.out.table((row(event, names.get(event.seq, [])) for event in events[:limit]), COLUMNS)
+
+
+def _record(event: Event, names: list[str]) -> dict[str, object]:
+    return {**event.to_dict(), "tags": names}
+
+
+def _row(event: Event, names: list[str]) -> dict[str, object]:
+    counts = (("+", event.added), ("-", event.removed), ("~", event.superseded))
+    return {
+        "version": event.version,
+        "when": local_time(event.at),
+        "who": event.who,
+        "operation": event.operation,
+        "changes": " ".join(f"{sign}{len(ids)}" for sign, ids in counts if ids),
+        "message": event.message or (event.tag and f"as {event.tag}"),
+        "tags": names,
+    }
 
 
 def _names(events: tuple[Event, ...]) -> dict[int, list[str]]:
@@ -84,8 +78,3 @@ def _names(events: tuple[Event, ...]) -> dict[int, list[str]]:
     for name, version in {"HEAD": events[-1].head, **history.tags(events)}.items():
         names.setdefault(made[version], []).append(name)
     return names
-
-
-def _changes(event: Event) -> str:
-    counts = (("+", event.added), ("-", event.removed), ("~", event.superseded))
-    return " ".join(f"{sign}{len(ids)}" for sign, ids in counts if ids)

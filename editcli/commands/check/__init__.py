@@ -1,0 +1,1 @@
+"""Commands that ask a version, score it, and verify the store."""

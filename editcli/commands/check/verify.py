@@ -1,0 +1,84 @@
+"""`editcli verify`: is the store what was written, and the base what it was made on?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from editcli import exit_codes
+from editcli.cli.invocation import Invocation, counted
+from editcli.cli.options import READS, RUNS_MODEL, shared
+from editcli.errors import UsageError
+from editcli.models.loading import load_store_base
+from editcli.store.edits import edits_of
+from editcli.store.integrity import Problem
+from editcli.store.store import Store
+from editors import EditorError
+from editors.methods.edit_state import EDITS, FACTS
+
+
+@shared(*READS, *RUNS_MODEL)
+def command(
+    call: Invocation,
+    no_base: Annotated[
+        bool, typer.Option("--no-base", help="Do not load the base model to compare it.")
+    ] = False,
+) -> None:
+    """Check that the store and its base are what they were.
+
+    Every hash is checked, the chain of the history, the facts, and the base model.
+    The exit code is 1, and all that is wrong is listed, unless the store is sound.
+
+    \b
+    Examples:
+      editcli verify
+      editcli verify --no-base
+      editcli verify --json
+    """
+    out = call.out
+    store = call.open_store()
+    problems = store.verify() or _fact_problems(store)
+    error = None if no_base else _base_error(store, call)
+    if error:
+        problems.append(Problem("base model", error.message))
+    if call.json:
+        listed = [{"what": problem.what, "detail": problem.detail} for problem in problems]
+        out.record({"sound": not problems, "base_checked": not no_base, "problems": listed})
+    for problem in problems:
+        out.finding(f"{problem.what}: {problem.detail}")
+    if error and error.hint and not call.json:
+        out.hint(error.hint)
+    if problems:
+        raise typer.Exit(exit_codes.FAILED)
+    base = "not compared" if no_base else "the one it was made on"
+    out.text(f"sound: {counted(len(store.versions()), 'version')}, the base is {base}")
+
+
+def _fact_problems(store: Store) -> list[Problem]:
+    """Versions whose facts cannot be read, or are not those that the manifest lists."""
+    problems = []
+    read: dict[tuple[str | None, str | None], set[str]] = {}  # versions share these blobs
+    for version in store.versions():
+        key = (version.blobs.get(FACTS), version.blobs.get(EDITS))
+        try:
+            if key not in read:
+                read[key] = {fact.id for fact in edits_of(store, version).in_force()}
+        except EditorError as error:
+            problems.append(Problem(f"versions/{version.id}.json", error.message))
+            continue
+        if read[key] != set(version.facts):
+            detail = f"lists {len(version.facts)} facts, {len(read[key])} are in force"
+            problems.append(Problem(f"versions/{version.id}.json", detail))
+    return problems
+
+
+def _base_error(store: Store, call: Invocation) -> EditorError | None:
+    """Why the base cannot be loaded, or is another; raises where an option is at fault."""
+    try:
+        load_store_base(store.config, device=call.device, dtype=call.dtype, verbose=call.verbose)
+    except UsageError:
+        raise
+    except EditorError as error:
+        return error
+    return None

@@ -1,0 +1,1 @@
+"""Commands that make a store and edit facts into it."""

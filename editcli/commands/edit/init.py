@@ -1,0 +1,132 @@
+"""`editcli init`: make a store on a base model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editcli.cli.invocation import Invocation
+from editcli.cli.options import PRINTS, RUNS_MODEL, SeedOption, SetOption, shared
+from editcli.errors import UsageError
+from editcli.files.packaged import ShippedCalibrations
+from editcli.files.phrasings import read_phrasings
+from editcli.models.libraries import tools, use_threads
+from editcli.models.loading import dtype_name, load_base
+from editcli.models.locations import ATLAS, from_hub, resolve
+from editcli.settings import env_name, parse_settings
+from editcli.store.layout import new_store_path
+from editcli.store.records import StoreConfig
+from editcli.store.store import Store
+from editors import METHODS
+
+
+@shared("message", "author", "store", *PRINTS, *RUNS_MODEL)
+def command(
+    call: Invocation,
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="atlas (embedded), a folder, or a Hub id[@revision]."),
+    ] = ATLAS,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            envvar=env_name("method"),
+            help="The editing method; `editcli methods` lists them.",
+        ),
+    ] = "wise",
+    layer: Annotated[
+        int | None,
+        typer.Option("--layer", metavar="N", help="The block to edit; without it chosen by depth."),
+    ] = None,
+    settings: SetOption = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="FILE",
+            envvar=env_name("calibration"),
+            help="Phrasings to calibrate the scope signal on, instead of those that ship with "
+            "editcli. A prompt template that is used for at least three subjects also serves as a "
+            "hard negative.",
+        ),
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Make a store on a base model.
+
+    The store is .editcli in this folder, unless --store names another place. The model is loaded
+    once: to see that the method can edit it, to record its fingerprint, and to calibrate what
+    decides which prompts an edit answers. An existing store is never touched.
+
+    \b
+    Examples:
+      editcli init
+      editcli init ./my-model --layer 20 --set shard_size=100
+      editcli init org/model@main --store stores/model --dtype bfloat16
+      editcli init --method in-context
+    """
+    out = call.out
+    path = new_store_path(call.store, Path.cwd(), os.environ)
+    Store.require_free(path)  # said before a large model is loaded, not after
+    spec = METHODS.load(method)
+    given = parse_settings(settings or ())
+    if "layer" in given:
+        raise UsageError("the layer is no setting of the method", f"`--layer {given['layer']}`")
+    # All of them, so that a default that changes cannot change what a store means.
+    values = spec.all_settings(given)
+    if from_hub(model) and not call.json:
+        out.note(f"looking for {model} on the Hub")
+    name, revision = resolve(model)
+    use_threads(call.threads)
+    base = load_base(
+        name,
+        revision=revision,
+        device=call.device,
+        dtype=call.dtype,
+        layer=layer,
+        verbose=call.verbose,
+        edits=spec.edits,
+    )
+    editing = spec.build(base, values, seed)
+    editing.self_test()
+    state = editing.start(read_phrasings(calibration), ShippedCalibrations())
+    config = StoreConfig(
+        base=name,
+        revision=revision,
+        fingerprint=base.fingerprint(),
+        method=method,
+        layer=base.layer,
+        settings=values,
+        dtype=dtype_name(base),
+        seed=seed,
+    )
+    made = Store.create(
+        path,
+        config,
+        blobs=editing.save(state),
+        author=call.who,
+        message=call.message,
+        tools=tools(),
+    )
+    out.record(
+        {
+            "store": str(made.path),
+            "version": made.head().id,
+            "base": name,
+            "revision": revision,
+            "fingerprint": config.fingerprint,
+            "method": method,
+            "layer": base.layer,
+            "modules": list(state.modules),
+            "dtype": config.dtype,
+            "seed": seed,
+            "settings": values,
+        }
+    )
+    if not call.json:
+        out.hint("`editcli edit PROMPT TARGET` makes the first edit")

@@ -1,0 +1,1 @@
+"""Commands that show versions, move between them, and take edits back."""

@@ -1,0 +1,37 @@
+"""`editcli checkout`: make another version the current one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from editcli.cli.invocation import Invocation
+from editcli.cli.options import WRITES, shared
+
+
+@shared(*WRITES)
+def command(
+    call: Invocation,
+    version: Annotated[
+        str, typer.Argument(metavar="V", help="A version: an id, a number, a tag, or V~N.")
+    ],
+) -> None:
+    """Move HEAD to another version.
+
+    HEAD is the version that ask, check, edit and apply start from. Nothing is lost: every version
+    stays, and the move is recorded in the history.
+
+    \b
+    Examples:
+      editcli checkout v0003
+      editcli checkout HEAD~1 -m "the last batch was wrong"
+      editcli checkout release
+    """
+    store = call.open_store()
+    with store.writing(call.command) as transaction:
+        before = store.head().id
+        target = transaction.move_head(version, author=call.who, message=call.message)
+    if target.id == before and not call.json:
+        call.out.note(f"HEAD is at {target.id} already")
+    call.out.record({"version": target.id, "previous": before, "facts": len(target.facts)})

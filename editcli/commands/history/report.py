@@ -1,0 +1,58 @@
+"""`editcli report`: a version and its history as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editcli.cli.invocation import Invocation
+from editcli.cli.options import READS, VersionOption, shared
+from editcli.errors import UsageError
+from editcli.store import atomic
+from editors import EditorError
+
+
+@shared(*READS)
+def command(
+    call: Invocation,
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT.html", help="The file to write.", show_default=False)
+    ],
+    version: VersionOption = "HEAD",
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Overwrite a file that exists.")
+    ] = False,
+) -> None:
+    """Write one HTML page about a version.
+
+    It shows the history, the pruned heads and the facts in force. The page is complete in itself:
+    it loads nothing, runs no script, and prints well. The same store gives the same page.
+
+    \b
+    Examples:
+      editcli report beliefs.html
+      editcli report audit.html --version release --force
+      editcli report beliefs.html --json
+    """
+    from editcli.report.page import render
+
+    path = target.resolve()  # a link stays one: what it leads to is written
+    _require_writable(target, path, force=force)
+    store = call.open_store()
+    shown = store.version(version)
+    text = render(store, shown)
+    with atomic.explained(f"writing {target}"):
+        atomic.write(path, text.encode())
+    call.out.record({"path": str(target), "version": shown.id, "facts": len(shown.facts)})
+
+
+def _require_writable(target: Path, path: Path, *, force: bool) -> None:
+    """Raises EditorError, before anything is read, where the page cannot be written."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{target} is not a file", "name a file to write, such as report.html")
+    if path.exists() and not force:
+        raise EditorError(f"{target} exists", "`--force` overwrites it")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}", f"`mkdir -p {target.parent}`")

@@ -1,0 +1,159 @@
+"""`editcli undo`: take edits back, as a new version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from editcli.cli.console import Output
+from editcli.cli.invocation import Invocation, counted
+from editcli.cli.options import RUNS_MODEL, WRITES, DryRunOption, shared
+from editcli.errors import UsageError
+from editcli.models.libraries import tools
+from editcli.store.edits import edits_of, publish_closing
+from editcli.store.records import Version
+from editcli.store.transaction import Transaction
+from editors import METHODS, EditorError, Fact, FactClosure
+from editors.methods.edit_state import EditState
+
+
+@shared(*WRITES, *RUNS_MODEL)
+def command(
+    call: Invocation,
+    facts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FACT", help="Facts in force, each by its id or the start of it."),
+    ] = None,
+    heads: Annotated[
+        bool, typer.Option("--heads", help="Take back the pruning of heads too, or alone.")
+    ] = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Take edits back and save that as a new version.
+
+    A fact's prompts are answered by the base model again, every other prompt exactly as before. No
+    model is loaded, but for a method that undoes by retraining (`editcli methods` says which):
+    there the facts that stay are trained again.
+
+    A fact that took the place of an older one does not bring the older one back: apply that again.
+    Either all that is named is taken back, or nothing.
+
+    \b
+    Examples:
+      editcli undo 721d9f70c0ae -m "it was a joke"
+      editcli undo 721d 1f3a --dry-run
+      editcli undo --heads
+    """
+    if not (facts or heads):
+        raise UsageError("nothing is named to take back", "`editcli undo FACT` or `--heads`")
+    out, store = call.out, call.open_store()
+    with nullcontext() if dry_run else store.writing(call.command) as transaction:
+        parent = store.head()
+        edits = edits_of(store, parent)
+        undone = _in_force(edits, parent, facts or ())
+        left = _without(edits, parent, undone, heads=heads)
+        version = None
+        if transaction:
+            extra = {"heads": heads, "stale": left.stale}
+            version = _publish(call, transaction, parent, left, undone, extra)
+    if call.json or (call.quiet and version):
+        out.record(
+            {
+                "version": version.id if version else None,
+                "parent": parent.id,
+                "undone": [fact.id for fact in undone],
+                "heads": heads,
+                "stale": left.stale,
+            }
+        )
+    else:
+        _print(out, version, undone, heads=heads)
+    if left.stale:
+        out.warn(
+            "the pruned heads were ranked with other edits in force",
+            "`editcli conflict resolve` ranks them again",
+        )
+
+
+def _in_force(edits: EditState, version: Version, wanted: Sequence[str]) -> list[Fact]:
+    """The facts that are meant, each once. Raises EditorError for one that is not in force."""
+    found = {fact.id: fact for fact in map(edits.find, wanted)}
+    for fact_id in found:
+        if closure := edits.closed.get(fact_id):
+            by = f" by {closure.replaced_by}" if closure.replaced_by else ""
+            raise EditorError(
+                f"fact {fact_id} is not in force in {version.id}: it was {closure.reason}{by}",
+                f"`editcli show {fact_id}` tells when and by whom",
+            )
+    return list(found.values())
+
+
+def _without(
+    edits: EditState, version: Version, undone: Sequence[Fact], *, heads: bool
+) -> EditState:
+    """The edits of a version less what is taken back.
+
+    Raises EditorError when no heads are pruned, or single facts cannot be taken back.
+    """
+    if heads and edits.pruning is None:
+        raise EditorError(
+            f"no heads are pruned in {version.id}",
+            "`editcli log --operation resolve` lists the versions that pruned heads",
+        )
+    if undone and (reason := METHODS.load(edits.method).why_no_undo(edits.settings)):
+        raise EditorError(reason, "`editcli checkout V` goes back to a version without the fact")
+    left = edits.closing({fact.id: FactClosure("undone") for fact in undone})
+    return replace(left, pruning=None) if heads else left
+
+
+def _publish(
+    call: Invocation,
+    transaction: Transaction,
+    parent: Version,
+    left: EditState,
+    undone: Sequence[Fact],
+    extra: Mapping[str, object],
+) -> Version:
+    """Publish what is ``left``, trained again where the method undoes so."""
+    ids = [fact.id for fact in undone]
+    if not undone or METHODS.load(left.method).undo == "exact":
+        return publish_closing(
+            transaction,
+            "undo",
+            parent,
+            left,
+            removed=ids,
+            author=call.who,
+            message=call.message,
+            tools=tools(),
+            extra=extra,
+        )
+
+    from editcli.operations.session import Session
+
+    session = Session.open(call)
+    trained = session.method.remove(session.state(parent), ids)
+    return session.publish(
+        transaction,
+        "undo",
+        replace(trained, pruning=left.pruning and trained.pruning),
+        removed=ids,
+        author=call.who,
+        message=call.message,
+        extra=extra,
+    )
+
+
+def _print(out: Output, version: Version | None, undone: Sequence[Fact], *, heads: bool) -> None:
+    named = [counted(len(undone), "fact")] * bool(undone) + ["the pruned heads"] * heads
+    taken = " and ".join(named)
+    out.text(f"{version.id}: took back {taken}" if version else f"would take back {taken}")
+    if undone:
+        out.table(
+            ({"fact": f.id, "prompt": f.prompt, "target": f.target} for f in undone),
+            ["fact", "prompt", "target"],
+        )

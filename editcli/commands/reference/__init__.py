@@ -1,0 +1,1 @@
+"""Commands that need no store: fact files, and the methods there are."""
