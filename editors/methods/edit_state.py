@@ -65,6 +65,11 @@ class EditState:
         """Heads are pruned that were ranked with other edits in force."""
         return self.pruning is not None and self.pruning.edits != self.edits
 
+    @property
+    def prefers_context(self) -> bool:
+        """Heads are pruned so that a passage wins over memory and edits."""
+        return self.pruning is not None and self.pruning.prefer == "context"
+
     def in_force(self) -> list[Fact]:
         """The facts that answer, in order."""
         return [fact for key, fact in self.facts.items() if key not in self.closed]

@@ -178,10 +178,10 @@ def _span(data: torch.Tensor) -> torch.Tensor:
         return torch.eye(width)
     if count <= SPAN:
         basis: torch.Tensor = torch.linalg.qr(data.T).Q
-        return basis
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        basis = torch.svd_lowrank(data, SPAN, SPAN_PASSES)[2]
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            basis = torch.svd_lowrank(data, SPAN, SPAN_PASSES)[2]
     return basis
 
 

@@ -44,15 +44,15 @@ from editors.methods.wise.training.joint import (
     train_jointly,
 )
 from editors.methods.wise.training.sequential import SequentialSettings, train_sequentially
+from editors.model.base_model import Base
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.model.tokenization import Row, encode_pairs, encode_prompt
-from editors.scope.base import Learning, ScopeSignal, Tensors, explain_score
-from editors.scope.calibrated import ByteCache, calibration_of
-from editors.scope.context_first import ContextFirstRouter
+from editors.scope.base import Learning, explain_score
+from editors.scope.calibrated import ByteCache
+from editors.scope.fact_scope import FactScope
 from editors.scope.phrasings import Phrasings
-from editors.scope.registry import SIGNALS
 from editors.scope.scope_state import ScopeState, packed, unpacked
-from editors.scope.unrelated_prompts import UNRELATED, UnrelatedPrefixes
+from editors.scope.unrelated_prompts import UNRELATED
 
 REHEARSAL_FACTS = 8  # facts that a shard holds which are trained again beside a new one
 CHECKED_PER_REHEARSED = (
@@ -67,18 +67,19 @@ class Wise(Method[WisePayload, WiseSettings]):
     """WISE on one base."""
 
     spec: ClassVar[MethodSpec] = SPEC
-    _signal: tuple[Tensors, ScopeSignal] | None = None  # the last one, and what it was made of
+
+    def __init__(self, base: Base, settings: WiseSettings, seed: int) -> None:
+        super().__init__(base, settings, seed)
+        self._scope = FactScope(base, settings)
+        self._names_facts = settings.scope != ACTIVATION
 
     def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> WisePayload:
-        base, settings = self.base, self.settings
+        base = self.base
         probes = encode_pairs(base.tokenizer, [(text, "yes") for text in UNRELATED[:2]], stop=True)
         require_replay(base, base.batch(probes))
-        if settings.scope == ACTIVATION:
+        if not self._names_facts:
             return WisePayload(ScopeState(ACTIVATION))
-        wanted = {"rank": settings.rank, "false_open": settings.false_open}
-        signal = SIGNALS.load(settings.scope)
-        calibration = calibration_of(signal, base, phrasings, self._prefixes, wanted, cache)
-        return WisePayload(ScopeState(settings.scope, calibration))
+        return WisePayload(self._scope.start(phrasings, cache))
 
     def dump(self, payload: WisePayload) -> SavedPayload:
         return payload.dump()
@@ -89,7 +90,7 @@ class Wise(Method[WisePayload, WiseSettings]):
     # --- training -------------------------------------------------------------------------------
 
     def require_trainable(self, fact: Fact) -> None:
-        training_rows(self.base, [fact], self._prefixes, 0)
+        training_rows(self.base, [fact], self._scope.prefixes, 0)
 
     def group_size(self, state: EditState) -> int:
         """As many facts as the shard in hand has room for."""
@@ -124,8 +125,9 @@ class Wise(Method[WisePayload, WiseSettings]):
         if saved is not None:
             tensors = from_bytes(saved)
         else:
-            if self._signal_of(payload):
-                learning = learning or self._learn(state, payload, fresh)
+            if self._names_facts:
+                new = [state.facts[fact] for fact in fresh]
+                learning = learning or self._scope.learn(payload.scope, new)
             trained = self._train_shard(
                 state, number, shard, facts, len(groups[-1]), limits, learning
             )
@@ -139,7 +141,7 @@ class Wise(Method[WisePayload, WiseSettings]):
                 tensors |= packed([*learning.keys().values()])
             cache.put(key, to_bytes(tensors))
         payload = payload.with_shard(number, Shard.from_tensors(groups, tensors))
-        if self._signal_of(payload):
+        if self._names_facts:
             known = dict(zip(fresh, unpacked(tensors), strict=True))
             payload = replace(payload, scope=payload.scope.knowing(known))
         failed = tuple(facts[i] for i in tensors["failed"].tolist())
@@ -155,12 +157,12 @@ class Wise(Method[WisePayload, WiseSettings]):
 
     def finish(self, state: EditState) -> EditState:
         """The scope signal knows all facts in force, and no others."""
-        payload = _payload(state)
-        if not self._signal_of(payload):
+        if not self._names_facts:
             return state
-        in_force = [fact.id for fact in state.in_force()]
-        payload = self._knowing(state, payload, in_force)  # one that came back may be unknown
-        return replace(state, payload=replace(payload, scope=payload.scope.only(in_force)))
+        payload, in_force = _payload(state), state.in_force()
+        scope = self._scope.knowing(payload.scope, in_force)  # one that came back may be unknown
+        scope = scope.only([fact.id for fact in in_force])
+        return replace(state, payload=replace(payload, scope=scope))
 
     def _facts_to_train(
         self, state: EditState, number: int, fresh: Group
@@ -176,11 +178,12 @@ class Wise(Method[WisePayload, WiseSettings]):
             return payload, fresh, None
         gone = {*fresh, *state.closed}
         held = [fact for fact in payload.shards[number].facts if fact not in gone]
-        learning, signal = None, self._signal_of(payload)
-        if signal and fresh and len(held) > _rehearsed(fresh):
-            payload = self._knowing(state, payload, held)
-            learning = self._learn(state, payload, fresh)
-            new, known = learning.own, payload.scope.keys
+        learning = None
+        if self._names_facts and fresh and len(held) > _rehearsed(fresh):
+            scope = self._scope.knowing(payload.scope, [state.facts[fact] for fact in held])
+            payload = replace(payload, scope=scope)
+            learning = self._scope.learn(scope, [state.facts[fact] for fact in fresh])
+            new, known, signal = learning.own, scope.keys, self._scope.signal(scope)
             nearest = {
                 fact: max(signal.similarity(new[one], known[fact]) for one in fresh)
                 for fact in held
@@ -203,7 +206,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         mask = shard.mask if shard else self._mask(number)
         start = shard.values if shard else None
         rows = training_rows(
-            base, [state.facts[fact] for fact in facts], self._prefixes, settings.prefixes
+            base, [state.facts[fact] for fact in facts], self._scope.prefixes, settings.prefixes
         )
         if settings.training == "joint":
             joint = JointSettings(
@@ -256,38 +259,6 @@ class Wise(Method[WisePayload, WiseSettings]):
         ]
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
-    # --- scope ----------------------------------------------------------------------------------
-
-    def _signal_of(self, payload: WisePayload) -> ScopeSignal | None:
-        """The signal that names facts; None where activations name memories."""
-        scope = payload.scope
-        if scope.signal == ACTIVATION:
-            return None
-        if self._signal is None or self._signal[0] is not scope.calibration:
-            signal = SIGNALS.load(scope.signal)(self.base, scope.calibration, self._prefixes)
-            self._signal = scope.calibration, signal
-        return self._signal[1]
-
-    def _learn(self, state: EditState, payload: WisePayload, facts: Sequence[str]) -> Learning:
-        signal = self._signal_of(payload)
-        assert signal is not None
-        return signal.learn([state.facts[fact] for fact in facts])
-
-    def _knowing(self, state: EditState, payload: WisePayload, facts: Sequence[str]) -> WisePayload:
-        """The payload with what the signal knows of these facts; those it lacks are learnt.
-
-        Facts closed later keep their keys, so that closing one moves no other prompt.
-        """
-        unknown = [fact for fact in facts if fact not in payload.scope.keys]
-        if not unknown:
-            return payload
-        keys = self._learn(state, payload, unknown).keys()
-        return replace(payload, scope=payload.scope.knowing(keys))
-
-    @cached_property
-    def _prefixes(self) -> UnrelatedPrefixes:
-        return UnrelatedPrefixes(self.base)
-
     # --- answering ------------------------------------------------------------------------------
 
     def replacements(self, state: EditState) -> dict[str, nn.Module]:
@@ -317,26 +288,26 @@ class Wise(Method[WisePayload, WiseSettings]):
         payload = _payload(state)
         if not payload.shards:
             return NoClaims()
-        signal = self._signal_of(payload)
-        if signal is None:
+        if not self._names_facts:
             memories = self._memories(payload.shards)
             return ActivationRouter(self.base, memories, self.settings.act_ratio)
         shard_of, every = payload.shard_of(), max(1, self.settings.merge_every)
-        keys = payload.scope.keys
-        facts = [state.facts[fact] for fact in keys]
-        memories_of = [-1 if f.id in state.closed else shard_of[f.id] // every for f in facts]
-        router = signal.router(facts, [*keys.values()], memories_of)
-        prefers_context = state.pruning is not None and state.pruning.prefer == "context"
-        return ContextFirstRouter(router) if prefers_context else router
+
+        def memory_of(fact: str) -> int:
+            return -1 if fact in state.closed else shard_of[fact] // every
+
+        return self._scope.router(
+            payload.scope, state.facts, memory_of, context_first=state.prefers_context
+        )
 
     def explain(self, decision: Decision | None, state: EditState) -> tuple[str, dict[str, Any]]:
         if decision is None or not decision.opened:
             return "", {"shard": None}
         fact = f", fact {decision.fact}" if decision.fact else ""
-        return (
-            f"side memory, shard {decision.memory}{fact}: {explain_score(decision)}",
-            {"shard": decision.memory},
-        )
+        scope = _payload(state).scope
+        signal = self._scope.signal(scope) if self._names_facts else None
+        why = signal.explain(decision) if signal else explain_score(decision)
+        return f"side memory, shard {decision.memory}{fact}: {why}", {"shard": decision.memory}
 
 
 def _payload(state: EditState) -> WisePayload:

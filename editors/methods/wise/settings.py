@@ -8,16 +8,17 @@ from pydantic import Field, model_validator
 
 from editors.errors import EditorError
 from editors.methods.edit_state import Scalar
-from editors.schema import Number, String, Whole, record
+from editors.schema import Number, Whole, record
+from editors.scope.settings import ScopeSettings
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 @record(EditorError)
-class WiseSettings:
+class WiseSettings(ScopeSettings):
     """The settings of the method; ``--set key=value`` takes these names.
 
-    ``scope``: the signal that tells which prompts a fact claims, or "activation", the paper's own.
+    ``scope``: a scope signal, or "activation", the paper's own.
     ``training``: the facts of a shard jointly, or one edit after the other (sequential).
     ``shard_size``: facts that share a shard (0: as many as the projection has room for).
     ``mask_ratio``: the share of the projection's entries that a shard may change. ``prefixes``:
@@ -26,8 +27,7 @@ class WiseSettings:
     ``density`` (0: none are). ``learning_rate``: in units of the projection's root mean square
     weight (jointly), or of plain SGD (sequentially). ``confidence``: the probability that each
     target token must reach. ``alpha``, ``beta``, ``gamma``: the margins of WISE Eq. 5;
-    ``act_ratio``: the factor on the thresholds of Eq. 6. ``rank`` and ``false_open``: see
-    :class:`editors.scope.calibration.CalibrationSettings`.
+    ``act_ratio``: the factor on the thresholds of Eq. 6.
     """
 
     PROFILES: ClassVar[dict[str, dict[str, Scalar]]] = {
@@ -44,7 +44,6 @@ class WiseSettings:
     }
 
     profile: Literal["robust", "paper"] = "robust"
-    scope: String = "key"
     training: Literal["joint", "sequential"] = "joint"
     shard_size: Annotated[Whole, Field(ge=0, le=100_000)] = 0
     mask_ratio: Annotated[Number, Field(ge=1e-4, le=1)] = 0.2
@@ -59,8 +58,6 @@ class WiseSettings:
     beta: Number = 20.0
     gamma: Number = 10.0
     act_ratio: Annotated[Number, Field(ge=0, le=10)] = 1.0
-    false_open: Share = 0.1
-    rank: Annotated[Whole, Field(ge=1, le=4096)] = 24
 
     @model_validator(mode="after")
     def _measures_thresholds(self) -> WiseSettings:

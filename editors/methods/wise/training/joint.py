@@ -17,6 +17,12 @@ import torch.nn.functional as F
 
 from editors.inference.batching import Budget, batches
 from editors.inference.hidden_states import StateRequest
+from editors.methods.training.confidence import (
+    least_by_row,
+    probabilities,
+    rows_answered,
+    unsure_rows,
+)
 from editors.methods.training.state_offload import StateOffload
 from editors.methods.training.suffix_replay import Record, SuffixReplay, record
 from editors.methods.wise.shards import Mask
@@ -113,8 +119,8 @@ def train_jointly(
     sure_before: set[int] | None = None  # of the held ones; not asked until it matters
     training.train(lesson)
     while True:
-        probabilities, right = training.check(held)
-        weak = [i for i, probability in enumerate(probabilities) if not probability >= enough]
+        sure, right = training.check(held)
+        weak = [i for i, probability in enumerate(sure) if not probability >= enough]
         if not weak or training.steps >= settings.max_steps:
             break
         if sure_before is None:
@@ -200,10 +206,10 @@ class _JointTraining:
                     continue
                 part = one.of_rows(places)
                 logits, labels = self._logits(recorded.suffix, part)
-                likeliest = (logits.argmax(-1) == labels).float()
                 numbers = [members[place] for place in places]
-                least |= zip(numbers, _by_row(part, _probabilities(logits, labels)), strict=True)
-                right |= zip(numbers, map(bool, _by_row(part, likeliest)), strict=True)
+                sure = least_by_row(part, probabilities(logits, labels))
+                least |= zip(numbers, sure, strict=True)
+                right |= zip(numbers, rows_answered(part, logits, labels), strict=True)
         return [least[row] for row in rows], [right[row] for row in rows]
 
     @torch.no_grad()
@@ -260,7 +266,7 @@ class _JointTraining:
         """Those of some rows that are not sure; if there are any, after a step on all of them."""
         part = self._joined(rows)
         logits, labels = suffix.logits(part, part.side(self.change))
-        weak = [rows[i] for i in _weak(part, logits, labels, wanted)]
+        weak = [rows[i] for i in unsure_rows(part, logits, labels, wanted)]
         if weak:
             now = self._rate * (1 - 0.9 * self.steps / self._settings.max_steps)
             self._optimizer.param_groups[0]["lr"] = now
@@ -271,7 +277,7 @@ class _JointTraining:
     def _unsure(self, suffix: SuffixReplay, rows: Sequence[RowId], wanted: float) -> list[RowId]:
         """Those of some rows that are not sure."""
         part = self._joined(rows)
-        return [rows[i] for i in _weak(part, *self._logits(suffix, part), wanted)]
+        return [rows[i] for i in unsure_rows(part, *self._logits(suffix, part), wanted)]
 
     def _batches(self, rows: Sequence[RowId]) -> list[list[RowId]]:
         """Rows in batches of like length."""
@@ -294,22 +300,3 @@ def step(optimizer: torch.optim.Optimizer, change: MaskedDelta, loss: torch.Tens
     optimizer.zero_grad()
     torch.autograd.backward(loss, inputs=[change.values])  # not the base's parameters
     optimizer.step()
-
-
-def _weak(part: Record, logits: torch.Tensor, labels: torch.Tensor, wanted: float) -> list[int]:
-    """Rows with a label below the target probability, or NaN, in order."""
-    least = _by_row(part, _probabilities(logits, labels))
-    return [row for row, probability in enumerate(least) if not probability >= wanted]
-
-
-def _by_row(part: Record, of_labels: torch.Tensor) -> list[float]:
-    """For each row, the smallest of its labels' values ``[labels]``, which are at most 1."""
-    rows = part.labelled[0].cpu()
-    smallest = torch.ones(part.rows).scatter_reduce(0, rows, of_labels.cpu(), "amin")
-    values: list[float] = smallest.tolist()
-    return values
-
-
-def _probabilities(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """float32 ``[labels]``: the probability of each label."""
-    return logits.detach().float().softmax(-1).gather(1, labels[:, None])[:, 0]

@@ -1,0 +1,20 @@
+"""The settings of scope that every routed method takes. Needs no tensor library."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from editors.errors import EditorError
+from editors.schema import Number, String, Whole, record
+
+
+@record(EditorError)
+class ScopeSettings:
+    """``scope``: the signal that tells which prompts a fact claims. ``rank`` and ``false_open``:
+    see :class:`editors.scope.calibration.CalibrationSettings`."""
+
+    scope: String = "key"
+    false_open: Annotated[Number, Field(ge=0, le=1)] = 0.1
+    rank: Annotated[Whole, Field(ge=1, le=4096)] = 24
