@@ -1,0 +1,21 @@
+"""In-context editing: the fact that a prompt asks for is put before it; no weight changes.
+
+What a team builds instead of editing a model, and so the rival of every edit (compare IKE, Zheng et
+al., EMNLP 2023, arXiv 2305.12740). This module needs no tensor library.
+"""
+
+from __future__ import annotations
+
+from editors.methods.in_context.settings import InContextSettings
+from editors.methods.spec import MethodSpec
+
+SPEC = MethodSpec(
+    name="in-context",
+    title="the fact is put before the prompt",
+    reference="compare arXiv 2305.12740, EMNLP 2023",
+    routed=True,
+    undo="exact",
+    cost="an edit trains nothing; a claimed prompt grows by the text of its fact",
+    settings=InContextSettings,
+    implementation="editors.methods.in_context.method:InContext",
+)

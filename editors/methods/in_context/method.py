@@ -1,0 +1,101 @@
+"""In-context editing on one base: prompts are rewritten before the model is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from editors.facts import Fact
+from editors.inference.decisions import Decision
+from editors.inference.edited_model import Rewriter
+from editors.methods.base import Limits, Method, Trained, still_in_force
+from editors.methods.edit_state import EditState, SavedPayload
+from editors.methods.in_context import SPEC
+from editors.methods.in_context.settings import InContextSettings
+from editors.methods.spec import MethodSpec
+from editors.model.base_model import Base
+from editors.model.tokenization import Prompt, encode_pair, encode_prompts
+from editors.scope.calibrated import ByteCache
+from editors.scope.fact_scope import FactScope
+from editors.scope.phrasings import Phrasings
+from editors.scope.scope_state import ScopeState
+
+FACTS_AT_ONCE = 100  # that the scope signal learns together
+
+
+class InContext(Method[ScopeState, InContextSettings]):
+    """In-context editing; its payload is what the scope signal knows."""
+
+    spec: ClassVar[MethodSpec] = SPEC
+
+    def __init__(self, base: Base, settings: InContextSettings, seed: int) -> None:
+        super().__init__(base, settings, seed)
+        self._scope = FactScope(base, settings)
+
+    def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> ScopeState:
+        return self._scope.start(phrasings, cache)
+
+    def require_trainable(self, fact: Fact) -> None:
+        prompt = self.settings.before(fact, fact.prompt)
+        context = self.base.architecture.context
+        encode_pair(self.base.tokenizer, prompt, fact.target, stop=True, context=context)
+
+    def group_size(self, state: EditState) -> int:
+        return FACTS_AT_ONCE
+
+    def train(
+        self, state: EditState, group: Sequence[Fact], cache: ByteCache, limits: Limits
+    ) -> tuple[EditState, Trained]:
+        """Let the scope signal learn the facts; there is nothing else to train."""
+        facts = [state.facts[fact] for fact in still_in_force(state, group)]
+        return replace(state, payload=self._scope.knowing(state.payload, facts)), Trained()
+
+    def finish(self, state: EditState) -> EditState:
+        in_force = state.in_force()
+        scope = self._scope.knowing(state.payload, in_force)  # one that came back may be unknown
+        return replace(state, payload=scope.only([fact.id for fact in in_force]))
+
+    def dump(self, payload: ScopeState) -> SavedPayload:
+        return SavedPayload(*payload.dump())
+
+    def load(self, saved: SavedPayload, state: EditState) -> ScopeState:
+        return ScopeState.load(saved.summary, saved.blobs)
+
+    def rewriter(self, state: EditState) -> Rewriter | None:
+        router = self._scope.router(
+            state.payload,
+            state.facts,
+            lambda fact: -1 if fact in state.closed else 0,
+            context_first=state.prefers_context,
+        )
+
+        def rewrite(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Decision]]:
+            with self.base.probing():
+                proposal = router.propose(encode_prompts(self.base.tokenizer, prompts))
+                decisions = proposal.decisions
+                if proposal.candidates:
+                    decisions = router.decide(proposal, None)
+            return [
+                (self._with_fact(prompt, state.facts[decision.fact]), decision)
+                if decision.opened and decision.fact
+                else (prompt, decision)
+                for prompt, decision in zip(prompts, decisions, strict=True)
+            ]
+
+        return rewrite
+
+    def _with_fact(self, prompt: Prompt, fact: Fact) -> Prompt:
+        """A prompt with the fact before it; a chat with the fact in its system turn."""
+        if isinstance(prompt, str):
+            return self.settings.before(fact, prompt)
+        instruction, turns = self.settings.instruction(fact), list(prompt)
+        if turns and turns[0]["role"] == "system":
+            instruction = f"{turns.pop(0)['content']}\n\n{instruction}"
+        return [{"role": "system", "content": instruction}, *turns]
+
+    def explain(self, decision: Decision | None, state: EditState) -> tuple[str, dict[str, Any]]:
+        if decision is None or not decision.opened:
+            return "", {}
+        why = self._scope.signal(state.payload).explain(decision)
+        return f"fact {decision.fact} was put before the prompt: {why}", {}
