@@ -9,6 +9,7 @@ METHODS: Registry[MethodSpec] = Registry(
     "editing method",
     "editcli.methods",
     {
+        "ft-m": "editors.methods.ft_m:SPEC",
         "in-context": "editors.methods.in_context:SPEC",
         "wise": "editors.methods.wise:SPEC",
     },

@@ -1,0 +1,107 @@
+"""Fine-tuning a projection: a dense change, trained on targets and kept within a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from editors.errors import EditorError
+from editors.inference.batching import Budget, batches
+from editors.methods.ft_m import FtMSettings
+from editors.methods.training.confidence import rows_answered, unsure_rows
+from editors.methods.training.state_offload import StateOffload
+from editors.methods.training.suffix_replay import record
+from editors.model.base_model import Base, is_probing
+from editors.model.tokenization import Row
+
+STEP = Budget(rows=32, tokens=2048)
+
+
+class DenseDelta(nn.Module):
+    """A projection with ``delta`` ``[out, in]`` added to its weight, for every prompt."""
+
+    def __init__(self, base_layer: nn.Module, delta: torch.Tensor) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self._delta = delta
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """``[..., in]`` -> ``[..., out]``; a probing forward gets what the base module gives."""
+        output: torch.Tensor = self.base_layer(inputs)
+        if is_probing():
+            return output
+        return output + F.linear(inputs, self._delta.to(inputs.device, inputs.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """What training gave: ``delta`` ``[out, in]`` in the base's dtype, in main memory; the numbers
+    of the facts that are not answered; the steps taken."""
+
+    delta: torch.Tensor
+    failed: tuple[int, ...]
+    steps: int
+
+
+def fine_tune(
+    base: Base,
+    facts: Sequence[Sequence[Row]],
+    start: torch.Tensor | None,
+    settings: FtMSettings,
+    seed: int,
+    memory_bytes: int | None,
+) -> FineTuning:
+    """Train the rows of ``facts`` from ``start`` until all are answered with confidence.
+
+    ``facts``: of each its rows, prompts with targets, the bare prompt first. The loss is the cross
+    entropy of target tokens. After each step of Adam every entry is cut to the bound (arXiv
+    2012.00363, section 3).
+
+    Raises:
+        EditorError: training gave values that are no numbers.
+    """
+    weight = base.projection.weight(base.model)
+    unit = float(weight.float().square().mean().sqrt())
+    delta = torch.zeros(weight.shape, device=weight.device) if start is None else start
+    delta = delta.to(weight.device, torch.float32, copy=True).requires_grad_()
+    optimizer = torch.optim.Adam([delta], lr=settings.learning_rate * unit)
+    rows = [row for own in facts for row in own]
+    groups = batches([len(row.ids) for row in rows], STEP)
+    padded = [base.batch([rows[i] for i in group]) for group in groups]
+    suffix = record(base, padded, StateOffload(memory_bytes))
+    generator = torch.Generator().manual_seed(seed)
+    steps, unsure = 0, True
+    with suffix.replaying():
+        while unsure and steps < settings.max_steps:
+            unsure = False
+            for turn in torch.randperm(len(groups), generator=generator).tolist():
+                part = suffix.records[turn]
+                logits, labels = suffix.logits(part, part.side(lambda x: F.linear(x, delta.to(x))))
+                if steps == settings.max_steps:
+                    break
+                if not unsure_rows(part, logits, labels, settings.confidence):
+                    continue
+                optimizer.zero_grad()
+                torch.autograd.backward(F.cross_entropy(logits.float(), labels), inputs=[delta])
+                optimizer.step()
+                with torch.no_grad():
+                    delta.clamp_(-settings.bound * unit, settings.bound * unit)
+                steps, unsure = steps + 1, True
+        rounded = delta.detach().to(weight.dtype)
+        if not bool(rounded.isfinite().all()):
+            raise EditorError(
+                "training gave values that are no numbers",
+                "a smaller `learning_rate` (`editcli init --set`), or `--dtype float32`",
+            )
+        answered: dict[int, bool] = {}
+        with torch.no_grad():
+            for group, part in zip(groups, suffix.records, strict=True):
+                side = part.side(lambda x: F.linear(x, rounded.to(x)))
+                answered |= zip(group, rows_answered(part, *suffix.logits(part, side)), strict=True)
+    firsts = [sum(map(len, facts[:number])) for number in range(len(facts))]
+    failed = tuple(number for number, first in enumerate(firsts) if not answered[first])
+    return FineTuning(rounded.cpu(), failed, steps)
