@@ -10,14 +10,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tiny_edits import FAST
+from tiny_edits import SETTINGS
 
 if TYPE_CHECKING:
-    from editors.methods.edit_state import Scalar
     from editors.methods.wise.method import Wise
     from editors.model.base_model import Base
 
 BaseOf = Callable[..., "Base"]
+MethodOf = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -29,16 +29,28 @@ def tiny_base(tiny_model: Any, word_tokenizer: Any) -> BaseOf:
 
 
 @pytest.fixture(scope="session")
-def tiny_wise(tiny_base: BaseOf) -> Callable[..., Wise]:
-    """``tiny_wise(family, settings, seed)``: the method on a shared model."""
-    from editors.methods.wise.method import Wise
+def tiny_method(tiny_base: BaseOf) -> MethodOf:
+    """``tiny_method(name, family, settings, seed)``: a method on a shared model."""
+    from editors import METHODS
 
     def make(
-        family: str = "llama", settings: Mapping[str, Scalar] | None = None, seed: int = 0
-    ) -> Wise:
-        return Wise(tiny_base(family), FAST if settings is None else settings, seed)
+        name: str = "wise",
+        family: str = "llama",
+        settings: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> Any:
+        chosen = SETTINGS[name] if settings is None else settings
+        return METHODS.load(name).build(tiny_base(family), chosen, seed)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_wise(tiny_method: MethodOf) -> Callable[..., Wise]:
+    """``tiny_wise(family, settings, seed)``: WISE on a shared model."""
+    return lambda family="llama", settings=None, seed=0: tiny_method(
+        "wise", family, settings, seed
+    )
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from editors import Fact
 
 if TYPE_CHECKING:
-    from editors.methods.base import Applied
+    from editors.methods.base import Applied, Method
     from editors.methods.edit_state import EditState
-    from editors.methods.wise.method import Wise
+    from editors.scope.phrasings import Phrasings
+
+    AnyMethod = Method[Any, Any]
 
 FRANCE = Fact("the capital of France is", "Rome", subject="France")
 JAPAN = Fact("the language of Japan is", "French", subject="Japan")
@@ -28,42 +30,72 @@ FAST: dict[str, Any] = {
     "max_steps": 150,
     "rank": 8,
 }
+SETTINGS: dict[str, dict[str, Any]] = {
+    "wise": FAST,
+    "in-context": {"rank": 8},
+    "ft-m": {"confidence": 0.3, "learning_rate": 0.2, "bound": 3.0},
+}
+"""By method, settings that suit a tiny model."""
+
 PAPER: dict[str, Any] = {"profile": "paper", "prefixes": 2, "max_steps": 12, "shard_size": 2}
 PAPER |= {"mask_ratio": 0.5}
 
 
-class Remembering:
-    """A memo in memory that counts what was asked of it."""
+class CountingCache:
+    """A cache in memory that counts what was found in it."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, bytes] = {}
+        self.entries: dict[str, bytes] = {}
         self.hits = 0
 
     def get(self, key: str) -> bytes | None:
-        self.hits += key in self.kept
-        return self.kept.get(key)
+        self.hits += key in self.entries
+        return self.entries.get(key)
 
     def put(self, key: str, payload: bytes) -> None:
-        self.kept[key] = payload
+        self.entries[key] = payload
 
 
-def no_edits(method: Wise) -> EditState:
-    """The state of a base without edits."""
-    from editors.scope.calibration import Phrasings
+_CALIBRATIONS = CountingCache()  # of the session's models, keyed by their fingerprints
 
-    groups = [
+
+def phrasings() -> list[Phrasings]:
+    """Twelve groups of phrasings in the words of the tiny models."""
+    from editors.scope.phrasings import Phrasings
+
+    return [
         Phrasings(subject, (f"the {asked} of {subject} is", f"what is the {asked} of {subject} ?"))
         for subject in ("Spain", "Kenya", "Italy", "Egypt")
         for asked in ("sea", "city", "leader")
     ]
-    return method.empty(groups)
+
+
+def no_edits(method: AnyMethod) -> EditState:
+    """The state of a base without edits."""
+    return method.start(phrasings(), _CALIBRATIONS)
 
 
 def edit(
-    method: Wise, facts: Sequence[Fact], state: EditState | None = None, memo: Any = None
+    method: AnyMethod,
+    facts: Sequence[Fact],
+    state: EditState | None = None,
+    cache: Any = None,
+    **options: Any,
 ) -> Applied:
     """``facts`` applied to ``state`` (default: no edits yet)."""
-    from editors.methods.base import NoMemo
+    from editors.methods.base import NO_CACHE
 
-    start = no_edits(method) if state is None else state
-    return method.apply(start, facts, memo=memo or NoMemo(), on_progress=lambda _: True)
+    return method.apply(
+        no_edits(method) if state is None else state,
+        facts,
+        cache=cache or NO_CACHE,
+        on_progress=lambda _: True,
+        **options,
+    )
+
+
+def reopened(method: AnyMethod, state: EditState) -> EditState:
+    """``state``, saved and opened again."""
+    from editors.methods.edit_state import EditState
+
+    return method.open(EditState.from_blobs(method.save(state)))

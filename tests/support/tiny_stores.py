@@ -8,22 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tiny_edits import phrasings
 from tiny_models import build, build_tokenizer
 from typer.testing import CliRunner, Result
 
 from editcli.app import app
-from editcli.store.store import Store, StoreConfig
-from editors import Fact
+from editcli.store.records import StoreConfig
+from editcli.store.store import Store
+from editors import Fact, FactClosure
 
 if TYPE_CHECKING:
     import torch
 
-CONFIG = StoreConfig(base="atlas", fingerprint="f" * 64, method="wise", settings={"layer": 4})
+CONFIG = StoreConfig(base="atlas", fingerprint="f" * 64, method="wise", layer=4)
 
 PARIS = Fact("The capital of France is", "Lyon", subject="France", source="atlas, p. 3")
 PARIS_AGAIN = Fact("The capital of France is", "Nice", subject="France")
 ROME = Fact("The capital of Italy is", "Milan", tags=("capitals",))
-SCORES = b'{"reliability": 0.98765, "locality": {"near": 1.0}, "per_fact": []}'
 
 
 def save_model(
@@ -37,15 +38,8 @@ def save_model(
 
 
 def save_calibration(path: Path) -> Path:
-    """`path`, now a file of twelve groups of phrasings in the words of the tiny models."""
-    groups = [
-        {
-            "subject": subject,
-            "prompts": [f"the {asked} of {subject} is", f"what is the {asked} of {subject} ?"],
-        }
-        for subject in ("Spain", "Kenya", "Italy", "Egypt")
-        for asked in ("sea", "city", "leader")
-    ]
+    """`path`, now a file of the phrasings of `tiny_edits`."""
+    groups = [{"subject": p.subject, "prompts": list(p.prompts)} for p in phrasings()]
     path.write_text("".join(f"{json.dumps(group)}\n" for group in groups))
     return path
 
@@ -71,7 +65,7 @@ def run(*arguments: str, stdin: str | None = None) -> Result:
     return CliRunner().invoke(app, list(arguments), input=stdin)
 
 
-def said(result: Result) -> dict[str, Any]:
+def json_of(result: Result) -> dict[str, Any]:
     """The one JSON object that a command printed."""
     record: dict[str, Any] = json.loads(result.stdout)
     return record
@@ -95,14 +89,20 @@ def blobs(
     """`facts.jsonl` and `edits.json`; `groups` holds the ids of each group of each shard."""
     lines = [json.dumps({"id": fact.id, **fact.to_dict()}, ensure_ascii=False) for fact in facts]
     edits = {
-        "schema": 1,
+        "schema": 2,
         "method": "wise",
         "settings": {"profile": "robust"},
         "layer": 4,
-        "projection": "model.layers.4.mlp.down_proj",
+        "modules": ["model.layers.4.mlp.down_proj"],
         "fingerprint": "f" * 64,
-        "shards": [{"groups": [list(group) for group in shard]} for shard in groups],
-        "closed": {key: {"why": why, "by": by} for key, (why, by) in (closed or {}).items()},
+        "closed": {
+            key: FactClosure(reason, replaced_by).to_dict()
+            for key, (reason, replaced_by) in (closed or {}).items()
+        },
+        "payload": {
+            "shards": [[list(group) for group in shard] for shard in groups],
+            "scope": {"signal": "key", "order": [], "pages": []},
+        },
     }
     return {
         "facts.jsonl": "".join(f"{line}\n" for line in lines).encode(),
@@ -129,12 +129,12 @@ def store_with_a_past(path: Path) -> Store:
             added=[old, other],
             author="ann",
             message="the first batch",
-            tools={"editcli": "0.1.0"},
+            tools={"editcli": "0.2.0"},
         )
         clock.hour = 14
         change.publish(
             "edit",
-            {**blobs([PARIS, ROME, PARIS_AGAIN], three, superseded), "scores.json": SCORES},
+            blobs([PARIS, ROME, PARIS_AGAIN], three, superseded),
             [other, new],
             added=[new],
             superseded=[old],
@@ -163,7 +163,7 @@ def save_work(
 ) -> Path:
     """`folder`, with `facts.jsonl` in it and an empty store on `model` with these settings."""
     save_facts(folder / "facts.jsonl", facts)
-    told = [f"--set={key}={value}" for key, value in settings.items()]
+    options = [f"--set={key}={value}" for key, value in settings.items()]
     place = ["--store", str(folder / ".editcli"), "--calibration", str(calibration)]
-    assert run("init", str(model), *place, *told).exit_code == 0
+    assert run("init", str(model), *place, *options).exit_code == 0
     return folder
