@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("history.log", "history.show", "history.undo"),
         *("history.checkout", "history.tag", "history.report"),
     ),
-    "Reference": ("reference.facts", "reference.methods"),
+    "Reference": ("reference.methods", "reference.facts"),
 }
 
 

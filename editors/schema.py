@@ -28,6 +28,8 @@ from editors.errors import EditorError
 
 T = TypeVar("T")
 
+NESTED = 4  # levels of a record: an object, a list in it, objects in that, and their values
+
 
 def _text(value: str) -> str:
     if not value.strip():
@@ -88,11 +90,16 @@ def problems(cls: type[Any], value: object) -> list[str]:
     return []
 
 
-def without_nulls(value: Any) -> Any:
-    """``value`` without the keys of objects that are null, which means absent."""
+def without_nulls(value: Any, depth: int = NESTED) -> Any:
+    """``value`` without the keys of objects that are null, which means absent; what is nested
+    deeper than records are stays as it is."""
+    if depth == 0:
+        return value
     if isinstance(value, Mapping):
-        return {str(k): without_nulls(v) for k, v in value.items() if v is not None}
-    return [without_nulls(v) for v in value] if isinstance(value, list | tuple) else value
+        return {str(k): without_nulls(v, depth - 1) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [without_nulls(v, depth - 1) for v in value]
+    return value
 
 
 def problems_of(cls: type[Any], error: ValidationError) -> list[str]:
@@ -177,7 +184,7 @@ def plain_json(value: object) -> str:
     """``value`` as JSON text; raises ValueError where it is no plain JSON, or cannot be written."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise ValueError("must be plain JSON") from None
     return _text(text)
 
@@ -192,11 +199,16 @@ def settings_from(cls: type[T], owner: str, values: Mapping[str, Any]) -> T:
     """
     profiles: Mapping[str, Mapping[str, Any]] = getattr(cls, "PROFILES", {})
     chosen = profiles.get(str(values.get("profile", "")), {})
+    known = tuple(field.name for field in fields(cast("Any", cls)))
+    found = [unknown_key(key, known) for key in values if key not in known]
+    given = {key: value for key, value in {**chosen, **values}.items() if key in known}
     try:
-        return TypeAdapter(cls).validate_python({**chosen, **values})
+        settings = TypeAdapter(cls).validate_python(given)
     except ValidationError as problem:
-        known = ", ".join(field.name for field in fields(cast("Any", cls)))
-        found = "; ".join(problems_of(cls, problem))
+        found += problems_of(cls, problem)
+    if found:
         raise EditorError(
-            f"{owner} cannot take these settings: {found}", f"settings: {known}"
-        ) from None
+            f"{owner} cannot take these settings: {'; '.join(found)}",
+            f"settings: {', '.join(known)}",
+        )
+    return settings

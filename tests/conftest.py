@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 # Read when the libraries are imported, so they are set before any test module is: no test may reach
 # for the network, and one thread makes floating-point sums repeatable. Subprocesses inherit both.
@@ -15,3 +18,11 @@ for name in ("NO_COLOR", "FORCE_COLOR"):
     os.environ.pop(name, None)
 
 pytest_plugins = ["tiny_models"]  # tests/support, on the path by pyproject.toml
+
+
+@pytest.fixture
+def toy_package(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a package that registers a method and scope signals, on the path."""
+    folder = Path(__file__).parent / "toy_package"
+    monkeypatch.syspath_prepend(str(folder))
+    return folder

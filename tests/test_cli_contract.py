@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
@@ -61,20 +62,52 @@ def test_an_unknown_flag_is_a_usage_error_on_stderr(path: tuple[str, ...]) -> No
     assert "--no-such-flag" in result.stderr
 
 
+@each_command
+def test_a_page_that_help_names_is_in_the_docs(path: tuple[str, ...]) -> None:
+    root = Path(editcli.__file__).parents[1]
+    if (root / "docs").is_dir():
+        named = re.findall(r"\bdocs/[\w./-]*\w", help_of(path))
+        assert [name for name in named if not (root / name).is_file()] == []
+
+
 def test_commands_are_listed_under_their_panel() -> None:
     text = help_of(())
-    for panel, names in COMMANDS.items():
+    listed = {}
+    for panel in COMMANDS:
         section = text.partition(f"\n{panel}:\n")[2].partition("\n\n")[0]
-        assert [
-            n for n in names if not any(r.split()[:1] == [n] for r in section.splitlines())
-        ] == []
+        listed[panel] = re.findall(r"^  (\w+)", section, re.MULTILINE)
+    assert listed == {
+        panel: [module.rpartition(".")[2] for module in modules]
+        for panel, modules in COMMANDS.items()
+    }
 
 
 def test_every_command_module_is_registered() -> None:
     folder = Path(editcli.__file__).parent / "commands"
-    modules = {p.stem for p in folder.glob("[!_]*.py")}
-    modules |= {p.parent.name for p in folder.glob("*/__init__.py")}
-    assert modules == {name for names in COMMANDS.values() for name in names}
+    modules = {path.stem for path in folder.glob("[!_]*.py")}
+    for package in sorted(path.parent.name for path in folder.glob("*/__init__.py")):
+        parts = {path.stem for path in (folder / package).glob("[!_]*.py")}
+        if hasattr(import_module(f"editcli.commands.{package}"), "group"):
+            modules.add(package)
+            commands = {
+                part
+                for part in parts
+                if hasattr(import_module(f"editcli.commands.{package}.{part}"), "command")
+            }
+            assert {words[1] for words in PATHS if words[:1] == (package,) and len(words) > 1} == (
+                commands
+            )
+        else:
+            modules |= {f"{package}.{part}" for part in parts}
+    registered = [module for modules in COMMANDS.values() for module in modules]
+    assert sorted(registered) == sorted(modules)
+
+
+def test_panels_are_the_folders_of_the_commands() -> None:
+    for panel, modules in COMMANDS.items():
+        folders = {module.partition(".")[0] for module in modules}
+        assert len(folders) == 1
+        assert panel.lower().startswith(folders.pop())
 
 
 def test_an_unknown_command_gets_a_suggestion() -> None:
@@ -112,14 +145,14 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("editcli.commands.facts.read_facts", interrupted)
+    monkeypatch.setattr("editcli.commands.reference.facts.read_facts", interrupted)
     result = CliRunner().invoke(app, ["facts", "validate", "any.jsonl"])
     assert result.exit_code == 130
     assert result.stderr == "error: interrupted\n"
 
 
 def test_ctrl_c_at_the_very_end_breaks_into_nothing() -> None:
-    told = (
+    script = (
         "import os, signal, sys\n"
         "from editcli.app import main\n"
         "sys.argv = ['editcli', '--version']\n"
@@ -128,7 +161,7 @@ def test_ctrl_c_at_the_very_end_breaks_into_nothing() -> None:
         "finally:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

@@ -1,4 +1,4 @@
-"""Who may import whom, and what `--help` may cost."""
+"""The order of the folders: who may import whom. Type-only imports count."""
 
 from __future__ import annotations
 
@@ -13,19 +13,60 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("editors/**/*.py"), *ROOT.glob("editcli/**/*.py")])
+
+LIBRARY = (
+    "editors.errors editors.text_matching editors.schema editors.facts editors.plugins",
+    "editors.model",
+    "editors.inference",
+    "editors.heads",
+    "editors.scope",
+    "editors.methods",
+    "editors.evaluation",
+    "editors.conflicts",
+)
+APPLICATION = (
+    "editcli.exit_codes editcli.errors editcli.settings",
+    "editcli.store",
+    "editcli.files",
+    "editcli.models",
+    "editcli.cli",
+    "editcli.operations editcli.report",
+    "editcli.commands",
+    "editcli.app editcli.__main__",
+)
+"""Rooms, the lowest first; a room may import those above it in the list. Rooms of one line are
+small modules, in order."""
+
+ORDER = [room for line in (*LIBRARY, *APPLICATION) for room in line.split()]
+FACADES = ("editors", "editcli")  # `from editors import Fact`, and the version
+
 HEAVY = {"torch", "transformers", "safetensors", "huggingface_hub", "numpy"}
-APPLICATION_ONLY = {"editcli", "typer", "rich", "jsonlines", "filelock"}
+APPLICATION_ONLY = {"editcli", "typer", "rich", "jsonlines", "filelock", "jinja2", "tomli_w"}
+# What can be read, listed, explained and taken back without a model.
+WITHOUT_TENSORS = (
+    *("editors", "editors.errors", "editors.text_matching", "editors.schema", "editors.facts"),
+    *("editors.plugins", "editors.heads.pruning", "editors.conflicts.cases"),
+    *("editors.scope.settings", "editors.scope.phrasings", "editors.methods.spec"),
+    *("editors.methods.edit_state", "editors.methods.registry"),
+    *("editors.methods.wise", "editors.methods.wise.settings"),
+    *("editors.methods.in_context", "editors.methods.in_context.settings", "editors.methods.ft_m"),
+)
 
 
 def name_of(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+    """The module's dotted name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in FILES}
 
 
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported(nodes: Iterator[ast.AST] | list[ast.AST]) -> set[str]:
+def imported(nodes: Iterator[ast.AST]) -> set[str]:
     """Dotted names that the import statements among `nodes` name, `from a import b` as `a.b`."""
     names: set[str] = set()
     for node in nodes:
@@ -37,11 +78,12 @@ def imported(nodes: Iterator[ast.AST] | list[ast.AST]) -> set[str]:
     return names
 
 
-def everywhere(path: Path) -> set[str]:
-    return imported(ast.walk(parse(path)))
+def everywhere(module: str) -> set[str]:
+    """All that a module imports, for types only or inside functions, too."""
+    return imported(ast.walk(parse(MODULES[module])))
 
 
-def at_import_time(path: Path) -> set[str]:
+def at_import_time(module: str) -> set[str]:
     """Imports that run when the module is loaded: not in functions, not under TYPE_CHECKING."""
 
     def visit(node: ast.AST) -> Iterator[ast.AST]:
@@ -53,96 +95,163 @@ def at_import_time(path: Path) -> set[str]:
             yield child
             yield from visit(child)
 
-    return imported(visit(parse(path)))
+    return imported(visit(parse(MODULES[module])))
+
+
+def module_of(name: str) -> str | None:
+    """The module of ours that an imported name belongs to; None for anything else."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def neighbours(module: str) -> set[str]:
+    """The modules of ours that a module imports, for types only too; not the facades."""
+    found = {module_of(name) for name in everywhere(module)}
+    return {name for name in found if name and name != module} - set(FACADES)
+
+
+def room_of(module: str) -> str | None:
+    """The room that a module is in; None for the facades."""
+    return next((r for r in ORDER if module == r or module.startswith(f"{r}.")), None)
 
 
 def tops(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-each_file = pytest.mark.parametrize("path", FILES, ids=name_of)
-each_library_file = pytest.mark.parametrize(
-    "path", [path for path in FILES if name_of(path).startswith("editors/")], ids=name_of
+each_module = pytest.mark.parametrize("module", sorted(set(MODULES) - set(FACADES)))
+each_library_module = pytest.mark.parametrize(
+    "module", [module for module in MODULES if tops({module}) == {"editors"}]
 )
-each_application_file = pytest.mark.parametrize(
-    "path", [path for path in FILES if name_of(path).startswith("editcli/")], ids=name_of
+each_application_module = pytest.mark.parametrize(
+    "module", [module for module in MODULES if tops({module}) == {"editcli"}]
 )
 
 
-@each_library_file
-def test_the_library_knows_nothing_of_the_application(path: Path) -> None:
-    assert not tops(everywhere(path)) & APPLICATION_ONLY
+# --- the order ------------------------------------------------------------------------------------
 
 
-@each_library_file
-def test_the_library_neither_prints_nor_asks_the_environment(path: Path) -> None:
-    names = {node.id for node in ast.walk(parse(path)) if isinstance(node, ast.Name)}
+@each_module
+def test_a_module_is_in_a_room_and_imports_no_room_above(module: str) -> None:
+    room = room_of(module)
+    assert room is not None, "name its folder in the order of rooms"
+    above = {
+        other
+        for other in neighbours(module)
+        if ORDER.index(str(room_of(other))) > ORDER.index(room)
+    }
+    assert not above
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for other in sorted(neighbours(module)):
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+@each_library_module
+def test_the_library_knows_nothing_of_the_application(module: str) -> None:
+    assert not tops(everywhere(module)) & APPLICATION_ONLY
+
+
+@pytest.mark.parametrize("method", ["wise", "in_context", "ft_m"])
+def test_nobody_knows_the_inside_of_a_method_but_the_method(method: str) -> None:
+    inside = f"editors.methods.{method}"
+    knowing = {
+        module
+        for module in MODULES
+        if not module.startswith(inside)
+        and any(other == inside or other.startswith(f"{inside}.") for other in neighbours(module))
+    }
+    assert not knowing, "ask the method, or its spec"
+
+
+@each_application_module
+def test_the_application_uses_public_names_of_the_library(module: str) -> None:
+    from_library = [name for name in everywhere(module) if name.partition(".")[0] == "editors"]
+    assert not [name for name in from_library if any(p[0] == "_" for p in name.split("."))]
+
+
+# --- what importing costs -------------------------------------------------------------------------
+
+
+@each_application_module
+def test_the_application_loads_no_heavy_library_when_imported(module: str) -> None:
+    reached, todo = set(), {module}
+    while todo:
+        reached |= todo
+        names = {name for one in todo for name in at_import_time(one)}
+        assert not tops(names) & HEAVY, todo
+        todo = {m for m in map(module_of, names) if m and m not in FACADES} - reached
+
+
+@pytest.mark.parametrize("module", WITHOUT_TENSORS)
+def test_what_needs_no_tensor_loads_no_tensor_library(module: str) -> None:
+    heavy = "{'torch', 'transformers', 'safetensors', 'numpy'}"
+    code = f"import sys, {module}; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    def seconds(code: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+    help_ = "import sys; sys.argv = ['editcli', '--help']; from editcli.app import main; main()"
+    assert min(seconds(help_) for _ in range(3)) - min(seconds("") for _ in range(3)) < 0.5
+
+
+# --- manners --------------------------------------------------------------------------------------
+
+
+@each_library_module
+def test_the_library_neither_prints_nor_asks_the_environment(module: str) -> None:
+    tree = parse(MODULES[module])
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     attributes = {
         f"{node.value.id}.{node.attr}"
-        for node in ast.walk(parse(path))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     }
     assert not names & {"print", "input"}
     assert not attributes & {"os.environ", "os.getenv", "os.getcwd", "Path.cwd", "torch.load"}
 
 
-@each_application_file
-def test_the_application_uses_public_names_of_the_library(path: Path) -> None:
-    from_library = [name for name in everywhere(path) if name.partition(".")[0] == "editors"]
-    assert not [name for name in from_library if name.startswith("editors.methods.")]
-    assert not [name for name in from_library if any(p[0] == "_" for p in name.split("."))]
+@pytest.mark.parametrize("module", MODULES)
+def test_nobody_imports_click_pickle_or_a_package_called_datasets(module: str) -> None:
+    assert not tops(everywhere(module)) & {"click", "pickle", "datasets"}
 
 
-@each_application_file
-def test_the_application_loads_no_heavy_library_when_imported(path: Path) -> None:
-    assert not tops(at_import_time(path)) & HEAVY
+def test_every_room_says_in_a_sentence_what_it_is_for() -> None:
+    rooms = [path for path in FILES if path.name == "__init__.py"]
+    silent = [name_of(path) for path in rooms if not ast.get_docstring(parse(path))]
+    assert not silent
 
 
-@each_file
-def test_nobody_imports_click_pickle_or_a_package_called_datasets(path: Path) -> None:
-    assert not tops(everywhere(path)) & {"click", "pickle", "datasets"}
-
-
-@pytest.mark.parametrize("layer", ["errors", "facts"])
-def test_the_lowest_layers_import_only_each_other(layer: str) -> None:
-    names = everywhere(ROOT / "editors" / f"{layer}.py")
-    assert not tops(names) & HEAVY
-    assert {n for n in names if n.startswith("editors.")} <= {"editors.errors.InvalidFact"}
-
-
-def test_commands_are_on_top_of_everything_but_the_app() -> None:
-    for path in FILES:
-        if name_of(path).startswith("editcli/commands/"):
-            assert not {n for n in everywhere(path) if n.startswith("editcli.app")}
-        elif name_of(path) != "editcli/app.py":
-            assert not {n for n in everywhere(path) if n.startswith("editcli.commands")}
+def test_no_room_is_crowded_and_no_file_is_endless() -> None:
+    entries = {
+        folder: [e for e in folder.iterdir() if e.name[:2] != "__" and e.name[0] != "."]
+        for folder in {path.parent for path in FILES}
+    }
+    crowded = {name_of(f / "__init__.py"): len(e) for f, e in entries.items() if len(e) > 14}
+    assert not crowded
+    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in FILES}
+    assert {name: n for name, n in lengths.items() if n > 470} == {}
 
 
 def test_every_public_name_of_the_library_resolves() -> None:
     import editors
 
     assert all(getattr(editors, name) is not None for name in editors.__all__)
-    assert sorted(editors.__all__) == editors.__all__
     with pytest.raises(AttributeError, match="no attribute 'Fakt'"):
         _ = editors.Fakt
-
-
-def run(code: str) -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
-
-
-def test_help_loads_no_torch_and_takes_less_than_half_a_second() -> None:
-    code = """
-import sys
-sys.argv = ["editcli", "--help"]
-from editcli.app import main
-try:
-    main()
-finally:
-    assert not {"torch", "transformers"} & set(sys.modules)
-"""
-    nothing = min(run("pass") for _ in range(3))
-    help_ = min(run(code) for _ in range(3))
-    assert help_ - nothing < 0.5

@@ -28,6 +28,22 @@ def test_every_folder_with_code_is_a_package() -> None:
     assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
+def test_the_wheel_takes_every_file_that_is_no_code() -> None:
+    data = PROJECT["tool"]["setuptools"]["package-data"]
+    packages = {name: ROOT.joinpath(*name.split(".")) for name in data if "_datasets" not in name}
+    shipped = {
+        path for name, folder in packages.items() for p in data[name] for path in folder.glob(p)
+    }
+    present = {
+        path
+        for top in ("editcli", "editors")
+        for path in (ROOT / top).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert present == shipped
+    assert {path.suffix for path in present} >= {".html", ".css", ".typed"}
+
+
 def test_both_packages_ship_their_types() -> None:
     assert all((ROOT / top / "py.typed").exists() for top in ("editcli", "editors"))
 

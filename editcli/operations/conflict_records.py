@@ -68,16 +68,19 @@ def results_record(measured: ConflictResults) -> dict[str, Any]:
 
 
 def edited_record(edited: ConflictResults) -> dict[str, Any]:
-    """The four outcomes on rows about edits, by what the passage says, and the router's hits."""
-    opened = [bool(result.opened) for result in edited.results]
-    return {
+    """The four outcomes on rows about edits, by what the passage says, and what was decided, where
+    something decides."""
+    opened = [result.opened for result in edited.results if result.opened is not None]
+    record = {
         **_four(edited),
         "by_state": {state: _four(part) for state, part in edited.by(passage_about).items()},
-        "router": {
+    }
+    if opened:
+        record["router"] = {
             "opened_without_passage": 1.0,  # a row is about an edit where this holds
             "opened_with_passage": finite(sum(opened) / len(opened)),
-        },
-    }
+        }
+    return record
 
 
 def passage_about(case: ConflictCase) -> str:

@@ -72,7 +72,7 @@ def render(store: Store, version: Version) -> str:
 
 
 def _method(edits: EditState) -> str:
-    values = {**edits.settings, **METHODS.load(edits.method).about(edits)}
+    values = {"layer": edits.layer, **edits.settings, **METHODS.load(edits.method).about(edits)}
     listed = ", ".join(f"{key} {value}" for key, value in sorted(values.items()))
     return f"{edits.method}: {listed}" if listed else edits.method
 

@@ -8,8 +8,8 @@ from editcli.store.history import DAMAGED
 from editcli.store.records import Digest, Version
 from editcli.store.store import Store
 from editcli.store.transaction import Transaction
-from editors import EditorError, StateMismatch
-from editors.methods.edit_state import COMMON, EDITS, HEAD_FILL, HEAD_MASK, EditState
+from editors import METHODS, EditorError, StateMismatch
+from editors.methods.edit_state import COMMON, EDITS, FACTS, HEAD_FILL, EditState
 
 
 def edits_of(store: Store, version: Version | str = "HEAD", *, whole: bool = False) -> EditState:
@@ -23,11 +23,33 @@ def edits_of(store: Store, version: Version | str = "HEAD", *, whole: bool = Fal
     names = [name for name in version.blobs if whole or name in COMMON]
     if EDITS not in names:
         raise EditorError(f"{version.id} has no {EDITS}", DAMAGED)
-    blobs = {name: store.read(version, name) for name in names}
+    state = _read(version, {name: store.read(version, name) for name in names})
+    stray = sorted({*_named_facts(version, state)} - set(state.facts))
+    if stray:
+        raise EditorError(
+            f"{EDITS} of {version.id} names a fact {stray[0]} that {FACTS} lacks", DAMAGED
+        )
+    return state
+
+
+def _read(version: Version, blobs: Mapping[str, bytes]) -> EditState:
     try:
         return EditState.from_blobs(blobs)
     except StateMismatch as error:
-        raise EditorError(f"the facts of {version.id}: {error.message}", DAMAGED) from error
+        raise EditorError(
+            f"the facts of {version.id}: {error.message}", error.hint or DAMAGED
+        ) from error
+
+
+def _named_facts(version: Version, state: EditState) -> list[str]:
+    """The ids of the facts that the payload names."""
+    spec = METHODS.load(state.method)
+    try:
+        return [str(fact) for fact in spec.named_facts(state)]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise EditorError(
+            f"{EDITS} of {version.id} is no payload of {state.method}: {error!r}", DAMAGED
+        ) from error
 
 
 def publish_closing(
@@ -61,8 +83,3 @@ def publish_closing(
         tools=tools,
         extra=extra,
     )
-
-
-def pruning_of(version: Version) -> bool:
-    """Whether a version prunes heads."""
-    return HEAD_MASK in version.blobs

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import NewType
 
@@ -45,7 +45,7 @@ class StoreConfig:
     dtype: Text = "float32"
     seed: Whole = 0
     layer: Whole = 0
-    settings: Mapping[Text, bool | Whole | Number | Text] = Field(default_factory=dict)
+    settings: Mapping[Text, bool | Whole | Number | String] = Field(default_factory=dict)
 
     def to_toml(self) -> str:
         """The text of ``config.toml``."""
@@ -70,7 +70,8 @@ class StoreConfig:
                 f"store has format {found!r}, this editcli reads format {STORE_FORMAT}",
                 "`pip install --upgrade editcli`",
             )
-        if wrong := problems(cls, table):
+        missing = [f"{f.name}: is required" for f in fields(cls) if f.name not in table]
+        if wrong := list(dict.fromkeys([*problems(cls, table), *missing])):
             raise EditorError(f"config.toml: {'; '.join(wrong)}")
         return cls(**table)
 

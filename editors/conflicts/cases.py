@@ -54,12 +54,8 @@ class Conflict:
 
     @model_validator(mode="after")
     def _says_something_else(self) -> Conflict:
-        if self.kind != "irrelevant" and not self.context_answer.strip():
-            raise ValueError("context_answer: is required")
-        same = normalised(self.memory_answer or "") == normalised(self.context_answer)
-        if self.kind in CONFLICTING and same:
-            said = repr(self.context_answer)
-            raise ValueError(f"context_answer: {said} is the memory answer, so nothing conflicts")
+        if problem := _no_conflict(self.kind, self.memory_answer, self.context_answer):
+            raise ValueError(problem)
         return self
 
     @property
@@ -76,8 +72,24 @@ class Conflict:
         """
         known = {key: value for key, value in values.items() if not key.startswith("x_")}
         if found := problems(Conflict, known):
-            raise InvalidConflict("; ".join(found))
+            kind, memory = known.get("kind", "substitution"), known.get("memory_answer")
+            # Looked at only where all else is right, and yet to be named with it.
+            if more := _no_conflict(kind, memory, known.get("context_answer") or ""):
+                found.append(more)
+            raise InvalidConflict("; ".join(dict.fromkeys(found)))
         return Conflict(**without_nulls(known))
+
+
+def _no_conflict(kind: Any, memory: Any, context: Any) -> str | None:
+    """Why answers of memory and context make no row of this kind."""
+    if kind == "irrelevant" or not isinstance(context, str):
+        return None
+    if not context.strip():
+        return "context_answer: is required"
+    same = isinstance(memory, str) and normalised(memory) == normalised(context)
+    if kind in CONFLICTING and same:
+        return f"context_answer: {context!r} is the memory answer, so nothing conflicts"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,8 +102,8 @@ class Battery:
     def scores(self, model: EditedModel, judge: Judge) -> dict[str, float]:
         """Each check's score: the share right, and for ``neutral`` the loss in nats a token.
 
-        With heads pruned at the end of prompts, they are pruned from the second token of each text
-        on: as if its first token had been continued to the rest.
+        The first token of a neutral text counts as its prompt: heads that are pruned from the end
+        of prompts on are pruned all through it.
         """
         flat = [pair for pairs in self.pairs.values() for pair in pairs]
         outcomes = iter(judge(model, flat))
@@ -135,7 +135,7 @@ def losses(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str,
 
 
 def beyond(lost: Mapping[str, float]) -> list[str]:
-    """The checks that lost more than their gate, in the order of the gates."""
+    """The checks that lost more than their limit, in the order of the limits."""
     return [name for name in LIMITS if lost.get(name, 0.0) > LIMITS[name] + 1e-9]
 
 

@@ -230,7 +230,10 @@ def _effects(
 ) -> torch.Tensor:
     """float32 ``[layers, units, rows, 2]``, in the order of ``prompts``."""
     base = model.base
-    both = [encode_prompts(base.tokenizer, texts) for texts in (prompts, corrupted)]
+    both = [
+        encode_prompts(base.tokenizer, [prompt for prompt, _ in model.rewritten(texts)])
+        for texts in (prompts, corrupted)
+    ]
     longer = [max(map(len, pair)) for pair in zip(*both, strict=True)]
     found: list[torch.Tensor] = []
     order: list[int] = []

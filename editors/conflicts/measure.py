@@ -29,7 +29,8 @@ def with_memory(
     """
     silent = [row for row in rows if row.memory_answer is None]
     questions = list(dict.fromkeys(row.question for row in silent))
-    elicited = answers(EditedModel.unedited(base), questions, max_new_tokens)
+    with base.probing():
+        elicited = answers(EditedModel.unedited(base), questions, max_new_tokens)
     said = dict(zip(questions, elicited, strict=True))
     cases = [ConflictCase(row, row.memory_answer or _short(said[row.question])) for row in rows]
     return [case for case in cases if case.memory]
@@ -47,15 +48,19 @@ def with_edits(
 ) -> list[ConflictCase]:
     """The cases, those about an edit in force with its target as memory.
 
-    A question is about an edit where the edit claims it when asked without the passage; ``facts``:
-    those in force, by id. Cases whose passage was to speak against memory, and says what the model
-    says, are left out.
+    A question is about an edit where the edit claims it when asked without the passage, or, where
+    edits are always on, where it is the edited prompt itself; ``facts``: those in force, by id.
+    Cases whose passage was to speak against memory, and says what the model says, are left out.
     """
     questions = [case.row.question for case in cases]
     decided = after_prompts(edited, questions, lambda logits, _: [None] * len(logits))
+    by_prompt = {fact.prompt: fact for fact in facts.values()}
     found = []
     for case, (_, decision) in zip(cases, decided, strict=True):
-        fact = facts.get(decision.fact or "") if decision and decision.opened else None
+        if decision is None:
+            fact = by_prompt.get(case.row.question)
+        else:
+            fact = facts.get(decision.fact or "") if decision.opened else None
         if fact is not None:
             case = replace(case, memory=fact.target, pre_edit_answer=case.memory, fact=fact.id)
         found.append(case)

@@ -29,8 +29,8 @@ CandidateRule = Literal["top_k", "exclusive", "screened", "by_value"]
 
 GRID = (1, 2, 3, 4, 6, 8, 10, 12)
 SCREENED = 16  # heads of a ranking that are pruned alone to see what each costs
-COSTLY = 0.5  # of a gate: what one head may cost alone to stay in the screened list
-PENALTY = 0.02  # of the preferred rate, for each gate's worth of loss
+COSTLY = 0.5  # of a limit: what one head may cost alone to stay in the screened list
+PENALTY = 0.02  # of the preferred rate, for each limit's worth of loss
 
 Attach = Callable[[HeadMask], AbstractContextManager[EditedModel]]
 
@@ -70,7 +70,7 @@ class Trial:
 
     @property
     def fits(self) -> bool:
-        """No check lost more than its gate."""
+        """No check lost more than its limit."""
         return not beyond(self.lost)
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class DevSplit:
 
 
 def choose(dev: DevSplit, ranking: Ranking, prefer: Source, heads: int | None) -> Choice:
-    """The set of heads with the best gain less penalty, of those that lose no more than the gates.
+    """The set of heads with the best gain less penalty, of those that lose no more than the limits.
 
     Where none stays within them, the best of all. Of sets within one standard error of the best
     (of the paired difference) the smallest is taken. ``heads``: how many, None for the grid.
@@ -196,5 +196,5 @@ def _candidates(
 
 
 def _cost(trial: Trial) -> float:
-    """The largest loss, in units of its gate; what answers become is no cost here."""
+    """The largest loss, in units of its limit; what answers become is no cost here."""
     return max((lost / LIMITS[n] for n, lost in trial.lost.items() if n != "other"), default=0.0)

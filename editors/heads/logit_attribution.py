@@ -58,7 +58,7 @@ def direct_effects(
     effects = no_effects(base, tokens, unit)
     for layer in here.head_outputs:
         change = patched_change(base, layer, here, there, unit)
-        moved = frozen(change.to(states.device)).to(directions.device).float()
+        moved = frozen(change.to(states.device)).to(directions)
         effects[layer] = -torch.einsum("ubd,btd->ubt", moved, directions).cpu()
     return effects
 

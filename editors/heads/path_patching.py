@@ -55,8 +55,9 @@ def path_effects(
     tokens: torch.Tensor,
     unit: Unit = "head",
 ) -> torch.Tensor:
-    """float32 ``[layers, units, rows, tokens]``: what each logit loses when a head is patched.
+    """``[layers, units, rows, tokens]``: what each logit loses when a head is patched.
 
+    In float32, whatever the base computes in, or in float64 where it computes in that.
     ``model``: the base with whatever is attached to it. ``original`` and ``corrupted``: as many
     rows each, padded on the right, prompts only; ``tokens``: int64 ``[rows, tokens]``, the first
     tokens of answers; ``unit``: query heads, or key-value groups patched whole. Layers without
@@ -95,8 +96,8 @@ def path_effects(
             written[layer] = attn_out.flatten(0, 1)[:, None]  # [sweep * rows, 1, hidden]
         with _writing(base, written), model.continuing(calls[0] if calls else None):
             states = final_hidden(base, last.repeat(sweep, 1), ends.repeat(sweep)[:, None])
-        states = states[:, 0].view(sweep, rows, -1).to(directions.device).float()
-        _require_same(states[0], here.final_hidden.to(directions.device).float())
+        states = states[:, 0].view(sweep, rows, -1).to(directions)
+        _require_same(states[0], here.final_hidden.to(directions))
         logits = torch.einsum("sbd,btd->sbt", states, directions)
         for i, (layer, number) in enumerate(part, start=1):
             effects[layer, number] = (logits[0] - logits[i]).cpu()
@@ -165,16 +166,23 @@ def run(base: Base, batch: Batch, layers: list[int]) -> Run:
 
 
 def logit_directions(base: Base, tokens: torch.Tensor) -> torch.Tensor:
-    """float32 ``[rows, tokens, hidden]``: what each logit is read off along; a bias loses
-    nothing."""
+    """``[rows, tokens, hidden]``, at least float32: what each logit is read off along; a bias
+    loses nothing."""
     head = Projection.at(base.model, vocabulary_projection(base.model))
     vocabulary = head.weight(base.model)  # [vocab, hidden]
-    return vocabulary[tokens.to(vocabulary.device)].float()
+    directions = vocabulary[tokens.to(vocabulary.device)]
+    return directions.to(_precise(directions.dtype))
 
 
 def no_effects(base: Base, tokens: torch.Tensor, unit: Unit) -> torch.Tensor:
-    """float32 zeros ``[layers, units, rows, tokens]``."""
-    return torch.zeros(len(base.architecture.blocks), _units(base, unit), *tokens.shape)
+    """Zeros ``[layers, units, rows, tokens]``, at least float32."""
+    shape = (len(base.architecture.blocks), _units(base, unit), *tokens.shape)
+    return torch.zeros(shape, dtype=_precise(base.model.dtype))
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    """What effects are computed in: differences of logits are small."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _units(base: Base, unit: Unit) -> int:

@@ -67,7 +67,7 @@ class _Scope:
 
 
 _scope: ContextVar[_Scope | None] = ContextVar("scope", default=None)
-_noted: ContextVar[list[Call] | None] = ContextVar("noted", default=None)
+_noted: ContextVar[tuple[list[Call], ...]] = ContextVar("noted", default=())
 
 
 class CallTracker:
@@ -86,7 +86,7 @@ class CallTracker:
     def noting(self) -> Iterator[list[Call]]:
         """The calls that are begun inside ``with``, in this thread, in order."""
         noted: list[Call] = []
-        token = _noted.set(noted)
+        token = _noted.set((*_noted.get(), noted))
         try:
             yield noted
         finally:
@@ -175,7 +175,7 @@ class CallTracker:
         given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         ids = given.get(self._ids_name)
         if ids is None:
-            raise EditorError("routing reads the prompt's tokens, but only embeddings were given")
+            raise EditorError("prompts are known by their tokens, but only embeddings were given")
         cache = next((value for value in given.values() if isinstance(value, Cache)), None)
         past = 0 if cache is None else int(cache.get_seq_length())
         record: _Record | None = getattr(cache, _RECORD, None) if past else None
@@ -227,7 +227,7 @@ class CallTracker:
                 raise EditorError(_UNKNOWN_CACHE, _WHOLE_PROMPT)
             whole = torch.cat([before, ids], 1)
             call = Call.of(whole, _mask(whole, mask))
-        if (noted := _noted.get()) is not None:
+        for noted in _noted.get():
             noted.append(call)
         return call, True
 

@@ -49,7 +49,7 @@ class EditedModel:
 
         The decision is None where the model's own forwards decide, or nothing does.
         """
-        if self._rewriter is None:
+        if self._rewriter is None or not prompts:
             return [(prompt, None) for prompt in prompts]
         return [*self._rewriter(prompts)]
 

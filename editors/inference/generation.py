@@ -59,10 +59,10 @@ def answers(model: EditedModel, prompts: Sequence[Prompt], max_new_tokens: int) 
         with model.noting() as calls:
             out = decode(base, batch.ids, min(max_new_tokens, room[part[0]]))
         decisions = model.decisions(calls)
-        for place, ids in enumerate(out[:, batch.ids.shape[1] :].tolist()):
+        for row, ids in enumerate(out[:, batch.ids.shape[1] :].tolist()):
             text, stopped = read(base, ids)
-            decision = rewritten[part[place]][1] or (decisions[place] if decisions else None)
-            found[part[place]] = Answer(text, stopped, decision)
+            decision = rewritten[part[row]][1] or (decisions[row] if decisions else None)
+            found[part[row]] = Answer(text, stopped, decision)
     return [answer for answer in found if answer is not None]
 
 
@@ -90,6 +90,8 @@ def paired_answers(
 ) -> list[Answer]:
     """One greedy answer to each pair of prompts, both continued by the token chosen for the two.
 
+    An answer carries the decision on the one of its pair.
+
     ``combine(of_ones, of_others)``: the float32 logits ``[rows, vocab]`` to choose from. The first
     half of a batch holds the ones and its second half the others, in the same order, so each
     forward is two runs. Pairs whose longer prompt is of one length are answered together; padding,
@@ -103,9 +105,10 @@ def paired_answers(
             f"{len(ones)} prompts cannot be paired with {len(others)}", "give one for each"
         )
     base = model.base
+    rewritten = model.rewritten(ones)
     first, second = (
-        encode_prompts(base.tokenizer, [prompt for prompt, _ in model.rewritten(texts)])
-        for texts in (ones, others)
+        encode_prompts(base.tokenizer, [prompt for prompt, _ in texts])
+        for texts in (rewritten, model.rewritten(others))
     )
     longer = [max(len(a), len(b)) for a, b in zip(first, second, strict=True)]
     found: list[Answer | None] = [None] * len(ones)
@@ -113,9 +116,13 @@ def paired_answers(
     for part in batches(longer, budget):
         rows = [Row.of_prompt(side[i]) for side in (first, second) for i in part]
         batch = base.batch(rows, side="left")
-        out = decode(base, batch.ids, max_new_tokens, batch.mask, _InStep(combine))
-        for i, ids in zip(part, out[: len(part), batch.ids.shape[1] :].tolist(), strict=True):
-            found[i] = Answer(*read(base, ids))
+        with model.noting() as calls:
+            out = decode(base, batch.ids, max_new_tokens, batch.mask, _InStep(combine))
+        decisions = model.decisions(calls)
+        for row, ids in enumerate(out[: len(part), batch.ids.shape[1] :].tolist()):
+            text, stopped = read(base, ids)
+            decision = rewritten[part[row]][1] or (decisions[row] if decisions else None)
+            found[part[row]] = Answer(text, stopped, decision)
     return [answer for answer in found if answer is not None]
 
 

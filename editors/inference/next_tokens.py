@@ -40,9 +40,9 @@ def after_prompts(
         with model.noting() as calls:
             out = base.model(input_ids=batch.ids, use_cache=False, logits_to_keep=1)
         decisions = model.decisions(calls)
-        for place, value in enumerate(reduce(out.logits[:, -1], part)):
-            i = part[place]
-            found[i] = value, rewritten[i][1] or (decisions[place] if decisions else None)
+        for row, value in enumerate(reduce(out.logits[:, -1], part)):
+            i = part[row]
+            found[i] = value, rewritten[i][1] or (decisions[row] if decisions else None)
     return [found[i] for i in range(len(prompts))]
 
 

@@ -170,9 +170,10 @@ class Method(ABC, Generic[P, S]):
         """``state`` once all groups of an ``apply`` are trained."""
         return state
 
-    def remove(self, state: EditState, facts: Sequence[str]) -> EditState:
-        """``state`` with these facts (ids) taken back; here by closing them."""
-        return state.closing({fact: FactClosure("undone") for fact in facts})
+    def remove(self, state: EditState, facts: Sequence[str]) -> Applied:
+        """``state`` with these facts (ids) taken back; here by closing them. What is trained again
+        for that, and fails, is named."""
+        return Applied(state.closing({fact: FactClosure("undone") for fact in facts}))
 
     # Several processes may train units of work, each its own, before one process applies all.
 

@@ -151,9 +151,7 @@ class EditState:
                 pruning,
             )
         except (LookupError, ValueError, TypeError, AttributeError, InvalidFact) as error:
-            raise StateMismatch(
-                f"the saved edits cannot be read: {error}", "`editcli verify`"
-            ) from error
+            raise StateMismatch(f"the saved edits cannot be read: {error}") from error
 
 
 def _json(blobs: Mapping[str, bytes], name: str) -> dict[str, Any]:

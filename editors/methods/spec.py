@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from editors.methods.edit_state import EditState, Scalar
 from editors.schema import settings_from
 
 if TYPE_CHECKING:
-    from editors.methods.base import Method
     from editors.model.architecture import Architecture
     from editors.model.base_model import Base
     from editors.model.projection import Projection
@@ -27,6 +26,10 @@ def _nothing(state: EditState) -> dict[str, Any]:
 
 def _nothing_of_fact(state: EditState, fact: str) -> dict[str, Any]:
     return {}
+
+
+def _no_facts(state: EditState) -> Iterable[str]:
+    return ()
 
 
 def _no_reason(settings: Mapping[str, Scalar]) -> None:
@@ -53,9 +56,10 @@ class MethodSpec:
     :class:`~editors.methods.base.Method`, as "module:class". ``edits``: the projections that it
     edits, of a model's structure and the block that was chosen.
 
-    ``about`` and ``about_fact``: what the method adds to what is shown of a version and of a fact,
-    read from the saved payload. ``why_no_undo``: why these settings keep single facts from being
-    taken back, None where they do not.
+    ``named_facts``: the ids of the facts that the saved payload names, all of which a store must
+    hold. ``about`` and ``about_fact``: what the method adds to what is shown of a version and of a
+    fact, read from the saved payload. ``why_no_undo``: why these settings keep single facts from
+    being taken back, None where they do not.
     """
 
     name: str
@@ -67,6 +71,7 @@ class MethodSpec:
     settings: type[Any]
     implementation: str
     edits: Callable[[Architecture, int], Sequence[Projection]] = _no_module
+    named_facts: Callable[[EditState], Iterable[str]] = _no_facts
     about: Callable[[EditState], dict[str, Any]] = _nothing
     about_fact: Callable[[EditState, str], dict[str, Any]] = _nothing_of_fact
     why_no_undo: Callable[[Mapping[str, Scalar]], str | None] = _no_reason
@@ -79,11 +84,9 @@ class MethodSpec:
         """
         return asdict(settings_from(self.settings, self.name, given))
 
-    def build(self, base: Base, settings: Mapping[str, Scalar], seed: int) -> Method[Any, Any]:
-        """The method on one base; raises as :meth:`all_settings`."""
+    def build(self, base: Base, settings: Mapping[str, Scalar], seed: int) -> Any:
+        """The method (a :class:`~editors.methods.base.Method`) on one base; raises as
+        :meth:`all_settings`."""
         module, _, name = self.implementation.partition(":")
         method = getattr(import_module(module), name)
-        return cast(
-            "Method[Any, Any]",
-            method(base, settings_from(self.settings, self.name, settings), seed),
-        )
+        return method(base, settings_from(self.settings, self.name, settings), seed)

@@ -26,6 +26,9 @@ STRUCTURE = (
     *("tie_word_embeddings", "num_local_experts", "num_experts", "num_experts_per_tok"),
 )
 
+# Attributes of a model whose other weights are packed, so that it gives other states.
+PACKED = ("is_loaded_in_8bit", "is_loaded_in_4bit")
+
 _probing: ContextVar[bool] = ContextVar("probing", default=False)
 
 
@@ -99,6 +102,8 @@ class Base:
         config = self.model.config.get_text_config(decoder=True)
         values = {key: getattr(config, key, None) for key in STRUCTURE}
         structure = {key: value for key, value in values.items() if value is not None}
+        if packed := [flag for flag in PACKED if getattr(self.model, flag, False)]:
+            structure["packed"] = packed
         path = self.fingerprinted_projection.path
         text = json.dumps([structure, path, len(self.architecture.blocks)], sort_keys=True)
         digest = self.fingerprinted_projection.digest(self.model)

@@ -178,10 +178,11 @@ def _span(data: torch.Tensor) -> torch.Tensor:
         return torch.eye(width)
     if count <= SPAN:
         basis: torch.Tensor = torch.linalg.qr(data.T).Q
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            basis = torch.svd_lowrank(data, SPAN, SPAN_PASSES)[2]
+        return basis
+    # Block power iteration: only the space matters, so no singular vectors are needed.
+    basis = torch.randn(width, SPAN, generator=torch.Generator().manual_seed(0))
+    for _ in range(SPAN_PASSES):
+        basis = torch.linalg.qr(data.T @ (data @ basis)).Q
     return basis
 
 

@@ -40,8 +40,8 @@ def test_numbers_and_truth_values_survive_as_text(value: Setting) -> None:
 
 
 def test_settings_are_pairs_and_hyphens_are_underscores() -> None:
-    pairs = ["shard-size=50", "router=key", "note=a=b"]
-    assert parse_settings(pairs) == {"shard_size": 50, "router": "key", "note": "a=b"}
+    pairs = ["shard-size=50", "scope=key", "note=a=b"]
+    assert parse_settings(pairs) == {"shard_size": 50, "scope": "key", "note": "a=b"}
 
 
 @pytest.mark.parametrize("pairs", [["novalue"], ["=5"], ["2x=1"], ["a=1", "a=2"]])

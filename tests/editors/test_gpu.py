@@ -11,7 +11,8 @@ import torch
 from tiny_edits import edit
 
 from editcli.files.packaged import datasets_dir
-from editors import Fact
+from editors import METHODS, Fact
+from editors.methods.base import NO_CACHE, Limits
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,9 +29,9 @@ def rows(name: str, count: int) -> list[dict[str, Any]]:
 
 def method_on(device: str) -> Any:
     from editcli.models.loading import load_base
-    from editors.methods.wise.method import Wise
 
-    return Wise(load_base("atlas", device=device), {"shard_size": 4}, 0)
+    base = load_base("atlas", device=device)
+    return METHODS.load("wise").build(base, {"shard_size": 4}, 0)
 
 
 @pytest.fixture(scope="module")
@@ -49,57 +50,71 @@ def methods() -> list[Any]:
 
 
 def calibrated(method: Any) -> Any:
-    from editors.scope.calibration import Phrasings
+    from editors.scope.phrasings import Phrasings
 
     with (datasets_dir() / "calibration.jsonl").open(encoding="utf-8") as lines:
-        return method.empty([Phrasings.from_dict(json.loads(line)) for line in lines])
+        phrasings = [Phrasings.from_dict(json.loads(line)) for line in lines]
+    return method.start(phrasings, NO_CACHE)
 
 
 def test_edits_are_answered_and_routed_as_on_the_cpu(methods: list[Any]) -> None:
+    from editors.inference.edited_model import EditedModel
     from editors.inference.generation import answers
 
     facts = [Fact.from_dict(row) for row in rows("edits.jsonl", COUNT)]
-    asked = [fact.prompt for fact in facts] + [fact.rephrases[0] for fact in facts]
-    found = []
+    prompts = [fact.prompt for fact in facts] + [fact.rephrases[0] for fact in facts]
+    routes = []
     for method in methods:
-        before = answers(method.base, asked, 12)
+        unedited = EditedModel.unedited(method.base)
+        before = answers(unedited, prompts, 12)
         state = edit(method, facts, calibrated(method)).state
-        with method.attach(state) as here, here.recording() as decisions:
-            said = [answer.text for answer in answers(method.base, asked, 12)]
-        assert said == 2 * [fact.target for fact in facts]
-        assert answers(method.base, asked, 12) == before
-        found.append([(d.shard, d.fact) for d in decisions.values()])
-    assert found[0] == found[1] == found[2]
+        with method.attach(state) as model:
+            edited = answers(model, prompts, 12)
+        assert [answer.text for answer in edited] == 2 * [fact.target for fact in facts]
+        assert answers(unedited, prompts, 12) == before
+        decisions = [answer.decision for answer in edited]
+        assert None not in decisions
+        routes.append([(d.memory, d.fact) for d in decisions if d])
+    assert routes[0] == routes[1] == routes[2]
 
 
+def test_routing_works_wherever_the_blocks_are(methods: list[Any]) -> None:
+    for method in methods:
+        method.self_test()
+
+
+@pytest.mark.parametrize("memory_bytes", [None, 0], ids=["in memory", "in files"])
 def test_states_that_leave_the_gpu_change_no_edit(
-    methods: list[Any], monkeypatch: pytest.MonkeyPatch
+    methods: list[Any], monkeypatch: pytest.MonkeyPatch, memory_bytes: int | None
 ) -> None:
     method = methods[1]
     facts = [Fact.from_dict(row) for row in rows("edits.jsonl", COUNT)]
-    empty = calibrated(method)
-    near = edit(method, facts, empty).state
-    monkeypatch.setattr("editors.methods.training.state_offload.NEAR", 0)
-    assert edit(method, facts, empty).state.to_blobs() == near.to_blobs()
+    start = calibrated(method)
+    near = edit(method, facts, start).state
+    monkeypatch.setattr("editors.methods.training.state_offload.ON_DEVICE_BYTES", 0)
+    far = edit(method, facts, start, limits=Limits(memory_bytes=memory_bytes)).state
+    assert method.save(far) == method.save(near)
 
 
 def test_heads_do_what_they_do_on_the_cpu(methods: list[Any]) -> None:
     from editors.heads.path_patching import path_effects
+    from editors.inference.edited_model import EditedModel
     from editors.model.tokenization import Row, encode_prompts
 
     conflicts = [row for row in rows("conflicts.jsonl", 300) if row["kind"] == "substitution"][:6]
-    found = []
+    effects = []
     for method in methods:
         base = method.base
         original, corrupted = (
-            base.batch([Row(ids, len(ids)) for ids in encode_prompts(base.tokenizer, prompts)])
+            base.batch([Row.of_prompt(ids) for ids in encode_prompts(base.tokenizer, prompts)])
             for prompts in (
                 [f"{row['context']} {row['question']}" for row in conflicts],
                 [row["question"] for row in conflicts],
             )
         )
-        answers = encode_prompts(base.tokenizer, [row["context_answer"] for row in conflicts])
-        tokens = torch.tensor([[ids[1]] for ids in answers])  # [rows, 1]
-        found.append(path_effects(base, original, corrupted, tokens))
-    for other in found[1:]:
-        torch.testing.assert_close(other, found[0], atol=1e-3, rtol=1e-3)
+        wanted = encode_prompts(base.tokenizer, [row["context_answer"] for row in conflicts])
+        tokens = torch.tensor([[ids[1]] for ids in wanted])  # [rows, 1]
+        model = EditedModel.unedited(base)
+        effects.append(path_effects(model, original, corrupted, tokens))
+    for other in effects[1:]:
+        torch.testing.assert_close(other, effects[0], atol=1e-3, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""WISE's two training loops written plainly, to compare the library's trainer with.
+"""WISE's two training loops written plainly, to compare the library's trainers with.
 
 Nothing is cached, padded or replayed: in every step each row runs alone through the model's own
 forward, from its first token to all logits, with the whole edited weight as a functional parameter.
@@ -56,15 +56,15 @@ class FullModel:
         logits, _ = self.run(row.ids, weight)
         log_chances = logits.log_softmax(-1)
         total = torch.zeros(())
-        for place in range(row.prompt_length, len(row.ids)):
-            total = total - log_chances[place - 1, row.ids[place]]
+        for position in range(row.prompt_length, len(row.ids)):
+            total = total - log_chances[position - 1, row.ids[position]]
         return total
 
     def target_chances(self, row: Any, weight: torch.Tensor) -> list[float]:
         """The probability of each token after the prompt."""
         chances = self.run(row.ids, weight)[0].softmax(-1)
-        places = range(row.prompt_length, len(row.ids))
-        return [chances[place - 1, row.ids[place]].item() for place in places]
+        positions = range(row.prompt_length, len(row.ids))
+        return [chances[position - 1, row.ids[position]].item() for position in positions]
 
     def activation(self, prompt: Tokens, weight: torch.Tensor, main: torch.Tensor) -> torch.Tensor:
         """WISE Eq. 3, as a mean over the prompt's tokens."""
@@ -85,7 +85,7 @@ def positive(value: torch.Tensor) -> torch.Tensor:
     return value.clamp(min=0)
 
 
-def in_order(
+def sequentially(
     full: FullModel,
     edits: Sequence[Sequence[Any]],
     irrelevant: Sequence[Any],
@@ -102,12 +102,12 @@ def in_order(
         for _ in range(settings.max_steps):
             weight = weight.detach().requires_grad_()
             edited = [full.activation(r.ids[: r.prompt_length], weight, main) for r in rows]
-            calm = [full.activation(r.ids, weight, main) for r in irrelevant]
+            quiet = [full.activation(r.ids, weight, main) for r in irrelevant]
             answer = sum(full.target_loss(r, weight) for r in rows) / tokens_after_prompts(rows)
-            quiet = sum(positive(d - settings.alpha) for d in calm) / len(calm)
-            loud = sum(positive(settings.beta - d) for d in edited) / len(edited)
-            gaps = [positive(settings.gamma - (e - i)) for e in edited for i in calm]
-            loss = answer + quiet + loud + sum(gaps) / len(gaps)
+            too_loud = sum(positive(d - settings.alpha) for d in quiet) / len(quiet)
+            too_quiet = sum(positive(settings.beta - d) for d in edited) / len(edited)
+            gaps = [positive(settings.gamma - (e - q)) for e in edited for q in quiet]
+            loss = answer + too_loud + too_quiet + sum(gaps) / len(gaps)
             if loss.item() <= settings.enough:
                 break
             (gradient,) = torch.autograd.grad(loss, weight)
@@ -142,9 +142,9 @@ def one_edit(
     ids = torch.tensor(padded, device=device)
     lengths = torch.tensor([len(row.ids) for row in together], device=device)
     prompts = torch.tensor([row.prompt_length for row in together], device=device)
-    places = torch.arange(longest, device=device)
+    positions = torch.arange(longest, device=device)
     mask = mask.to(device)
-    real, in_prompt = places < lengths[:, None], places < prompts[:, None]  # [rows, seq]
+    real, in_prompt = positions < lengths[:, None], positions < prompts[:, None]  # [rows, seq]
     targets = torch.where(real & ~in_prompt, ids, -100)[: len(rows), 1:]
     read: list[torch.Tensor] = []
     handle = full.model.get_submodule(full.path).register_forward_pre_hook(
@@ -168,9 +168,9 @@ def one_edit(
             squares = moved.square().sum(-1)
             norms = torch.where(squares > 0, squares.where(squares > 0, 1.0).sqrt(), 0.0)
             activation = torch.where(in_prompt, norms, 0.0).sum(1) / prompts
-            edited, calm = activation[: len(rows)], activation[len(rows) :]
-            gaps = edited[:, None] - calm[None, :]
-            loss = answer + positive(calm - settings.alpha).mean()
+            edited, quiet = activation[: len(rows)], activation[len(rows) :]
+            gaps = edited[:, None] - quiet[None, :]
+            loss = answer + positive(quiet - settings.alpha).mean()
             loss = loss + positive(settings.beta - edited).mean()
             loss = loss + positive(settings.gamma - gaps).mean()
             if abs(last - earlier) <= plateau and last <= settings.enough:
@@ -187,12 +187,13 @@ def one_edit(
 def jointly(
     full: FullModel, rows: Sequence[Any], mask: torch.Tensor, settings: Any, seed: int
 ) -> Trained:
-    """All rows together by Adam, in rounds over groups of rows of like length, of so many rows and
-    so many tokens, padded, at most.
+    """All rows together by Adam, in rounds over batches of rows of like length, each of so many
+    rows and so many tokens, padded, at most.
 
-    In each round those rows are in groups that are not likely enough yet, each group takes a step.
-    After four steps for each group of all rows, and once none is left, those that dropped out and
-    that later steps have spoilt come back. In the second half of the steps 0.9 is likely enough.
+    In each round the rows that are not likely enough yet are put in batches, and each batch takes a
+    step. After four steps for each batch of all rows, and once none is left, rows that dropped out
+    and that later steps have spoilt come back. In the second half of the steps 0.9 is likely
+    enough.
     """
     main = full.weight()
     scale = main.pow(2).mean().sqrt().item()
@@ -200,46 +201,76 @@ def jointly(
     optimizer = torch.optim.Adam([weight], lr=settings.learning_rate * scale, betas=(0.7, 0.95))
     by_length = sorted(rows, key=lambda row: len(row.ids))
 
-    def grouped(some: Sequence[Any]) -> list[list[Any]]:
-        groups: list[list[Any]] = []
+    def batched(some: Sequence[Any]) -> list[list[Any]]:
+        batches: list[list[Any]] = []
         for row in sorted(some, key=lambda row: len(row.ids)):
-            more = len(groups[-1]) + 1 if groups else 1
+            more = len(batches[-1]) + 1 if batches else 1
             tokens = more * len(row.ids)
-            if not groups or more > settings.rows_at_once or tokens > settings.tokens_at_once:
-                groups.append([])
-            groups[-1].append(row)
-        return groups
+            if not batches or more > settings.batch_size or tokens > settings.batch_tokens:
+                batches.append([])
+            batches[-1].append(row)
+        return batches
 
     generator = torch.Generator().manual_seed(seed)
 
-    def unlikely(group: Sequence[Any], wanted: float) -> list[Any]:
+    def unlikely(batch: Sequence[Any], wanted: float) -> list[Any]:
         final = weight.detach()
-        return [row for row in group if min(full.target_chances(row, final)) < wanted]
+        return [row for row in batch if min(full.target_chances(row, final)) < wanted]
 
-    unfinished, steps, looked = by_length, 0, 0
+    unfinished, steps, checked_at = by_length, 0, 0
     while unfinished and steps < settings.max_steps:
         wanted = settings.confidence
         if steps >= settings.max_steps // 2:
             wanted = min(wanted, 0.9)
-        groups, kept = grouped(unfinished), []
-        for turn in torch.randperm(len(groups), generator=generator).tolist():
-            group = groups[turn]
-            left = unlikely(group, wanted)
-            if not left:
+        batches, unsure = batched(unfinished), []
+        for turn in torch.randperm(len(batches), generator=generator).tolist():
+            batch = batches[turn]
+            weak = unlikely(batch, wanted)
+            if not weak:
                 continue
             if steps >= settings.max_steps:
                 break
-            kept += left
+            unsure += weak
             share = steps / settings.max_steps
             optimizer.param_groups[0]["lr"] = settings.learning_rate * scale * (1 - 0.9 * share)
-            loss = sum(full.target_loss(r, weight) for r in group) / tokens_after_prompts(group)
+            loss = sum(full.target_loss(r, weight) for r in batch) / tokens_after_prompts(batch)
             (gradient,) = torch.autograd.grad(loss, weight)
             weight.grad = gradient * mask
             optimizer.step()
             steps += 1
-        unfinished = [row for row in by_length if row in kept]
-        if not unfinished or steps - looked >= 4 * len(grouped(by_length)):
-            looked = steps
+        unfinished = [row for row in by_length if row in unsure]
+        if not unfinished or steps - checked_at >= 4 * len(batched(by_length)):
+            checked_at = steps
             spoilt = unlikely(by_length, wanted)
             unfinished = [row for row in by_length if row in unfinished or row in spoilt]
     return Trained(weight.detach(), steps)
+
+
+def fine_tuned(full: FullModel, rows: Sequence[Any], settings: Any, seed: int) -> Trained:
+    """All rows by Adam on one dense change, each entry of which is cut to a bound after each step.
+
+    In rounds over batches of at most 32 rows of like length; a batch whose rows are all likely
+    enough takes no step.
+    """
+    main = full.weight()
+    scale = main.pow(2).mean().sqrt().item()
+    delta = torch.zeros_like(main).requires_grad_()
+    optimizer = torch.optim.Adam([delta], lr=settings.learning_rate * scale)
+    by_length = sorted(rows, key=lambda row: len(row.ids))
+    batches = [by_length[start : start + 32] for start in range(0, len(by_length), 32)]
+    generator = torch.Generator().manual_seed(seed)
+    steps, unfinished = 0, True
+    while unfinished and steps < settings.max_steps:
+        unfinished = False
+        for turn in torch.randperm(len(batches), generator=generator).tolist():
+            batch, weight = batches[turn], main + delta
+            chances = [full.target_chances(row, weight.detach()) for row in batch]
+            if steps == settings.max_steps or min(map(min, chances)) >= settings.confidence:
+                continue
+            loss = sum(full.target_loss(r, weight) for r in batch) / tokens_after_prompts(batch)
+            (delta.grad,) = torch.autograd.grad(loss, delta)
+            optimizer.step()
+            with torch.no_grad():
+                delta.clamp_(-settings.bound * scale, settings.bound * scale)
+            steps, unfinished = steps + 1, True
+    return Trained((main + delta).detach(), steps)

@@ -14,17 +14,17 @@ import torch
 
 def runs(model: Any, paths: Sequence[str], ids: Sequence[int]) -> tuple[list[Any], torch.Tensor]:
     """What each projection reads ``[seq, in]``, and the logits ``[vocab]`` after the last token."""
-    read: list[Any] = []
+    inputs: list[Any] = []
     handles = [
         model.get_submodule(path).register_forward_pre_hook(
-            lambda _, args: read.append(args[0].detach().reshape(len(ids), -1).clone())
+            lambda _, args: inputs.append(args[0].detach().reshape(len(ids), -1).clone())
         )
         for path in paths
     ]
     logits = last_logits(model, ids)
     for handle in handles:
         handle.remove()
-    return read, logits
+    return inputs, logits
 
 
 def last_logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
@@ -60,16 +60,16 @@ def effect(
         )
         for path in (*mlps, *([norm] if norm else []))
     ]
-    kept, before = runs(model, paths, original)
+    original_inputs, before = runs(model, paths, original)
     for handle in handles:
         handle.remove()
-    other, _ = runs(model, paths, corrupted)
+    corrupted_inputs, _ = runs(model, paths, corrupted)
 
     handles = []
     for number, path in enumerate(paths):
-        forced = kept[number].clone()
+        forced = original_inputs[number].clone()
         if number in patched:
-            forced[-1, patched[number]] = other[number][-1, patched[number]]
+            forced[-1, patched[number]] = corrupted_inputs[number][-1, patched[number]]
 
         def force(_: Any, args: Any, forced: torch.Tensor = forced) -> Any:
             return (forced.view_as(args[0]), *args[1:])

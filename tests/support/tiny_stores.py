@@ -115,7 +115,7 @@ def store_with_a_past(path: Path) -> Store:
     PARIS_AGAIN; v0004 at 15 h, Bob's, undoes ROME; at 16 h the tag `first` names v0002.
     """
     clock = Clock()
-    store = Store.create(path, CONFIG, author="ann", clock=clock)
+    store = Store.create(path, CONFIG, blobs=blobs([]), author="ann", clock=clock)
     old, other, new = PARIS.id, ROME.id, PARIS_AGAIN.id
     superseded = {old: ("superseded", new)}
     undone = {**superseded, other: ("undone", None)}

@@ -59,7 +59,7 @@ def command(
     closure = _closure(decision, state) if decision and state else None
     pruning = state.pruning if state else None
     if call.json:
-        record = _record(decision, details, closure)
+        record = _record(decision, details, closure) | ({"edited": False} if base else {})
         out.record({"answer": answer.text, **record, "prefer": pruning.prefer if pruning else None})
         return
     out.finding(answer.text)
@@ -73,7 +73,7 @@ def command(
 def _record(
     decision: Decision | None, details: dict[str, Any], closure: FactClosure | None
 ) -> dict[str, Any]:
-    """What was decided of the prompt; ``edited`` is null where nothing decides."""
+    """What was decided of the prompt; ``edited`` is null where edits are always on."""
     near = decision is not None and decision.threshold != float("inf")
     return {
         "edited": decision.opened if decision else None,

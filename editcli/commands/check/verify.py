@@ -10,6 +10,7 @@ from editcli import exit_codes
 from editcli.cli.invocation import Invocation, counted
 from editcli.cli.options import READS, RUNS_MODEL, shared
 from editcli.errors import UsageError
+from editcli.models.libraries import use_threads
 from editcli.models.loading import load_store_base
 from editcli.store.edits import edits_of
 from editcli.store.integrity import Problem
@@ -75,6 +76,7 @@ def _fact_problems(store: Store) -> list[Problem]:
 
 def _base_error(store: Store, call: Invocation) -> EditorError | None:
     """Why the base cannot be loaded, or is another; raises where an option is at fault."""
+    use_threads(call.threads)
     try:
         load_store_base(store.config, device=call.device, dtype=call.dtype, verbose=call.verbose)
     except UsageError:

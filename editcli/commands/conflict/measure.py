@@ -201,8 +201,9 @@ def _print(out: Output, record: dict[str, Any], results: ConflictResults) -> Non
             ],
             ["passage", *FOUR],
         )
-        opened = edited["router"]["opened_with_passage"]
-        out.text(f"with the passage before the question, the edit claims {opened:.3f} of them")
+        if "router" in edited:
+            opened = edited["router"]["opened_with_passage"]
+            out.text(f"with the passage before the question, the edit claims {opened:.3f} of them")
     for name, value in record.get("uncertainty", {}).items():
         out.text(f"{name.replace('_', ' ')}: {value}")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from editcli import exit_codes
 from editcli.cli.console import Output
 from editcli.cli.invocation import Invocation, counted
 from editcli.cli.options import RUNS_MODEL, WRITES, DryRunOption, shared
@@ -72,11 +73,19 @@ def command(
         )
     else:
         _print(out, version, undone, heads=heads)
+    failed: Any = version.extra.get("failed") if version else None
+    if failed:
+        out.warn(
+            f"trained again, but not answered by the model: {', '.join(failed)}",
+            "`editcli check --per-fact` shows what the model says",
+        )
     if left.stale:
         out.warn(
             "the pruned heads were ranked with other edits in force",
             "`editcli conflict resolve` ranks them again",
         )
+    if failed:
+        raise typer.Exit(exit_codes.FAILED)
 
 
 def _in_force(edits: EditState, version: Version, wanted: Sequence[str]) -> list[Fact]:
@@ -136,15 +145,15 @@ def _publish(
     from editcli.operations.session import Session
 
     session = Session.open(call)
-    trained = session.method.remove(session.state(parent), ids)
+    done = session.method.remove(session.state(parent), ids)
     return session.publish(
         transaction,
         "undo",
-        replace(trained, pruning=left.pruning and trained.pruning),
+        replace(done.state, pruning=left.pruning and done.state.pruning),
         removed=ids,
         author=call.who,
         message=call.message,
-        extra=extra,
+        extra={**extra, "iterations": done.iterations, "failed": list(done.failed)},
     )
 
 

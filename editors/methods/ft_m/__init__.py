@@ -8,6 +8,7 @@ bound on each entry is that of Zhu et al., "Modifying Memories in Transformer Mo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -32,6 +33,10 @@ class FtMSettings:
     group_size: Annotated[Whole, Field(ge=1, le=100_000)] = 100
 
 
+def _named_facts(state: EditState) -> Iterable[str]:
+    return [fact for group in state.payload.summary["groups"] for fact in group]
+
+
 def _about(state: EditState) -> dict[str, Any]:
     return {"groups": len(state.payload.summary["groups"])}
 
@@ -46,5 +51,6 @@ SPEC = MethodSpec(
     settings=FtMSettings,
     implementation="editors.methods.ft_m.method:FtM",
     edits=edited_projection,
+    named_facts=_named_facts,
     about=_about,
 )

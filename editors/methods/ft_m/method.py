@@ -13,7 +13,15 @@ from torch import nn
 
 from editors.facts import Fact, FactClosure
 from editors.inference.decisions import Decision
-from editors.methods.base import NO_CACHE, UNLIMITED, Limits, Method, Trained, still_in_force
+from editors.methods.base import (
+    NO_CACHE,
+    UNLIMITED,
+    Applied,
+    Limits,
+    Method,
+    Trained,
+    still_in_force,
+)
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.ft_m import SPEC, FtMSettings
 from editors.methods.ft_m.training import DenseDelta, fine_tune
@@ -89,15 +97,21 @@ class FtM(Method[FtMPayload, FtMSettings]):
         state = replace(state, payload=FtMPayload(groups, tensors["delta"]))
         return state, Trained(ids, failed, int(tensors["steps"]))
 
-    def remove(self, state: EditState, facts: Sequence[str]) -> EditState:
+    def remove(self, state: EditState, facts: Sequence[str]) -> Applied:
         """Train what is left again from the start, in the groups in which it came: the same as if
         ``facts``, and those closed before them, had never been applied."""
         left = state.closing({fact: FactClosure("undone") for fact in facts})
         again = replace(left, payload=FtMPayload())
+        failed: list[str] = []
+        steps = 0
         for group in state.payload.groups:
             if ids := [fact for fact in group if fact not in left.closed]:
-                again, _ = self.train(again, [left.facts[i] for i in ids], NO_CACHE, UNLIMITED)
-        return again
+                again, trained = self.train(
+                    again, [left.facts[fact] for fact in ids], NO_CACHE, UNLIMITED
+                )
+                failed += trained.failed
+                steps += trained.iterations
+        return Applied(again, failed=tuple(failed), iterations=steps)
 
     def dump(self, payload: FtMPayload) -> SavedPayload:
         blobs = {} if payload.delta is None else {DELTA: to_bytes({"delta": payload.delta})}
@@ -115,7 +129,8 @@ class FtM(Method[FtMPayload, FtMSettings]):
         return {path: DenseDelta(self.base.model.get_submodule(path), payload.delta)}
 
     def explain(self, decision: Decision | None, state: EditState) -> tuple[str, dict[str, Any]]:
-        return "fine-tuned weights, which answer every prompt", {}
+        tuned = state.payload.delta is not None
+        return "fine-tuned weights, which answer every prompt" if tuned else "", {}
 
     def _recipe(self, state: EditState, groups: Sequence[Sequence[str]]) -> str:
         """A digest of all that training depends on."""

@@ -6,8 +6,17 @@ al., EMNLP 2023, arXiv 2305.12740). This module needs no tensor library.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from editors.methods.edit_state import EditState
 from editors.methods.in_context.settings import InContextSettings
 from editors.methods.spec import MethodSpec
+
+
+def _named_facts(state: EditState) -> Iterable[str]:
+    order: list[str] = state.payload.summary["order"]
+    return order
+
 
 SPEC = MethodSpec(
     name="in-context",
@@ -18,4 +27,5 @@ SPEC = MethodSpec(
     cost="an edit trains nothing; a claimed prompt grows by the text of its fact",
     settings=InContextSettings,
     implementation="editors.methods.in_context.method:InContext",
+    named_facts=_named_facts,
 )

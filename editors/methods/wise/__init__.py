@@ -8,12 +8,18 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from editors.methods.edit_state import EditState, Scalar
 from editors.methods.spec import MethodSpec, edited_projection
 from editors.methods.wise.settings import WiseSettings
+
+
+def _named_facts(state: EditState) -> Iterable[str]:
+    summary = state.payload.summary
+    shards = [fact for groups in summary["shards"] for group in groups for fact in group]
+    return [*shards, *summary["scope"]["order"]]
 
 
 def _about(state: EditState) -> dict[str, Any]:
@@ -42,6 +48,7 @@ SPEC = MethodSpec(
     settings=WiseSettings,
     implementation="editors.methods.wise.method:Wise",
     edits=edited_projection,
+    named_facts=_named_facts,
     about=_about,
     about_fact=_about_fact,
     why_no_undo=_why_no_undo,

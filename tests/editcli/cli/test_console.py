@@ -186,34 +186,6 @@ def test_forced_colour_leaves_piped_data_alone() -> None:
     assert console.stdout.getvalue() == "id\tmessage\nv1\tm\n"
 
 
-def test_confirm_asks_nobody_when_yes_is_given() -> None:
-    Console().out.confirm("remove 3 versions", yes=True)
-
-
-def test_confirm_off_a_terminal_refuses_and_names_the_flag() -> None:
-    with pytest.raises(EditorError, match="remove 3 versions") as caught:
-        Console().out.confirm("remove 3 versions", yes=False)
-    assert caught.value.hint == "`--yes`"
-    assert caught.value.exit_code == 1
-
-
-@pytest.mark.parametrize(("answer", "agreed"), [("y\n", True), ("YES\n", True), ("", False)])
-def test_confirm_on_a_terminal_takes_only_a_yes(
-    monkeypatch: pytest.MonkeyPatch, answer: str, agreed: bool
-) -> None:
-    stdin = Stream(terminal=True)
-    stdin.write(answer)
-    stdin.seek(0)
-    monkeypatch.setattr("sys.stdin", stdin)
-    console = Console(terminal=True)
-    if agreed:
-        console.out.confirm("remove 3 versions", yes=False)
-    else:
-        with pytest.raises(EditorError, match="nothing was changed"):
-            console.out.confirm("remove 3 versions", yes=False)
-    assert console.stderr.getvalue() == "remove 3 versions [y/N] "
-
-
 @pytest.mark.parametrize(
     ("terminal", "quiet", "env", "shown"),
     [

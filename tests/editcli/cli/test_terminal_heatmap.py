@@ -13,12 +13,12 @@ from editcli.cli.terminal_heatmap import SHADES, terminal_map
 
 def heads(scores: list[list[float]]) -> list[dict[str, Any]]:
     """Records of heads from scores by layer, in no particular order."""
-    found = [
+    records = [
         {"layer": layer, "head": head, "memory": score, "context": -score}
         for layer, row in enumerate(scores)
         for head, score in enumerate(row)
     ]
-    return found[::-1]
+    return records[::-1]
 
 
 def cells(line: str) -> str:
@@ -32,7 +32,7 @@ def test_a_line_for_each_layer_the_last_first_and_two_characters_a_head() -> Non
     ]
 
 
-def test_the_score_that_is_asked_for_is_shown() -> None:
+def test_the_score_that_is_named_is_shown() -> None:
     assert terminal_map(heads([[0.0, 1.0, -3.0]]), "context") == ["layer  0 |    @@|"]
 
 
@@ -41,7 +41,7 @@ def test_without_a_score_above_zero_nothing_is_shaded() -> None:
         assert terminal_map(heads(scores), "memory") == ["layer  0 |    |"]
 
 
-def test_a_head_that_is_not_told_is_blank() -> None:
+def test_a_head_without_a_record_is_blank() -> None:
     assert terminal_map([{"layer": 1, "head": 2, "memory": 1.0}], "memory") == [
         "layer  1 |    @@|",
         "layer  0 |      |",

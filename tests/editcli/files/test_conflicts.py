@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +30,30 @@ def read(data: str | bytes, folder: Path, **options: Any) -> ConflictFile:
 
 
 def test_rows_are_read_in_order_with_the_digest_of_the_bytes(tmp_path: Path) -> None:
-    found = read(line(x_source="mine") + "\n" + line(context_answer="blue"), tmp_path)
-    assert [row.context_answer for row in found.rows] == ["red", "blue"]
-    assert found.name == str(tmp_path / "conflicts.jsonl")
-    assert len(found.digest) == 64
-    assert read(line(x_source="mine") + line(context_answer="blue"), tmp_path).digest != (
-        found.digest
-    )
+    data = line(x_source="mine") + "\n" + line(context_answer="blue")
+    file = read(data, tmp_path)
+    assert [row.context_answer for row in file.rows] == ["red", "blue"]
+    assert file.name == str(tmp_path / "conflicts.jsonl")
+    assert file.digest == sha256(data.encode()).hexdigest()
+    assert read(data.replace("\n\n", "\n"), tmp_path).digest != file.digest
 
 
 BAD = [
     ("{", "not JSON: "),
     ("[1]", "must be a JSON object, not [1]"),
-    (line(context=""), "context: is required"),
+    (line(context=""), "context: must not be empty"),
+    (line(context=None), "context: is required"),
     (
         line(memory_answer="Red."),
         "context_answer: 'red' is the memory answer, so nothing conflicts",
     ),
-    (line(kind="other", sbject="x"), "unknown key 'sbject'"),
+    (line(sbject="x"), "unknown key 'sbject' (did you mean 'subject'?)"),
     (line(subject="Peru"), "subject: 'Peru' does not occur in the question"),
-    (line(split="train", kind="counter"), "kind: must be one of "),
+    (
+        line(split="train", kind="counter"),
+        "kind: must be 'substitution', 'coherent', 'irrelevant' or 'gold', not 'counter'; "
+        "split: must be 'locate', 'dev' or 'test', not 'train'",
+    ),
 ]
 
 
@@ -57,12 +62,27 @@ def test_every_bad_line_is_named_with_its_number(tmp_path: Path) -> None:
     with pytest.raises(FactsRefused) as caught:
         read("\n" + "".join(lines), tmp_path)
     assert caught.value.exit_code == 4
-    head, *found = caught.value.message.split("\n")
+    head, *named = caught.value.message.split("\n")
     assert head == f"{len(BAD)} lines are refused in {tmp_path / 'conflicts.jsonl'}"
-    for number, (told, (_, reason)) in enumerate(zip(found, BAD, strict=True)):
-        assert told.startswith(f"{tmp_path / 'conflicts.jsonl'}:{2 * number + 3}: {reason}")
-    assert "split: must be one of locate, dev, test, not 'train'" in found[-1]
+    for number, (problem, (_, reason)) in enumerate(zip(named, BAD, strict=True)):
+        assert problem.startswith(f"{tmp_path / 'conflicts.jsonl'}:{2 * number + 3}: {reason}")
     assert "`--skip-bad`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("bad", "problems"),
+    [
+        (line(kind="other", sbject="x"), ["kind: must be ", "unknown key 'sbject'"]),
+        (line(context=None, context_answer=""), ["context: is req", "context_answer: is req"]),
+        (line(subject="Z", context_answer=None), ["subject: 'Z'", "context_answer: is req"]),
+    ],
+)
+def test_every_problem_of_a_line_is_named_at_once(
+    tmp_path: Path, bad: str, problems: list[str]
+) -> None:
+    with pytest.raises(FactsRefused) as caught:
+        read(bad, tmp_path)
+    assert [part for part in problems if part not in caught.value.message] == []
 
 
 def test_one_bad_line_is_one(tmp_path: Path) -> None:
@@ -95,16 +115,16 @@ def test_a_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
 
 def rows(count: int, **more: Any) -> tuple[Conflict, ...]:
     return tuple(
-        Conflict(f"the {asked} of S{n} is", "it is red .", "red", subject=f"S{n}", **more)
+        Conflict(f"the {relation} of S{n} is", "it is red .", "red", subject=f"S{n}", **more)
         for n in range(count)
-        for asked in ("sea", "river")
+        for relation in ("sea", "river")
     )
 
 
 def test_a_split_that_is_named_holds(tmp_path: Path) -> None:
     data = "".join(line(split=name, context_answer=name) for name in NAMES)
-    found = read(data, tmp_path)
-    assert [[row.context_answer for row in found.split(name)] for name in NAMES] == [
+    file = read(data, tmp_path)
+    assert [[row.context_answer for row in file.split(name)] for name in NAMES] == [
         ["locate"],
         ["dev"],
         ["test"],

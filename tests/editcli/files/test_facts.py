@@ -28,19 +28,19 @@ def line(prompt: str = "p", target: str = "t", **more: object) -> str:
     return json.dumps({"prompt": prompt, "target": target, **more}) + "\n"
 
 
-def reasons(found: FactFile) -> dict[int, str]:
-    return {bad.line: bad.reason for bad in found.refused}
+def reasons(file: FactFile) -> dict[int, str]:
+    return {bad.line: bad.reason for bad in file.refused}
 
 
 def test_blank_lines_count_but_are_no_facts() -> None:
-    found = read("\n" + line("a") + "  \r\n" + line("b"))
-    assert list(found.facts.lines) == [2, 4]
-    assert [fact.prompt for fact in found.facts] == ["a", "b"]
+    file = read("\n" + line("a") + "  \r\n" + line("b"))
+    assert list(file.facts.lines) == [2, 4]
+    assert [fact.prompt for fact in file.facts] == ["a", "b"]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_fine() -> None:
-    found = read(b"\xef\xbb\xbf" + line("a").replace("\n", "\r\n").encode())
-    assert [fact.prompt for fact in found.facts] == ["a"]
+    file = read(b"\xef\xbb\xbf" + line("a").replace("\n", "\r\n").encode())
+    assert [fact.prompt for fact in file.facts] == ["a"]
 
 
 def test_a_line_separator_inside_text_does_not_end_the_line() -> None:
@@ -60,65 +60,69 @@ def test_a_line_separator_inside_text_does_not_end_the_line() -> None:
         ),
         ('{"prompt": "a", "target": "b", "x_n": NaN}', "not JSON: NaN is not JSON"),
         ("[" * 100_000, "not JSON: nested too deeply"),
+        (
+            '{"prompt": "a", "target": ' + "[" * 600 + "]" * 600 + "}",
+            "target: must be text, not a list",
+        ),
         (b'{"prompt": "caf\xe9", "target": "b"}', "not UTF-8: byte 0xe9 at position 16"),
     ],
 )
 def test_a_line_that_is_no_object_is_refused_with_its_number(bad: str | bytes, reason: str) -> None:
     raw = bad.encode() if isinstance(bad, str) else bad
-    found = read(line("good").encode() + raw + b"\n" + line("more").encode())
-    assert reasons(found) == {2: reason}
-    assert [fact.prompt for fact in found.facts] == ["good", "more"]
+    file = read(line("good").encode() + raw + b"\n" + line("more").encode())
+    assert reasons(file) == {2: reason}
+    assert [fact.prompt for fact in file.facts] == ["good", "more"]
 
 
 def test_all_bad_lines_are_named_in_one_error() -> None:
-    found = read("nonsense\n" + line() + line(target="", typo=1))
+    file = read("nonsense\n" + line() + line(target="", typo=1))
     with pytest.raises(FactsRefused) as caught:
-        found.require()
+        file.require()
     assert caught.value.message.splitlines() == [
         "2 lines are refused in <stdin>",
         "<stdin>:1: not JSON: expecting value at column 1",
         "<stdin>:3: target: must not be empty; unknown key 'typo'",
     ]
     assert caught.value.exit_code == 4
-    assert [fact.target for fact in found.require(skip_bad=True)] == ["t"]
+    assert [fact.target for fact in file.require(skip_bad=True)] == ["t"]
 
 
 def test_the_same_fact_twice_is_a_noop_and_noted() -> None:
-    found = read(line("a") + line("b") + line("a", note="again") + line("a"))
-    assert [fact.prompt for fact in found.facts] == ["a", "b"]
-    assert [(entry.line, entry.by) for entry in found.duplicates] == [(3, 1), (4, 1)]
-    assert found.refused == ()
+    file = read(line("a") + line("b") + line("a", note="again") + line("a"))
+    assert [fact.prompt for fact in file.facts] == ["a", "b"]
+    assert [(entry.line, entry.by) for entry in file.duplicates] == [(3, 1), (4, 1)]
+    assert file.refused == ()
 
 
 def test_a_contradiction_refuses_every_line_of_its_prompt_and_names_the_other() -> None:
-    found = read(line("a", "x") + line("b") + line("a", "y") + line("a", "x"))
-    assert [fact.prompt for fact in found.facts] == ["b"]
-    told = reasons(found)
-    assert sorted(told) == [1, 3, 4]
-    assert told[1] == "contradicts line 3: the same prompt with the target 'x' here and 'y' there"
-    assert told[3].startswith("contradicts line 1:")
-    assert "--on-conflict newest" in found.hint()
+    file = read(line("a", "x") + line("b") + line("a", "y") + line("a", "x"))
+    assert [fact.prompt for fact in file.facts] == ["b"]
+    why = reasons(file)
+    assert sorted(why) == [1, 3, 4]
+    assert why[1] == "contradicts line 3: the same prompt with the target 'x' here and 'y' there"
+    assert why[3].startswith("contradicts line 1:")
+    assert "--on-conflict newest" in file.hint()
 
 
 def test_a_contradicted_fact_that_is_repeated_is_judged_in_linear_time() -> None:
     many = 20_000  # each against each would be hours
-    found = read(line("a", "x") * many + line("a", "y"))
-    assert len(found.refused) == many + 1
-    assert found.refused[0].reason.startswith(f"contradicts line {many + 1}:")
+    file = read(line("a", "x") * many + line("a", "y"))
+    assert len(file.refused) == many + 1
+    assert file.refused[0].reason.startswith(f"contradicts line {many + 1}:")
     assert read(line("a", "x") * many).duplicates[-1].by == 1
 
 
 def test_the_newest_of_contradicting_facts_wins_when_asked() -> None:
-    found = read(line("a", "x") + line("a", "y") + line("b") + line("a", "x"), "newest")
-    assert list(found.facts.lines) == [3, 4]
-    assert [fact.target for fact in found.facts] == ["t", "x"]
-    assert [(entry.line, entry.by) for entry in found.superseded] == [(1, 2), (2, 4)]
-    assert found.refused == ()
+    file = read(line("a", "x") + line("a", "y") + line("b") + line("a", "x"), "newest")
+    assert list(file.facts.lines) == [3, 4]
+    assert [fact.target for fact in file.facts] == ["t", "x"]
+    assert [(entry.line, entry.by) for entry in file.superseded] == [(1, 2), (2, 4)]
+    assert file.refused == ()
 
 
 def test_one_id_cannot_name_two_facts() -> None:
-    found = read(line("a", id="seven") + line("b", id="seven"))
-    assert reasons(found) == {2: "id: 'seven' names another fact on line 1"}
+    file = read(line("a", id="seven") + line("b", id="seven"))
+    assert reasons(file) == {2: "id: 'seven' names another fact on line 1"}
 
 
 def test_a_file_that_is_absent_or_a_folder_cannot_be_read(tmp_path: Path) -> None:
@@ -146,11 +150,11 @@ def test_something_else_than_json_lines_is_a_usage_error(data: bytes, message: s
 
 
 def test_a_file_is_read_by_path(tmp_path: Path) -> None:
-    file = tmp_path / "facts.jsonl"
-    file.write_text(line("a"), encoding="utf-8")
-    found = read_facts(str(file))
-    assert found.name == str(file)
-    assert [fact.prompt for fact in found.facts] == ["a"]
+    path = tmp_path / "facts.jsonl"
+    path.write_text(line("a"), encoding="utf-8")
+    file = read_facts(str(path))
+    assert file.name == str(path)
+    assert [fact.prompt for fact in file.facts] == ["a"]
 
 
 def test_facts_are_read_from_the_file_when_they_are_asked_for(tmp_path: Path) -> None:
@@ -158,17 +162,17 @@ def test_facts_are_read_from_the_file_when_they_are_asked_for(tmp_path: Path) ->
     long = "n" * 9000  # more than is read at a time
     last = line("é", "ü") + line("c", x_note=long)
     file.write_text("\ufeff" + line("a", x_note=long) + "\n" + last, encoding="utf-8")
-    found = read_facts(str(file)).facts
-    assert [fact.prompt for fact in found] == ["a", "é", "c"]
-    assert (found[-1].prompt, found[1].target, len(found)) == ("c", "ü", 3)
-    assert [fact.prompt for fact in found[1:]] == ["é", "c"]
-    assert list(found[:2].lines) == [1, 3]
-    assert [fact.prompt for fact in found.at([2, 0])] == ["c", "a"]
+    facts = read_facts(str(file)).facts
+    assert [fact.prompt for fact in facts] == ["a", "é", "c"]
+    assert (facts[-1].prompt, facts[1].target, len(facts)) == ("c", "ü", 3)
+    assert [fact.prompt for fact in facts[1:]] == ["é", "c"]
+    assert list(facts[:2].lines) == [1, 3]
+    assert [fact.prompt for fact in facts.at([2, 0])] == ["c", "a"]
     with pytest.raises(IndexError):
-        found[3]
+        facts[3]
     file.write_text("\n" * 20_000)
     with pytest.raises(UsageError, match="was changed while it was read"):
-        found[0]
+        facts[0]
 
 
 def test_a_pipe_is_read_once(tmp_path: Path) -> None:
@@ -176,9 +180,9 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=(line("a") + line("b"),))
     writer.start()
-    found = read_facts(str(pipe))
+    file = read_facts(str(pipe))
     writer.join()
-    assert [fact.prompt for fact in found.facts] == ["a", "b"]
+    assert [fact.prompt for fact in file.facts] == ["a", "b"]
 
 
 def test_a_large_file_is_not_held_in_memory(tmp_path: Path) -> None:
@@ -187,11 +191,11 @@ def test_a_large_file_is_not_held_in_memory(tmp_path: Path) -> None:
         for number in range(20_000):
             file.write(line(f"The capital of country {number} is", "Lyon", x_note="n" * 500))
     tracemalloc.start()
-    found = read_facts(str(path))
-    longest = max(len(fact.prompt) for fact in found.facts)
+    large = read_facts(str(path))
+    longest = max(len(fact.prompt) for fact in large.facts)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (len(found.facts), longest) == (20_000, len("The capital of country 19999 is"))
+    assert (len(large.facts), longest) == (20_000, len("The capital of country 19999 is"))
     assert peak < path.stat().st_size / 5
 
 
@@ -204,14 +208,14 @@ few = st.sampled_from(["a", "b", "c"])
 def test_every_line_is_accounted_for_once_and_no_prompt_is_used_twice(
     pairs: list[tuple[str, str]], on_conflict: Literal["refuse", "newest"]
 ) -> None:
-    found = read("".join(line(prompt, target) for prompt, target in pairs), on_conflict)
-    parts = [found.refused, found.duplicates, found.superseded]
+    file = read("".join(line(prompt, target) for prompt, target in pairs), on_conflict)
+    parts = [file.refused, file.duplicates, file.superseded]
     left_out = [entry.line for part in parts for entry in part]
-    assert sorted([*found.facts.lines, *left_out]) == list(range(1, len(pairs) + 1))
-    prompts = [fact.prompt for fact in found.facts]
+    assert sorted([*file.facts.lines, *left_out]) == list(range(1, len(pairs) + 1))
+    prompts = [fact.prompt for fact in file.facts]
     assert len(prompts) == len(set(prompts))
     if on_conflict == "newest":
-        assert {fact.prompt: fact.target for fact in found.facts} == dict(pairs)
+        assert {fact.prompt: fact.target for fact in file.facts} == dict(pairs)
 
 
 @given(st.binary(max_size=60))
@@ -224,9 +228,9 @@ def test_remarks_on_a_long_file_are_counted_beyond_so_many(tmp_path: Path) -> No
     line = '{"prompt": "The sky is", "target": "green"}\n'
     path = tmp_path / "facts.jsonl"
     path.write_text(line * 6)
-    found = read_facts(str(path))
-    assert found.remarks(5) == found.remarks()
-    assert len(found.remarks()) == 5
-    shown = found.remarks(2)
-    assert shown[:2] == found.remarks()[:2]
+    file = read_facts(str(path))
+    assert file.remarks(5) == file.remarks()
+    assert len(file.remarks()) == 5
+    shown = file.remarks(2)
+    assert shown[:2] == file.remarks()[:2]
     assert shown[2].startswith(f"{path}: 3 more lines are left out or superseded")

@@ -73,18 +73,18 @@ def by_hand(folder: Path, pairs: list[tuple[str, str]]) -> list[bool]:
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_entailment_is_the_likeliest_label(tmp_path: Path, family: str) -> None:
     folder = save_classifier(tmp_path / family, family)
-    found = entails_by(str(folder), device="cpu", verbose=0)(PAIRS)
-    assert found == by_hand(folder, PAIRS)
-    assert {type(one) for one in found} == {bool}
-    assert set(found) == {True, False}
+    entailed = entails_by(str(folder), device="cpu", verbose=0)(PAIRS)
+    assert entailed == by_hand(folder, PAIRS)
+    assert {type(one) for one in entailed} == {bool}
+    assert set(entailed) == {True, False}
 
 
 def test_the_label_is_found_wherever_it_stands(tmp_path: Path) -> None:
     first = save_classifier(tmp_path / "first", labels=("entailment", "neutral", "contradiction"))
     last = save_classifier(tmp_path / "last", labels=("not_entailment", "other", "Entailment"))
-    found = [entails_by(str(folder), device="cpu", verbose=0)(PAIRS) for folder in (first, last)]
-    assert found == [by_hand(first, PAIRS), by_hand(last, PAIRS)]
-    assert found[0] != found[1]
+    entailed = [entails_by(str(folder), device="cpu", verbose=0)(PAIRS) for folder in (first, last)]
+    assert entailed == [by_hand(first, PAIRS), by_hand(last, PAIRS)]
+    assert entailed[0] != entailed[1]
 
 
 def test_no_pairs_have_no_answers(tmp_path: Path) -> None:

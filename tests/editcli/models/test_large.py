@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 from accelerate import dispatch_model
-from tiny_edits import FACTS, FAST, FRANCE, edit
+from tiny_edits import FACTS, FAST, FRANCE, edit, reopened
 from tiny_models import BOS, EOS, PAD, VOCABULARY, build_tokenizer
-from tiny_stores import run, said
+from tiny_stores import json_of, run
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from editcli.models.loading import dtype_name, load_base
-from editors import EditorError, StateMismatch
+from editors import METHODS, EditorError, StateMismatch
 from editors.inference.generation import answers
-from editors.methods.wise.method import Wise
 
+WISE = METHODS.load("wise")
 BITS = ["8bit", "4bit"]
 
 
@@ -58,7 +58,10 @@ def kinds(base: Any) -> dict[str, str]:
 def test_all_is_packed_but_what_edits_go_into_and_the_vocabulary_projection(
     model_folder: Path, bits: str
 ) -> None:
-    packed, plain = (load_base(str(model_folder), device="cpu", dtype=d) for d in (bits, "auto"))
+    packed, plain = (
+        load_base(str(model_folder), device="cpu", dtype=dtype, edits=WISE.edits)
+        for dtype in (bits, "auto")
+    )
     assert dtype_name(packed) == bits
     whole = {name for name, kind in kinds(packed).items() if kind == "Linear"}
     assert whole == {plain.projection.path, "lm_head"}
@@ -69,8 +72,17 @@ def test_all_is_packed_but_what_edits_go_into_and_the_vocabulary_projection(
 
 
 @pytest.mark.parametrize("bits", BITS)
+def test_a_method_that_edits_no_projection_has_all_of_them_packed(
+    model_folder: Path, bits: str
+) -> None:
+    edits = METHODS.load("in-context").edits
+    packed = load_base(str(model_folder), device="cpu", dtype=bits, edits=edits)
+    assert {name for name, kind in kinds(packed).items() if kind == "Linear"} == {"lm_head"}
+
+
+@pytest.mark.parametrize("bits", BITS)
 def test_gradients_flow_through_packed_weights(model_folder: Path, bits: str) -> None:
-    base = load_base(str(model_folder), device="cpu", dtype=bits)
+    base = load_base(str(model_folder), device="cpu", dtype=bits, edits=WISE.edits)
     path = next(path for path, kind in kinds(base).items() if kind != "Linear")
     module = base.model.get_submodule(path)
     with torch.no_grad():  # their first use decides how they are laid out
@@ -93,7 +105,7 @@ def test_a_store_on_a_packed_base_is_edited_and_asked(
         "init", str(model_folder), "--dtype", bits, "--calibration", str(calibration), *settings,
         "--json",
     )  # fmt: skip
-    assert said(made)["dtype"] == bits
+    assert json_of(made)["dtype"] == bits
     assert run("edit", FRANCE.prompt, FRANCE.target, "--subject", "France").exit_code == 0
     assert run("ask", FRANCE.prompt).stdout == "Rome\n"  # in the bits that the store was made with
     assert run("verify").exit_code == 0
@@ -109,10 +121,10 @@ def test_a_store_on_a_packed_base_is_edited_and_asked(
 def test_a_package_that_is_missing_is_named(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], package: str
 ) -> None:
-    found = util.find_spec
+    find_spec = util.find_spec
     monkeypatch.setattr(
         "editcli.models.quantization.find_spec",
-        lambda name: None if name == package else found(name),
+        lambda name: None if name == package else find_spec(name),
     )
     with pytest.raises(EditorError, match=package) as caught:
         load_base(str(model_folder), **options)  # type: ignore[arg-type]
@@ -128,11 +140,12 @@ def test_a_base_spread_over_devices_takes_the_same_edits(model_folder: Path) -> 
     others = {"model.embed_tokens": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
     rest = {"model.rotary_emb": "cpu"}
     dispatch_model(spread.model, {**blocks, **others, **rest}, main_device="cpu", force_hooks=True)
-    states = [edit(Wise(base, FAST, 0), FACTS).state for base in (whole, spread)]
-    assert states[0].to_blobs() == states[1].to_blobs()
-    with Wise(spread, FAST, 0).attach(states[1]):
-        found = answers(spread, [fact.prompt for fact in FACTS], 5)
-    assert [answer.text for answer in found] == [fact.target for fact in FACTS]
+    methods = [WISE.build(base, FAST, 0) for base in (whole, spread)]
+    states = [edit(method, FACTS).state for method in methods]
+    assert methods[0].save(states[0]) == methods[1].save(states[1])
+    with methods[1].attach(reopened(methods[1], states[0])) as edited:
+        texts = [a.text for a in answers(edited, [fact.prompt for fact in FACTS], 5)]
+    assert texts == [fact.target for fact in FACTS]
 
 
 def test_what_fits_nowhere_is_refused(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,10 +153,10 @@ def test_what_fits_nowhere_is_refused(model_folder: Path, monkeypatch: pytest.Mo
 
     load = AutoModelForCausalLM.from_pretrained
 
-    def short_of_memory(*args: Any, **told: Any) -> Any:
-        if told.get("device_map") == "auto":
-            told |= {"max_memory": {"cpu": 20_000}, "offload_folder": str(model_folder.parent)}
-        return load(*args, **told)
+    def short_of_memory(*args: Any, **options: Any) -> Any:
+        if options.get("device_map") == "auto":
+            options |= {"max_memory": {"cpu": 20_000}, "offload_folder": str(model_folder.parent)}
+        return load(*args, **options)
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", short_of_memory)
     with pytest.raises(EditorError, match="does not fit into the memory of all devices"):

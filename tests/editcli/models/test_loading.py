@@ -1,45 +1,29 @@
-"""Loading a base: where it may lie, and what is said when it cannot be loaded."""
+"""Loading a base: what it is, and the errors where it cannot be loaded."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tiny_stores import save_model
 
-import editcli
-from editcli.models.loading import load_base, resolve, tools
-from editcli.store.store import StoreConfig
+from editcli.models.loading import load_base, load_store_base
+from editcli.store.records import StoreConfig
 from editors import EditorError, StateMismatch, UnsupportedArchitecture
 
 if TYPE_CHECKING:
     from editors.model.base_model import Base
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model's folder. Leave it as you found it."""
-    return save_model(tmp_path_factory.mktemp("models") / "tiny")
-
 
 @pytest.fixture
-def spoiled(folder: Path, tmp_path: Path) -> Callable[[], Path]:
+def spoiled(model_folder: Path, tmp_path: Path) -> Callable[[], Path]:
     """A copy of the folder that the test may damage."""
-    return lambda: Path(shutil.copytree(folder, tmp_path / "copy"))
-
-
-@pytest.fixture
-def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the Hub."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
+    return lambda: Path(shutil.copytree(model_folder, tmp_path / "copy"))
 
 
 def config_of(base: Base, folder: Path, **changes: object) -> StoreConfig:
@@ -47,7 +31,7 @@ def config_of(base: Base, folder: Path, **changes: object) -> StoreConfig:
         "base": str(folder),
         "fingerprint": base.fingerprint(),
         "method": "wise",
-        "settings": {"layer": base.layer},
+        "layer": base.layer,
     }
     return StoreConfig(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -65,8 +49,8 @@ def refusal(name: object, **options: object) -> EditorError:
 # --- what is loaded -------------------------------------------------------------------------
 
 
-def test_a_folder_gives_a_frozen_model_in_evaluation_with_its_tokenizer(folder: Path) -> None:
-    base = load_base(str(folder), device="cpu")
+def test_a_folder_gives_a_frozen_model_in_evaluation_with_its_tokenizer(model_folder: Path) -> None:
+    base = load_base(str(model_folder), device="cpu")
     assert not base.model.training
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     assert base.layer == 1  # 27/32 of three blocks, never the last
@@ -74,9 +58,9 @@ def test_a_folder_gives_a_frozen_model_in_evaluation_with_its_tokenizer(folder: 
 
 
 def test_nothing_is_printed_while_loading(
-    folder: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+    model_folder: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    load_base(str(folder), device="cpu")
+    load_base(str(model_folder), device="cpu")
     assert capfd.readouterr() == ("", "")
     assert not list(recwarn)
 
@@ -89,101 +73,63 @@ def test_auto_keeps_the_dtype_of_the_checkpoint(tmp_path: Path) -> None:
     assert load_base(str(half), device="cpu", dtype="float32").model.dtype is torch.float32
 
 
-def test_two_loads_have_one_fingerprint_and_layers_have_different_ones(folder: Path) -> None:
-    first, second = (load_base(str(folder), device="cpu") for _ in range(2))
+def test_two_loads_have_one_fingerprint_and_layers_have_different_ones(model_folder: Path) -> None:
+    first, second = (load_base(str(model_folder), device="cpu") for _ in range(2))
     assert first.fingerprint() == second.fingerprint()
-    assert load_base(str(folder), device="cpu", layer=0).fingerprint() != first.fingerprint()
+    assert load_base(str(model_folder), device="cpu", layer=0).fingerprint() != first.fingerprint()
 
 
-def test_a_moved_folder_keeps_its_fingerprint(folder: Path, spoiled: Callable[[], Path]) -> None:
-    base = load_base(str(folder), device="cpu")
-    again = load_base(config_of(base, spoiled()), device="cpu")
+def test_a_moved_folder_keeps_its_fingerprint(
+    model_folder: Path, spoiled: Callable[[], Path]
+) -> None:
+    base = load_base(str(model_folder), device="cpu")
+    again = load_store_base(config_of(base, spoiled()), device="cpu")
     assert again.fingerprint() == base.fingerprint()
 
 
-def test_a_store_config_brings_its_layer_and_dtype(folder: Path) -> None:
+def test_a_store_config_brings_its_layer_and_dtype(model_folder: Path) -> None:
     import torch
 
-    base = load_base(str(folder), device="cpu", dtype="bfloat16", layer=0)
-    loaded = load_base(config_of(base, folder, dtype="bfloat16"), device="cpu")
+    base = load_base(str(model_folder), device="cpu", dtype="bfloat16", layer=0)
+    loaded = load_store_base(config_of(base, model_folder, dtype="bfloat16"), device="cpu")
     assert (loaded.layer, loaded.model.dtype) == (0, torch.bfloat16)
 
 
-def test_another_model_than_the_stores_is_refused_with_both_fingerprints(folder: Path) -> None:
-    base = load_base(str(folder), device="cpu")
+def test_another_model_than_the_stores_is_refused_with_both_fingerprints(
+    model_folder: Path,
+) -> None:
+    base = load_base(str(model_folder), device="cpu")
     with pytest.raises(StateMismatch) as caught:
-        load_base(config_of(base, folder, fingerprint="f" * 64), device="cpu")
+        load_store_base(config_of(base, model_folder, fingerprint="f" * 64), device="cpu")
     assert base.fingerprint()[:16] in caught.value.message
     assert "f" * 16 in caught.value.message
     assert "`editcli init" in caught.value.hint
 
 
-def test_another_dtype_than_the_stores_is_refused(folder: Path) -> None:
-    config = config_of(load_base(str(folder), device="cpu"), folder)
+def test_another_dtype_than_the_stores_is_refused(model_folder: Path) -> None:
+    config = config_of(load_base(str(model_folder), device="cpu"), model_folder)
     with pytest.raises(StateMismatch, match="in bfloat16") as caught:
-        load_base(config, device="cpu", dtype="bfloat16")
+        load_store_base(config, device="cpu", dtype="bfloat16")
     assert "`--dtype`" in caught.value.hint
 
 
-# --- names ----------------------------------------------------------------------------------
-
-
-def test_a_folder_resolves_to_its_absolute_path(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_base_that_has_moved_is_where_the_environment_says(
+    model_folder: Path, spoiled: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(folder.parent)
-    assert resolve("tiny") == (str(folder), "")
-    assert resolve("./tiny/") == (str(folder), "")
-
-
-def test_a_hub_id_resolves_to_the_commit_its_revision_means(folder: Path, hub_cache: Path) -> None:
-    cached = hub_cache / "models--org--tiny"
-    shutil.copytree(folder, cached / "snapshots" / COMMIT)
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text(COMMIT)
-    for name in ("org/tiny", "org/tiny@main", f"org/tiny@{COMMIT}"):
-        assert resolve(name) == ("org/tiny", COMMIT)
-    base = load_base("org/tiny", revision=COMMIT, device="cpu")
-    config = config_of(base, Path("org/tiny"), revision=COMMIT)
-    assert load_base(config, device="cpu").fingerprint() == base.fingerprint()
-
-
-def test_the_embedded_model_keeps_its_name(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("editcli.models.loading.datasets_dir", lambda: tmp_path)
-    assert "embedded model is not part" in refusal("atlas").message
-    shutil.copytree(folder, tmp_path / "atlas" / "model")
-    assert resolve("atlas") == ("atlas", "")
-    assert load_base("atlas", device="cpu").layer == 1
-
-
-@pytest.mark.parametrize("name", ["nobody/nothing", "nobody/nothing@v2", "atals"])
-def test_an_unknown_id_without_a_network_names_the_id_and_the_way_out(
-    name: str, hub_cache: Path
-) -> None:
-    error = refusal(name)
-    assert error.message.startswith(f"{name} is neither a folder nor in the Hub's cache")
-    assert "cannot be reached" in error.message
-    assert "`editcli init atlas`" in error.hint
-    with pytest.raises(EditorError, match="cannot be reached"):
-        resolve(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["./absent", "/no/such/folder", "a/b/c", "", "with space", "~nobody/x"]
-)
-def test_what_can_be_no_id_is_a_folder_that_is_not_there(name: str) -> None:
-    error = refusal(name)
-    assert repr(name) in error.message
-    assert "Hub id" in error.hint
+    base = load_base(str(model_folder), device="cpu")
+    config = config_of(base, model_folder.parent / "gone", revision="main")
+    with pytest.raises(EditorError) as caught:
+        load_store_base(replace(config, revision=""), device="cpu")
+    assert caught.value.message.startswith("the base of this store cannot be found: no such folder")
+    assert "`EDITCLI_MODEL=FOLDER editcli ...`" in caught.value.hint
+    monkeypatch.setenv("EDITCLI_MODEL", str(spoiled()))
+    assert load_store_base(config, device="cpu").fingerprint() == base.fingerprint()
+    monkeypatch.setenv("EDITCLI_MODEL", str(model_folder.parent / "gone"))
+    with pytest.raises(EditorError, match="the base of this store cannot be found"):
+        load_store_base(config, device="cpu")
 
 
 # --- what cannot be loaded ------------------------------------------------------------------
-
-
-def test_a_folder_without_a_config(tmp_path: Path) -> None:
-    assert refusal(tmp_path).message == f"{tmp_path} holds no config.json"
 
 
 @pytest.mark.parametrize(
@@ -252,8 +198,8 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path, family: str) -> None:
     assert "`tokenizer.save_pretrained(FOLDER)`" in error.hint
 
 
-def test_a_layer_that_is_not_there(folder: Path) -> None:
-    error = refusal(folder, layer=9)
+def test_a_layer_that_is_not_there(model_folder: Path) -> None:
+    error = refusal(model_folder, layer=9)
     assert "layer 9 is not one of 0 to 2" in error.message
     assert "`--layer 1`" in error.hint
 
@@ -265,22 +211,14 @@ def test_a_model_without_a_projection_to_edit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "cpu:1", ""])
-def test_an_unknown_or_absent_device_is_a_usage_error(folder: Path, device: str) -> None:
-    error = refusal(folder, device=device)
+def test_an_unknown_or_absent_device_is_a_usage_error(model_folder: Path, device: str) -> None:
+    error = refusal(model_folder, device=device)
     assert repr(device) in error.message
     assert error.exit_code == 2
 
 
-def test_an_unknown_dtype_is_a_usage_error(folder: Path) -> None:
-    error = refusal(folder, dtype="float8")
+def test_an_unknown_dtype_is_a_usage_error(model_folder: Path) -> None:
+    error = refusal(model_folder, dtype="float8")
     assert "'float8'" in error.message
     assert "bfloat16" in error.hint
     assert error.exit_code == 2
-
-
-def test_tools_are_the_versions_that_a_manifest_records() -> None:
-    assert tools() == {
-        "editcli": editcli.__version__,
-        "torch": metadata.version("torch"),
-        "transformers": metadata.version("transformers"),
-    }

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from tiny_edits import FAST
-from tiny_stores import run, save_work
+from tiny_stores import json_of, run, save_work
 
 import editcli
-from editcli.operations.distributed import Ranks
+from editcli.cli.invocation import Invocation
+from editcli.operations.distributed import LAUNCHED, Ranks
 from editcli.store.store import Store
 from editors import Fact
 from editors.methods.base import Limits
@@ -70,43 +71,56 @@ def test_shards_that_another_process_left_are_not_trained_again(
 ) -> None:
     """As when one process has died: what it finished is in the journal, whoever goes on."""
     from editcli.operations.apply import help_to_apply
-    from editcli.operations.session import Workspace
+    from editcli.operations.session import Session
 
     folder = Path(shutil.copytree(untouched, tmp_path / "work"))
-    place = Workspace.open(folder / ".editcli", device="cpu", dtype="auto")
+    session = Session.open(Invocation(store=folder / ".editcli", device="cpu"))
 
     class Second(Ranks):
         def together(self):  # type: ignore[no-untyped-def]  # nobody to wait for
             return Ranks().together()
 
-    help_to_apply(place, WANTED, Second(1, 2, 1), Limits())
-    assert len(place.store.journal.keys()) == 1  # of three shards the second one
+    help_to_apply(session, WANTED, Second(1, 2, 1), Limits())
+    assert len(session.store.journal.keys()) == 1  # of three shards the second one
     store = ["--store", str(folder / ".editcli")]
     done = run("apply", str(folder / "facts.jsonl"), *store)
     assert done.exit_code == 0
-    assert "1 shard had been trained" in done.stderr
+    assert "1 group of facts had been trained" in done.stderr
     assert len(Store.open(folder / ".editcli").head().facts) == len(WANTED)
 
 
 def test_what_torchrun_says_is_understood() -> None:
-    told = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}
-    ranks = Ranks.of(told)
+    environment = {LAUNCHED: "none", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}
+    ranks = Ranks.of(environment)
     assert (ranks.number, ranks.count, ranks.local, ranks.leads) == (3, 4, 1, False)
-    assert [shard for shard in range(9) if ranks.takes(shard)] == [3, 7]
-    assert Ranks.of({}) == Ranks.of({"WORLD_SIZE": "x"}) == Ranks()
-    assert all(Ranks().takes(shard) for shard in range(3))
+    assert [unit for unit in range(9) if ranks.takes(unit)] == [3, 7]
+    assert Ranks.of({}) == Ranks.of({LAUNCHED: "none", "WORLD_SIZE": "x"}) == Ranks()
+    assert all(Ranks().takes(unit) for unit in range(3))
     assert Ranks().device("auto") == "auto"
 
 
-def test_each_shard_is_taken_by_one_process() -> None:
+def test_a_job_whose_shell_exports_a_world_is_one_process(
+    monkeypatch: pytest.MonkeyPatch, untouched: Path
+) -> None:
+    """A batch system may set such variables of its own; only torchrun starts several processes."""
+    monkeypatch.delenv(LAUNCHED, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    store = ["--store", str(untouched / ".editcli")]
+    done = run("apply", str(untouched / "facts.jsonl"), *store, "--dry-run", "--json")
+    assert (done.exit_code, json_of(done)["would_apply"]) == (0, len(WANTED))
+
+
+def test_each_unit_of_work_is_taken_by_one_process() -> None:
     for count in (1, 2, 3, 8):
-        taking = [[Ranks(n, count).takes(shard) for n in range(count)] for shard in range(20)]
+        taking = [[Ranks(n, count).takes(unit) for n in range(count)] for unit in range(20)]
         assert all(sum(takers) == 1 for takers in taking)
 
 
 def test_what_goes_wrong_in_a_helper_is_named_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, untouched: Path
 ) -> None:
+    monkeypatch.setenv(LAUNCHED, "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     store = ["--store", str(untouched / ".editcli")]
@@ -123,6 +137,7 @@ def test_what_goes_wrong_in_a_helper_is_named_and_nothing_else(
 def test_standard_input_is_refused_under_torchrun(
     monkeypatch: pytest.MonkeyPatch, untouched: Path
 ) -> None:
+    monkeypatch.setenv(LAUNCHED, "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     done = run("apply", "-", "--store", str(untouched / ".editcli"))

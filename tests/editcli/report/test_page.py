@@ -11,11 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_stores import PARIS, PARIS_AGAIN, ROME, blobs, content, run, said, store_with_a_past
+from tiny_stores import (
+    CONFIG,
+    PARIS,
+    PARIS_AGAIN,
+    ROME,
+    blobs,
+    content,
+    json_of,
+    run,
+    store_with_a_past,
+)
 
-from editcli.report.page import CHANGES_LISTED, render
+from editcli.report.page import CHANGES_LISTED, FACTS_LISTED, render
+from editcli.store.edits import edits_of, publish_closing
 from editcli.store.store import Store
 from editors import Fact
+from editors.heads.pruning import Head, HeadMask, HeadPruning
 
 EVIL = Fact("<script>alert(1)</script> & 'the' \"sea\" of \x1b[31m\u202ePeru is", "</td><b>red")
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -90,7 +102,7 @@ def head(layer: int, number: int) -> dict[str, Any]:
 def mask(edits: str, **report: Any) -> bytes:
     """`head_mask.json`, as `conflict resolve` writes it."""
     rates = {"rows": 50, "ci95": {"memory": [0.3, 0.5]}, "memory": 0.4, "context": 0.6, "other": 0}
-    told = {
+    whole = {
         "file": "conflicts.jsonl",
         "digest": "d" * 64,
         "rows": {"locate": 10, "dev": 20, "test": 50},
@@ -101,6 +113,7 @@ def mask(edits: str, **report: Any) -> bytes:
         "locality": {
             "lost": {"copying": 0.031, "facts": -0.0001},
             "refused": ["copying"],
+            "limits": {"copying": 0.02, "facts": 0.02},
             "scores": {"before": {"copying": 0.9, "facts": 0.99}, "after": {"copying": 0.869}},
             "next_token": {"kl": None, "same_top": 0.985, "alarm": False},
             "reversible": True,
@@ -108,11 +121,11 @@ def mask(edits: str, **report: Any) -> bytes:
         **report,
     }
     made = {"prefer": "memory", "heads": PRUNED, "scale": 0.0, "at": "all", "edits": edits}
-    return json.dumps({"schema": 1, **made, "report": told}).encode()
+    return json.dumps({"schema": 2, **made, "report": whole}).encode()
 
 
-def edits_of(facts: Sequence[Fact]) -> str:
-    """The id of a set of edits, as a state has it."""
+def edits_id(facts: Sequence[Fact]) -> str:
+    """The id of a set of edits, written plainly."""
     return hashlib.sha256("\n".join(sorted(f.id for f in facts)).encode()).hexdigest()[:12]
 
 
@@ -153,7 +166,7 @@ def test_the_page_says_which_store_it_is_of(store: Store) -> None:
     for part in (
         "atlas",
         "f" * 64,
-        "wise: layer 4",
+        "wise: layer 4, profile robust, shards 2",
         "float32, seed 0",
         "2026-03-01 15:00 UTC by bob",
     ):
@@ -169,8 +182,8 @@ def test_the_timeline_tells_what_was_done_newest_first(store: Store) -> None:
     wanted = ["v0002 made the current version by cara", "v0002 named first", "v0004 undo"]
     wanted += ["Milan was wrong", "1 fact taken back", "v0003 edit", "1 fact added"]
     wanted += ["1 fact superseded", "v0002 apply", "the first batch", "2 facts added", "v0001 init"]
-    places = [text.index(part) for part in wanted]
-    assert places == sorted(places)
+    positions = [text.index(part) for part in wanted]
+    assert positions == sorted(positions)
     for fact in (PARIS, ROME, PARIS_AGAIN):  # those of versions beside HEAD's line too
         assert f"{fact.prompt} → {fact.target} {fact.id}" in text
     assert len(page.of("li", "shown")) == 1
@@ -186,7 +199,15 @@ def test_the_facts_in_force_are_told_with_the_version_they_came_with(store: Stor
     assert "atlas, p. 3" in table
     assert table.count("v0002") == 3  # in the heading, and for each fact
     assert PARIS_AGAIN.target not in table
-    assert "No fact is in force" in page_of(store, "v0001").text
+
+
+def test_a_page_of_a_version_without_facts_says_so(tmp_path: Path) -> None:
+    empty = Store.create(tmp_path / "empty", CONFIG, blobs=blobs([]))
+    page = page_of(empty)
+    assert "No fact is in force" in page.text
+    assert "0 in force, 0 superseded or undone" in page.text
+    assert page.of("table") == []
+    assert page.of("svg") == []  # one version has no growth
 
 
 def test_the_number_of_facts_is_drawn_over_versions(store: Store) -> None:
@@ -194,14 +215,6 @@ def test_the_number_of_facts_is_drawn_over_versions(store: Store) -> None:
     assert drawn["aria-label"] == (
         "Facts in force over 4 versions, from v0001: 0 to v0004: 1, at most 2"
     )
-
-
-def test_scores_are_told_where_versions_have_them(store: Store) -> None:
-    text = page_of(store).text
-    scores = text[text.index("Scores saved") : text.index("Newest first")]
-    for part in ("v0003", "reliability", "0.988", "locality, near", "1.000"):
-        assert part in scores
-    assert "per_fact" not in text
 
 
 def test_many_changes_of_one_event_are_cut_with_their_count(store: Store) -> None:
@@ -215,6 +228,16 @@ def test_many_changes_of_one_event_are_cut_with_their_count(store: Store) -> Non
     assert facts[-1].prompt in text
 
 
+def test_facts_beyond_the_table_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert FACTS_LISTED >= 1000
+    monkeypatch.setattr("editcli.report.page.FACTS_LISTED", 2)
+    add(store, [Fact(f"the number {n} is", f"w{n}") for n in range(5)])
+    text = page_of(store).text
+    table = text[text.rindex(f"Facts of {store.head().id}") :]
+    assert [f"the number {n} is" in table for n in range(5)] == [True, True, False, False, False]
+    assert f"And 3 more: editcli show {store.head().id} --facts prints all." in table
+
+
 def test_the_same_store_gives_the_same_page(store: Store) -> None:
     assert render(store, store.head()) == render(Store.open(store.path), store.head())
 
@@ -223,7 +246,7 @@ def test_the_same_store_gives_the_same_page(store: Store) -> None:
 
 
 def test_pruned_heads_are_mapped_outlined_and_told_in_words(store: Store) -> None:
-    add(store, [EVIL], **{"head_mask.json": mask(edits_of([EVIL]))})
+    add(store, [EVIL], **{"head_mask.json": mask(edits_id([EVIL]))})
     page = page_of(store)
     maps = [svg for svg in page.of("svg", "map") if svg.get("role") == "img"]
     assert [svg["aria-label"] for svg in maps] == ["memory heads", "context heads"]
@@ -238,7 +261,7 @@ def test_pruned_heads_are_mapped_outlined_and_told_in_words(store: Store) -> Non
         "Best first: 2.0 (+0.100)",
         "0.400 0.300 to 0.500",
         "0.988",
-        "copying of a text said twice0.9000.869+0.0310.020beyond the gate",
+        "copying of a repeated text0.9000.869+0.0310.020beyond the limit",
         "questions without a passage0.990–+0.0000.020within",
         "keep their likeliest next token: 0.985; KL in nats: –.",
         "the same bit for bit",
@@ -264,14 +287,20 @@ def test_heads_ranked_with_other_edits_are_called_stale(store: Store) -> None:
 
 
 def test_a_report_calls_stale_what_the_state_calls_stale(edited: Store) -> None:
-    from editcli.operations.session import Workspace, state_of
-    from editors.heads.head_mask import Head, HeadMask, Resolution
-
-    state = state_of(edited, edited.head())
-    resolution = Resolution("context", HeadMask((Head(1, 0),)), state.edits)
+    edits = edits_of(edited)
+    pruning = HeadPruning("context", HeadMask((Head(1, 0),)), edits.edits)
     with edited.writing() as change:
-        pruned = replace(state, resolution=resolution)
-        Workspace.publish(change, "resolve", pruned, author="", message="", extra={})
+        publish_closing(
+            change,
+            "resolve",
+            edited.head(),
+            replace(edits, pruning=pruning),
+            removed=(),
+            author="",
+            message="",
+            tools={},
+            extra={},
+        )
     assert "prefers context" in page_of(edited).text
     assert "Stale" not in page_of(edited).text
     assert run("undo", edited.head().facts[0]).exit_code == 0
@@ -294,6 +323,15 @@ def test_heads_without_a_report_are_named_all_the_same(store: Store) -> None:
     add(store, [EVIL], **{"head_mask.json": json.dumps(bare).encode()})
     text = page_of(store).text
     assert "2 heads scaled by 0.52.1, 0.3, from the end of the prompt on" in text
+
+
+def test_a_limit_that_was_not_recorded_is_a_dash(store: Store) -> None:
+    record = json.loads(mask("x"))
+    del record["report"]["locality"]["limits"]["facts"]
+    add(store, [EVIL], **{"head_mask.json": json.dumps(record).encode()})
+    text = page_of(store).text
+    assert "questions without a passage0.990–+0.000–within" in text
+    assert "0.9000.869+0.0310.020beyond the limit" in text
 
 
 def test_heads_put_back_are_told_in_the_history(store: Store) -> None:
@@ -320,7 +358,7 @@ def test_the_command_writes_the_page_and_prints_where(store: Store) -> None:
     before = content(store.path)
     result = run("report", "out.html", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert said(result) == {"schema": 1, "path": "out.html", "version": "v0004", "facts": 1}
+    assert json_of(result) == {"schema": 1, "path": "out.html", "version": "v0004", "facts": 1}
     assert Path("out.html").read_text(encoding="utf-8") == render(store, store.head())
     assert run("report", "first.html", "--version", "first", "-q").stdout == "first.html\n"
     assert "Facts of v0002" in Page(Path("first.html").read_text(encoding="utf-8")).text
@@ -346,12 +384,12 @@ def test_a_link_is_followed_not_replaced(store: Store) -> None:
 
 def test_what_cannot_be_written_is_a_usage_error(store: Store) -> None:
     Path("folder").mkdir()
-    for words, told in (
+    for words, why in (
         (["folder", "--force"], "folder is not a file"),
         (["absent/out.html"], "there is no folder"),
     ):
         result = run("report", *words)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert told in result.stderr
+        assert why in result.stderr
     assert run("report", "out.html", "--version", "v9").exit_code == 1
     assert not Path("out.html").exists()

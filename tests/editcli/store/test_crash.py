@@ -19,7 +19,8 @@ from types import SimpleNamespace
 import pytest
 
 from editcli.store import atomic
-from editcli.store.store import Store, StoreConfig
+from editcli.store.records import StoreConfig
+from editcli.store.store import Store
 from editors import EditorError
 
 CONFIG = StoreConfig(base="atlas", fingerprint="f" * 64, method="wise")
@@ -213,20 +214,30 @@ def test_everything_is_synced_before_what_refers_to_it(
     assert unsynced == set()
 
 
-LOOP = """
+# A process for each line that is read, which publishes until it is killed. They are forks, so that
+# none of them has to start an interpreter.
+LIVES = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from editcli.store.store import Store
-os.write(1, b"ready\\n")
-sys.stdin.readline()
-store = Store.open(Path(sys.argv[1]))
-while True:
-    with store.writing("publishing loop") as tx:
-        number = store.head().number + 1
-        own = f"bytes of {number}".encode() * 50
-        tx.publish("edit", {"same": b"shared", "own": own}, [f"f{number}"])
-        os.write(1, b"%d\\n" % number)
+
+def live():
+    store = Store.open(Path(sys.argv[1]))
+    while True:
+        with store.writing("publishing loop") as tx:
+            number = store.head().number + 1
+            own = f"bytes of {number}".encode() * 50
+            tx.publish("edit", {"same": b"shared", "own": own}, [f"f{number}"])
+            os.write(1, b"%d\\n" % number)
+
+for _ in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        live()
+    os.write(1, b"born %d\\n" % child)
+    os.waitpid(child, 0)
+    os.write(1, b"dead\\n")
 """
 
 KILLS = 60
@@ -239,32 +250,31 @@ def test_a_process_killed_at_random_moments_never_harms_the_store(tmp_path: Path
     root = str(Path(atomic.__file__).parents[2])
     chance = random.Random(0)
     acknowledged = 1
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-c", LOOP, str(path), root],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-
-    child = start()
-    for _ in range(KILLS):
-        successor = start()  # its start-up overlaps with this one's work
-        assert child.stdout is not None
-        assert child.stdin is not None
-        assert child.stdout.readline() == b"ready\n"
-        child.stdin.write(b"go\n")
-        child.stdin.flush()
-        time.sleep(chance.uniform(0.0, 0.08))
-        child.send_signal(signal.SIGKILL)
-        output, _ = child.communicate()
-        done = [int(line) for line in output.split(b"\n")[:-1]]
-        assert done == list(range(acknowledged + 1, acknowledged + 1 + len(done)))
-        acknowledged += len(done)
-        acknowledged = check_laws(path, acknowledged, acknowledged + 1)
-        child = successor
-    child.kill()
-    child.communicate()
+    with subprocess.Popen(
+        [sys.executable, "-c", LIVES, str(path), root],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as lives:
+        assert lives.stdin is not None
+        assert lives.stdout is not None
+        for _ in range(KILLS):
+            lives.stdin.write("another\n")
+            lines: list[str] = []
+            while not lines or not lines[-1].startswith("born"):
+                lines.append(lives.stdout.readline())
+                assert lines[-1], "the process that forks is gone"
+            time.sleep(chance.uniform(0.0, 0.08))
+            os.kill(int(lines.pop().split()[1]), signal.SIGKILL)
+            while not lines or lines[-1] != "dead\n":
+                lines.append(lives.stdout.readline())
+                assert lines[-1], "the process that forks is gone"
+            done = [int(line) for line in lines[:-1]]
+            assert done == list(range(acknowledged + 1, acknowledged + 1 + len(done)))
+            acknowledged += len(done)
+            acknowledged = check_laws(path, acknowledged, acknowledged + 1)
+        lives.stdin.close()
     acknowledged = publish_next(Store.open(path))
     assert check_laws(path, acknowledged, acknowledged) > KILLS // 4
     with pytest.raises(EditorError, match="no version is called"):

@@ -163,11 +163,11 @@ def test_events_are_selected_by_fact_version_operation_and_author() -> None:
         event(3, "undo", "ann", removed=("y",)),
     )
 
-    def found(**wanted: str) -> list[int]:
+    def selected(**wanted: str) -> list[int]:
         return [event.seq for event in history.select(events, **wanted)]
 
-    assert found() == [1, 2, 3]
-    assert found(fact="x") == [1, 2]
-    assert found(fact="y") == [2, 3]
-    assert found(version="v0003") == [3]
-    assert found(operation="edit", who="ann") == [1]
+    assert selected() == [1, 2, 3]
+    assert selected(fact="x") == [1, 2]
+    assert selected(fact="y") == [2, 3]
+    assert selected(version="v0003") == [3]
+    assert selected(operation="edit", who="ann") == [1]

@@ -9,19 +9,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_stores import run
 
 from editcli.store import atomic
-from editcli.store.store import Digest, Store, StoreConfig, find_store, new_store_path
+from editcli.store.layout import find_store, new_store_path
+from editcli.store.records import STORE_FORMAT, Digest, StoreConfig
+from editcli.store.store import Store
 from editors import EditorError
 
 CONFIG = StoreConfig(
-    base="atlas", fingerprint="f" * 64, method="wise", settings={"layer": 4, "profile": "paper"}
+    base="atlas", fingerprint="f" * 64, method="wise", layer=4, settings={"profile": "paper"}
 )
 NOON = datetime(2026, 3, 1, 12, 3, 11, tzinfo=UTC)
 
@@ -88,33 +92,117 @@ def test_open_without_a_store_points_to_init(tmp_path: Path) -> None:
     assert "`editcli init`" in caught.value.hint
 
 
-texts = st.text(st.characters(blacklist_categories=["Cs"]))
-plain_values = texts | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.floats(allow_nan=False)
+texts = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1).filter(str.strip)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+plain_values = texts | st.integers(-(2**63), 2**63 - 1) | st.booleans() | finite
 
 
-@given(base=texts, seed=st.integers(0, 2**32), values=st.dictionaries(texts, plain_values))
+@given(
+    base=texts,
+    revision=st.text(st.characters(blacklist_categories=["Cs"])),
+    seed=st.integers(0, 2**32),
+    layer=st.integers(0, 200),
+    values=st.dictionaries(texts, plain_values),
+)
 def test_any_configuration_survives_the_round_trip(
-    base: str, seed: int, values: dict[str, str | int | float | bool]
+    base: str, revision: str, seed: int, layer: int, values: dict[str, str | int | float | bool]
 ) -> None:
-    config = StoreConfig(base=base, fingerprint="f", method="m", seed=seed, settings=values)
+    config = StoreConfig(
+        base=base,
+        fingerprint="f",
+        method="m",
+        revision=revision,
+        seed=seed,
+        layer=layer,
+        settings=values,
+    )
     back = StoreConfig.from_toml(config.to_toml())
     assert back == config
     assert [type(back.settings[key]) for key in values] == [type(v) for v in values.values()]
 
 
+@pytest.mark.parametrize("value", ["", " ", "\n"])
+def test_a_setting_may_be_blank_text(value: str) -> None:
+    config = StoreConfig(base="b", fingerprint="f", method="m", settings={"suffix": value})
+    assert StoreConfig.from_toml(config.to_toml()) == config
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("format = 1", "format = 9"), "format 9"),
-        (("seed = 0", 'seed = "x"'), "'seed' must be of type int"),
-        (('dtype = "float32"\n', ""), "lacks the key 'dtype'"),
-        (("seed = 0", "seed = 0\nsped = 1"), "unknown key 'sped'"),
-        (("seed = 0", "seed = "), "cannot be read"),
+        (("format = 2", "format = 9"), "format 9, this editcli reads format 2"),
+        (("format = 2\n", ""), "format None, this editcli reads format 2"),
+        (("seed = 0", 'seed = "x"'), "config.toml: seed: must be a whole number, not text"),
+        (("seed = 0", "seed = true"), "config.toml: seed: must be a whole number, not true"),
+        (('method = "wise"\n', ""), "config.toml: method: is required"),
+        (("seed = 0", "seed = 0\nsped = 1"), r"unknown key 'sped' \(did you mean 'seed'\?\)"),
+        (("seed = 0", "seed = "), "config.toml cannot be read: .*line"),
+        (('base = "atlas"', 'base = " "'), "config.toml: base: must not be empty"),
+        (('profile = "paper"', "profile = [1]"), r"config.toml: settings\.profile"),
     ],
 )
 def test_a_bad_configuration_is_refused_by_name(change: tuple[str, str], message: str) -> None:
+    text = CONFIG.to_toml()
+    assert change[0] in text
     with pytest.raises(EditorError, match=message):
-        StoreConfig.from_toml(CONFIG.to_toml().replace(*change))
+        StoreConfig.from_toml(text.replace(*change))
+
+
+def test_every_problem_of_a_configuration_is_named_at_once() -> None:
+    text = CONFIG.to_toml().replace("seed = 0", 'seed = "x"').replace("layer = 4", "layr = 4")
+    with pytest.raises(EditorError) as caught:
+        StoreConfig.from_toml(text)
+    assert "seed: must be a whole number, not text" in caught.value.message
+    assert "unknown key 'layr' (did you mean 'layer'?)" in caught.value.message
+
+
+def test_a_configuration_that_cannot_be_written_is_never_made() -> None:
+    with pytest.raises(EditorError, match=r"base: must not be empty; seed: must be a whole number"):
+        StoreConfig(base="", fingerprint="f", method="m", seed=0.5)  # type: ignore[arg-type]
+
+
+# As editcli 0.1 wrote it.
+CONFIG_OF_0_1 = """\
+format = 1
+base = "atlas"
+revision = ""
+fingerprint = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"
+method = "wise"
+dtype = "float32"
+seed = 0
+
+[settings]
+layer = 4
+profile = "paper"
+"""
+
+
+def test_a_store_of_editcli_0_1_is_refused_with_what_to_do(store: Store) -> None:
+    (store.path / "config.toml").write_text(CONFIG_OF_0_1)
+    before = files(store)
+    with pytest.raises(EditorError) as caught:
+        Store.open(store.path)
+    assert caught.value.message == (
+        "this store was made by editcli 0.1, whose stores are not read any more"
+    )
+    assert "`editcli init`" in caught.value.hint
+    assert "`editcli apply`" in caught.value.hint
+    assert files(store) == before
+
+
+@pytest.mark.parametrize("command", [["log"], ["show"], ["ask", "Who?"], ["edit", "a", "b"]])
+def test_every_command_says_so_of_a_store_of_editcli_0_1(store: Store, command: list[str]) -> None:
+    (store.path / "config.toml").write_text(CONFIG_OF_0_1)
+    result = run(*command, "--store", str(store.path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    error, _, hint = result.stderr.splitlines()
+    assert error.startswith("error: this store was made by editcli 0.1")
+    assert hint.startswith("hint: make another store: `editcli init`")
+
+
+def test_stores_are_written_in_the_format_that_is_read(store: Store) -> None:
+    text = (store.path / "config.toml").read_text()
+    assert text.splitlines()[0] == f"format = {STORE_FORMAT}" == "format = 2"
 
 
 def test_a_store_is_found_like_a_git_repository(store: Store, tmp_path: Path) -> None:
@@ -219,23 +307,40 @@ def test_publishing_the_same_bytes_again_heals_a_damaged_blob(store: Store) -> N
     assert store.verify() == []
 
 
-def test_unreferenced_blobs_are_listed_with_sizes_and_dropped(store: Store) -> None:
-    publish(store, {"a": b"kept"})
-    stray = "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9"
-    (store.path / "blobs" / stray).write_bytes(b"0")
-    assert store.unreferenced_blobs() == {stray: 1}
-    with store.writing() as tx:
-        assert tx.drop_unreferenced() == {stray: 1}
-    assert store.unreferenced_blobs() == {}
+def test_a_blob_that_no_version_uses_is_no_damage_unless_its_bytes_are(store: Store) -> None:
+    publish(store, {"a": b"used"})
+    stray = store.path / "blobs" / sha256(b"0").hexdigest()
+    stray.write_bytes(b"0")  # as a process leaves it that is killed before its commit
+    assert store.verify() == []
+    flip(stray, 0, 1)
+    assert [problem.what for problem in store.verify()] == [f"blobs/{stray.name}"]
+    publish(store, {"a": b"used", "b": b"0"})
     assert store.verify() == []
 
 
-def test_nothing_is_dropped_while_a_manifest_is_damaged(store: Store) -> None:
-    publish(store, {"a": b"kept"})
+@pytest.mark.parametrize("ref", ["HEAD~1", "v0002", "good"])
+def test_a_version_whose_manifest_is_damaged_is_never_read(store: Store, ref: str) -> None:
+    publish(store, {"a": b"x"})
+    publish(store, {"a": b"y"})
+    with store.writing() as tx:
+        tx.tag("good", "v0002")
     flip(store.path / "versions" / "v0002.json", 30, 1)
-    with store.writing() as tx, pytest.raises(EditorError, match="manifest of v0002 is damaged"):
-        tx.drop_unreferenced()
-    assert len(list((store.path / "blobs").iterdir())) == 1
+    with pytest.raises(EditorError, match="manifest of v0002 is damaged"):
+        store.version(ref)
+    with pytest.raises(EditorError, match="manifest of v0002 is damaged"):
+        store.ancestry(store.head())
+    assert store.read("HEAD", "a") == b"y"
+
+
+def test_ancestry_goes_from_a_version_to_the_first_one(store: Store) -> None:
+    publish(store, {})
+    publish(store, {})
+    assert [v.id for v in store.ancestry(store.head())] == ["v0003", "v0002", "v0001"]
+    with store.writing() as tx:
+        tx.move_head("v0002")
+        branched = tx.publish("edit", {})
+    assert [v.id for v in store.ancestry(branched)] == ["v0004", "v0002", "v0001"]
+    assert [v.id for v in store.ancestry(store.version("v0001"))] == ["v0001"]
 
 
 # --- refs -----------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
 """Pruning heads on a model that knows facts and reads passages, the packaged atlas.
 
-Property 8 of the method (PH3 section 7.1), in small: first tokens, few rows. Recall is spread over
-more heads than reading is.
+In small: first tokens, few rows. Recall is spread over more heads than reading is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -18,9 +18,13 @@ import torch
 
 from editcli.files.packaged import datasets_dir
 from editors import EditorError
-from editors.conflicts.cases import Asked, Conflict, Rates, next_probabilities, outcome_of_token
+from editors.conflicts.cases import Conflict, ConflictCase
 from editors.conflicts.locate import LocateSettings, Ranking, locate
-from editors.heads.head_mask import Head, HeadMask
+from editors.conflicts.measure import Rates, candidate_tokens
+from editors.heads.head_mask import pruned
+from editors.heads.pruning import Head, HeadMask
+from editors.inference.edited_model import EditedModel
+from editors.inference.next_tokens import likeliest
 
 ROWS, DRAWS = 60, 3
 HEADS = {"memory": 8, "context": 4}
@@ -37,7 +41,7 @@ def folder() -> Path | None:
 
 
 MODEL = folder()
-pytestmark = pytest.mark.skipif(MODEL is None, reason="datasets/atlas/model does not exist yet")
+pytestmark = pytest.mark.skipif(MODEL is None, reason="datasets/atlas/model is missing")
 
 
 @pytest.fixture(scope="module")
@@ -51,59 +55,70 @@ def base() -> Any:
     return Base.of(model, AutoTokenizer.from_pretrained(MODEL))
 
 
-def rows_of(split: str) -> list[Asked]:
+def cases_of(split: str) -> list[ConflictCase]:
     with (datasets_dir() / "atlas" / "conflicts.jsonl").open(encoding="utf-8") as file:
         rows = (Conflict.from_dict(json.loads(line)) for line in file)
-        conflicting = (Asked(row, str(row.memory_answer)) for row in rows if row.split == split)
-        return list(islice((a for a in conflicting if a.conflicting), ROWS))
+        cases = (ConflictCase(row, str(row.memory_answer)) for row in rows if row.split == split)
+        return list(islice((case for case in cases if case.conflicting), ROWS))
 
 
 @pytest.fixture(scope="module")
 def ranking(base: Any) -> Ranking:
-    return locate(base, rows_of("locate"), LocateSettings())
+    return locate(EditedModel.unedited(base), cases_of("locate"), LocateSettings())
 
 
-def rates(base: Any, rows: Sequence[Asked], heads: Sequence[Head] = ()) -> Rates:
-    with HeadMask(tuple(heads)).attached(base):
-        guessed = next_probabilities(base, [a.row.prompt for a in rows]).argmax(-1).tolist()
-    return Rates.of([outcome_of_token(base, a, t) for a, t in zip(rows, guessed, strict=True)])
+RatesOf = Callable[[Iterable[Head]], Rates]
+
+
+@pytest.fixture(scope="module")
+def rates(base: Any) -> RatesOf:
+    """``rates(heads)``: whose answers the dev rows get with these heads pruned."""
+    cases = cases_of("dev")
+    candidates = candidate_tokens(base, cases)
+
+    @cache
+    def measured(heads: frozenset[Head]) -> Rates:
+        with pruned(base, HeadMask(tuple(sorted(heads)))) as model:
+            tokens = likeliest(model, [case.row.prompt for case in cases])
+        return Rates.of(
+            [named.get(token, "other") for named, token in zip(candidates, tokens, strict=True)]
+        )
+
+    return lambda heads: measured(frozenset(heads))
 
 
 def beside(base: Any, heads: Sequence[Head], rng: Random) -> list[Head]:
     """As many other heads of the same layers."""
-    found: list[Head] = []
+    others: list[Head] = []
     for layer in sorted({head.layer for head in heads}):
-        others = [Head(layer, n) for n in range(base.architecture.n_heads)]
-        others = [head for head in others if head not in heads]
-        found += rng.sample(others, min(len(others), sum(h.layer == layer for h in heads)))
-    return found
+        free = [Head(layer, n) for n in range(base.architecture.n_heads)]
+        free = [head for head in free if head not in heads]
+        others += rng.sample(free, min(len(free), sum(h.layer == layer for h in heads)))
+    return others
 
 
-def draws(base: Any, rows: Sequence[Asked], heads: Sequence[Head]) -> list[Rates]:
+def draws(base: Any, rates: RatesOf, heads: Sequence[Head]) -> list[Rates]:
     """With other heads of the same layers pruned, drawn several times."""
     rng = Random(0)
-    sets = [frozenset(beside(base, heads, rng)) for _ in range(DRAWS)]
-    known = {some: rates(base, rows, sorted(some)) for some in set(sets)}
-    return [known[some] for some in sets]
+    return [rates(beside(base, heads, rng)) for _ in range(DRAWS)]
 
 
-def told(rates: Rates) -> str:
+def in_words(rates: Rates) -> str:
     return f"memory {rates.memory.value:.2f}, context {rates.context.value:.2f}"
 
 
 def test_pruning_the_heads_of_one_source_makes_the_other_win(
-    base: Any, ranking: Ranking, record_property: Any
+    ranking: Ranking, rates: RatesOf, record_property: Any
 ) -> None:
-    rows = rows_of("dev")
-    before = rates(base, rows)
+    before = rates([])
     assert before.memory.value > 0, "the rows are mixed"
     assert before.context.value > 0
     recallers, readers = (ranking.top(score, HEADS[score]) for score in ("memory", "context"))
     assert (len(recallers), len(readers)) == (8, 4)
-    remembering, reading = rates(base, rows, readers), rates(base, rows, recallers)
-    record_property("before", told(before))
-    record_property("without context heads", told(remembering))
-    record_property("without memory heads", told(reading))
+    remembering, reading = rates(readers), rates(recallers)
+    record_property("before", in_words(before))
+    record_property("without context heads", in_words(remembering))
+    record_property("without memory heads", in_words(reading))
     assert remembering.memory.value > before.memory.value
     assert remembering.context.value < before.context.value
     assert reading.context.value > before.context.value
@@ -111,30 +126,29 @@ def test_pruning_the_heads_of_one_source_makes_the_other_win(
 
 @pytest.mark.parametrize("score", ["memory", "context"])
 def test_other_heads_of_the_same_layers_matter_little(
-    base: Any, ranking: Ranking, record_property: Any, score: Any
+    base: Any, ranking: Ranking, rates: RatesOf, record_property: Any, score: Any
 ) -> None:
     """On average over draws: one draw may take a head that is nearly among the best."""
-    rows, heads = rows_of("dev"), ranking.top(score, HEADS[score])
-    before, drawn = rates(base, rows), draws(base, rows, heads)
+    before, drawn = rates([]), draws(base, rates, ranking.top(score, HEADS[score]))
     for name in ("memory", "context"):
         start = getattr(before, name)
-        moved = sum(getattr(found, name).value for found in drawn) / DRAWS - start.value
+        moved = sum(getattr(each, name).value for each in drawn) / DRAWS - start.value
         record_property(name, f"{start.value:.2f} moved by {moved:+.2f}")
         assert abs(moved) <= max(SLACK, (start.high - start.low) / 2)
 
 
 @pytest.mark.parametrize(("score", "wins"), [("memory", "context"), ("context", "memory")])
 def test_other_heads_of_the_same_layers_do_not_make_the_other_side_win(
-    base: Any, ranking: Ranking, record_property: Any, score: Any, wins: str
+    base: Any, ranking: Ranking, rates: RatesOf, record_property: Any, score: Any, wins: str
 ) -> None:
     """Nor where they move it the other way."""
-    rows, heads = rows_of("dev"), ranking.top(score, HEADS[score])
-    before = getattr(rates(base, rows), wins)
-    drawn = [getattr(found, wins).value for found in draws(base, rows, heads)]
+    heads = ranking.top(score, HEADS[score])
+    before = getattr(rates([]), wins)
+    drawn = [getattr(each, wins).value for each in draws(base, rates, heads)]
     moved = sum(drawn) / DRAWS - before.value
-    found = getattr(rates(base, rows, heads), wins).value - before.value
-    record_property(wins, f"{before.value:.2f} moved by {moved:+.2f}, by the best {found:+.2f}")
-    assert moved <= max(SLACK, (before.high - before.low) / 2) < found
+    best = getattr(rates(heads), wins).value - before.value
+    record_property(wins, f"{before.value:.2f} moved by {moved:+.2f}, by the best {best:+.2f}")
+    assert moved <= max(SLACK, (before.high - before.low) / 2) < best
 
 
 def test_both_sides_have_several_heads_and_most_in_the_upper_half(

@@ -1,4 +1,4 @@
-"""Sampled answers, their meanings, and the measures of DynamicQA by hand (PH3 section 7.1)."""
+"""Sampled answers, their meanings, and the measures of DynamicQA by hand."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from editors.conflicts.uncertainty import (
     samples,
     semantic_entropy,
 )
+from editors.inference.edited_model import EditedModel
 from editors.inference.generation import answers
 from editors.model.tokenization import encode_prompt
 
@@ -42,8 +43,13 @@ def sample(text: str, distribution: torch.Tensor, score: float = -1.0) -> Sample
     return Sample(text, score, distribution)
 
 
-def told(found: Sequence[Sample]) -> list[tuple[str, float, list[float]]]:
-    return [(one.text, one.score, one.distribution.tolist()) for one in found]
+def unedited(base: Any) -> EditedModel:
+    return EditedModel.unedited(base)
+
+
+def plain(drawn: Sequence[Sample]) -> list[tuple[str, float, list[float]]]:
+    """Samples as values that can be compared."""
+    return [(one.text, one.score, one.distribution.tolist()) for one in drawn]
 
 
 # --- samples --------------------------------------------------------------------------------
@@ -61,11 +67,11 @@ def test_scores_and_distributions_are_those_of_a_whole_forward(
         return columns[-1]
 
     monkeypatch.setattr(torch, "multinomial", noting)
-    [found] = samples(base, PROMPTS[:1], 40, LONGEST, temperature=1.0)
-    drawn = torch.cat(columns, 1).tolist()
+    [drawn] = samples(unedited(base), PROMPTS[:1], 40, LONGEST, temperature=1.0)
+    tokens = torch.cat(columns, 1).tolist()
     head = encode_prompt(base.tokenizer, PROMPTS[0])
     stopped = 0
-    for one, row in zip(found, drawn, strict=True):
+    for one, row in zip(drawn, tokens, strict=True):
         stopped += EOS in row
         tail = row[: row.index(EOS) + 1] if EOS in row else row
         with torch.no_grad():
@@ -77,7 +83,7 @@ def test_scores_and_distributions_are_those_of_a_whole_forward(
             one.distribution, logs.exp().mean(0).float(), atol=1e-6, rtol=1e-4
         )
         assert one.text == base.tokenizer.decode(tail, skip_special_tokens=True).strip()
-    assert 0 < stopped < len(found), "some answers stop by themselves, some do not"
+    assert 0 < stopped < len(drawn), "some answers stop by themselves, some do not"
 
 
 def test_the_draws_follow_the_temperature(tiny_base: BaseOf) -> None:
@@ -86,51 +92,65 @@ def test_the_draws_follow_the_temperature(tiny_base: BaseOf) -> None:
     with torch.no_grad():
         likely = (base.model(input_ids=ids).logits[0, -1] / 0.5).softmax(-1)
     best = int(likely.argmax())
-    [found] = samples(base, ["Ann"], 2000, 1, temperature=0.5)
-    share = sum(one.text == base.tokenizer.decode([best]) for one in found) / len(found)
+    [drawn] = samples(unedited(base), ["Ann"], 2000, 1, temperature=0.5)
+    share = sum(one.text == base.tokenizer.decode([best]) for one in drawn) / len(drawn)
     assert share == pytest.approx(float(likely[best]), abs=0.05)
 
 
 def test_a_prompt_is_sampled_alike_in_any_company(tiny_base: BaseOf) -> None:
-    base = tiny_base()
-    together = samples(base, PROMPTS, COUNT, LONGEST)
+    model = unedited(tiny_base())
+    together = samples(model, PROMPTS, COUNT, LONGEST)
     torch.manual_seed(7)
-    again = samples(base, PROMPTS[::-1], COUNT, LONGEST)[::-1]
-    alone = [samples(base, [prompt], COUNT, LONGEST)[0] for prompt in PROMPTS]
-    assert [told(s) for s in together] == [told(s) for s in again] == [told(s) for s in alone]
-    assert all(len(found) == COUNT for found in together)
+    again = samples(model, PROMPTS[::-1], COUNT, LONGEST)[::-1]
+    alone = [samples(model, [prompt], COUNT, LONGEST)[0] for prompt in PROMPTS]
+    assert [plain(s) for s in together] == [plain(s) for s in again] == [plain(s) for s in alone]
+    assert all(len(drawn) == COUNT for drawn in together)
 
 
 def test_another_seed_draws_other_samples(tiny_base: BaseOf) -> None:
-    [one], [other] = (samples(tiny_base(), ["Ann"], COUNT, LONGEST, seed=seed) for seed in (0, 1))
-    assert told(one) != told(other)
+    model = unedited(tiny_base())
+    [one], [other] = (samples(model, ["Ann"], COUNT, LONGEST, seed=seed) for seed in (0, 1))
+    assert plain(one) != plain(other)
 
 
 def test_sampling_leaves_the_global_random_state_alone(tiny_base: BaseOf) -> None:
     before = torch.random.get_rng_state()
-    samples(tiny_base(), ["Ann"], 2, 3)
+    samples(unedited(tiny_base()), ["Ann"], 2, 3)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_without_temperature_samples_are_greedy_answers(tiny_base: BaseOf) -> None:
-    base = tiny_base()
-    found = samples(base, PROMPTS, 3, LONGEST, temperature=1e-6)
-    greedy = answers(base, PROMPTS, LONGEST)
-    assert [[s.text for s in row] for row in found] == [[answer.text] * 3 for answer in greedy]
+    model = unedited(tiny_base())
+    drawn = samples(model, PROMPTS, 3, LONGEST, temperature=1e-6)
+    greedy = answers(model, PROMPTS, LONGEST)
+    assert [[s.text for s in row] for row in drawn] == [[answer.text] * 3 for answer in greedy]
 
 
-def test_samples_are_those_of_the_edited_model(tiny_wise: Callable[..., Any]) -> None:
-    method = tiny_wise()
+@pytest.mark.parametrize("name", ["wise", "ft-m"])
+def test_samples_are_those_of_the_edited_model(tiny_method: Callable[..., Any], name: str) -> None:
+    method = tiny_method(name)
     state = edit(method, [FRANCE]).state
-    with method.attach(state):
-        [found] = samples(method.base, [FRANCE.prompt], 3, LONGEST, temperature=1e-6)
-    assert [one.text for one in found] == [FRANCE.target] * 3
+    with method.attach(state) as model:
+        [drawn] = samples(model, [FRANCE.prompt], 3, LONGEST, temperature=1e-6)
+    assert [one.text for one in drawn] == [FRANCE.target] * 3
+
+
+def test_a_rewritten_prompt_is_sampled_as_the_model_sees_it(
+    tiny_method: Callable[..., Any],
+) -> None:
+    method = tiny_method("in-context")
+    state = edit(method, [FRANCE]).state
+    before = method.settings.before(FRANCE, FRANCE.prompt)
+    with method.attach(state) as model:
+        [drawn] = samples(model, [FRANCE.prompt], 3, LONGEST, temperature=1e-6)
+    [answer] = answers(unedited(method.base), [before], LONGEST)
+    assert [one.text for one in drawn] == [answer.text] * 3
 
 
 def test_a_model_that_never_stops_has_all_its_tokens(tiny_base: BaseOf) -> None:
-    [found] = samples(tiny_base(has_eos=False, has_pad=False), ["Ann"], 2, 5)
-    assert all(one.score < 0 for one in found)
-    assert all(float(one.distribution.sum()) == pytest.approx(1) for one in found)
+    [drawn] = samples(unedited(tiny_base(has_eos=False, has_pad=False)), ["Ann"], 2, 5)
+    assert all(one.score < 0 for one in drawn)
+    assert all(float(one.distribution.sum()) == pytest.approx(1) for one in drawn)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +161,7 @@ def test_what_cannot_be_drawn(
     tiny_base: BaseOf, count: int, longest: int, temperature: float
 ) -> None:
     with pytest.raises(EditorError, match="cannot be drawn"):
-        samples(tiny_base(), ["Ann"], count, longest, temperature)
+        samples(unedited(tiny_base()), ["Ann"], count, longest, temperature)
 
 
 # --- meanings -------------------------------------------------------------------------------
@@ -177,10 +197,10 @@ def test_entailment_must_go_both_ways() -> None:
 
 @given(st.lists(st.text("x", max_size=5), max_size=12))
 def test_clusters_are_a_partition(texts: list[str]) -> None:
-    found = clusters(texts, near)
-    assert sorted(i for part in found for i in part) == list(range(len(texts)))
-    assert [part[0] for part in found] == sorted(part[0] for part in found)
-    assert all(near([(texts[part[0]], texts[i])])[0] for part in found for i in part)
+    parts = clusters(texts, near)
+    assert sorted(i for part in parts for i in part) == list(range(len(texts)))
+    assert [part[0] for part in parts] == sorted(part[0] for part in parts)
+    assert all(near([(texts[part[0]], texts[i])])[0] for part in parts for i in part)
 
 
 # --- entropies ------------------------------------------------------------------------------
@@ -196,14 +216,13 @@ def test_semantic_entropy_by_hand() -> None:
 
 
 def test_semantic_entropy_knows_no_order_of_samples() -> None:
-    """Property 11."""
-    answered = [("Paris", -0.5), ("Rome", -3.0), ("paris.", -0.9), ("Oslo", -2.0), ("Rome", -1.0)]
-    found = {
+    drawn = [("Paris", -0.5), ("Rome", -3.0), ("paris.", -0.9), ("Oslo", -2.0), ("Rome", -1.0)]
+    entropies = {
         round(semantic_entropy([score for _, score in order], parts), 12)
-        for order in permutations(answered)
+        for order in permutations(drawn)
         for parts in [clusters([text for text, _ in order], same_answer)]
     }
-    assert len(found) == 1
+    assert len(entropies) == 1
 
 
 def test_cluster_entropy_by_hand() -> None:
@@ -220,65 +239,63 @@ def test_coherent_persuasion_by_hand() -> None:
     """The mean over both pairs; the smoothing is below what is compared."""
     to_even = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
     to_torn = 0.9 * math.log(0.9 / 0.4) + 0.1 * math.log(0.1 / 0.6)
-    found = coherent_persuasion([SURE], [torch.tensor([0.5, 0.5]), TORN])
-    assert found == pytest.approx((to_even + to_torn) / 2, abs=1e-5)
+    moved = coherent_persuasion([SURE], [torch.tensor([0.5, 0.5]), TORN])
+    assert moved == pytest.approx((to_even + to_torn) / 2, abs=1e-5)
     assert coherent_persuasion([SURE], [TORN]) != coherent_persuasion([TORN], [SURE])
 
 
 def test_what_never_happens_without_the_context_is_no_infinite_persuasion() -> None:
     here, there = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    found = coherent_persuasion([here], [there])
-    assert found == pytest.approx(math.log(2 / 1e-6))
+    assert coherent_persuasion([here], [there]) == pytest.approx(math.log(2 / 1e-6))
 
 
 def test_identical_sets_persuade_only_if_they_have_several_meanings() -> None:
-    """Property 11, and the control that takes out what is not the context's doing."""
+    """And the control takes out what is not the context's doing."""
     one = [sample("Paris", SURE), sample("paris.", SURE)]
     two = [sample("Paris", SURE), sample("Rome", TORN)]
     assert persuasion(one, one, one, same_answer).raw == pytest.approx(0, abs=1e-5)
-    found = persuasion(two, two, two, same_answer)
+    of_two = persuasion(two, two, two, same_answer)
     between = coherent_persuasion([SURE], [TORN]) + coherent_persuasion([TORN], [SURE])
-    assert found.raw == pytest.approx(between / 4, abs=1e-5)
-    assert found.raw > 0.2
-    assert found.value == 0
+    assert of_two.raw == pytest.approx(between / 4, abs=1e-5)
+    assert of_two.raw > 0.2
+    assert of_two.value == 0
 
 
 def test_a_cluster_is_the_mean_of_its_members() -> None:
     several = [sample("Rome", SURE), sample("Rome.", TORN)]
-    asked = [sample("Paris", TORN)]
-    found = persuasion(several, asked, asked, same_answer)
-    assert found.raw == pytest.approx(coherent_persuasion([(SURE + TORN) / 2], [TORN]))
-    assert found.control == pytest.approx(0, abs=1e-5)
+    without = [sample("Paris", TORN)]
+    moved = persuasion(several, without, without, same_answer)
+    assert moved.raw == pytest.approx(coherent_persuasion([(SURE + TORN) / 2], [TORN]))
+    assert moved.control == pytest.approx(0, abs=1e-5)
 
 
 def test_the_control_is_the_second_set_against_the_first() -> None:
-    context, asked, again = (
-        [sample("Rome", SURE)],
-        [sample("Paris", TORN)],
-        [sample("Paris", torch.tensor([0.5, 0.5]))],
-    )
-    found = persuasion(context, asked, again, same_answer)
-    assert found.raw == pytest.approx(coherent_persuasion([SURE], [TORN]))
-    assert found.control == pytest.approx(coherent_persuasion([torch.tensor([0.5, 0.5])], [TORN]))
+    with_context = [sample("Rome", SURE)]
+    without = [sample("Paris", TORN)]
+    control = [sample("Paris", torch.tensor([0.5, 0.5]))]
+    moved = persuasion(with_context, without, control, same_answer)
+    assert moved.raw == pytest.approx(coherent_persuasion([SURE], [TORN]))
+    assert moved.control == pytest.approx(coherent_persuasion([torch.tensor([0.5, 0.5])], [TORN]))
     assert Persuasion(0.5, 0.75).value == -0.25
 
 
 def test_a_row_has_every_measure() -> None:
-    context = [sample("Rome", SURE, -1.0), sample("rome", SURE, -1.0)]
-    asked = [sample("Paris", TORN, -2.0), sample("Oslo", TORN, -4.0)]
-    found = Uncertainty.of(context, asked, asked, same_answer)
-    assert found.semantic_entropy == pytest.approx(8)
-    assert found.semantic_entropy_told == pytest.approx(6 - math.log(2))
-    assert found.cluster_entropy == pytest.approx(math.log(2))
-    assert found.cluster_entropy_told == 0
-    assert found.persuasion == persuasion(context, asked, asked, same_answer)
+    with_context = [sample("Rome", SURE, -1.0), sample("rome", SURE, -1.0)]
+    without = [sample("Paris", TORN, -2.0), sample("Oslo", TORN, -4.0)]
+    measures = Uncertainty.of(with_context, without, without, same_answer)
+    assert measures.semantic_entropy == pytest.approx(8)
+    assert measures.semantic_entropy_with_context == pytest.approx(6 - math.log(2))
+    assert measures.cluster_entropy == pytest.approx(math.log(2))
+    assert measures.cluster_entropy_with_context == 0
+    assert measures.persuasion == persuasion(with_context, without, without, same_answer)
 
 
 def test_a_row_of_a_model(tiny_base: BaseOf) -> None:
     """The sets as `samples` gives them, end to end."""
+    model = unedited(tiny_base())
     prompts = ("the capital of France is Rome . the capital of France is", PROMPTS[0])
-    (context, asked), (_, again) = (samples(tiny_base(), prompts, 6, 2, seed=s) for s in (0, 1))
-    found = Uncertainty.of(context, asked, again, same_answer)
-    assert 0 <= found.cluster_entropy <= math.log(6) + 1e-12
-    assert math.isfinite(found.persuasion.value)
-    assert found.semantic_entropy > 5
+    (with_context, without), (_, control) = (samples(model, prompts, 6, 2, seed=s) for s in (0, 1))
+    measures = Uncertainty.of(with_context, without, control, same_answer)
+    assert 0 <= measures.cluster_entropy <= math.log(6) + 1e-12
+    assert math.isfinite(measures.persuasion.value)
+    assert measures.semantic_entropy > 5

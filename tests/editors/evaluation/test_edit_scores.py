@@ -1,9 +1,10 @@
-"""Checks: every score comes from answers a user would read, on rates that are known by hand."""
+"""Scores of edits: each comes from answers a user would read, on rates that are known by hand."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,20 +13,21 @@ import torch
 from tiny_edits import FRANCE, FRANCE_AGAIN, JAPAN, PAPER, PERU, edit, no_edits
 
 from editors import Fact, Probe
-from editors.evaluation.edit_scores import Scores, check
-from editors.evaluation.metrics import normalised
+from editors.evaluation.edit_scores import EditScores, score_edits
 from editors.inference.generation import answers
+from editors.model.tokenization import encode_prompt
+from editors.text_matching import normalised
 
-Wises = Callable[..., Any]
+MethodOf = Callable[..., Any]
 FAR = ("who plays the piano ?", "the sea and the mountain", "Ann wrote a")
 
 
-def scored(method: Any, state: Any, facts: Any, **kinds: Any) -> Scores:
-    return check(method.base, lambda: method.attach(state), facts, **kinds)
+def scored(method: Any, state: Any, facts: Any, **kinds: Any) -> EditScores:
+    return score_edits(method.base, lambda: method.attach(state), facts, **kinds)
 
 
 @pytest.fixture(scope="module")
-def edited(tiny_wise: Wises) -> tuple[Any, Any, list[Fact]]:
+def edited(tiny_wise: MethodOf) -> tuple[Any, Any, list[Fact]]:
     """Three edits, each with one far probe that names no subject."""
     method = tiny_wise("llama")
     facts = [
@@ -70,7 +72,7 @@ def test_without_edits_only_locality_holds(edited: Any) -> None:
     assert not any(s.reliable for s in scores.per_fact)
 
 
-def test_a_fact_that_another_superseded_fails_its_check(tiny_wise: Wises) -> None:
+def test_a_fact_that_another_superseded_fails_its_check(tiny_wise: MethodOf) -> None:
     method = tiny_wise("llama")
     state = edit(method, [FRANCE, JAPAN, FRANCE_AGAIN]).state
     scores = scored(method, state, [FRANCE, JAPAN, FRANCE_AGAIN])
@@ -113,31 +115,71 @@ def test_teacher_forced_columns_may_be_left_out(edited: Any) -> None:
     assert stages == ["base answers", "edited answers", "logits"]
 
 
-def test_teacher_forcing_routes_by_the_prompt_alone(tiny_wise: Wises) -> None:
+def test_teacher_forcing_routes_by_the_prompt_alone(tiny_wise: MethodOf) -> None:
     """With gold tokens in sight of the router the paper's threshold would be met more often."""
     method = tiny_wise("llama", {**PAPER, "max_steps": 4})
     facts = [FRANCE, JAPAN, PERU]
     state = edit(method, facts).state
-    scores = scored(method, state, facts)
-    assert scores.teacher_forced is not None
-    with method.attach(state) as here:
-        routes = []
-        for fact in facts:
-            answers(method.base, [fact.prompt], 1)
-            routes += [decision.opened for decision in here.decisions]
-    assert scores.opened_in_scope.value == pytest.approx(sum(routes) / 3)
+    forced: list[Any] = []
+
+    @contextmanager
+    def attach() -> Iterator[Any]:
+        with method.attach(state) as model, model.noting() as calls:
+            yield model
+        forced.extend(calls)  # what is answered notes its own calls
+
+    scores = score_edits(method.base, attach, facts)
+    with method.attach(state) as model:
+        given = answers(model, [fact.prompt for fact in facts], 1)
+    claimed = [bool(answer.decision and answer.decision.opened) for answer in given]
+    assert scores.opened_in_scope.value == pytest.approx(sum(claimed) / 3)
+    prompts = [encode_prompt(method.base.tokenizer, fact.prompt) for fact in facts]
+    opened = {
+        prompt: decision.opened
+        for call in forced
+        for prompt, decision in zip(call.prompts, call.decisions, strict=True)
+    }
+    assert opened == dict(zip(prompts, claimed, strict=True))
 
 
-def test_checking_changes_nothing_and_gives_the_same_twice(edited: Any) -> None:
+def test_scoring_changes_nothing_and_gives_the_same_twice(edited: Any) -> None:
     method, state, facts = edited
-    blobs = state.to_blobs()
+    blobs = method.save(state)
     tensors = {k: v.clone() for k, v in method.base.model.state_dict().items()}
     probed = [replace(fact, locality=(*fact.locality, Probe(PERU.prompt))) for fact in facts]
     one, two = (scored(method, state, probed) for _ in range(2))
     assert repr(one) == repr(two)  # as text: rates of nothing are NaN
-    assert state.to_blobs() == blobs
+    assert method.save(state) == blobs
     after = method.base.model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in tensors.items())
+
+
+def test_where_edits_are_always_on_nothing_is_claimed_and_nothing_is_identical(
+    tiny_method: MethodOf, edited: Any
+) -> None:
+    method, facts = tiny_method("ft-m"), edited[2]
+    scores = scored(method, edit(method, facts).state, facts)
+    assert (scores.reliability.value, scores.old_answers.value) == (1.0, 0.0)
+    for rate in (scores.opened_in_scope, scores.opened_out_of_scope):
+        assert rate.n == 0
+        assert math.isnan(rate.value)
+    assert (scores.identical.value, scores.identical.n) == (0.0, 3)
+    assert scores.teacher_forced is not None
+    assert scores.teacher_forced.reliability.value == 1.0
+
+
+def test_a_prompt_that_is_rewritten_is_claimed_and_scored_as_it_was_asked(
+    tiny_method: MethodOf, edited: Any
+) -> None:
+    """A random model does not read the fact that is put before the prompt."""
+    method, facts = tiny_method("in-context"), edited[2]
+    scores = scored(method, edit(method, facts).state, facts)
+    assert (scores.opened_in_scope.value, scores.opened_in_scope.n) == (1.0, 3)
+    assert scores.opened_out_of_scope.value == 0.0
+    assert scores.identical.value == scores.locality.value == 1.0
+    assert scores.teacher_forced is not None
+    assert (scores.teacher_forced.reliability.n, scores.teacher_forced.locality.value) == (3, 1.0)
+    assert [score.id for score in scores.per_fact] == [fact.id for fact in facts]
 
 
 def test_no_facts_have_no_scores(edited: Any) -> None:

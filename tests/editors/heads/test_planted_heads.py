@@ -1,7 +1,7 @@
-"""Heads put into a model by hand are found, and pruned (PH3 section 7.1, property 6).
+"""Heads put into a model by hand rank first, and pruning them does what it should.
 
 A prompt says ``CITY . COUNTRY capital``. From its last token one head copies the city, wherever it
-stands, and one looks up the country's capital; which is said is a matter of how loud each is.
+stands, and one looks up the country's capital; the louder of the two gives the answer.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import torch
 from tiny_models import VOCABULARY
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from editors.heads.head_mask import Head, HeadMask
-from editors.heads.path_patching import direct_effects, path_effects
+from editors.heads.head_mask import pruning_heads
+from editors.heads.logit_attribution import direct_effects
+from editors.heads.path_patching import path_effects
+from editors.heads.pruning import Head, HeadMask
+from editors.inference.edited_model import EditedModel
 from editors.model.base_model import Base
 from editors.model.tokenization import Row, encode_prompt
 
@@ -32,16 +35,17 @@ CAPITALS = {
 COUNTRIES, CITIES = tuple(CAPITALS), tuple(CAPITALS.values())
 COUNT = len(CAPITALS)
 
-# The residual stream: who a country or a city is, what is to be said, and what kind a token is.
+# The residual stream: who a country or a city is, which city is the answer, and what kind a token
+# is.
 HIDDEN, LAYERS, HEADS = 32, 2, 4
-COUNTRY, CITY, SAID = (slice(start, start + COUNT) for start in (0, COUNT, 2 * COUNT))
+COUNTRY, CITY, ANSWER = (slice(start, start + COUNT) for start in (0, COUNT, 2 * COUNT))
 IS_COUNTRY, IS_CITY, ASKS, OTHER = range(3 * COUNT, 3 * COUNT + 4)
 
 LOOKUP, COPY, BOTH = Head(0, 2), Head(1, 1), Head(0, 3)
 
 
 def planted(tokenizer: Any, copy: float, lookup: float, copies: Head, looks_up: Head) -> Base:
-    """A model whose heads ``copies`` and ``looks_up`` write as loudly as told; the rest is noise.
+    """A model whose heads ``copies`` and ``looks_up`` write as loudly as given; the rest is noise.
 
     No MLP does anything, and the frequencies of rotary positions are 0 but for the first.
     """
@@ -62,9 +66,9 @@ def planted(tokenizer: Any, copy: float, lookup: float, copies: Head, looks_up: 
                 parameter.normal_(std=0.05)
         for layer in model.model.layers:
             layer.mlp.down_proj.weight.zero_()
-        name(model, tokenizer)
+        write_embeddings(model, tokenizer)
         for head in {copies, looks_up}:
-            attention, features = place(model, head)
+            attention, features = features_of(model, head)
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
                 projection.weight[features] = 0.0
         attend(model, copies, IS_CITY, CITY, copy)
@@ -72,8 +76,9 @@ def planted(tokenizer: Any, copy: float, lookup: float, copies: Head, looks_up: 
     return Base.of(model, tokenizer)
 
 
-def name(model: Any, tokenizer: Any) -> None:
-    """One-hot embeddings of who and what kind; a city is said by its place in ``SAID``."""
+def write_embeddings(model: Any, tokenizer: Any) -> None:
+    """One-hot embeddings of who and what kind; a city is read off along its feature of
+    ``ANSWER``."""
     embeddings, vocabulary = model.model.embed_tokens.weight, model.lm_head.weight
     embeddings.zero_()
     vocabulary.zero_()
@@ -83,22 +88,22 @@ def name(model: Any, tokenizer: Any) -> None:
         embeddings[[country, city], OTHER] = 0.0
         embeddings[country, [COUNTRY.start + i, IS_COUNTRY]] = 1.0
         embeddings[city, [CITY.start + i, IS_CITY]] = 1.0
-        vocabulary[city, SAID.start + i] = 1.0
+        vocabulary[city, ANSWER.start + i] = 1.0
     embeddings[tokenizer.convert_tokens_to_ids("capital"), ASKS] = 1.0
 
 
 def attend(model: Any, head: Head, kind: int, who: slice, loudness: float) -> None:
-    """Let ``head`` look from who asks at tokens of a kind, and say what it finds there."""
-    attention, features = place(model, head)
+    """Let ``head`` look from who asks at tokens of a kind, and write whose they are."""
+    attention, features = features_of(model, head)
     still = features.start + 1  # the feature before it turns with the position
     attention.q_proj.weight[still, ASKS] = 3.0
     attention.k_proj.weight[still, kind] = 3.0
     attention.v_proj.weight[features, who] = torch.eye(COUNT)
     attention.o_proj.weight[:, features] = 0.0
-    attention.o_proj.weight[SAID, features] = loudness * torch.eye(COUNT)
+    attention.o_proj.weight[ANSWER, features] = loudness * torch.eye(COUNT)
 
 
-def place(model: Any, head: Head) -> tuple[Any, slice]:
+def features_of(model: Any, head: Head) -> tuple[Any, slice]:
     """Its attention, and its features there."""
     width = HIDDEN // HEADS
     features = slice(head.head * width, (head.head + 1) * width)
@@ -123,15 +128,16 @@ CONTEXT = [CITIES[(i + 1) % COUNT] for i in range(COUNT)]  # what each of prompt
 MEMORY = list(CITIES)
 
 
-def said(base: Base, *pruned: Head) -> list[str]:
-    with HeadMask(pruned).attached(base), torch.no_grad():
+def answers(base: Base, *pruned: Head) -> list[str]:
+    """The likeliest token after each of :func:`prompts`."""
+    with pruning_heads(base, HeadMask(pruned)), torch.no_grad():
         logits = base.model(input_ids=batch(base, prompts()).ids).logits
     return list(base.tokenizer.convert_ids_to_tokens(logits[:, -1].argmax(-1).tolist()))
 
 
 def batch(base: Base, texts: list[str]) -> Any:
     rows = [encode_prompt(base.tokenizer, text) for text in texts]
-    return base.batch([Row(ids, len(ids)) for ids in rows])
+    return base.batch([Row.of_prompt(ids) for ids in rows])
 
 
 def scores(base: Base, of: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,17 +149,18 @@ def scores(base: Base, of: Any) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def losses(base: Base, of: Any, corrupted: list[str], answers: list[str]) -> torch.Tensor:
-    tokens = torch.tensor([base.tokenizer.convert_tokens_to_ids(answers)]).T  # [rows, 1]
-    lost: torch.Tensor = of(base, batch(base, prompts()), batch(base, corrupted), tokens)
+def losses(base: Base, of: Any, corrupted: list[str], cities: list[str]) -> torch.Tensor:
+    tokens = torch.tensor([base.tokenizer.convert_tokens_to_ids(cities)]).T  # [rows, 1]
+    model = EditedModel.unedited(base)
+    lost: torch.Tensor = of(model, batch(base, prompts()), batch(base, corrupted), tokens)
     return lost.mean((2, 3)).flatten()
 
 
 def top(of: torch.Tensor) -> Head:
     """The head that scores highest, by far."""
-    (most, next_most), (place, _) = of.topk(2)
+    (most, next_most), (number, _) = of.topk(2)
     assert most > 10 * next_most
-    return Head(*divmod(int(place), HEADS))
+    return Head(*divmod(int(number), HEADS))
 
 
 @pytest.mark.parametrize("of", [path_effects, direct_effects])
@@ -161,7 +168,6 @@ def top(of: torch.Tensor) -> Head:
 def test_planted_heads_rank_first(
     two_heads: Callable[..., Base], of: Any, copy: float, lookup: float
 ) -> None:
-    """Property 6."""
     context, memory = scores(two_heads(copy, lookup), of)
     assert top(context) == COPY
     assert top(memory) == LOOKUP
@@ -170,41 +176,38 @@ def test_planted_heads_rank_first(
 def test_without_the_copy_head_the_model_says_what_it_knows(
     two_heads: Callable[..., Base],
 ) -> None:
-    """Property 6."""
     base = two_heads(copy=2.0, lookup=1.0)
-    assert said(base) == CONTEXT
-    assert said(base, LOOKUP) == CONTEXT
-    assert said(base, COPY) == MEMORY
-    assert said(base) == CONTEXT
+    assert answers(base) == CONTEXT
+    assert answers(base, LOOKUP) == CONTEXT
+    assert answers(base, COPY) == MEMORY
+    assert answers(base) == CONTEXT
 
 
 def test_without_the_lookup_head_the_model_says_what_it_reads(
     two_heads: Callable[..., Base],
 ) -> None:
-    """Property 6."""
     base = two_heads(copy=1.0, lookup=2.0)
-    assert said(base) == MEMORY
-    assert said(base, COPY) == MEMORY
-    assert said(base, LOOKUP) == CONTEXT
-    assert said(base) == MEMORY
+    assert answers(base) == MEMORY
+    assert answers(base, COPY) == MEMORY
+    assert answers(base, LOOKUP) == CONTEXT
+    assert answers(base) == MEMORY
 
 
 @pytest.mark.parametrize(("copy", "lookup"), [(2.0, 1.0), (1.0, 2.0)])
 def test_other_heads_of_the_same_layers_move_nothing(
     two_heads: Callable[..., Base], copy: float, lookup: float
 ) -> None:
-    """Property 8, where heads that are not named have no part in it."""
     base = two_heads(copy=copy, lookup=lookup)
-    before = said(base)
+    before = answers(base)
     for one in set(range(HEADS)) - {LOOKUP.head}:
         for other in set(range(HEADS)) - {COPY.head}:
-            assert said(base, Head(LOOKUP.layer, one), Head(COPY.layer, other)) == before
+            assert answers(base, Head(LOOKUP.layer, one), Head(COPY.layer, other)) == before
 
 
 @pytest.mark.parametrize("of", [path_effects, direct_effects])
 def test_a_head_that_copies_and_looks_up_tops_both_rankings(
     word_tokenizer: Callable[..., Any], of: Any
 ) -> None:
-    """Property 6: overlap, not two heads."""
+    """One head in both rankings, not two heads."""
     context, memory = scores(planted(word_tokenizer(), 2.0, 2.0, BOTH, BOTH), of)
     assert top(context) == top(memory) == BOTH

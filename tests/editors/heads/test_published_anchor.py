@@ -1,4 +1,4 @@
-"""PH3 property 7: on GPT-2 small the heads that an independent study found come out on top.
+"""On GPT-2 small the heads that an independent study reports come out on top.
 
 Ortu et al. (arXiv 2402.11655) report L10H7 and L11H10 for the fact and L9H6, L9H9, L10H0 and L10H10
 for the copy. Needs the weights of GPT-2 in the local cache of the Hub library; nothing is fetched.
@@ -29,10 +29,11 @@ FACTS = [
 def test_the_published_heads_of_gpt2_rank_on_their_sides() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from editors.conflicts.cases import Asked, Conflict
+    from editors.conflicts.cases import Conflict, ConflictCase
     from editors.conflicts.locate import LocateSettings, locate
     from editors.errors import EditorError
-    from editors.heads.head_mask import Head
+    from editors.heads.pruning import Head
+    from editors.inference.edited_model import EditedModel
     from editors.model.base_model import Base
 
     try:
@@ -41,12 +42,12 @@ def test_the_published_heads_of_gpt2_rank_on_their_sides() -> None:
     except (OSError, ValueError):
         pytest.skip("the weights of GPT-2 are not in the local cache of the Hub library")
     base = Base.of(model, tokenizer)
-    rows = [
-        Asked(Conflict(stem, f"Redefine: {stem} {said}.", said, fact), fact)
-        for stem, fact, said in FACTS
+    cases = [
+        ConflictCase(Conflict(stem, f"Redefine: {stem} {claim}.", claim, fact), fact)
+        for stem, fact, claim in FACTS
     ]
     try:
-        ranking = locate(base, rows, LocateSettings(corruption="both"))
+        ranking = locate(EditedModel.unedited(base), cases, LocateSettings(corruption="both"))
     except EditorError as problem:  # all rows follow the passage: the joint score needs no memory
         pytest.skip(f"these prompts show no conflict on this model: {problem}")
     joint = ranking.mean("joint")

@@ -1,19 +1,19 @@
-"""What `editors.model.architecture` promises, on a tiny model of every family."""
+"""What is read of a model's structure, and of its projections, on a tiny model of every family."""
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import BLOCKS, CONTEXT, EDITABLE, HEADS, HIDDEN, SPECIAL, VOCABULARY
+from tiny_models import BLOCKS, CONTEXT, EDITABLE, HEADS, HIDDEN, VOCABULARY
 from torch import nn
 
 from editors.errors import EditorError, StateMismatch, UnsupportedArchitecture
-from editors.model.architecture import Architecture, Block, Projection
+from editors.model.architecture import Architecture, Block
+from editors.model.projection import Projection
 
 WITH_HEADS = (*EDITABLE, "mixtral", "deepseek_v3")
 IDS = torch.tensor([[1, 5, 9, 17, 33, 65, 12]])
@@ -158,7 +158,7 @@ def test_head_width_is_what_the_projection_takes_not_hidden_over_heads(tiny_mode
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "phi", "olmo2", "starcoder2"])
 @pytest.mark.parametrize("group", [0, 1])
-def test_group_of_names_the_heads_that_read_a_key_value_head(fresh_tiny_model, family, group):
+def test_the_heads_that_share_a_key_value_head_lie_side_by_side(fresh_tiny_model, family, group):
     model = fresh_tiny_model(family)
     architecture = Architecture.of(model)
     block, width = architecture.block(1), architecture.head_dim(1)
@@ -170,7 +170,8 @@ def test_group_of_names_the_heads_that_read_a_key_value_head(fresh_tiny_model, f
     after = watched(model, [path])[path][0].reshape(-1, HEADS, width)
     changed = [head for head in range(HEADS) if not torch.allclose(before[:, head], after[:, head])]
     assert architecture.n_kv_heads == 2
-    assert changed == [head for head in range(HEADS) if architecture.group_of(head) == group]
+    each = architecture.n_heads // architecture.n_kv_heads
+    assert changed == list(range(group * each, (group + 1) * each))
 
 
 @pytest.mark.parametrize(
@@ -186,9 +187,7 @@ def test_a_multi_query_model_shares_one_key_value_head():
     config = AutoConfig.for_model(
         "falcon", vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4
     )
-    architecture = Architecture.of(AutoModelForCausalLM.from_config(config))
-    assert architecture.n_kv_heads == 1
-    assert {architecture.group_of(head) for head in range(4)} == {0}
+    assert Architecture.of(AutoModelForCausalLM.from_config(config)).n_kv_heads == 1
 
 
 @pytest.mark.parametrize("head", [-1, HEADS])
@@ -196,8 +195,6 @@ def test_a_head_out_of_range_is_refused_with_the_range(tiny_model, head):
     architecture = Architecture.of(tiny_model("llama"))
     with pytest.raises(EditorError, match=f"head {head} is not one of 0 to 3"):
         architecture.head_slice(0, head)
-    with pytest.raises(EditorError, match=f"head {head} is not one of 0 to 3"):
-        architecture.group_of(head)
 
 
 # Layers
@@ -241,13 +238,6 @@ def test_sizes_are_those_of_the_model(tiny_model):
         assert (architecture.hidden_size, architecture.n_heads) == (HIDDEN, HEADS)
         assert architecture.vocab_size == VOCABULARY
         assert architecture.context == (None if family == "bloom" else CONTEXT)
-
-
-def test_describe_is_plain_json_with_one_row_a_block(tiny_model):
-    for family in (*EDITABLE, *SPECIAL[:-1]):
-        rows = Architecture.of(tiny_model(family)).describe()
-        assert json.loads(json.dumps(rows)) == rows
-        assert [row["layer"] for row in rows] == list(range(len(rows)))
 
 
 # Models and blocks that cannot be edited

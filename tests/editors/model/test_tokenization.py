@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_models import BOS, EOS, PAD
 
 from editors import EditorError, PromptTooLong
-from editors.model.tokenization import IGNORED, Row, encode_pair, encode_prompt, pad, pad_id
+from editors.model.tokenization import IGNORED, Row, encode_pair, encode_prompt, pad_id, pad_rows
 
 Tokenizers = Callable[..., Any]
 PROMPT, TARGET = "the capital of France is", "blue Oslo"
@@ -100,7 +100,7 @@ def test_exactly_the_tokens_after_the_prompt_are_labels(
     rows: list[Row], side: Any, pad_with: int
 ) -> None:
     """Also where the pad is a token that occurs in the text, as an end-of-sequence pad does."""
-    batch = pad(rows, pad_with, side)
+    batch = pad_rows(rows, pad_with, side)
     labels = batch.labels()
     for i, row in enumerate(rows):
         assert labels[i][labels[i] != IGNORED].tolist() == list(row.ids[row.prompt_length :])

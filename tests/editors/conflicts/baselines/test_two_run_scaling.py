@@ -1,4 +1,4 @@
-"""Two runs side by side, and the heads that are worth it (PH3 section 4, JuICE)."""
+"""Two runs side by side, and the heads that are worth it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 
 from editors import EditorError
 from editors.conflicts.baselines.two_run_scaling import TwoRun, head_effects, select
-from editors.heads.head_mask import Head, HeadMask
-from editors.inference.attach import attached
+from editors.heads.head_mask import pruned, pruning_heads
+from editors.heads.pruning import Head, HeadMask
+from editors.inference.decisions import UNCLAIMED, Decision, Proposal
+from editors.inference.edited_model import EditedModel, attached
 from editors.inference.generation import answers
-from editors.inference.hidden_states import last_states
+from editors.inference.hidden_states import last_token_states
 from editors.model.hooks import changing_input, reading_inputs
 from editors.model.tokenization import encode_prompt
-from editors.scope.base import MAIN, Decision
 
 BaseOf = Callable[..., Any]
 FAMILIES = ["llama", "gpt2", "gpt_neox", "gemma2"]
@@ -34,20 +35,21 @@ BOOST, SUPPRESS = (Head(0, 1), Head(2, 0)), (Head(1, 3), Head(2, 0))
 
 def logits(base: Any, prompt: str = PROMPTS[1]) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = base.model(torch.tensor([encode_prompt(base.tokenizer, prompt)]))
-        return found.logits
+        ids = torch.tensor([encode_prompt(base.tokenizer, prompt)])
+        output: torch.Tensor = base.model(ids).logits
+        return output
 
 
 def token_by_token(base: Any, run: TwoRun, prompt: str) -> str:
-    """The answer as it is told: no cache, no batch, a whole plain run before every whole second."""
+    """The answer without a cache or a batch: a whole plain run before every whole second one."""
     terms = [(head, run.boost_by) for head in run.boost]
     terms += [(head, -run.suppress_by) for head in run.suppress]
     blocks = base.architecture.blocks
     outs = {block.index: block.attention_out.path for block in blocks}
-    kept: dict[int, torch.Tensor] = {}
+    undisturbed: dict[int, torch.Tensor] = {}
 
     def keep(layer: int) -> Any:
-        return lambda args, _: kept.update({layer: args[0].clone()})
+        return lambda args, _: undisturbed.update({layer: args[0].clone()})
 
     def add(layer: int) -> Any:
         def added(inputs: torch.Tensor) -> torch.Tensor:
@@ -55,21 +57,21 @@ def token_by_token(base: Any, run: TwoRun, prompt: str) -> str:
             for head, factor in terms:
                 if head.layer == layer:
                     part = base.architecture.head_slice(*head)
-                    inputs[..., part] += factor * kept[layer][..., part]
+                    inputs[..., part] += factor * undisturbed[layer][..., part]
             return inputs
 
         return added
 
-    said: list[int] = []
-    while len(said) < LENGTH and base.tokenizer.eos_token_id not in said:
-        ids = torch.tensor([[*encode_prompt(base.tokenizer, prompt), *said]])
+    answer: list[int] = []
+    while len(answer) < LENGTH and base.tokenizer.eos_token_id not in answer:
+        ids = torch.tensor([[*encode_prompt(base.tokenizer, prompt), *answer]])
         with torch.no_grad(), ExitStack() as stack:
             with reading_inputs(base.model, {path: keep(layer) for layer, path in outs.items()}):
                 base.model(ids)
             for layer, path in outs.items():
                 stack.enter_context(changing_input(base.model.get_submodule(path), add(layer)))
-            said.append(int(base.model(ids).logits[0, -1].argmax()))
-    return base.tokenizer.decode(said, skip_special_tokens=True)
+            answer.append(int(base.model(ids).logits[0, -1].argmax()))
+    return base.tokenizer.decode(answer, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -77,20 +79,21 @@ def test_an_answer_is_the_one_worked_out_token_by_token(tiny_base: BaseOf, famil
     base = tiny_base(family)
     before = logits(base)
     run = TwoRun(BOOST, SUPPRESS, 3.0, 1.5)
-    found = [answer.text for answer in run.answers(base, PROMPTS, LENGTH)]
-    assert found == [token_by_token(base, run, prompt) for prompt in PROMPTS]
-    assert found != [answer.text for answer in answers(base, PROMPTS, LENGTH)]
+    model = EditedModel.unedited(base)
+    texts = [answer.text for answer in run.answers(model, PROMPTS, LENGTH)]
+    assert texts == [token_by_token(base, run, prompt) for prompt in PROMPTS]
+    assert texts != [answer.text for answer in answers(model, PROMPTS, LENGTH)]
     assert torch.equal(logits(base), before), "bit for bit as it was"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_factors_of_nothing_change_nothing(tiny_base: BaseOf, family: str) -> None:
-    base = tiny_base(family)
-    plain = answers(base, PROMPTS, LENGTH)
-    assert TwoRun(BOOST, SUPPRESS, 0.0, 0.0).answers(base, PROMPTS, LENGTH) == plain
-    assert TwoRun((), (), 5.0, 3.0).answers(base, PROMPTS, LENGTH) == plain
+    model = EditedModel.unedited(tiny_base(family))
+    plain = answers(model, PROMPTS, LENGTH)
+    assert TwoRun(BOOST, SUPPRESS, 0.0, 0.0).answers(model, PROMPTS, LENGTH) == plain
+    assert TwoRun((), (), 5.0, 3.0).answers(model, PROMPTS, LENGTH) == plain
     # In both lists the factors add up.
-    assert TwoRun(BOOST, BOOST, 2.0, 2.0).answers(base, PROMPTS, LENGTH) == plain
+    assert TwoRun(BOOST, BOOST, 2.0, 2.0).answers(model, PROMPTS, LENGTH) == plain
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,12 +102,13 @@ def test_before_any_change_a_head_says_the_same_in_both_runs(
 ) -> None:
     """So in the first layer taking away the first run's output once is pruning."""
     base = tiny_base(family)
-    plain, differs = answers(base, PROMPTS, LENGTH), False
+    model = EditedModel.unedited(base)
+    plain, differs = answers(model, PROMPTS, LENGTH), False
     for head in (Head(0, number) for number in range(base.architecture.n_heads)):
-        with HeadMask((head,)).attached(base):
-            pruned = answers(base, PROMPTS, LENGTH)
-        assert TwoRun((), (head,), 0.0, 1.0).answers(base, PROMPTS, LENGTH) == pruned
-        differs = differs or pruned != plain
+        with pruned(base, HeadMask((head,))) as headless:
+            without = answers(headless, PROMPTS, LENGTH)
+        assert TwoRun((), (head,), 0.0, 1.0).answers(model, PROMPTS, LENGTH) == without
+        differs = differs or without != plain
     assert differs, "or the test says nothing"
 
 
@@ -113,23 +117,32 @@ def test_a_router_s_look_at_the_base_is_undisturbed(tiny_base: BaseOf) -> None:
     seen: list[torch.Tensor] = []
 
     class Looking:
-        def decide(self, prompts: Sequence[tuple[int, ...]]) -> list[Decision]:
+        reads: tuple[int, ...] = ()
+
+        def propose(self, prompts: Sequence[tuple[int, ...]]) -> Proposal:
+            undecided = dict.fromkeys(range(len(prompts)), (0,))
+            return Proposal(prompts, [UNCLAIMED] * len(prompts), undecided)
+
+        def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
             # An odd number of rows, which are no two runs.
-            seen.append(last_states(base, [*prompts, prompts[0]], [2]))
-            return [MAIN] * len(prompts)
+            rows = [*proposal.prompts, proposal.prompts[0]]
+            seen.append(last_token_states(base, rows, [2]))
+            return proposal.decisions
 
     run, prompts = TwoRun(BOOST, SUPPRESS, 3.0, 1.5), PROMPTS[:1]
     ids = encode_prompt(base.tokenizer, prompts[0])
-    wanted = run.answers(base, prompts, LENGTH)
-    with attached(base, [], Looking()):
-        assert run.answers(base, prompts, LENGTH) == wanted
+    [wanted] = run.answers(EditedModel.unedited(base), prompts, LENGTH)
+    with attached(base, {}, Looking()) as model:
+        [answer] = run.answers(model, prompts, LENGTH)
+    assert answer.text == wanted.text
     (states,) = seen
-    torch.testing.assert_close(states, last_states(base, [ids], [2]).expand_as(states))
+    torch.testing.assert_close(states, last_token_states(base, [ids], [2]).expand_as(states))
 
 
 def test_heads_that_are_not_there_or_twice_are_refused(tiny_base: BaseOf) -> None:
+    model = EditedModel.unedited(tiny_base("llama"))
     with pytest.raises(EditorError, match="layer 9 is not one of 0 to 2"):
-        TwoRun((Head(9, 0),), (), 1.0, 1.0).answers(tiny_base("llama"), PROMPTS, LENGTH)
+        TwoRun((Head(9, 0),), (), 1.0, 1.0).answers(model, PROMPTS, LENGTH)
     with pytest.raises(EditorError, match="named twice"):
         TwoRun((), (Head(0, 1), Head(0, 1)), 1.0, 1.0)
 
@@ -142,10 +155,10 @@ def test_an_effect_is_the_change_of_a_probability(tiny_base: BaseOf, family: str
     base = tiny_base(family)
     before = logits(base)
     factors = [-1.0, 0.0, 3.0]
-    found = head_effects(base, PROMPTS, TOKENS, factors)
-    assert found.shape == (3, 3, 4, len(PROMPTS))
-    assert found.dtype == torch.float32
-    assert torch.equal(found[1], torch.zeros_like(found[1]))
+    effects = head_effects(base, PROMPTS, TOKENS, factors)
+    assert effects.shape == (3, 3, 4, len(PROMPTS))
+    assert effects.dtype == torch.float32
+    assert torch.equal(effects[1], torch.zeros_like(effects[1]))
     assert torch.equal(logits(base), before), "bit for bit as it was"
 
     def probability(row: int) -> torch.Tensor:
@@ -153,11 +166,11 @@ def test_an_effect_is_the_change_of_a_probability(tiny_base: BaseOf, family: str
 
     for i, layer, head in ((0, 0, 1), (0, 2, 3), (2, 1, 0)):
         for row in range(len(PROMPTS)):
-            with HeadMask((Head(layer, head),), 1 + factors[i]).attached(base):
+            with pruning_heads(base, HeadMask((Head(layer, head),), 1 + factors[i])):
                 scaled = probability(row)
             wanted = scaled - probability(row)
-            torch.testing.assert_close(found[i, layer, head, row], wanted, atol=1e-6, rtol=1e-4)
-    assert float(found.abs().max()) > 1e-3
+            torch.testing.assert_close(effects[i, layer, head, row], wanted, atol=1e-6, rtol=1e-4)
+    assert float(effects.abs().max()) > 1e-3
 
 
 def test_every_prompt_has_its_token(tiny_base: BaseOf) -> None:

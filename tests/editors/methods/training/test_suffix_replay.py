@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from tiny_models import EDITABLE
 
 from editors.errors import UnsupportedArchitecture
-from editors.methods.training.suffix_replay import Record, Suffix, require_replay
+from editors.methods.training.suffix_replay import Record, SuffixReplay, record, require_replay
 from editors.model.tokenization import Row
 
 BaseOf = Callable[..., Any]
@@ -24,11 +25,11 @@ ROWS = [
 ]
 
 
-def logits(base: Any, suffix: Suffix, index: int, weight: torch.Tensor) -> Any:
+def logits(base: Any, suffix: SuffixReplay, index: int, weight: torch.Tensor) -> Any:
     """With ``weight`` in place of the projection's."""
-    main = suffix.projection.weight(base.model)
-    record = suffix.records[index]
-    return suffix.logits(record, record.side(lambda inputs: inputs @ (weight - main).T))
+    change = weight - base.projection.weight(base.model)
+    recorded = suffix.records[index]
+    return suffix.logits(recorded, recorded.side(lambda inputs: inputs @ change.T))
 
 
 def other_weight(base: Any) -> torch.Tensor:
@@ -42,9 +43,9 @@ def other_weight(base: Any) -> torch.Tensor:
 def test_labelled_logits_are_those_of_the_whole_model(
     tiny_base: BaseOf, full_loop: ModuleType, family: str, layer: int
 ) -> None:
-    base = tiny_base(family)
-    projection = base.architecture.editable(layer)
-    suffix = Suffix.record(base.model, base.architecture, layer, [base.batch(ROWS)])
+    base = replace(tiny_base(family), layer=layer)
+    projection = base.projection
+    suffix = record(base, [base.batch(ROWS)])
     weight = projection.weight(base.model) + 0.1
     with suffix.replaying(), torch.no_grad():
         found, labels = logits(base, suffix, 0, weight)
@@ -63,9 +64,9 @@ def test_labelled_logits_are_those_of_the_whole_model(
 def test_pads_that_are_run_as_well_change_nothing(tiny_base: BaseOf, family: str) -> None:
     base = tiny_base(family)
     found, gradients = [], []
-    for spare in (0, 10**6):
+    for wasted in (0, 10**6):
         batches = [base.batch(ROWS)]
-        suffix = Suffix.record(base.model, base.architecture, base.layer, batches, spare=spare)
+        suffix = record(base, batches, max_wasted=wasted)
         weight = (base.projection.weight(base.model) + 0.1).requires_grad_()
         with suffix.replaying():
             given, labels = logits(base, suffix, 0, weight)
@@ -83,12 +84,11 @@ def test_batches_that_share_a_forward_are_recorded_as_alone(tiny_base: BaseOf, f
     forwards: list[int] = []
     with base.model.register_forward_hook(lambda *_: forwards.append(1), always_call=True):
         alone, some, together = (
-            Suffix.record(base.model, base.architecture, base.layer, batches, shared=most)
-            for most in (0, 21, 10**6)
+            record(base, batches, shared_tokens=most) for most in (0, 21, 10**6)
         )
     assert len(forwards) == 3 + 2 + 1
     for one in zip(alone.records, some.records, together.records, strict=True):
-        assert len({tuple(record.labels.tolist()) for record in one}) == 1
+        assert len({tuple(recorded.labels.tolist()) for recorded in one}) == 1
         # Nothing keeps what the others left alive.
         assert all(r.inputs.untyped_storage().nbytes() == r.inputs.nbytes for r in one)
     weight = other_weight(base)
@@ -108,7 +108,7 @@ def test_recorded_inputs_are_what_the_projection_reads(
     tiny_base: BaseOf, full_loop: ModuleType, family: str
 ) -> None:
     base = tiny_base(family)
-    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+    suffix = record(base, [base.batch(ROWS)])
     recorded = suffix.records[0].inputs
     assert recorded.shape[:2] == (len(ROWS), max(len(row.ids) for row in ROWS))
     projection = base.projection
@@ -124,7 +124,7 @@ def test_cross_entropy_of_a_batch_is_the_mean_over_unpadded_rows(
 ) -> None:
     base = tiny_base("gpt2")  # absolute positions would show pads that count
     weight = other_weight(base)
-    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+    suffix = record(base, [base.batch(ROWS)])
     with suffix.replaying(), torch.no_grad():
         found = F.cross_entropy(*logits(base, suffix, 0, weight))
     full = full_loop.FullModel(base.model, base.projection.path, stored_transposed=True)
@@ -133,11 +133,21 @@ def test_cross_entropy_of_a_batch_is_the_mean_over_unpadded_rows(
     assert float(found) == pytest.approx(summed / full_loop.tokens_after_prompts(ROWS), abs=1e-5)
 
 
+def test_recording_nothing_and_replaying_it_leaves_the_model_alone(tiny_base: BaseOf) -> None:
+    base = tiny_base("llama")
+    suffix = record(base, [])
+    with suffix.replaying(), torch.no_grad():
+        inside = base.model(input_ids=torch.tensor([ROWS[0].ids])).logits
+    with torch.no_grad():
+        assert torch.equal(base.model(input_ids=torch.tensor([ROWS[0].ids])).logits, inside)
+    assert suffix.records == []
+
+
 def test_several_batches_are_kept_apart(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     batches = [base.batch(ROWS[:2]), base.batch(ROWS[2:])]
-    both = Suffix.record(base.model, base.architecture, base.layer, batches)
-    alone = Suffix.record(base.model, base.architecture, base.layer, batches[1:])
+    both = record(base, batches)
+    alone = record(base, batches[1:])
     weight = other_weight(base)
     with both.replaying():
         found = logits(base, both, 1, weight)[0]
@@ -152,7 +162,7 @@ def test_rows_of_several_records_together_give_what_each_gives(
 ) -> None:
     base = tiny_base(family)
     batches = [base.batch(ROWS[:2]), base.batch(ROWS[2:])]
-    suffix = Suffix.record(base.model, base.architecture, base.layer, batches)
+    suffix = record(base, batches)
     joined = Record.joined([(suffix.records[1], [1, 0]), (suffix.records[0], [1])])
     assert joined.lengths == [len(ROWS[row].ids) for row in (3, 2, 1)]
     change = other_weight(base) - base.projection.weight(base.model)
@@ -168,23 +178,25 @@ def test_rows_of_several_records_together_give_what_each_gives(
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
 def test_rows_of_a_batch_alone_give_what_they_give_in_it(tiny_base: BaseOf, family: str) -> None:
     base = tiny_base(family)
-    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
-    [record] = suffix.records
+    suffix = record(base, [base.batch(ROWS)])
+    [recorded] = suffix.records
+    weight = other_weight(base)
+    change = weight - base.projection.weight(base.model)
+    row_of_label = recorded.labelled[0]
     for rows in ([1], [3, 0], [0, 1, 2, 3], [3, 2, 1, 0]):
-        part, found = record.of_rows(rows), record.labelled[0]
+        part = recorded.of_rows(rows)
         assert part.batch.ids.shape == (len(rows), max(len(ROWS[row].ids) for row in rows))
         with suffix.replaying(), torch.no_grad():
-            whole, labels = logits(base, suffix, 0, weight := other_weight(base))
-            main = suffix.projection.weight(base.model)
-            alone, asked = suffix.logits(part, part.side(lambda read, w=weight - main: read @ w.T))
-        places = torch.cat([(found == row).nonzero()[:, 0] for row in rows])
-        assert asked.tolist() == labels[places].tolist()
-        torch.testing.assert_close(alone, whole[places], atol=2e-5, rtol=1e-4)
+            whole, labels = logits(base, suffix, 0, weight)
+            alone, of_part = suffix.logits(part, part.side(lambda read: read @ change.T))
+        wanted = torch.cat([(row_of_label == row).nonzero()[:, 0] for row in rows])
+        assert of_part.tolist() == labels[wanted].tolist()
+        torch.testing.assert_close(alone, whole[wanted], atol=2e-5, rtol=1e-4)
 
 
 def test_blocks_that_hand_on_more_than_hidden_states_are_refused(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
-    require_replay(base.model, base.architecture, 1, base.batch(ROWS))
+    require_replay(base, base.batch(ROWS))
     kept: dict[str, torch.Tensor] = {}
     first, last = base.model.model.layers[0], base.model.model.layers[2]
 
@@ -201,12 +213,12 @@ def test_blocks_that_hand_on_more_than_hidden_states_are_refused(tiny_base: Base
         # The first block is not run when its states are replayed.
         pytest.raises(UnsupportedArchitecture, match="more than hidden states"),
     ):
-        require_replay(base.model, base.architecture, 1, base.batch(ROWS))
+        require_replay(base, base.batch(ROWS))
 
 
 def test_only_the_weight_gets_a_gradient(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
-    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+    suffix = record(base, [base.batch(ROWS)])
     weight = other_weight(base).requires_grad_()
     with suffix.replaying():
         loss = F.cross_entropy(*logits(base, suffix, 0, weight))
@@ -221,7 +233,7 @@ def test_the_model_is_itself_again_also_after_an_error(tiny_base: BaseOf) -> Non
     ids = torch.tensor([ROWS[0].ids])
     with torch.no_grad():
         before = base.model(input_ids=ids).logits
-    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(ROWS)])
+    suffix = record(base, [base.batch(ROWS)])
     with pytest.raises(RuntimeError), suffix.replaying():
         suffix.logits(suffix.records[0], torch.zeros(2, 2))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The algebra of TIES (WISE Eq. 8, property 10) and of the linear merge."""
+"""The algebra of TIES (WISE Eq. 8) and of the linear merge."""
 
 from __future__ import annotations
 

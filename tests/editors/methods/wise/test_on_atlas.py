@@ -1,12 +1,12 @@
-"""WISE on a model that knows language: what edits keep, and what stays out of the gate.
+"""WISE on a model that knows language: what edits keep, and what they do not claim.
 
-Properties 12 and 13 of the method need a model with knowledge to edit, the packaged atlas.
+Both need a model with knowledge to edit: the packaged atlas.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,9 @@ import torch
 from tiny_edits import edit
 
 from editcli.files.packaged import datasets_dir
-from editors import EditorError, Fact
+from editors import METHODS, EditorError, Fact
+from editors.inference.generation import answers
+from editors.methods.base import NO_CACHE
 
 SETTINGS = {"shard_size": 5}  # ten edits fill two shards
 EDITS, TEXTS = 10, 1000
@@ -47,23 +49,20 @@ def lines(name: str) -> Iterator[dict[str, Any]]:
 def method() -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from editors.methods.wise.method import Wise
     from editors.model.base_model import Base
 
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    return Wise(Base.of(model, AutoTokenizer.from_pretrained(MODEL)), SETTINGS, 0)
+    base = Base.of(model, AutoTokenizer.from_pretrained(MODEL))
+    return METHODS.load("wise").build(base, SETTINGS, 0)
 
 
 @pytest.fixture(scope="module")
 def no_edits(method: Any) -> Any:
-    from editors.scope.calibration import Phrasings
+    from editors.scope.phrasings import Phrasings
 
-    return method.empty([Phrasings.from_dict(row) for row in lines("calibration.jsonl")])
-
-
-def subjects_of(fact: Fact) -> str:
-    return (fact.subject or "").casefold()
+    phrasings = [Phrasings.from_dict(row) for row in lines("calibration.jsonl")]
+    return method.start(phrasings, NO_CACHE)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def facts() -> list[Fact]:
     chosen: dict[str, Fact] = {}
     for row in lines("atlas/edits.jsonl"):
         fact = Fact.from_dict(row)
-        chosen.setdefault(subjects_of(fact), fact)
+        chosen.setdefault((fact.subject or "").casefold(), fact)
         if len(chosen) == EDITS:
             break
     return list(chosen.values())
@@ -81,7 +80,7 @@ def facts() -> list[Fact]:
 @pytest.fixture(scope="module")
 def history(method: Any, no_edits: Any, facts: list[Fact]) -> list[Any]:
     """The state after each edit, made one at a time."""
-    states = []
+    states: list[Any] = []
     for fact in facts:
         states.append(edit(method, [fact], states[-1] if states else no_edits).state)
     return states
@@ -90,36 +89,34 @@ def history(method: Any, no_edits: Any, facts: list[Fact]) -> list[Any]:
 def test_every_edit_is_answered_and_stays_answered_after_each_later_one(
     method: Any, history: list[Any], facts: list[Fact], record_property: Any
 ) -> None:
-    """Property 12: greedy, from the bare prompt, and stopping by itself."""
+    """Greedily, from the bare prompt, and stopping by itself."""
     from editors.evaluation.metrics import is_right
-    from editors.inference.generation import answers
 
     retained = []
     for age, state in enumerate(history):
-        asked = facts[: age + 1]
-        with method.attach(state):
-            said = answers(method.base, [fact.prompt for fact in asked], 16)
-        retained.append([is_right(a, fact.target) for a, fact in zip(said, asked, strict=True)])
+        edited = facts[: age + 1]
+        with method.attach(state) as model:
+            given = answers(model, [fact.prompt for fact in edited], 16)
+        retained.append([is_right(a, fact.target) for a, fact in zip(given, edited, strict=True)])
     matrix = "\n".join("".join("+" if ok else "-" for ok in row) for row in retained)
     record_property("retention", matrix)
-    assert all(all(row) for row in retained), f"row: edits made; column: edit asked\n{matrix}"
+    assert all(all(row) for row in retained), f"row: edits made; column: edit\n{matrix}"
 
 
-def test_prompts_of_the_edits_open_the_gate(
+def test_prompts_of_the_edits_are_claimed(
     method: Any, history: list[Any], facts: list[Fact]
 ) -> None:
-    from editors.inference.generation import answers
-
     state = history[-1]
-    with method.attach(state) as here:
-        for fact in facts:
-            answers(method.base, [fact.prompt], 1)
-            decision = here.decisions[0]
-            assert decision.opened
-            assert (decision.fact, decision.shard) == (fact.id, state.shard_of()[fact.id])
+    shard_of = state.payload.shard_of()
+    with method.attach(state) as model:
+        given = answers(model, [fact.prompt for fact in facts], 1)
+    for fact, answer in zip(facts, given, strict=True):
+        assert answer.decision is not None
+        assert answer.decision.opened
+        assert (answer.decision.fact, answer.decision.memory) == (fact.id, shard_of[fact.id])
 
 
-def irrelevant(method: Any, length: int) -> torch.Tensor:
+def unrelated(method: Any, length: int) -> torch.Tensor:
     """int64 ``[TEXTS, length]``: stretches of held-out text, no two of which begin alike."""
     tokenizer = method.base.tokenizer
     held_out = [row["text"] for row in lines("atlas/neutral.jsonl") if row["split"] == "test"]
@@ -127,58 +124,63 @@ def irrelevant(method: Any, length: int) -> torch.Tensor:
     start = list(tokenizer("")["input_ids"][:1])
     wanted = length - len(start)
     rows: dict[tuple[int, ...], list[int]] = {}
-    for place in range(0, len(stream) - wanted, max(1, (len(stream) - wanted) // (2 * TEXTS))):
-        text = stream[place : place + wanted]
+    for first in range(0, len(stream) - wanted, max(1, (len(stream) - wanted) // (2 * TEXTS))):
+        text = stream[first : first + wanted]
         rows.setdefault(tuple(text[:7]), start + text)
     assert len(rows) >= TEXTS
     return torch.tensor(list(rows.values())[:TEXTS])
 
 
-class _Decided(Exception):  # noqa: N818 - no error: the answer itself is of no interest
+class _Decided(Exception):  # noqa: N818 - no error: the answer itself does not matter
     pass
 
 
 def opened_by(method: Any, state: Any, rows: torch.Tensor) -> list[bool]:
-    """For each text whether the gate opens, decided before the model runs."""
-    found: list[bool] = []
+    """For each text whether an edit claims it. Each forward ends once that is decided: before its
+    first block where no text names a subject, else behind the edited projection."""
+    base, opened = method.base, []
+    first = base.model.get_submodule(base.architecture.block(0).path)
+    with method.attach(state) as model:
 
-    def note(_: Any, decisions: Any) -> None:
-        found.extend(decision.opened for decision in decisions)
-        raise _Decided
+        def stop_if_decided(*_: Any) -> None:
+            if model.decisions(calls) is not None:
+                raise _Decided
 
-    with method.attach(state) as here, here.noting(note):
-        for part in rows.split(50):
-            with suppress(_Decided):
-                method.base.model(input_ids=part)
-    assert len(found) == len(rows)
-    return found
+        projection = base.model.get_submodule(base.projection.path)
+        with (
+            first.register_forward_pre_hook(stop_if_decided),
+            projection.register_forward_hook(stop_if_decided),
+        ):
+            for part in rows.split(50):
+                with model.noting() as calls, suppress(_Decided), torch.no_grad():
+                    base.model(input_ids=part)
+                    pytest.fail("a forward was not decided by its edited projection")
+                opened += [decision.opened for decision in model.decisions(calls)]
+    assert len(opened) == len(rows)
+    return opened
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_held_out_texts_stay_out_of_the_gate(
+def test_held_out_texts_are_not_claimed(
     method: Any, history: list[Any], record_property: Any, length: int
 ) -> None:
-    """Property 13."""
-    opened = opened_by(method, history[-1], irrelevant(method, length))
+    opened = opened_by(method, history[-1], unrelated(method, length))
     record_property("opened", f"{sum(opened)} of {len(opened)}")
     assert sum(opened) == 0
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_without_subjects_few_held_out_texts_open_the_gate(
+def test_without_subjects_few_held_out_texts_are_claimed(
     method: Any, no_edits: Any, facts: list[Fact], record_property: Any, length: int
 ) -> None:
-    """Property 13 where every text is a candidate, and nearness alone decides."""
-    state = edit_without_subjects(method, no_edits, facts[:2])
-    rows = irrelevant(method, length)
-    rows = rows[:: 1 + length // 25]  # each is looked at in full: of long ones, fewer
+    """Every text is then a candidate, and nearness alone decides."""
+    bare = [replace(fact, subject=None, id="") for fact in facts[:2]]
+    state = edit(method, bare, no_edits).state
+    rows = unrelated(method, length)
+    rows = rows[:: 1 + length // 25]  # each is read in full: of long ones, fewer
     opened = opened_by(method, state, rows)
     record_property("opened", f"{sum(opened)} of {len(opened)}")
     assert sum(opened) <= 0.01 * len(rows), f"{sum(opened)} of {len(rows)}"
-
-
-def edit_without_subjects(method: Any, no_edits: Any, facts: list[Fact]) -> Any:
-    return edit(method, [replace(fact, subject=None, id="") for fact in facts], no_edits).state
 
 
 def test_the_decision_holds_for_the_whole_of_a_generation(
@@ -189,9 +191,8 @@ def test_the_decision_holds_for_the_whole_of_a_generation(
     base = method.base
     texts = [*(fact.prompt for fact in facts), "The kettle began to whistle, and"]
     prompts = [encode_prompt(base.tokenizer, text) for text in texts]
-    batch = base.batch([Row(ids, len(ids)) for ids in prompts], side="left")
-    heard: list[Any] = []
-    with method.attach(history[-1]) as here, here.noting(lambda *told: heard.append(told)):
+    batch = base.batch([Row.of_prompt(ids) for ids in prompts], side="left")
+    with method.attach(history[-1]) as model, model.noting() as calls:
         base.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask,
@@ -199,16 +200,17 @@ def test_the_decision_holds_for_the_whole_of_a_generation(
             do_sample=False,
             eos_token_id=None,
         )
-    assert len(heard) == 1, "24 tokens, one decision a prompt"
-    assert [decision.opened for decision in heard[0][1]] == [True] * EDITS + [False]
+    assert len(calls) == 1, "24 tokens, one decision a prompt"
+    decisions = model.decisions(calls)
+    assert decisions is not None
+    assert [decision.opened for decision in decisions] == [True] * EDITS + [False]
 
 
-def test_the_gate_yields_to_passages_on_the_edited_fact_and_to_no_others(
+def test_edits_yield_to_passages_on_the_edited_fact_and_to_no_others(
     method: Any, history: list[Any], facts: list[Fact]
 ) -> None:
     """Both directions on the same rows: what is preferred decides."""
-    from editors.heads.head_mask import HeadMask, Resolution
-    from editors.inference.generation import answers
+    from editors.heads.pruning import HeadMask, HeadPruning
 
     state, third = history[-1], [fact.target for fact in (*facts[1:], facts[0])]
     contradicted = [
@@ -223,14 +225,11 @@ def test_the_gate_yields_to_passages_on_the_edited_fact_and_to_no_others(
     ]
     assert len(contradicted) > EDITS
 
-    def opened(prompts: list[str], prefer: Any) -> list[bool]:
-        resolution = None if prefer is None else Resolution(prefer, HeadMask(), state.edits)
-        with method.attach(replace(state, resolution=resolution)) as here:
-            found = []
-            for prompt in prompts:
-                answers(method.base, [prompt], 1)
-                found.append(here.decisions[0].opened)
-            return found
+    def opened(prompts: Sequence[str], prefer: Any) -> list[bool]:
+        pruning = None if prefer is None else HeadPruning(prefer, HeadMask(), state.edits)
+        with method.attach(replace(state, pruning=pruning)) as model:
+            given = [answers(model, [prompt], 1)[0] for prompt in prompts]
+        return [bool(answer.decision and answer.decision.opened) for answer in given]
 
     as_it_is = opened(contradicted, None)
     assert sum(as_it_is) >= 0.9 * len(as_it_is)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from editors.methods.wise.shards import Mask, Shard
-from editors.methods.wise.training.masked_delta import MaskedChange
+from editors.methods.wise.training.masked_delta import MaskedDelta
 
 MASK = Mask((7, 11), 0.4, 3)
 WEIGHT = torch.zeros(7, 11)
@@ -17,7 +17,7 @@ def values(seed: int = 0) -> torch.Tensor:
 
 
 def test_it_adds_what_the_shard_that_holds_its_values_adds() -> None:
-    change = MaskedChange(MASK.entries(), values(), WEIGHT)
+    change = MaskedDelta(MASK.entries(), values(), WEIGHT)
     inputs = torch.randn(2, 5, 11)
     delta = Shard((), MASK, values()).delta()
     torch.testing.assert_close(change(inputs), inputs @ delta.T)
@@ -26,7 +26,7 @@ def test_it_adds_what_the_shard_that_holds_its_values_adds() -> None:
 
 @pytest.mark.parametrize("shape", [(4, 11), (2, 5, 11)])
 def test_its_gradient_is_that_of_the_matrix_at_the_mask(shape: tuple[int, ...]) -> None:
-    change, inputs = MaskedChange(MASK.entries(), values(), WEIGHT), torch.randn(shape)
+    change, inputs = MaskedDelta(MASK.entries(), values(), WEIGHT), torch.randn(shape)
     change(inputs).square().sum().backward()
     delta = Shard((), MASK, values()).delta().requires_grad_()
     (inputs @ delta.T).square().sum().backward()
@@ -35,7 +35,7 @@ def test_its_gradient_is_that_of_the_matrix_at_the_mask(shape: tuple[int, ...]) 
 
 
 def test_a_step_of_an_optimiser_is_seen() -> None:
-    change, inputs = MaskedChange(MASK.entries(), values(), WEIGHT), torch.randn(4, 11)
+    change, inputs = MaskedDelta(MASK.entries(), values(), WEIGHT), torch.randn(4, 11)
     optimizer = torch.optim.SGD([change.values], lr=0.5)
     change(inputs).square().sum().backward()
     optimizer.step()
@@ -45,7 +45,7 @@ def test_a_step_of_an_optimiser_is_seen() -> None:
 
 
 def test_in_a_coarser_dtype_it_applies_what_will_be_saved() -> None:
-    change = MaskedChange(MASK.entries(), values(), WEIGHT.bfloat16())
+    change = MaskedDelta(MASK.entries(), values(), WEIGHT.bfloat16())
     inputs = torch.randn(4, 11).bfloat16()
     saved = Shard((), MASK, change.rounded())
     assert saved.values.dtype == torch.bfloat16
@@ -57,7 +57,7 @@ def test_in_a_coarser_dtype_it_applies_what_will_be_saved() -> None:
 
 def test_the_start_is_left_as_it_was() -> None:
     start = values()
-    change = MaskedChange(MASK.entries(), start, WEIGHT)
+    change = MaskedDelta(MASK.entries(), start, WEIGHT)
     with torch.no_grad():
         change.values.add_(1)
     assert torch.equal(start, values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,27 +13,32 @@ from tiny_edits import FACTS, PAPER, edit, no_edits
 from tiny_models import EDITABLE
 
 from editors import EditorError
-from editors.inference.attach import attached
-from editors.inference.hidden_states import Ids
+from editors.inference.decisions import Decision, Proposal
+from editors.inference.edited_model import attached
+from editors.methods.wise.memory_layer import SideMemoryLinear
 from editors.methods.wise.shards import Mask, Shard
-from editors.model.tokenization import Row, encode_prompt
-from editors.scope.base import Decision, MainRouter
+from editors.model.tokenization import Ids, Row, encode_prompt
 
 BaseOf = Callable[..., Any]
 FAMILIES = ["gpt2", "gptj", "llama", "gemma2", "opt", "bloom", "falcon"]
 PROMPTS = [(1, 5, 9, 20), (1, 8), (1, 33, 12, 64, 70, 18, 22), (1, 50, 51, 7)]
-OPENED = {PROMPTS[0]: 0, PROMPTS[2]: 1}  # the others stay on main memory
+OPENED = {PROMPTS[0]: 0, PROMPTS[2]: 1}  # the others are answered by the base
 
 
 class Table:
-    """Routes by a written table."""
+    """Routes by a written table, and notes which prompts it was given."""
+
+    reads: tuple[int, ...] = ()
 
     def __init__(self) -> None:
-        self.asked: list[Ids] = []
+        self.given: list[Ids] = []
 
-    def decide(self, prompts: Any) -> list[Decision]:
-        self.asked += prompts
-        return [Decision(OPENED.get(prompt, -1), None, 0.0, 0.0) for prompt in prompts]
+    def propose(self, prompts: Sequence[Ids]) -> Proposal:
+        self.given += prompts
+        return Proposal(prompts, [Decision(OPENED.get(prompt, -1)) for prompt in prompts])
+
+    def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
+        return proposal.decisions
 
 
 def shards(base: Any) -> list[Shard]:
@@ -46,18 +51,25 @@ def shards(base: Any) -> list[Shard]:
     return made
 
 
-def batch_of(base: Any, prompts: list[Ids], side: str) -> dict[str, torch.Tensor]:
-    batch = base.batch([Row(p, len(p)) for p in prompts], side=side)
+def with_shards(base: Any, router: Any) -> Any:
+    """The base with two random shards, routed by ``router``."""
+    path = base.projection.path
+    layer = SideMemoryLinear(base.model.get_submodule(path), shards(base))
+    return attached(base, {path: layer}, router)
+
+
+def batch_of(base: Any, prompts: Sequence[Ids], side: str) -> dict[str, torch.Tensor]:
+    batch = base.batch([Row.of_prompt(prompt) for prompt in prompts], side=side)
     return {"input_ids": batch.ids, "attention_mask": batch.mask}
 
 
 @torch.no_grad()
-def score(base: Any, prompts: list[Ids], side: str = "right") -> torch.Tensor:
+def score(base: Any, prompts: Sequence[Ids], side: str = "right") -> torch.Tensor:
     logits: torch.Tensor = base.model(**batch_of(base, prompts, side)).logits
     return logits
 
 
-def generate(base: Any, prompts: list[Ids], use_cache: bool = True) -> torch.Tensor:
+def generate(base: Any, prompts: Sequence[Ids]) -> torch.Tensor:
     """The logits of four generated tokens: ``[prompts, 4, vocab]``."""
     out = base.model.generate(
         **batch_of(base, prompts, "left"),
@@ -66,34 +78,32 @@ def generate(base: Any, prompts: list[Ids], use_cache: bool = True) -> torch.Ten
         eos_token_id=None,
         output_logits=True,
         return_dict_in_generate=True,
-        use_cache=use_cache,
     )
     return torch.stack(out.logits, 1)
 
 
-def fingerprints(model: Any) -> dict[str, str]:
-    return {
+def traces(model: Any) -> tuple[Any, ...]:
+    """All that attaching might leave on a model."""
+    weights = {
         name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
         for name, tensor in model.state_dict().items()
     }
-
-
-def hooks(model: Any) -> int:
-    return sum(
+    hooks = sum(
         len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
         for module in model.modules()
     )
+    modules = [id(module) for module in model.modules()]
+    return weights, hooks, modules, model.training, "generate" in vars(model)
 
 
 @contextmanager
 def leaving_no_trace(model: Any) -> Iterator[None]:
-    before = fingerprints(model), hooks(model), [id(m) for m in model.modules()], model.training
+    before = traces(model)
     yield
-    after = fingerprints(model), hooks(model), [id(m) for m in model.modules()], model.training
-    assert after == before
+    assert traces(model) == before
 
 
-# --- before any edit (property 1) -------------------------------------------------------------
+# --- without edits --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -111,23 +121,22 @@ def test_without_edits_the_attached_model_is_the_base_bit_for_bit(
         assert torch.equal(generate(base, PROMPTS), plain)
 
 
-# --- mixed batches ----------------------------------------------------------------------------
+# --- mixed batches --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_rows_on_main_are_the_base_bit_for_bit_in_a_mixed_batch(
+def test_unrouted_rows_are_the_base_bit_for_bit_in_a_mixed_batch(
     tiny_base: BaseOf, family: str
 ) -> None:
     base = tiny_base(family)
     for side in ("left", "right"):
         plain = score(base, PROMPTS, side)
-        with attached(base, shards(base), Table()):
+        with with_shards(base, Table()):
             mixed = score(base, PROMPTS, side)
         for row, prompt in enumerate(PROMPTS):
-            same = torch.equal(mixed[row], plain[row])
-            assert same == (prompt not in OPENED)
+            assert torch.equal(mixed[row], plain[row]) == (prompt not in OPENED)
     plain = generate(base, PROMPTS)
-    with attached(base, shards(base), Table()):
+    with with_shards(base, Table()):
         mixed = generate(base, PROMPTS)
     for row, prompt in enumerate(PROMPTS):
         assert torch.equal(mixed[row], plain[row]) == (prompt not in OPENED)
@@ -136,7 +145,7 @@ def test_rows_on_main_are_the_base_bit_for_bit_in_a_mixed_batch(
 @pytest.mark.parametrize("family", EDITABLE)
 def test_a_row_in_a_batch_answers_as_it_does_alone(tiny_base: BaseOf, family: str) -> None:
     base = tiny_base(family)
-    with attached(base, shards(base), Table()):
+    with with_shards(base, Table()):
         left, right = (score(base, PROMPTS, side) for side in ("left", "right"))
         generated = generate(base, PROMPTS)
         for row, prompt in enumerate(PROMPTS):
@@ -155,46 +164,16 @@ def test_a_routed_row_goes_through_the_edited_weight_itself(
     tiny_base: BaseOf, family: str, fresh_tiny_model: Callable[[str], Any]
 ) -> None:
     base = tiny_base(family)
-    with attached(base, shards(base), Table()):
-        found = score(base, [PROMPTS[2]])
+    with with_shards(base, Table()):
+        routed = score(base, [PROMPTS[2]])
     changed = fresh_tiny_model(family)
     with torch.no_grad():
         base.projection.weight(changed).add_(shards(base)[1].delta())
         wanted = changed(input_ids=torch.tensor([PROMPTS[2]])).logits
-    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(routed, wanted, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
-def test_a_cache_changes_no_answer(tiny_base: BaseOf, family: str) -> None:
-    """Decided once: without a cache each step is a prefill, of a prompt that the table lacks."""
-    base = tiny_base(family)
-
-    class First:
-        held: list[Decision] | None = None
-
-        def decide(self, prompts: Any) -> list[Decision]:
-            self.held = self.held or Table().decide(prompts)
-            return self.held
-
-    with attached(base, shards(base), First()):
-        with_cache = generate(base, PROMPTS)
-    with attached(base, shards(base), First()):
-        without = generate(base, PROMPTS, use_cache=False)
-    torch.testing.assert_close(with_cache, without, atol=1e-4, rtol=1e-3)
-
-
-def test_beams_keep_the_route_of_their_prompt(tiny_base: BaseOf) -> None:
-    base = tiny_base("llama")
-    asks = {"max_new_tokens": 4, "num_beams": 3, "do_sample": False, "eos_token_id": None}
-    plain = base.model.generate(**batch_of(base, PROMPTS, "left"), **asks)
-    with attached(base, shards(base), Table()):
-        mixed = base.model.generate(**batch_of(base, PROMPTS, "left"), **asks)
-    for row, prompt in enumerate(PROMPTS):
-        if prompt not in OPENED:
-            assert torch.equal(mixed[row], plain[row])
-
-
-# --- what the router is told ------------------------------------------------------------------
+# --- what the router is given ---------------------------------------------------------------------
 
 
 def test_the_router_sees_real_tokens_of_the_prompt_only(tiny_base: BaseOf) -> None:
@@ -202,41 +181,53 @@ def test_the_router_sees_real_tokens_of_the_prompt_only(tiny_base: BaseOf) -> No
     with_targets = [(*prompt, 80, 81) for prompt in PROMPTS]
     for side in ("left", "right"):
         router = Table()
-        with attached(base, shards(base), router) as here:
+        with with_shards(base, router) as model:
             score(base, PROMPTS, side)
-            with here.scoring(torch.tensor([len(p) for p in PROMPTS])):
+            with model.scoring(torch.tensor([len(p) for p in PROMPTS])):
                 score(base, with_targets, side)
             score(base, with_targets, side)
-        assert router.asked == [*PROMPTS, *PROMPTS, *with_targets]
+        assert router.given == [*PROMPTS, *PROMPTS, *with_targets]
 
 
-def test_a_listener_hears_each_prefill_once(tiny_base: BaseOf) -> None:
-    base, heard = tiny_base("llama"), []
-    with attached(base, shards(base), Table()) as here:
-        with here.noting(lambda prompts, found: heard.append((list(prompts), found))):
+def test_each_call_is_noted_once_with_its_prompts_and_decisions(tiny_base: BaseOf) -> None:
+    base = tiny_base("llama")
+    with with_shards(base, Table()) as model:
+        with model.noting() as calls:
             generate(base, PROMPTS)
         generate(base, PROMPTS[:1])
-    assert [prompts for prompts, _ in heard] == [PROMPTS]
-    assert [d.shard for d in heard[0][1]] == [OPENED.get(p, -1) for p in PROMPTS]
+    assert [call.prompts for call in calls] == [PROMPTS]
+    decisions = model.decisions(calls)
+    assert [decision.memory for decision in decisions] == [OPENED.get(p, -1) for p in PROMPTS]
 
 
 def test_the_token_ids_may_come_by_position(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
-    with attached(base, shards(base), Table()) as here, torch.no_grad():
+    with with_shards(base, Table()) as model, torch.no_grad(), model.noting() as calls:
         base.model(torch.tensor([PROMPTS[0]]))
-        assert [d.shard for d in here.decisions] == [0]
+    assert [decision.memory for decision in model.decisions(calls)] == [0]
 
 
-def test_embeddings_without_tokens_are_refused(tiny_base: BaseOf) -> None:
+def test_probing_forwards_are_the_unedited_base_s_own(tiny_base: BaseOf) -> None:
+    base, router = tiny_base("llama"), Table()
+    plain = score(base, PROMPTS)
+    with with_shards(base, router) as model, model.noting() as calls:
+        with base.probing():
+            assert torch.equal(score(base, PROMPTS), plain)
+        assert (router.given, calls) == ([], [])
+        assert not torch.equal(score(base, PROMPTS), plain)
+
+
+def test_two_attachments_at_once_are_refused(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     with (
-        attached(base, shards(base), Table()),
-        pytest.raises(EditorError, match="only embeddings"),
+        with_shards(base, Table()),
+        pytest.raises(EditorError, match="attached to this model already"),
+        with_shards(base, Table()),
     ):
-        base.model(inputs_embeds=torch.zeros(1, 2, 32))
+        pass
 
 
-# --- no trace (property 3) --------------------------------------------------------------------
+# --- no trace -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", [None, PAPER], ids=["robust", "paper"])
@@ -249,54 +240,52 @@ def test_editing_and_answering_leave_no_trace_on_the_base(
     plain = score(base, prompts)
     with leaving_no_trace(base.model):
         state = edit(method, FACTS).state
-        with method.attach(state) as here:
+        with method.attach(state) as model, model.noting() as calls:
             score(base, prompts)
             generate(base, prompts)
-            assert any(decision.opened for decision in here.decisions)
+        assert any(decision.opened for decision in model.decisions(calls))
     assert torch.equal(score(base, prompts), plain)
 
 
-class Broken:
-    def decide(self, prompts: Any) -> list[Decision]:
-        raise LookupError("broken")
+class Broken(Table):
+    """A router that fails the first time."""
+
+    failed = False
+
+    def propose(self, prompts: Sequence[Ids]) -> Proposal:
+        if not self.failed:
+            self.failed = True
+            raise LookupError("broken")
+        return super().propose(prompts)
 
 
 def test_an_error_inside_leaves_no_trace(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
+    plain = score(base, PROMPTS)
     with leaving_no_trace(base.model):
         with (
             pytest.raises(ZeroDivisionError),
-            attached(base, shards(base), Table()) as here,
-            here.scoring(torch.tensor([1])),
+            with_shards(base, Table()) as model,
+            model.scoring(torch.tensor([1])),
         ):
             raise ZeroDivisionError
-        with pytest.raises(LookupError), attached(base, shards(base), Broken()):
+        with pytest.raises(LookupError), with_shards(base, Broken()):
             score(base, PROMPTS)
-    plain = score(base, PROMPTS)
-    with attached(base, [], MainRouter()):
+    with attached(base, {}, None):
         assert torch.equal(score(base, PROMPTS), plain)
 
 
-def test_after_a_router_s_error_the_next_prompt_is_decided_anew(tiny_base: BaseOf) -> None:
+def test_after_an_error_the_next_prompt_is_decided_anew(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
-
-    class Once(Table):
-        failed = False
-
-        def decide(self, prompts: Any) -> list[Decision]:
-            if not self.failed:
-                self.failed = True
-                raise LookupError("broken")
-            return super().decide(prompts)
-
-    router = Once()
-    with attached(base, shards(base), router) as here:
+    with with_shards(base, Broken()) as model:
         with pytest.raises(LookupError):
             score(base, PROMPTS)
-        score(base, PROMPTS)
-        assert [d.shard for d in here.decisions] == [OPENED.get(p, -1) for p in PROMPTS]
-    with attached(base, shards(base), Table()) as here:
-        with pytest.raises(ZeroDivisionError), here.scoring(torch.tensor([1])):
+        with model.noting() as calls:
+            score(base, PROMPTS)
+        decisions = model.decisions(calls)
+        assert [decision.memory for decision in decisions] == [OPENED.get(p, -1) for p in PROMPTS]
+        with pytest.raises(ZeroDivisionError), model.scoring(torch.tensor([1])):
             raise ZeroDivisionError
-        score(base, [PROMPTS[0]])
-        assert here.decisions[0].opened, "the lengths of the failed scoring are forgotten"
+        with model.noting() as calls:
+            score(base, [PROMPTS[0]])
+        assert model.decisions(calls)[0].opened, "the lengths of the failed scoring are forgotten"

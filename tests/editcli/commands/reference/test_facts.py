@@ -33,7 +33,7 @@ def test_every_bad_line_is_named_with_all_that_is_wrong(tmp_path: Path) -> None:
     assert result.exit_code == 4
     first, second, summary = result.stdout.splitlines()
     assert first == (
-        f"{file}:1: target: is required; prompt: must not end with a space; "
+        f"{file}:1: prompt: must not end with a space; target: is required; "
         "unknown key 'targt' (did you mean 'target'?)"
     )
     assert second.startswith(f"{file}:3: not JSON: ")

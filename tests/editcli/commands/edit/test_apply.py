@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN
-from tiny_stores import content, run, said, save_facts
+from tiny_stores import content, json_of, run, save_facts
 from torch.testing import assert_close
 
+from editcli.store.edits import edits_of
 from editcli.store.store import Store
 from editors import Fact
 
@@ -42,7 +43,7 @@ def blobs(store: Store) -> dict[str, str]:
 def test_a_file_is_one_version(empty: Store, facts: str) -> None:
     result = run("apply", facts, "-m", "nightly", "--author", "ann", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
-    record = said(result)
+    record = json_of(result)
     assert set(record) == KEYS
     assert (record["version"], record["parent"], record["failed"]) == ("v0002", "v0001", [])
     assert counts(record) == [4, 0, 0, 0, 0]
@@ -56,10 +57,10 @@ def test_a_file_is_one_version(empty: Store, facts: str) -> None:
 
 
 def test_fewer_facts_can_be_trained_together(empty: Store, facts: str) -> None:
-    from editcli.store.ledger import Ledger
-
     assert run("apply", facts, "--batch", "1", "-q").exit_code == 0
-    assert Ledger.of(empty).shards[0] == ((IDS[0],), (IDS[1], IDS[0]))
+    first, second = edits_of(empty).payload.summary["shards"]
+    assert first == [[IDS[0]], [IDS[1], IDS[0]]]  # the older fact of the shard is trained again
+    assert second == [[IDS[2]], [IDS[3], IDS[2]]]
 
 
 def test_people_read_one_line_and_no_progress_in_a_pipe(empty: Store, facts: str) -> None:
@@ -83,7 +84,7 @@ def test_facts_come_from_standard_input_too(edited: Store) -> None:
     assert run("checkout", "v0001", "--store", "other").exit_code == 0
     result = run("apply", "-", "--store", "other", "--json", stdin=shown.stdout)
     assert result.exit_code == 0
-    assert said(result)["version"] == "v0003"
+    assert json_of(result)["version"] == "v0003"
     assert blobs(Store.open(Path("other/.editcli").absolute())) == blobs(edited)
 
 
@@ -92,7 +93,7 @@ def test_the_same_file_again_changes_nothing_and_says_so(edited: Store, facts: s
     result = run("apply", facts)
     assert result.exit_code == 0
     assert result.stdout == "v0002: nothing to do, all 4 facts are in force already\n"
-    record = said(run("apply", facts, "--json"))
+    record = json_of(run("apply", facts, "--json"))
     assert record["version"] == "v0002"
     assert counts(record) == [0, 0, 0, 4, 0]
     assert content(edited.path) == before
@@ -106,13 +107,13 @@ def test_a_limit_takes_the_first_facts_and_the_rest_later_gives_the_same(
     Keys are the base's states seen in other company, which moves their last bits.
     """
     run("checkout", "v0001")
-    assert counts(said(run("apply", facts, "--limit", "2", "--json"))) == [2, 0, 0, 0, 0]
+    assert counts(json_of(run("apply", facts, "--limit", "2", "--json"))) == [2, 0, 0, 0, 0]
     assert edited.head().facts == IDS[:2]
-    assert counts(said(run("apply", facts, "--json"))) == [2, 0, 0, 2, 0]
+    assert counts(json_of(run("apply", facts, "--json"))) == [2, 0, 0, 2, 0]
     then = dict(edited.version("v0002").blobs)
     assert blobs(edited).keys() == then.keys()
     for blob in then:
-        if not blob.startswith("keys-"):
+        if not blob.startswith("scope-keys-"):
             assert blobs(edited)[blob] == then[blob]
             continue
         now, before = (
@@ -125,7 +126,7 @@ def test_a_limit_takes_the_first_facts_and_the_rest_later_gives_the_same(
 def test_a_new_target_supersedes_the_older_edit(edited: Store) -> None:
     file = save_facts(Path("new.jsonl"), [FRANCE_AGAIN, JAPAN])
     result = run("apply", str(file), "--json")
-    assert counts(said(result)) == [1, 0, 1, 1, 0]
+    assert counts(json_of(result)) == [1, 0, 1, 1, 0]
     assert edited.head().superseded == (FRANCE.id,)
     assert run("ask", FRANCE.prompt).stdout == "Lima\n"
     text = run("apply", str(save_facts(Path("back.jsonl"), [FRANCE])))
@@ -136,13 +137,13 @@ def test_a_new_target_supersedes_the_older_edit(edited: Store) -> None:
 def test_a_dry_run_says_what_would_be_done_without_the_model(
     edited: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editcli.operations.session.load_base", None)
+    monkeypatch.setattr("editcli.operations.session.load_store_base", None)
     sea = Fact("the sea is", "blue")
     file = str(save_facts(Path("new.jsonl"), [FRANCE_AGAIN, JAPAN, sea]))
     before = content(edited.path)
     result = run("apply", file, "--dry-run", "--json")
     assert result.exit_code == 0
-    assert said(result) == {
+    assert json_of(result) == {
         "schema": 1,
         "would_apply": 2,
         "would_supersede": 1,
@@ -206,14 +207,14 @@ def test_bad_lines_are_left_out_on_demand(empty: Store) -> None:
     Path("facts.jsonl").write_text(f"not json\n{GOOD}\n{long}\n")
     result = run("apply", "facts.jsonl", "--skip-bad", "--json")
     assert result.exit_code == 4
-    assert counts(said(result)) == [1, 2, 0, 0, 0]
+    assert counts(json_of(result)) == [1, 2, 0, 0, 0]
     first, second = result.stderr.splitlines()
     assert first.startswith("warning: left out facts.jsonl:1: not JSON: ")
     assert second.startswith("warning: left out facts.jsonl:3: prompt: prompt and target have ")
     assert empty.head().facts == (FRANCE.id,)
     dry = run("apply", "facts.jsonl", "--skip-bad", "--dry-run", "--json")
     assert dry.exit_code == 4
-    assert said(dry)["refused"] == 1  # how long a prompt is, only the model can tell
+    assert json_of(dry)["refused"] == 1  # how long a prompt is, only the model can tell
 
 
 def test_a_repeated_line_is_left_out_and_said_so(empty: Store) -> None:
@@ -258,5 +259,5 @@ def test_facts_that_do_not_take_are_saved_and_named(
     result = run("apply", facts)
     assert result.exit_code == 1
     assert "4 applied, 4 failed" in result.stdout
-    assert result.stderr.startswith("warning: 4 facts are saved, but the model does not")
+    assert result.stderr.startswith("warning: 4 facts are saved, but not answered by the model: ")
     assert all(fact in result.stderr for fact in IDS)

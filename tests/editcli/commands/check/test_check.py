@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN
-from tiny_stores import content, run, said, save_facts
+from tiny_stores import content, json_of, run, save_facts
 
 from editcli.store.store import Store
 from editors import Probe
@@ -17,7 +18,7 @@ KEYS = {
     *("schema", "version", "facts", "protocol", "reliability", "generalization", "locality"),
     *("portability", "routing", "ci95", "retention", "teacher_forced", "old_answers", "n"),
 }
-# No edit is about Kenya, so nothing that is said of it may change.
+# No edit is about Kenya, so no answer about it may change.
 FULL = replace(
     FRANCE,
     rephrases=("what is the capital of France ?",),
@@ -31,7 +32,7 @@ def test_the_record_has_every_score_with_its_n_and_interval(edited: Store) -> No
     file = str(save_facts(Path("facts.jsonl"), [FULL, *FACTS[1:]]))
     result = run("check", file, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
-    record = said(result)
+    record = json_of(result)
     assert set(record) == KEYS
     assert (record["version"], record["facts"], record["protocol"]) == ("v0002", 4, "both")
     assert record["reliability"] == 1.0
@@ -60,9 +61,9 @@ def test_the_record_has_every_score_with_its_n_and_interval(edited: Store) -> No
 
 def test_without_a_file_a_version_is_asked_its_own_facts(edited: Store) -> None:
     assert run("edit", FRANCE.prompt, "Lima", "-s", "France").exit_code == 0
-    newest = said(run("check", "--json", "--per-fact"))
+    newest = json_of(run("check", "--json", "--per-fact"))
     assert (newest["version"], newest["reliability"]) == ("v0003", 1.0)
-    older = said(run("check", "--version", "v0002", "--json", "--per-fact"))
+    older = json_of(run("check", "--version", "v0002", "--json", "--per-fact"))
     assert (older["version"], older["reliability"]) == ("v0002", 1.0)
     for record, answer in ((newest, "Lima"), (older, "Rome")):
         [score] = [s for s in record["per_fact"] if s["answer"] == answer]
@@ -71,7 +72,7 @@ def test_without_a_file_a_version_is_asked_its_own_facts(edited: Store) -> None:
 
 
 def test_what_was_not_measured_is_null_in_json_and_absent_from_the_table(edited: Store) -> None:
-    record = said(run("check", "--json"))
+    record = json_of(run("check", "--json"))
     assert record["generalization"] is None
     assert record["locality"] == {"near": None, "far": None, "all": None, "identical": None}
     lines = run("check").stdout.splitlines()
@@ -82,17 +83,29 @@ def test_what_was_not_measured_is_null_in_json_and_absent_from_the_table(edited:
 
 
 def test_the_protocol_decides_about_the_teacher_forced_column(edited: Store) -> None:
-    assert "teacher_forced" not in said(run("check", "--protocol", "generate", "--json"))
-    forced = said(run("check", "--protocol", "teacher-forced", "--json"))
+    assert "teacher_forced" not in json_of(run("check", "--protocol", "generate", "--json"))
+    forced = json_of(run("check", "--protocol", "teacher-forced", "--json"))
     assert forced["teacher_forced"]["reliability"] == 1.0
     assert run("check", "--protocol", "gold").exit_code == 2
+
+
+def test_a_method_that_is_always_on_routes_nothing(edited_by: Callable[[str], Store]) -> None:
+    edited_by("ft-m")
+    file = str(save_facts(Path("facts.jsonl"), [FULL, *FACTS[1:]]))
+    record = json_of(run("check", file, "--json"))
+    assert set(record) == KEYS
+    assert record["routing"] == {"opened_in_scope": None, "opened_out_of_scope": None}
+    assert not {"opened_in_scope", "opened_out_of_scope"} & {*record["n"], *record["ci95"]}
+    assert (record["reliability"], record["locality"]["identical"]) == (1.0, 0.0)
+    lines = run("check", file).stdout.splitlines()
+    assert not any(line.startswith(("routed right", "opened, out")) for line in lines)
 
 
 def test_a_score_below_its_threshold_exits_with_3(edited: Store) -> None:
     file = str(save_facts(Path("facts.jsonl"), [FRANCE_AGAIN, *FACTS[1:]]))
     result = run("check", file, "--min-reliability", "0.9", "--json")
     assert result.exit_code == 3
-    assert said(result)["reliability"] == 0.75
+    assert json_of(result)["reliability"] == 0.75
     assert result.stderr == "warning: reliability 0.7500 is below 0.9\n"
     assert run("check", file, "--min-reliability", "0.75").exit_code == 0
     assert run("check", "--min-reliability", "1").exit_code == 0
@@ -120,7 +133,7 @@ def test_checking_changes_nothing(edited: Store) -> None:
 
 def test_facts_come_from_standard_input_too(edited: Store) -> None:
     result = run("check", "-", "--json", stdin=run("show", "--facts").stdout)
-    assert said(result)["reliability"] == 1.0
+    assert json_of(result)["reliability"] == 1.0
 
 
 def test_each_fact_gets_a_row_on_demand(edited: Store) -> None:
@@ -151,14 +164,14 @@ def test_a_version_without_facts_has_nothing_to_check(empty: Store) -> None:
     error, _, hint = result.stderr.splitlines()
     assert error == "error: v0001 has no facts to check"
     assert hint == "hint: `editcli apply FILE`, or name a file to check"
-    asked = run("check", str(save_facts(Path("facts.jsonl"), FACTS)), "--json")
-    assert said(asked)["reliability"] == 0.0
+    named = run("check", str(save_facts(Path("facts.jsonl"), FACTS)), "--json")
+    assert json_of(named)["reliability"] == 0.0
 
 
 def test_an_unknown_version_is_an_error_before_the_model_is_loaded(
     edited: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editcli.operations.session.load_base", None)
+    monkeypatch.setattr("editcli.operations.session.load_store_base", None)
     result = run("check", "--version", "v0009")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "no version is called 'v0009'" in result.stderr

@@ -1,4 +1,4 @@
-"""The paper's router: activations (WISE Eq. 3), thresholds, and one decision for each prompt."""
+"""The paper's own scope: activations (WISE Eq. 3), thresholds, and one decision for each prompt."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_edits import FACTS, PAPER, edit
 
-from editors.inference.attach import attached
+from editors.inference.decisions import UNCLAIMED, Decision, NoClaims
+from editors.inference.edited_model import attached
 from editors.inference.hidden_states import projection_inputs
+from editors.methods.wise.activation import (
+    ActivationRouter,
+    activation,
+    activations,
+    safe_norm,
+)
+from editors.methods.wise.memory_layer import SideMemoryLinear
 from editors.methods.wise.shards import Mask, Shard
-from editors.model.tokenization import Row, encode_prompt
-from editors.scope.base import MAIN, ActivationRouter, MainRouter, activation, safe_norm
+from editors.model.tokenization import Ids, Row, encode_prompt
 
 BaseOf = Callable[..., Any]
 FAMILIES = ["gpt2", "gptj", "llama", "gemma2", "opt"]
@@ -40,7 +47,17 @@ def scores(base: Any, shard: Shard) -> list[float]:
     ]
 
 
-# --- the activation ---------------------------------------------------------------------------
+def decided(router: ActivationRouter, prompts: Sequence[Ids]) -> list[Decision]:
+    return router.decide(router.propose(prompts), None)
+
+
+def with_shards(base: Any, router: ActivationRouter, memories: Sequence[Shard]) -> Any:
+    path = base.projection.path
+    layer = SideMemoryLinear(base.model.get_submodule(path), memories)
+    return attached(base, {path: layer}, router)
+
+
+# --- the activation -------------------------------------------------------------------------------
 
 
 def test_the_activation_is_the_mean_over_tokens_of_how_far_the_output_moves() -> None:
@@ -50,34 +67,39 @@ def test_the_activation_is_the_mean_over_tokens_of_how_far_the_output_moves() ->
     torch.testing.assert_close(activation(inputs, delta), wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_rows_of_a_batch_have_the_activation_that_they_have_alone() -> None:
+    side, lengths = torch.randn(3, 7, 5), torch.tensor([7, 1, 4])
+    alone = [side[row, :n].norm(dim=1).mean() for row, n in enumerate(lengths.tolist())]
+    torch.testing.assert_close(activations(side, lengths), torch.stack(alone))
+
+
 def test_where_nothing_has_moved_the_activation_and_its_gradient_are_zero() -> None:
-    """Property 2."""
     delta = torch.zeros(5, 6, requires_grad=True)
-    found = activation(torch.randn(7, 6), delta)
-    (gradient,) = torch.autograd.grad(found, delta)
-    assert float(found.detach()) == 0
+    value = activation(torch.randn(7, 6), delta)
+    (gradient,) = torch.autograd.grad(value, delta)
+    assert float(value.detach()) == 0
     assert torch.equal(gradient, torch.zeros(5, 6))
 
 
 @given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=8))
 def test_the_safe_norm_is_the_root_and_its_gradient_is_finite(values: list[float]) -> None:
     squares = torch.tensor(values, requires_grad=True)
-    found = safe_norm(squares)
-    assert torch.equal(found.detach(), squares.detach().sqrt())
+    roots = safe_norm(squares)
+    assert torch.equal(roots.detach(), squares.detach().sqrt())
     if min((v for v in values if v > 0), default=1.0) > 1e-30:
-        (gradient,) = torch.autograd.grad(found.sum(), squares)
+        (gradient,) = torch.autograd.grad(roots.sum(), squares)
         assert gradient.isfinite().all()
 
 
-# --- decisions (property 14) ------------------------------------------------------------------
+# --- decisions ------------------------------------------------------------------------------------
 
 
 def test_the_loudest_memory_above_its_own_threshold_answers(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     loud = shards(base, [0, 0, 0])
     best = max(range(3), key=lambda n: scores(base, loud[n])[0])
-    decision = ActivationRouter(base, loud).decide(PROMPTS[:1])[0]
-    assert decision.shard == best
+    [decision] = decided(ActivationRouter(base, loud), PROMPTS[:1])
+    assert decision.memory == best
     assert decision.score == pytest.approx(scores(base, loud[best])[0], rel=1e-5)
 
 
@@ -86,12 +108,12 @@ def test_a_memory_below_its_threshold_cannot_veto(tiny_base: BaseOf) -> None:
     loud = shards(base, [0, 0, 0])
     order = sorted(range(3), key=lambda n: -scores(base, loud[n])[0])
     blocked = shards(base, [1e9 if n == order[0] else 0.0 for n in range(3)])
-    assert ActivationRouter(base, blocked).decide(PROMPTS[:1])[0].shard == order[1]
+    assert decided(ActivationRouter(base, blocked), PROMPTS[:1])[0].memory == order[1]
 
 
-def test_with_every_memory_below_its_threshold_main_answers(tiny_base: BaseOf) -> None:
+def test_with_every_memory_below_its_threshold_the_base_answers(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
-    decision = ActivationRouter(base, shards(base, [1e9, 1e9])).decide(PROMPTS[:1])[0]
+    [decision] = decided(ActivationRouter(base, shards(base, [1e9, 1e9])), PROMPTS[:1])
     assert not decision.opened
     assert (decision.fact, decision.threshold) == (None, 1e9)
 
@@ -99,7 +121,7 @@ def test_with_every_memory_below_its_threshold_main_answers(tiny_base: BaseOf) -
 def test_a_shard_without_a_measured_threshold_never_opens(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     router = ActivationRouter(base, shards(base, [float("inf")], scale=10))
-    assert not any(decision.opened for decision in router.decide(PROMPTS))
+    assert not any(decision.opened for decision in decided(router, PROMPTS))
 
 
 def test_the_quietest_edit_itself_opens_its_memory(tiny_base: BaseOf) -> None:
@@ -111,24 +133,25 @@ def test_the_quietest_edit_itself_opens_its_memory(tiny_base: BaseOf) -> None:
     for prompt, score in zip(PROMPTS, measured, strict=True):
         for rounded in (score, score * (1 + 1e-6)):
             exact = Shard((), one.mask, one.values, rounded)
-            assert ActivationRouter(base, [exact]).decide([prompt])[0].opened
+            assert decided(ActivationRouter(base, [exact]), [prompt])[0].opened
         above = Shard((), one.mask, one.values, score * 1.001)
-        assert not ActivationRouter(base, [above]).decide([prompt])[0].opened
+        assert not decided(ActivationRouter(base, [above]), [prompt])[0].opened
 
 
 def test_the_ratio_scales_the_threshold(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     one = shards(base, [0.0])[0]
     strict = Shard((), one.mask, one.values, scores(base, one)[0] * 1.1)
-    assert not ActivationRouter(base, [strict]).decide(PROMPTS[:1])[0].opened
-    assert ActivationRouter(base, [strict], ratio=0.88).decide(PROMPTS[:1])[0].opened
+    assert not decided(ActivationRouter(base, [strict]), PROMPTS[:1])[0].opened
+    assert decided(ActivationRouter(base, [strict], ratio=0.88), PROMPTS[:1])[0].opened
 
 
-def test_the_main_router_opens_nothing() -> None:
-    assert MainRouter().decide(PROMPTS) == [MAIN] * len(PROMPTS)
+def test_where_nothing_is_edited_nothing_is_claimed() -> None:
+    router = NoClaims()
+    assert router.decide(router.propose(PROMPTS), None) == [UNCLAIMED] * len(PROMPTS)
 
 
-# --- one decision a prompt (properties 8 and 13) ----------------------------------------------
+# --- one decision for a prompt --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -136,37 +159,36 @@ def test_companions_and_pads_do_not_change_a_route(tiny_base: BaseOf, family: st
     base = tiny_base(family)
     made = shards(base, [0.0])
     middle = sum(sorted(scores(base, made[0]))[1:3]) / 2  # two prompts open, two do not
-    router = ActivationRouter(base, shards(base, [middle]))
-    alone = [router.decide([prompt])[0] for prompt in PROMPTS]
+    memories = shards(base, [middle])
+    router = ActivationRouter(base, memories)
+    alone = [decided(router, [prompt])[0] for prompt in PROMPTS]
     assert {decision.opened for decision in alone} == {True, False}
-    together = router.decide(PROMPTS)
-    assert [d.shard for d in together] == [d.shard for d in alone]
-    assert [d.score for d in together] == pytest.approx([d.score for d in alone], rel=1e-5)
-    rows = [Row(prompt, len(prompt)) for prompt in PROMPTS]
     for side in ("left", "right"):
-        batch = base.batch(rows, side=side)
-        with attached(base, shards(base, [middle]), router) as here, torch.no_grad():
+        batch = base.batch([Row.of_prompt(prompt) for prompt in PROMPTS], side=side)
+        with with_shards(base, router, memories) as model, torch.no_grad(), model.noting() as calls:
             base.model(input_ids=batch.ids, attention_mask=batch.mask)
-        assert [d.shard for d in here.decisions] == [d.shard for d in alone]
-        assert [d.score for d in here.decisions] == pytest.approx(
-            [d.score for d in alone], rel=1e-5
-        )
+        together = model.decisions(calls)
+        assert [d.memory for d in together] == [d.memory for d in alone]
+        assert [d.score for d in together] == pytest.approx([d.score for d in alone], rel=1e-5)
 
 
-def test_scores_of_a_target_never_reach_the_router(tiny_base: BaseOf) -> None:
+def test_the_activation_is_of_prompts_without_their_targets(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
-    router = ActivationRouter(base, shards(base, [0.0]))
+    memories = shards(base, [0.0])
+    router = ActivationRouter(base, memories)
+    wanted = [decision.score for decision in decided(router, PROMPTS)]
     rows = [Row((*prompt, 60, 61), len(prompt)) for prompt in PROMPTS]
     for side in ("left", "right"):
         batch = base.batch(rows, side=side)
         with (
-            attached(base, shards(base, [0.0]), router) as here,
-            here.scoring(batch.prompt_lengths),
+            with_shards(base, router, memories) as model,
+            model.scoring(batch.prompt_lengths),
+            model.noting() as calls,
             torch.no_grad(),
         ):
             base.model(input_ids=batch.ids, attention_mask=batch.mask)
-        wanted = [d.score for d in router.decide(PROMPTS)]
-        assert [d.score for d in here.decisions] == pytest.approx(wanted, rel=1e-5)
+        measured = [decision.score for decision in model.decisions(calls)]
+        assert measured == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_generation_keeps_the_decision_taken_for_its_prompt(
@@ -176,9 +198,8 @@ def test_a_generation_keeps_the_decision_taken_for_its_prompt(
     state = edit(method, FACTS).state
     base = method.base
     prompts = [encode_prompt(base.tokenizer, fact.prompt) for fact in FACTS]
-    batch = base.batch([Row(p, len(p)) for p in prompts], side="left")
-    asked = []
-    with method.attach(state) as here, here.noting(lambda ids, found: asked.append((ids, found))):
+    batch = base.batch([Row.of_prompt(prompt) for prompt in prompts], side="left")
+    with method.attach(state) as model, model.noting() as calls:
         base.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask,
@@ -186,6 +207,4 @@ def test_a_generation_keeps_the_decision_taken_for_its_prompt(
             do_sample=False,
             eos_token_id=None,
         )
-        assert len(asked) == 1, "six tokens, one decision"
-        assert asked[0][0] == prompts
-        assert here.decisions == asked[0][1]
+    assert [call.prompts for call in calls] == [prompts], "six tokens, one decision"

@@ -1,0 +1,71 @@
+"""`editcli log`: what was done to the store, newest first."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tiny_stores import PARIS, PARIS_AGAIN, run
+from typer.testing import Result
+
+from editcli.store.store import Store
+
+
+def rows(result: Result) -> list[dict[str, str]]:
+    """The lines of a tab-separated table."""
+    assert result.exit_code == 0, result.stderr
+    head, *lines = [line.split("\t") for line in result.stdout.splitlines()]
+    return [dict(zip(head, line, strict=True)) for line in lines]
+
+
+def objects(result: Result) -> list[dict[str, Any]]:
+    """The lines of JSON Lines, and nothing on stderr."""
+    assert (result.exit_code, result.stderr) == (0, "")
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_log_lists_what_was_done_newest_first_in_local_time(store: Store) -> None:
+    table = rows(run("log"))
+    assert [row["operation"] for row in table] == ["tag", "undo", "edit", "apply", "init"]
+    assert table[1] == {
+        "version": "v0004",
+        "when": "2026-03-02 00:00",
+        "who": "bob",
+        "operation": "undo",
+        "changes": "-1",
+        "message": "Milan was wrong",
+        "tags": "HEAD",
+    }
+    assert [row["changes"] for row in table[2:]] == ["+1 ~1", "+2", ""]
+    assert (table[0]["message"], table[3]["tags"]) == ("as first", "first")
+
+
+def test_log_can_be_limited_and_narrowed(store: Store) -> None:
+    assert [row["operation"] for row in rows(run("log", "--limit", "2"))] == ["tag", "undo"]
+    assert [row["version"] for row in rows(run("log", "--who", "bob"))] == ["v0004"]
+    touched = rows(run("log", "--fact", PARIS.id[:9]))
+    assert [row["operation"] for row in touched] == ["edit", "apply"]
+    assert [row["version"] for row in rows(run("log", "--operation", "init"))] == ["v0001"]
+
+
+def test_log_as_json_has_the_history_lines_with_their_chain(store: Store) -> None:
+    lines = objects(run("log", "--json"))
+    assert [line["seq"] for line in lines] == [5, 4, 3, 2, 1]
+    edit = lines[2]
+    assert edit["at"] == "2026-03-01T14:00:00+00:00"
+    assert edit["facts"] == {"added": [PARIS_AGAIN.id], "removed": [], "superseded": [PARIS.id]}
+    assert set(edit) == {
+        *("seq", "at", "who", "operation", "version", "head", "message", "facts"),
+        *("manifest", "tag", "previous", "tags"),
+    }
+
+
+def test_quiet_log_prints_each_version_once(store: Store) -> None:
+    assert run("log", "-q").stdout.split() == ["v0004", "v0003", "v0002", "v0001"]
+
+
+def test_log_refuses_a_fact_that_never_was(store: Store) -> None:
+    result = run("log", "--fact", "zzz")
+    assert result.exit_code == 1
+    assert "no fact has an id that starts with 'zzz'" in result.stderr
+    assert run("log", "--limit", "0").exit_code == 2
