@@ -7,13 +7,17 @@ STAMP := $(VENV)/.installed
 # A further package index for pip, as a URL. A machine without an accelerator saves gigabytes when
 # this is the index of CPU builds that the installation page of torch names.
 PIP_INDEX ?=
-PIP_FLAGS := -c constraints.txt $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
+EXTRA_INDEX := $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
+QUIET := --quiet --disable-pip-version-check
+# Processes that tests are shared out to.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format type bench bench-speed wheel-check docs clean
+.PHONY: help install demo test test-all test-latest test-oldest lint format type \
+  bench bench-conflicts bench-speed calibrations wheel-check docs clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' Makefile
 
 install: $(STAMP)  ## make .venv with editcli and the development tools
 
@@ -21,22 +25,36 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than Python 3.11; hint: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[dev,large]'
+	$(BIN)/pip install $(QUIET) $(EXTRA_INDEX) -c constraints.txt -e '.[dev,large]'
 	@touch $@
 
 demo: $(STAMP)  ## twenty years of history, edited into the embedded model and checked
-	PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh
+	PATH="$(abspath $(BIN)):$$PATH" bash scripts/dev/demo.sh
 
 test: $(STAMP)  ## every test but the slow ones and those for an accelerator
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n $(JOBS)
 
-test-all: $(STAMP)  ## every test, the slow ones too
-	$(BIN)/pytest -q -m 'slow or gpu or not slow'
+test-all: $(STAMP)  ## every test, the slow ones too: quality on the embedded model, long fuzzing
+	$(BIN)/pytest -q -n $(JOBS) -m 'slow or gpu or not slow'
+
+test-latest:  ## the tests on the newest releases that pyproject.toml allows, in .venv-latest
+	test -x .venv-latest/bin/python || $(PYTHON) -m venv .venv-latest
+	.venv-latest/bin/pip install $(QUIET) $(EXTRA_INDEX) --upgrade --upgrade-strategy eager \
+	  -e '.[dev,large]'
+	.venv-latest/bin/pytest -q -n $(JOBS)
+
+test-oldest: .venv-oldest/.installed  ## the tests on the oldest ones, in .venv-oldest
+	.venv-oldest/bin/pytest -q -n $(JOBS)
+
+.venv-oldest/.installed: pyproject.toml constraints-oldest.txt
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install $(QUIET) $(EXTRA_INDEX) -c constraints-oldest.txt -e '.[dev,large]'
+	@touch $@
 
 lint: $(STAMP)  ## style and formatting, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python scripts/cli_docs.py --check
+	$(BIN)/python scripts/dev/cli_docs.py --check
 
 format: $(STAMP)  ## mend style and formatting
 	$(BIN)/ruff check --fix .
@@ -46,16 +64,22 @@ type: $(STAMP)  ## strict types of both packages
 	$(BIN)/mypy
 
 bench: $(STAMP)  ## measure the scores and write docs/benchmarks.md
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench/edits.py
+
+bench-conflicts: $(STAMP)  ## measure conflicts and write docs/conflicts.md
+	$(BIN)/python scripts/bench/conflicts.py
 
 bench-speed: $(STAMP)  ## measure what an edit costs and write docs/speed.md
-	$(BIN)/python scripts/bench_speed.py
+	$(BIN)/python scripts/bench/speed.py
+
+calibrations: $(STAMP)  ## build the calibrations that ship with editcli
+	$(BIN)/python scripts/atlas/build_calibrations.py
 
 wheel-check: $(STAMP)  ## build the wheel and use it outside the checkout
-	PATH="$(abspath $(BIN)):$$PATH" bash scripts/wheel_check.sh
+	PATH="$(abspath $(BIN)):$$PATH" bash scripts/dev/wheel_check.sh
 
 docs: $(STAMP)  ## write docs/cli.md from the help texts
-	$(BIN)/python scripts/cli_docs.py
+	$(BIN)/python scripts/dev/cli_docs.py
 
 clean:  ## remove builds and caches; .venv stays
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

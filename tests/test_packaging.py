@@ -78,3 +78,25 @@ def test_every_dependency_is_pinned_for_reproducible_installs() -> None:
     }
     assert wanted <= pinned
     assert not [name for name in pinned if "nvidia" in name or "cuda" in name or "triton" in name]
+
+
+def test_the_oldest_environment_is_the_lower_end_of_every_bound() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    requirements = [*PROJECT["project"]["dependencies"], *extras["large"], *extras["dev"]]
+    lower = {}
+    for requirement in requirements:
+        name, _, bounds = requirement.partition(">=")
+        lowest = bounds.partition(",")[0]
+        lower[name.lower()] = lowest
+    pins = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in pins if "==" in line)
+    for name in ("ruff", "mypy", "build"):  # nothing that is tested runs them
+        del lower[name]
+    assert pinned.keys() == lower.keys()
+    for name, lowest in lower.items():
+        assert f"{pinned[name]}.".startswith(f"{lowest}."), name
+
+
+def test_every_dependency_of_the_product_is_bounded_above() -> None:
+    requirements = PROJECT["project"]["dependencies"]
+    assert [r for r in requirements if ",<" not in r] == []

@@ -75,10 +75,9 @@ class EditState:
         return [fact for key, fact in self.facts.items() if key not in self.closed]
 
     def closing(self, closures: Mapping[str, FactClosure]) -> EditState:
-        """The same edits with these facts closed."""
-        for fact in closures:
-            self.find(fact)
-        return replace(self, closed={**self.closed, **closures})
+        """The same edits with these facts closed, each named as in :meth:`find`."""
+        whole = {self.find(fact).id: closure for fact, closure in closures.items()}
+        return replace(self, closed={**self.closed, **whole})
 
     def find(self, prefix: str) -> Fact:
         """The fact with that id, or the only one whose id starts so.

@@ -57,6 +57,7 @@ class ScopeState:
             blobs[_page(number)] = to_bytes(packed([self.keys[fact] for fact in page]))
         summary = {
             "signal": self.signal,
+            "calibrated": bool(self.calibration),
             "order": list(self.keys),
             "pages": [list(page) for page in self.pages],
         }
@@ -75,7 +76,7 @@ class ScopeState:
             keys.update(zip(page, unpacked(from_bytes(blobs[_page(number)])), strict=True))
         if set(summary["order"]) != set(keys):
             raise StateMismatch("the keys of the scope are not those of its facts")
-        calibration = from_bytes(blobs[CALIBRATION]) if CALIBRATION in blobs else {}
+        calibration = from_bytes(blobs[CALIBRATION]) if summary["calibrated"] else {}
         ordered = {fact: keys[fact] for fact in summary["order"]}
         return ScopeState(summary["signal"], calibration, ordered, pages)
 

@@ -101,7 +101,7 @@ def blobs(
         },
         "payload": {
             "shards": [[list(group) for group in shard] for shard in groups],
-            "scope": {"signal": "key", "order": [], "pages": []},
+            "scope": {"signal": "key", "calibrated": False, "order": [], "pages": []},
         },
     }
     return {

@@ -23,7 +23,7 @@ class StateOffload:
     """Keeps named tensors: in memory up to ``budget`` bytes (None: all of them), then in files.
 
     Those of an accelerator stay there up to ``ON_DEVICE_BYTES``, which the budget does not count.
-    The files lie in a temporary folder that goes with this object, or with the process.
+    The files lie in a temporary folder that goes with the last tensors in it.
     """
 
     def __init__(self, budget: int | None = None) -> None:
@@ -47,9 +47,10 @@ class StateOffload:
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="editcli-states-")
         self._files += 1
-        path = Path(self._folder.name, f"{self._files}.safetensors")
+        name_of = f"{self._files}.safetensors"
+        path = Path(self._folder.name, name_of)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-        readers = {name: partial(_in_file, path, name) for name in tensors}
+        readers = {name: partial(_in_file, self._folder, name_of, name) for name in tensors}
         return OffloadedTensors(readers, _devices(tensors))
 
 
@@ -102,7 +103,8 @@ def _in_memory(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda).copy_(tensor)
 
 
-def _in_file(path: Path, name: str) -> torch.Tensor:
-    with safe_open(path, framework="pt") as file:
+def _in_file(folder: TemporaryDirectory[str], file_name: str, name: str) -> torch.Tensor:
+    # The folder itself is held, since it is removed once nothing refers to it.
+    with safe_open(Path(folder.name, file_name), framework="pt") as file:
         tensor: torch.Tensor = file.get_tensor(name)
     return tensor

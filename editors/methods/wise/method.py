@@ -72,6 +72,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         super().__init__(base, settings, seed)
         self._scope = FactScope(base, settings)
         self._names_facts = settings.scope != ACTIVATION
+        self._merged: tuple[tuple[Shard, ...], list[Memory]] | None = None  # the last ones
 
     def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> WisePayload:
         base = self.base
@@ -268,8 +269,13 @@ class Wise(Method[WisePayload, WiseSettings]):
             return {}
         return {path: SideMemoryLinear(self.base.model.get_submodule(path), memories)}
 
-    def _memories(self, shards: Sequence[Shard]) -> list[Memory]:
+    def _memories(self, shards: tuple[Shard, ...]) -> list[Memory]:
         """The shards, every full ``merge_every`` of them merged into one (WISE section 2.3.3)."""
+        if self._merged is None or self._merged[0] is not shards:
+            self._merged = shards, self._merge(shards)
+        return self._merged[1]
+
+    def _merge(self, shards: tuple[Shard, ...]) -> list[Memory]:
         every = self.settings.merge_every
         if every < 1:
             return list(shards)

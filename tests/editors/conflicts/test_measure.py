@@ -177,13 +177,18 @@ def test_rows_about_nothing_that_is_edited_stay_as_they_are(method: Any, edits: 
     assert (case.memory, case.fact) == ("Paris", None), "an edit that is not in force"
 
 
-def test_where_nothing_decides_no_row_is_about_an_edit(tiny_method: Callable[..., Any]) -> None:
+def test_where_nothing_decides_only_the_edited_prompt_itself_is_about_the_edit(
+    tiny_method: Callable[..., Any],
+) -> None:
     method = tiny_method("ft-m")  # always on
     state = edit(method, [FRANCE]).state
     case = france("Lima")
     with method.attach(state) as model:
-        assert with_edits(model, [case], {FRANCE.id: FRANCE}) == [case]
-        [result] = measure(model, [case]).results
+        [edited] = with_edits(model, [case], {FRANCE.id: FRANCE})
+        assert (edited.fact, edited.memory) == (FRANCE.id, FRANCE.target)
+        other = ConflictCase(Conflict("what is the sea of France ?", "it is red .", "red"), "blue")
+        assert with_edits(model, [other], {FRANCE.id: FRANCE}) == [other]
+        [result] = measure(model, [edited]).results
     assert result.opened is None
 
 

@@ -41,7 +41,10 @@ def folder() -> Path | None:
 
 
 MODEL = folder()
-pytestmark = pytest.mark.skipif(MODEL is None, reason="datasets/atlas/model is missing")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(MODEL is None, reason="datasets/atlas/model is missing"),
+]
 
 
 @pytest.fixture(scope="module")

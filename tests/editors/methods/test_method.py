@@ -1,4 +1,7 @@
-"""What every editing method does with facts: the contract, on each method that there is."""
+"""What every editing method does with facts, in the cases that are easily got wrong.
+
+What is promised of any method, another package's too, is in ``test_conformance``.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,6 @@ from tiny_edits import (
 )
 
 from editors import METHODS, EditorError, Fact, FactClosure, PromptTooLong
-from editors.errors import StateMismatch
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import answers
 from editors.inference.next_tokens import digests
@@ -93,18 +95,6 @@ def test_every_applied_fact_is_answered_and_stops(method: Any) -> None:
     check_answers(method, reopened(method, done.state), FACTS)
 
 
-def test_a_state_begins_as_the_base(method: Any) -> None:
-    state = no_edits(method)
-    assert (state.method, state.layer) == (method.spec.name, method.base.layer)
-    assert state.settings == method.spec.all_settings(state.settings)
-    assert state.modules == tuple(p.path for p in method.edited_projections())
-    assert state.fingerprint == method.base.fingerprint()
-    prompts = [fact.prompt for fact in FACTS]
-    with method.attach(state) as model:
-        edited = digests(model, prompts)
-    assert edited == digests(EditedModel.unedited(method.base), prompts)
-
-
 def test_applying_twice_changes_nothing(method: Any) -> None:
     once, cache = edit(method, FACTS), CountingCache()
     twice = edit(method, FACTS, once.state, cache)
@@ -154,23 +144,6 @@ def test_an_answer_may_come_back_in_the_batch_that_supersedes_it(method: Any) ->
     assert (done.applied, done.superseded) == ((FRANCE.id,), {FRANCE_AGAIN.id: FRANCE.id})
     assert done.state.in_force() == [FRANCE]
     check_answers(method, done.state, [FRANCE])
-
-
-def test_what_no_fact_claims_is_answered_by_the_base_bit_for_bit(method: Any) -> None:
-    """By a routed method; one that is always on changes every answer, and nothing decides."""
-    state = edit(method, FACTS).state
-    plain = digests(EditedModel.unedited(method.base), UNRELATED)
-    with method.attach(state) as model:
-        edited = digests(model, UNRELATED)
-        decisions = [answer.decision for answer in answers(model, UNRELATED, 1)]
-    if method.spec.routed:
-        unclaimed = [not decision.opened for decision in decisions]
-        assert all(unclaimed) or names_no_facts(method)
-        assert [a == b for a, b in zip(edited, plain, strict=True)] == unclaimed
-    else:
-        assert decisions == [None] * len(UNRELATED)
-        assert not set(edited) & set(plain)
-    assert digests(EditedModel.unedited(method.base), UNRELATED) == plain
 
 
 # --- cache, refusals, stopping ----------------------------------------------------------------
@@ -254,27 +227,6 @@ def test_what_was_prepared_is_what_applying_finds(method: Any) -> None:
     done = edit(method, FACTS, cache=cache)
     assert len(cache.entries) == cache.hits == entries
     assert method.save(done.state) == method.save(edit(method, FACTS).state)
-
-
-def test_edits_of_another_base_are_refused(method: Any, tiny_method: MethodOf) -> None:
-    state = edit(method, [FRANCE]).state
-    other = tiny_method(method.spec.name, "mistral", state.settings)
-    with pytest.raises(StateMismatch, match="this base is"):
-        edit(other, [JAPAN], state)
-    with pytest.raises(StateMismatch, match="this base is"):
-        other.prepare(state, [JAPAN], cache=NO_CACHE, mine=lambda _: True)
-    with pytest.raises(StateMismatch, match="these edits were made on base"), other.attach(state):
-        pass
-
-
-def test_two_attachments_at_a_time_are_refused(method: Any) -> None:
-    state = edit(method, [FRANCE]).state
-    with (
-        method.attach(state),
-        pytest.raises(EditorError, match="attached to this model already"),
-        method.attach(state),
-    ):
-        pass
 
 
 # --- taking facts back ------------------------------------------------------------------------

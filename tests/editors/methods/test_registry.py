@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,20 +57,3 @@ def test_an_unknown_method_gets_a_suggestion_and_the_list() -> None:
     assert f"known: {', '.join(METHODS.names())}" in caught.value.hint
     with pytest.raises(EditorError):
         METHODS.load("../wise")
-
-
-def test_another_package_may_register_a_method(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As an installed one does: by an entry point."""
-    (tmp_path / "their_method.py").write_text(
-        "from editors.methods.spec import MethodSpec\n"
-        "SPEC = MethodSpec('theirs', '', '', True, 'exact', '', object, 'their_method:Nothing')\n"
-    )
-    package = tmp_path / "their_method-1.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: their-method\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[editcli.methods]\ntheirs = their_method:SPEC\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert "theirs" in METHODS.names()
-    assert METHODS.load("theirs").name == "theirs"

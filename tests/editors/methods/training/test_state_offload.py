@@ -78,9 +78,9 @@ def test_a_budget_is_kept_to(
     keep = StateOffload.keep
 
     def noting(self: StateOffload, tensors: Any) -> Any:
-        kept = keep(self, tensors)
+        states = keep(self, tensors)
         files.extend(path for path in temporary.rglob("*") if path.is_file())
-        return kept
+        return states
 
     monkeypatch.setattr(StateOffload, "keep", noting)
     for name in ("wise", "ft-m"):

@@ -197,17 +197,17 @@ def test_rows_of_a_batch_alone_give_what_they_give_in_it(tiny_base: BaseOf, fami
 def test_blocks_that_hand_on_more_than_hidden_states_are_refused(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     require_replay(base, base.batch(ROWS))
-    kept: dict[str, torch.Tensor] = {}
+    carried: dict[str, torch.Tensor] = {}
     first, last = base.model.model.layers[0], base.model.model.layers[2]
 
     def keep(_: Any, args: Any, output: Any) -> None:
-        kept["mean"] = output.mean(1, keepdim=True)
+        carried["mean"] = output.mean(1, keepdim=True)
 
     def add(_: Any, args: Any, output: Any) -> Any:
-        return output + kept.pop("mean")
+        return output + carried.pop("mean")
 
     with (
-        base.model.register_forward_pre_hook(lambda *_: kept.clear()),
+        base.model.register_forward_pre_hook(lambda *_: carried.clear()),
         first.mlp.register_forward_hook(keep),
         last.mlp.register_forward_hook(add),
         # The first block is not run when its states are replayed.

@@ -90,13 +90,13 @@ def test_trimming_keeps_the_largest_entries_of_each_delta(
     several: list[torch.Tensor], density: float
 ) -> None:
     one = several[0]
-    kept = ties([one], density)
-    held, dropped = one[kept != 0].abs(), one[kept == 0].abs()
-    assert torch.equal(kept[kept != 0], one[kept != 0])
+    trimmed = ties([one], density)
+    held, dropped = one[trimmed != 0].abs(), one[trimmed == 0].abs()
+    assert torch.equal(trimmed[trimmed != 0], one[trimmed != 0])
     if len(held) and len(dropped):
         assert held.min() >= dropped.max()
     wanted = min(max(1, round(density * one.numel())), int((one != 0).sum()))
-    assert int((kept != 0).sum()) >= wanted
+    assert int((trimmed != 0).sum()) >= wanted
 
 
 @given(deltas())

@@ -203,13 +203,14 @@ def test_masks_shards_and_merges_come_as_the_table_says(
         deltas = [shard.delta() for shard in shards]
         blobs = method.save(state)
         tensors = {k: v.clone() for k, v in base.model.state_dict().items()}
-        for _ in range(2):  # attaching again merges the same again
+        for again in (False, True):
             merged.clear()
             with method.attach(state) as model:
                 base.model(input_ids=torch.tensor([[1, 5, 9]]))
                 answers(model, [NINE[0].prompt], 3)
             made = [tuple(number(d, deltas) for d in part) for part in merged]
-            assert made == [part for part in memories if len(part) > 1], n
+            wanted = [] if again else [part for part in memories if len(part) > 1]
+            assert made == wanted, "merged once for a state, however often it is attached"
         assert method.save(state) == blobs, "reading, scoring and generating change nothing"
         after = base.model.state_dict()
         assert all(torch.equal(after[k], v) for k, v in tensors.items())

@@ -36,7 +36,10 @@ def folder() -> Path | None:
 
 
 MODEL = folder()
-pytestmark = pytest.mark.skipif(MODEL is None, reason="datasets/atlas/model does not exist yet")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(MODEL is None, reason="datasets/atlas/model does not exist yet"),
+]
 
 
 def lines(name: str) -> Iterator[dict[str, Any]]:
