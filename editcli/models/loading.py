@@ -33,6 +33,7 @@ KIND = "causal language model"
 MOVED = env_name("model")  # where the base of a store is now, if not where it was
 DTYPES = ("float32", "bfloat16", "float16", *quantization.BITS)
 SPREAD = "spread"  # a device: the blocks over all accelerators, and what does not fit on the CPU
+NOTHING_PLACED = "offload the whole model"  # how accelerate puts it that nothing fits anywhere
 DIGITS = 16  # of a fingerprint, as shown in errors
 
 
@@ -154,10 +155,7 @@ def _base(
     from editors.model.base_model import Base
 
     if any(parameter.is_meta for parameter in model.parameters()):  # left on disk by accelerate
-        raise EditorError(
-            f"{location.shown} does not fit into the memory of all devices together",
-            "a smaller `--dtype`: `--dtype 4bit`",
-        )
+        raise _too_large_for_all(location)
     base = Base.of(model, tokenizer, layer)
     if torch.cuda.is_available():
         plan_no_attention()
@@ -215,6 +213,8 @@ def load_weights(
     except torch.OutOfMemoryError as error:
         raise too_large(location, target) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if NOTHING_PLACED in str(error):
+            raise _too_large_for_all(location) from error
         raise EditorError(
             f"the weights of {location.shown} cannot be loaded: {reason_of(error)}",
             "weights are read from .safetensors files only",
@@ -254,6 +254,13 @@ def placed(model: PreTrainedModel, target: Any, location: ModelLocation) -> None
         model.to(target)
     except torch.OutOfMemoryError as error:
         raise too_large(location, target) from error
+
+
+def _too_large_for_all(location: ModelLocation) -> EditorError:
+    return EditorError(
+        f"{location.shown} does not fit into the memory of all devices together",
+        "a smaller `--dtype`: `--dtype 4bit`",
+    )
 
 
 def too_large(location: ModelLocation, target: Any) -> EditorError:

@@ -23,7 +23,8 @@ from editors.scope.registry import SIGNALS
 MethodOf = Callable[..., Any]
 TOYS = ["toy-reading", "toy-asking", "toy-encoder"]
 ROUTED = ["wise", "in-context"]
-OTHERS = ["the sea of France is", "Ann plays the", "the capital of Kenya is", "who lives in Peru ?"]
+OTHERS = ["Ann plays the", "the capital of Kenya is", "who lives in Rome ?"]
+NEAR = ["the sea of France is", "who lives in Peru ?"]  # a random base cannot tell them apart
 
 
 @pytest.fixture(
@@ -53,12 +54,13 @@ def test_an_unknown_signal_is_refused_where_a_store_is_made(tiny_method: MethodO
 def test_facts_claim_their_prompts_and_no_others(edited: tuple[Any, Any]) -> None:
     method, state = edited
     prompts = [fact.prompt for fact in FACTS]
+    others = OTHERS if method.settings.scope == "key" else [*OTHERS, *NEAR]
     unedited = EditedModel.unedited(method.base)
-    before, digests_before = answers(unedited, OTHERS, 4), digests(unedited, OTHERS)
+    before, digests_before = answers(unedited, others, 4), digests(unedited, others)
     with method.attach(state) as model:
         claimed = [answer.decision for answer in answers(model, prompts, 4)]
-        after = answers(model, OTHERS, 4)
-        assert digests(model, OTHERS) == digests_before
+        after = answers(model, others, 4)
+        assert digests(model, others) == digests_before
     assert [decision.fact for decision in claimed] == [fact.id for fact in FACTS]
     assert all(decision.opened and decision.score > decision.threshold for decision in claimed)
     assert [answer.text for answer in after] == [answer.text for answer in before]
