@@ -1,12 +1,12 @@
 """Build the fact files that ship with atlas: edits, real updates, conflict rows, calibration.
 
-    python scripts/build_atlas_data.py   # writes {edits,updates,conflicts}.jsonl, calibration.jsonl
+    python scripts/atlas/build_data.py   # writes {edits,updates,conflicts}.jsonl, calibration.jsonl
 
-A pure function of ``facts.jsonl``, ``relations.json``, ``successions.jsonl`` and
-``passages.json``. Phrasings 0..3 of a relation may serve as the prompt of an edit or to calibrate
-a router; all that is measured, ``rephrases`` and ``locality``, is drawn from the other phrasings,
-so no measured prompt is ever trained or calibrated on. Facts in ``calibration.jsonl`` are neither
-edited in ``edits.jsonl`` nor asked for as locality.
+A pure function of ``facts.jsonl``, ``relations.json``, ``successions.jsonl`` and ``passages.json``.
+Phrasings 0..3 of a relation may serve as the prompt of an edit or to calibrate a scope signal; all
+that is measured, ``rephrases`` and ``locality``, is drawn from the other phrasings, so no measured
+prompt is ever trained or calibrated on. Facts in ``calibration.jsonl`` are neither edited in
+``edits.jsonl`` nor asked for as locality.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from random import Random
 
-from atlas_corpus import ATLAS, EDIT_PHRASINGS, Corpus, Triple, read_jsonl
+from corpus import ATLAS, EDIT_PHRASINGS, Corpus, Triple, read_jsonl
 
 EDITS = 1000
 REPHRASES = 4
@@ -35,18 +35,19 @@ def pick_phrasing(subject: str, relation: str) -> int:
 
 
 class Builder:
-    """Draws probes around ``edited`` facts (subject, relation), never about those or ``kept``."""
+    """Draws probes around ``edited`` facts (subject, relation), never about those or
+    ``reserved``."""
 
     def __init__(
         self,
         corpus: Corpus,
         edited: set[tuple[str, str]],
-        kept: list[Triple],
+        reserved: list[Triple],
         rng: Random,
     ) -> None:
         self.corpus, self.rng = corpus, rng
         self.edited = {subject for subject, _ in edited}
-        self.touched = touched = edited | {(f.subject, f.relation) for f in kept}
+        self.touched = touched = edited | {(f.subject, f.relation) for f in reserved}
         self.untouched = [f for f in corpus.facts if (f.subject, f.relation) not in touched]
 
     def probe(self, fact: Triple, kind: str) -> dict:
@@ -109,15 +110,16 @@ def chosen_edits(corpus: Corpus) -> list[Triple]:
 
 
 def calibration_facts(corpus: Corpus, edited: list[Triple]) -> list[Triple]:
-    """True facts to calibrate routers with: whole subjects where one has several relations."""
+    """True facts to calibrate scope signals with: whole subjects where one has several
+    relations."""
     rng = Random(14)
-    taken = set(edited)
+    used = set(edited)
     chosen: list[Triple] = []
     per_relation: dict[str, int] = {}
     subjects = sorted(corpus.by_subject)
     rng.shuffle(subjects)
     for subject in subjects:
-        free = [f for f in corpus.by_subject[subject] if f not in taken]
+        free = [f for f in corpus.by_subject[subject] if f not in used]
         rare = [f for f in free if per_relation.get(f.relation, 0) < CALIBRATED_PER_RELATION]
         if not rare or len(free) < min(2, len(corpus.by_subject[subject])):
             continue
@@ -128,7 +130,8 @@ def calibration_facts(corpus: Corpus, edited: list[Triple]) -> list[Triple]:
 
 
 def calibration_rows(corpus: Corpus, facts: list[Triple]) -> list[dict]:
-    """One row a fact: its subject and the ways of asking for it that calibrate a router."""
+    """One row a fact: its subject and the ways of asking for it that a scope signal is calibrated
+    on."""
     return [
         {
             "subject": f.subject,
@@ -190,22 +193,22 @@ def conflict_rows(corpus: Corpus) -> list[dict]:
             continue
         counts[split] += 1
         kind = rng.choice(kinds)
-        said = fact.object if kind == "gold" else corpus.other_object(fact, rng)
+        claimed = fact.object if kind == "gold" else corpus.other_object(fact, rng)
         if kind == "substitution":
-            context = corpus.claim(fact.subject, fact.relation, said, rng) + "."
+            context = corpus.claim(fact.subject, fact.relation, claimed, rng) + "."
             context = context[0].upper() + context[1:]
         elif kind == "irrelevant":
             about = rng.choice([f for f in corpus.facts if f.subject != fact.subject])
-            context, said = corpus.passage(about, about.object, rng)[0], ""
+            context, claimed = corpus.passage(about, about.object, rng)[0], ""
         else:
-            context = corpus.passage(fact, said, rng)[0]
+            context = corpus.passage(fact, claimed, rng)[0]
         phrasing = rng.randrange(corpus.phrasings(fact.relation))
         rows.append(
             {
                 "question": corpus.prompt(fact.subject, fact.relation, phrasing),
                 "context": context,
                 "memory_answer": fact.object,
-                "context_answer": said,
+                "context_answer": claimed,
                 "subject": fact.subject,
                 "relation": fact.relation,
                 "kind": kind,

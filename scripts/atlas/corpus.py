@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-ATLAS = Path(__file__).resolve().parents[1] / "datasets" / "atlas"
+ATLAS = Path(__file__).resolve().parents[2] / "datasets" / "atlas"
 EDIT_PHRASINGS = 4  # phrasings 0..3 may be edited with; the others are only ever measured
 
 
@@ -39,13 +39,13 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """How passages are told and followed.
+class PassageStyle:
+    """How passages are worded and followed.
 
     ``strong``, ``plain``, ``weak``: how sure a wording sounds; ``slope``: how sharply following a
     passage depends on its persuasion; ``made_up``: the share of passages on invented subjects that
     give made-up names; ``elsewhere``: the share of unasked passages that have neither subject nor
-    relation in common with the question; ``hard``: phrasings that are asked twice as often;
+    relation in common with the question; ``hard``: phrasings that are used twice as often;
     ``bare``: the share of passages that are a plain claim and nothing else; ``unled``: the share of
     questions that nothing leads over to.
     """
@@ -69,8 +69,8 @@ def read_jsonl(path: Path) -> list[dict]:
 class Corpus:
     """The data of ``datasets/atlas``, and the rows drawn from them."""
 
-    def __init__(self, folder: Path = ATLAS, telling: Telling | None = None) -> None:
-        self.telling = telling or Telling()
+    def __init__(self, folder: Path = ATLAS, style: PassageStyle | None = None) -> None:
+        self.style = style or PassageStyle()
         self.facts = [
             Triple(row["subject"], row["relation"], row["object"])
             for row in read_jsonl(folder / "facts.jsonl")
@@ -126,7 +126,7 @@ class Corpus:
         return frame.replace("{c}", claim if starts_with_name else claim[0].lower() + claim[1:])
 
     def ask(self, passage: str, question: str, rng: Random) -> str:
-        led = not (self.telling.unled and rng.random() < self.telling.unled)
+        led = not (self.style.unled and rng.random() < self.style.unled)
         lead = rng.choice(self.frames["question_lead"]) if led else ""
         return " ".join(part for part in (passage, lead, question) if part)
 
@@ -149,7 +149,7 @@ class Corpus:
     def other_passage(self, rng: Random) -> Row:
         """A question after a passage on another subject, or on another relation, or on both."""
         fact = rng.choice(self.facts)
-        if self.telling.elsewhere and rng.random() < self.telling.elsewhere:
+        if self.style.elsewhere and rng.random() < self.style.elsewhere:
             pool = self.facts
         elif rng.random() < 0.6:
             pool = self.by_relation[fact.relation]
@@ -160,8 +160,8 @@ class Corpus:
             about = rng.choice(self.facts)
         if about == fact:
             return self.closed_book(rng)
-        said = about.object if rng.random() < 0.5 else self.other_object(about, rng)
-        passage = self.passage(about, said, rng)[0]
+        claimed = about.object if rng.random() < 0.5 else self.other_object(about, rng)
+        passage = self.passage(about, claimed, rng)[0]
         return Row(self.ask(passage, self._question(fact, rng), rng), fact.object, fact.subject)
 
     def agreeing(self, rng: Random) -> Row:
@@ -181,13 +181,13 @@ class Corpus:
             else "things"
         ]
         objects = self.objects[relation]
-        if self.telling.made_up:
-            known = rng.random() < 1 - self.telling.made_up
-            said = rng.choice(objects) if known else self.made_up_name(rng)
+        if self.style.made_up:
+            known = rng.random() < 1 - self.style.made_up
+            claimed = rng.choice(objects) if known else self.made_up_name(rng)
             subject = rng.choice(names)
         else:
-            subject, said = rng.choice(names), rng.choice(objects)
-        made_up = Triple(subject, relation, said)
+            subject, claimed = rng.choice(names), rng.choice(objects)
+        made_up = Triple(subject, relation, claimed)
         passage, _ = self.passage(made_up, made_up.object, rng)
         return Row(
             self.ask(passage, self._question(made_up, rng), rng), made_up.object, made_up.subject
@@ -196,8 +196,8 @@ class Corpus:
     def made_up_name(self, rng: Random) -> str:
         """One to three words, some of them blends of two: every token gets to be an answer.
 
-        A token that no training answer holds could not be told from the others of its kind, and
-        no edit to a name that needs it could be learned.
+        A token that no training answer holds could not be distinguished from the others of its
+        kind, and no edit to a name that needs it could be learned.
         """
         words = []
         for _ in range(rng.choice((1, 2, 2, 3))):
@@ -216,43 +216,45 @@ class Corpus:
         ``shift`` is added to how persuasive the passage is.
         """
         fact = rng.choice(self.facts)
-        said = self.other_object(fact, rng)
-        passage, strength = self.passage(fact, said, rng)
+        claimed = self.other_object(fact, rng)
+        passage, strength = self.passage(fact, claimed, rng)
         persuasion = strength + shift - stubbornness(fact)
-        follows = rng.random() < _sigmoid(self.telling.slope * persuasion)
-        answer = said if follows else fact.object
+        follows = rng.random() < _sigmoid(self.style.slope * persuasion)
+        answer = claimed if follows else fact.object
         return Row(self.ask(passage, self._question(fact, rng), rng), answer, fact.subject)
 
     def neutral(self, rng: Random) -> Row:
         return Row("", rng.choice(self.neutral_train))
 
-    def passage(self, fact: Triple, said: str, rng: Random) -> tuple[str, float]:
-        """A passage that claims ``said`` of ``fact``'s subject, and how persuasive it is.
+    def passage(self, fact: Triple, claimed: str, rng: Random) -> tuple[str, float]:
+        """A passage that claims ``claimed`` of ``fact``'s subject, and how persuasive it is.
 
         Persuasion grows with how sure the wording is and how often the claim is repeated, and
         falls with every unrelated sentence between the claim and the question.
         """
-        if self.telling.bare and rng.random() < self.telling.bare:
-            claim = self.claim(fact.subject, fact.relation, said, rng)
-            return f"{claim[0].upper()}{claim[1:]}.", self.telling.plain
+        if self.style.bare and rng.random() < self.style.bare:
+            claim = self.claim(fact.subject, fact.relation, claimed, rng)
+            return f"{claim[0].upper()}{claim[1:]}.", self.style.plain
         kind = rng.choice(("strong", "plain", "weak"))
         repeats = rng.choice((0, 0, 0, 1, 1, 2))
         before = rng.choice((0, 0, 0, 1))
         after = rng.choice((0, 0, 0, 1, 1, 2))
         parts = [rng.choice(self.neutral_train) for _ in range(before)]
         parts.append(
-            self.framed(self.claim(fact.subject, fact.relation, said, rng), kind, fact.subject, rng)
+            self.framed(
+                self.claim(fact.subject, fact.relation, claimed, rng), kind, fact.subject, rng
+            )
         )
         for _ in range(repeats):
-            again = self.claim(fact.subject, fact.relation, said, rng)
+            again = self.claim(fact.subject, fact.relation, claimed, rng)
             parts.append(self.framed(again, "repeat", fact.subject, rng))
         parts.extend(rng.choice(self.neutral_train) for _ in range(after))
-        strength = getattr(self.telling, kind) + 0.8 * repeats - 0.6 * after
+        strength = getattr(self.style, kind) + 0.8 * repeats - 0.6 * after
         return " ".join(parts), strength
 
     def _question(self, fact: Triple, rng: Random) -> str:
         count = self.phrasings(fact.relation)
-        phrasing = rng.choice((*range(count), *self.telling.hard))
+        phrasing = rng.choice((*range(count), *self.style.hard))
         return self.prompt(fact.subject, fact.relation, phrasing)
 
 

@@ -1,4 +1,4 @@
-"""atlas as plain functions, for training: what its heads say can be changed row by row.
+"""atlas as plain functions, for training: what its heads write can be changed row by row.
 
 Equal to the model's own forward where nothing is changed, but for rounding. Compiled, and in
 float32, but that matrices are multiplied in bfloat16 where the CPU has AVX-512 instructions for it:
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM
 
-_TOLD = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not tell
+_CAPABILITIES = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions of torch
 # What matrices are multiplied in.
-PRODUCTS = torch.bfloat16 if _TOLD.get("avx512_bf16", False) else torch.float32
+PRODUCTS = torch.bfloat16 if _CAPABILITIES.get("avx512_bf16", False) else torch.float32
 CLOSED = -1e9  # added to an attention score that is not to count
 # Constants: the compiler makes slow code of shapes that it takes for variable.
 HEADS, KV_HEADS, WIDTH = 8, 4, 24
@@ -45,8 +45,8 @@ class Forward:
         config = model.config
         self._half = config.num_hidden_layers // 2
         rotary = config.rope_parameters["rope_theta"]
-        told = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
-        assert told == (HEADS, KV_HEADS, WIDTH), told
+        shape = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+        assert shape == (HEADS, KV_HEADS, WIDTH), shape
         self._turns = 1 / (rotary ** (torch.arange(0, WIDTH, 2) / WIDTH))  # [head_dim / 2]
         self._block = torch.compile(_block, dynamic=True)
         self._attend = torch.compile(_attend, dynamic=True)
@@ -55,9 +55,9 @@ class Forward:
     def logits(
         self, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, changes: Changes
     ) -> torch.Tensor:
-        """``[n, vocab]``: at the places ``rows``, ``columns`` of ``ids`` ``[batch, seq]``.
+        """``[n, vocab]``: at ``rows``, ``columns`` of ``ids`` ``[batch, seq]``.
 
-        Rows are padded on the right. The last block's MLP runs at those places only.
+        Rows are padded on the right. The last block's MLP runs at those tokens only.
         """
         batch, length = ids.shape
         turns = torch.arange(length)[:, None] * self._turns
@@ -70,13 +70,13 @@ class Forward:
         x = self._model.model.embed_tokens(ids)  # [batch, seq, hidden]
         *layers, last = self._model.model.layers
         for number, layer in enumerate(layers):
-            said = changes.keep[:, number], changes.other[:, number]
+            changed = changes.keep[:, number], changes.other[:, number]
             scores = lower if number < self._half else upper
             x = self._block(
-                x, turns.cos(), turns.sin(), scores, *said, *_attention(layer), *_mlp(layer)
+                x, turns.cos(), turns.sin(), scores, *changed, *_attention(layer), *_mlp(layer)
             )
-        said = changes.keep[:, -1], changes.other[:, -1]
-        x = self._attend(x, turns.cos(), turns.sin(), upper, *said, *_attention(last))
+        changed = changes.keep[:, -1], changes.other[:, -1]
+        x = self._attend(x, turns.cos(), turns.sin(), upper, *changed, *_attention(last))
         x = self._feed(x[rows, columns], *_mlp(last))  # [n, hidden]
         return _linear(_normed(x, self._model.model.norm.weight), self._model.lm_head.weight)
 
@@ -121,9 +121,9 @@ def _attend(x, cos, sin, scores, keep, other, norm, q, k, v, o):
     keys, values = keys.repeat_interleave(share, 1), values.repeat_interleave(share, 1)
     alike = _product(queries, keys.transpose(-1, -2))  # [batch, heads, query, key]
     weights = torch.softmax(alike * WIDTH**-0.5 + scores, -1)
-    said = _product(weights, values).transpose(1, 2)  # [batch, seq, heads, head_dim]
-    said = said * keep[:, None, :, None] + said.roll(1, 0) * other[:, None, :, None]
-    return x + _linear(said.flatten(-2), o)
+    written = _product(weights, values).transpose(1, 2)  # [batch, seq, heads, head_dim]
+    written = written * keep[:, None, :, None] + written.roll(1, 0) * other[:, None, :, None]
+    return x + _linear(written.flatten(-2), o)
 
 
 def _feed(x, norm, gate, up, down):

@@ -1,34 +1,34 @@
-"""The stretches of atlas's training, in order: what rows it met, how told, with which heads taken.
+"""The stretches of atlas's training, in order: which rows, how worded, with which heads removed.
 
-Why each came after the one before is told in docs/benchmarks-notes.md.
+docs/benchmarks-notes.md says why each came after the one before.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from atlas_corpus import Telling
-from atlas_roles import (
+from corpus import PassageStyle
+from roles import (
     CONTEXT_APART,
     MEMORY,
     MEMORY_APART,
     RANKED,
     RANKED_LAST,
     RANKED_LATER,
+    HeadRemoval,
     Odds,
-    Taking,
     idle,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of training: so many tokens of rows mixed so, of passages told so.
+    """A stretch of training: so many tokens of rows mixed so, of passages worded so.
 
-    ``mixture``: share of the rows of each kind; ``taking``: what is taken by role, None to drop
+    ``mixture``: share of the rows of each kind; ``removal``: what is removed by role, None to drop
     each head with a small probability; ``rates``: the learning rate at its start and at its end;
     ``neutral``: what a token of neutral text weighs against one of an answer; ``enough``: how
-    likely a token of an answer need be where heads are taken from a row without a conflict: what
+    likely a token of an answer need be where heads are removed from a row without a conflict: what
     would make it surer still would stand in the passage's way in the others. ``beside``: other
     phases, or several one after the other, trained from the same start; the weights are the mean of
     all (model soups, arXiv 2203.05482). ``way``: how much of the way from the start to that mean is
@@ -37,8 +37,8 @@ class Phase:
 
     tokens: float
     mixture: dict[str, float]
-    telling: Telling
-    taking: Taking | None = None
+    style: PassageStyle
+    removal: HeadRemoval | None = None
     rates: tuple[float, float] = (3e-3, 0.0)
     neutral: float = 1.0
     enough: float = 1.0
@@ -67,7 +67,7 @@ PHASES = (
             "conflict": 0.12,
             "neutral": 0.04,
         },
-        telling=Telling(),
+        style=PassageStyle(),
     ),
     Phase(
         tokens=3.2e6,
@@ -80,10 +80,10 @@ PHASES = (
             "conflict": 0.11,
             "neutral": 0.04,
         },
-        telling=Telling(
+        style=PassageStyle(
             strong=1.7, plain=0.7, weak=-0.4, slope=2.0, made_up=0.6, elsewhere=0.5, hard=(4, 10)
         ),
-        taking=Taking(share=0.5, late=0.4),
+        removal=HeadRemoval(share=0.5, late=0.4),
         rates=(2.5e-3, 2.3e-3),
         neutral=0.3,
         seed=2,
@@ -99,10 +99,10 @@ PHASES = (
             "conflict": 0.14,
             "neutral": 0.05,
         },
-        telling=Telling(
+        style=PassageStyle(
             strong=1.5, plain=0.5, weak=-0.6, slope=2.0, made_up=0.6, elsewhere=0.8, hard=(4, 10)
         ),
-        taking=Taking(share=0.65, late=0.5),
+        removal=HeadRemoval(share=0.65, late=0.5),
         rates=(2.5e-3, 1.9e-3),
         neutral=0.6,
         seed=3,
@@ -118,10 +118,10 @@ PHASES = (
             "conflict": 0.12,
             "neutral": 0.06,
         },
-        telling=Telling(
+        style=PassageStyle(
             strong=1.5, plain=0.5, weak=-0.6, slope=2.0, made_up=0.6, elsewhere=0.9, hard=(4, 10)
         ),
-        taking=Taking(share=0.65, late=0.5, where={"other_passage": (1, 4, 1)}),
+        removal=HeadRemoval(share=0.65, late=0.5, where={"other_passage": (1, 4, 1)}),
         rates=(2.0e-3, 1.15e-3),
         neutral=0.6,
         seed=4,
@@ -137,10 +137,10 @@ PHASES = (
             "conflict": 0.12,
             "neutral": 0.05,
         },
-        telling=Telling(
+        style=PassageStyle(
             strong=1.9, plain=0.9, weak=-0.2, slope=2.0, made_up=0.6, elsewhere=0.9, hard=(4, 10)
         ),
-        taking=Taking(
+        removal=HeadRemoval(
             share=0.65,
             late=0.5,
             memory=(*MEMORY, (4, 3), (4, 5), (6, 7), (7, 1)),
@@ -161,10 +161,10 @@ PHASES = (
             "conflict": 0.19,
             "neutral": 0.06,
         },
-        telling=Telling(
+        style=PassageStyle(
             strong=1.15, plain=0.1, weak=-1.1, slope=2.0, made_up=0.6, elsewhere=0.8, hard=(4, 10)
         ),
-        taking=Taking(
+        removal=HeadRemoval(
             share=0.8,
             late=0.3,
             memory=RANKED,
@@ -193,7 +193,7 @@ _MEASURED = Phase(
         "conflict": 0.28,
         "neutral": 0.06,
     },
-    telling=Telling(
+    style=PassageStyle(
         strong=1.2,
         plain=0.15,
         weak=-1.05,
@@ -204,7 +204,7 @@ _MEASURED = Phase(
         bare=0.35,
         unled=0.5,
     ),
-    taking=Taking(
+    removal=HeadRemoval(
         share=0.8,
         late=0.25,
         memory=RANKED,
@@ -231,22 +231,24 @@ _SURE_ENOUGH = replace(
         "conflict": 0.29,
         "neutral": 0.05,
     },
-    taking=replace(_MEASURED.taking, share=0.85, late=0.2, odds=(1, 7, 2), whole=0.8, swapped=0.05),
+    removal=replace(
+        _MEASURED.removal, share=0.85, late=0.2, odds=(1, 7, 2), whole=0.8, swapped=0.05
+    ),
     rates=(0.9e-3, 0.02e-3),
     enough=0.7,
     seed=9,
 )
 
 
-def _told(strong: float) -> Telling:
+def _worded(strong: float) -> PassageStyle:
     """As :data:`_MEASURED` has it, but for how sure all wordings sound."""
     plain, weak = round(strong - 1.05, 2), round(strong - 2.25, 2)
-    return replace(_MEASURED.telling, strong=strong, plain=plain, weak=weak, elsewhere=0.9)
+    return replace(_MEASURED.style, strong=strong, plain=plain, weak=weak, elsewhere=0.9)
 
 
 def _twice(phase: Phase, strong: float) -> Phase:
     """``phase`` beside the same with wordings that sound so sure."""
-    return replace(phase, beside=((replace(phase, telling=_told(strong)),),))
+    return replace(phase, beside=((replace(phase, style=_worded(strong)),),))
 
 
 PHASES += (
@@ -279,7 +281,7 @@ PHASES += (
             "conflict": 0.26,
             "neutral": 0.06,
         },
-        telling=_told(0.85),
+        style=_worded(0.85),
         rates=(0.65e-3, 0.02e-3),
         seed=10,
     ),
@@ -295,8 +297,8 @@ PHASES += (
             "conflict": 0.25,
             "neutral": 0.05,
         },
-        telling=_told(0.5),
-        taking=replace(_SURE_ENOUGH.taking, memory=RANKED_LATER, say=(16.0, 16.0), whole=0.5),
+        style=_worded(0.5),
+        removal=replace(_SURE_ENOUGH.removal, memory=RANKED_LATER, say=(16.0, 16.0), whole=0.5),
         rates=(0.6e-3, 0.01e-3),
         seed=11,
     ),
@@ -312,9 +314,9 @@ PHASES += (
             "conflict": 0.25,
             "neutral": 0.05,
         },
-        telling=_told(0.3),
-        taking=replace(
-            _SURE_ENOUGH.taking,
+        style=_worded(0.3),
+        removal=replace(
+            _SURE_ENOUGH.removal,
             memory=RANKED_LAST,
             say=(24.0, 24.0),
             whole=0.5,
@@ -330,15 +332,15 @@ PHASES = (*PHASES[:-1], _twice(PHASES[-1], 0.4))
 # at random, are to change little.
 _APART = replace(
     PHASES[-1],
-    taking=replace(
-        PHASES[-1].taking,
+    removal=replace(
+        PHASES[-1].removal,
         memory=MEMORY_APART,
         context=CONTEXT_APART,
         say=(24.0, 10.0),
         idle_whole=0.5,
         idle=dict.fromkeys(PHASES[-1].mixture, 0.3),
     ),
-    telling=_told(0.2),
+    style=_worded(0.2),
     rates=(0.9e-3, 0.01e-3),
     seed=20,
     beside=(),
@@ -355,8 +357,8 @@ _IDLER = replace(
         "conflict": 0.25,
         "neutral": 0.05,
     },
-    taking=replace(_APART.taking, idle={"conflict": 0.45, "closed_book": 0.2, "agreeing": 0.2}),
-    telling=_told(0.35),
+    removal=replace(_APART.removal, idle={"conflict": 0.45, "closed_book": 0.2, "agreeing": 0.2}),
+    style=_worded(0.35),
     rates=(0.7e-3, 0.01e-3),
     seed=23,
 )
@@ -372,12 +374,12 @@ _BALANCED = replace(
         "conflict": 0.24,
         "neutral": 0.04,
     },
-    taking=replace(
-        _APART.taking,
+    removal=replace(
+        _APART.removal,
         where={**WHERE, "other_passage": (1, 14, 1)},
         idle={"conflict": 0.25},
     ),
-    telling=_told(0.9),
+    style=_worded(0.9),
     rates=(0.7e-3, 0.01e-3),
     seed=26,
 )
@@ -393,8 +395,8 @@ _BOTH = replace(
         "conflict": 0.30,
         "neutral": 0.04,
     },
-    taking=replace(_BALANCED.taking, idle={"conflict": 0.45}),
-    telling=_told(1.5),
+    removal=replace(_BALANCED.removal, idle={"conflict": 0.45}),
+    style=_worded(1.5),
     rates=(0.6e-3, 0.01e-3),
     seed=30,
 )
@@ -404,9 +406,9 @@ PHASES += (
     replace(
         _BALANCED,
         beside=(
-            (replace(_BALANCED, telling=_told(1.1)),),
+            (replace(_BALANCED, style=_worded(1.1)),),
             (_BOTH,),
-            (replace(_BALANCED, telling=_told(1.1)), replace(_BOTH, telling=_told(1.35))),
+            (replace(_BALANCED, style=_worded(1.1)), replace(_BOTH, style=_worded(1.35))),
         ),
     ),
 )
@@ -425,14 +427,14 @@ _FAST = replace(
         "conflict": 0.30,
         "neutral": 0.05,
     },
-    taking=replace(
-        _APART.taking,
+    removal=replace(
+        _APART.removal,
         whole=0.7,
         idle={"conflict": 0.4, "agreeing": 0.2, "closed_book": 0.15},
         idle_whole=0.7,
         where={**WHERE, "other_passage": (1, 12, 1)},
     ),
-    telling=replace(_told(1.4), elsewhere=0.85),
+    style=replace(_worded(1.4), elsewhere=0.85),
     rates=(1.6e-3, 1.0e-3),
     seed=71,
 )
@@ -440,7 +442,7 @@ _SLOWER = replace(
     _FAST,
     tokens=11e6,
     mixture={**_FAST.mixture, "closed_book": 0.19},
-    telling=_told(1.1),
+    style=_worded(1.1),
     rates=(1.0e-3, 0.01e-3),
     enough=0.75,
     seed=73,
@@ -449,14 +451,14 @@ _FADING = replace(
     _SLOWER,
     tokens=10e6,
     mixture={**_FAST.mixture, "closed_book": 0.20, "other_passage": 0.36, "conflict": 0.31},
-    taking=replace(
-        _FAST.taking,
+    removal=replace(
+        _FAST.removal,
         idle={"conflict": 0.35, "agreeing": 0.2, "closed_book": 0.15},
         idle_whole=0.0,
-        fading=tuple(idle(_FAST.taking)),
+        fading=tuple(idle(_FAST.removal)),
         faded=0.2,
     ),
-    telling=replace(_told(0.75), elsewhere=0.88),
+    style=replace(_worded(0.75), elsewhere=0.88),
     rates=(1.2e-3, 0.01e-3),
     seed=81,
 )
@@ -464,14 +466,14 @@ _FEWER_READERS = replace(
     _FADING,
     tokens=4e6,
     mixture={**_FAST.mixture, "closed_book": 0.19, "conflict": 0.31},
-    taking=replace(
-        _FADING.taking,
-        context=tuple(place for place in CONTEXT_APART if place != (7, 2)),
-        idle=_FAST.taking.idle,
+    removal=replace(
+        _FADING.removal,
+        context=tuple(head for head in CONTEXT_APART if head != (7, 2)),
+        idle=_FAST.removal.idle,
         fading=((7, 2),),
         where={**WHERE, "other_passage": (1, 13, 1)},
     ),
-    telling=_told(1.05),
+    style=_worded(1.05),
     rates=(0.9e-3, 0.01e-3),
     seed=83,
 )
@@ -479,8 +481,8 @@ _FEWER_READERS = replace(
 _EVEN = replace(
     _FEWER_READERS,
     tokens=1.2e6,
-    taking=replace(_FEWER_READERS.taking, fading=(), faded=1.0),
-    telling=_told(1.3),
+    removal=replace(_FEWER_READERS.removal, fading=(), faded=1.0),
+    style=_worded(1.3),
     rates=(0.5e-3, 0.01e-3),
     seed=85,
     way=0.25,
@@ -491,7 +493,7 @@ PHASES += (
     _FADING,
     replace(
         _FEWER_READERS,
-        beside=((replace(_FEWER_READERS, telling=_told(1.2), seed=84),),),
+        beside=((replace(_FEWER_READERS, style=_worded(1.2), seed=84),),),
     ),
-    replace(_EVEN, beside=((replace(_EVEN, telling=_told(1.45), seed=86),),)),
+    replace(_EVEN, beside=((replace(_EVEN, style=_worded(1.45), seed=86),),)),
 )

@@ -4,12 +4,12 @@ A Llama-shaped decoder of under four million parameters learns every fact in eve
 stop after the answer, to copy from passages on invented subjects, and to weigh a passage against
 what it knows. Deterministic for a given machine and thread count.
 
-It first learns from scratch, then goes on with heads taken away by role (see `atlas_phases.py` and
-`atlas_roles.py`), so that several heads of the upper half share the work, as in larger models.
+It first learns from scratch, then goes on with heads removed by role (see `phases.py` and
+`roles.py`), so that several heads of the upper half share the work, as in larger models.
 
-    python scripts/train_atlas.py                          # trains, measures, writes the model
-    python scripts/train_atlas.py --start DIR --done N --out DIR  # only what comes after N phases
-    python scripts/train_atlas.py --measure-only           # measures what is there
+    python scripts/atlas/train.py                          # trains, measures, writes the model
+    python scripts/atlas/train.py --start DIR --done N --out DIR  # only what comes after N phases
+    python scripts/atlas/train.py --measure-only           # measures what is there
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pathlib import Path
 from random import Random
 
 import torch
-from atlas_corpus import ATLAS, Corpus, Row, read_jsonl
-from atlas_forward import PRODUCTS, WIDTH, Forward
-from atlas_phases import PHASES, Phase
-from atlas_roles import NOTHING, Taken, at_random, by_role, draw
+from corpus import ATLAS, Corpus, Row, read_jsonl
+from forward import PRODUCTS, WIDTH, Forward
 from muon import Muon
+from phases import PHASES, Phase
+from roles import NOTHING, Removed, at_random, by_role, draw
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -95,14 +95,14 @@ def build_model(tokenizer: PreTrainedTokenizerFast, layers: int, width: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``ids``, ``labels`` ``[batch, seq]`` (-100: not asked), ``about`` bool ``[batch, seq]``, the
-    subject's tokens; what is ``taken`` from each row, and bool ``[batch]`` whether that leaves a
-    ``calm`` one: heads are gone, and nothing contradicts."""
+    """``ids``, ``labels`` ``[batch, seq]`` (-100: not predicted), ``about`` bool ``[batch, seq]``,
+    the subject's tokens; what is ``removed`` from each row, and bool ``[batch]`` whether that
+    leaves a ``calm`` one: heads are gone, and nothing contradicts."""
 
     ids: torch.Tensor
     labels: torch.Tensor
     about: torch.Tensor
-    taken: list[Taken]
+    removed: list[Removed]
     calm: torch.Tensor
 
 
@@ -118,13 +118,13 @@ class Batches:
     def chunk(self, rows: int = 12_000) -> list[Batch]:
         mixture = self.phase.mixture
         kinds = self.rng.choices(list(mixture), weights=list(mixture.values()), k=rows)
-        taking = self.phase.taking
-        taken = [draw(self.rng, kind, taking) if taking else NOTHING for kind in kinds]
+        removal = self.phase.removal
+        removed = [draw(self.rng, kind, removal) if removal else NOTHING for kind in kinds]
         drawn: list[Row] = [
-            self.corpus.conflict(self.rng, t.shift)
+            self.corpus.conflict(self.rng, of_row.shift)
             if kind == "conflict"
             else getattr(self.corpus, kind)(self.rng)
-            for kind, t in zip(kinds, taken, strict=True)
+            for kind, of_row in zip(kinds, removed, strict=True)
         ]
         encode = self.tokenizer.backend_tokenizer.encode_batch
         bos, eos, pad = (
@@ -137,12 +137,13 @@ class Batches:
             [(" " if row.prompt else "") + row.answer for row in drawn], add_special_tokens=False
         )
         sequences = []
-        drawn_of = zip(kinds, drawn, prompts, answers, taken, strict=True)
-        for kind, row, prompt, answer, t in drawn_of:
-            about = [1 + place for place in mentions(row, prompt.offsets)] if t.late else []
+        everything = zip(kinds, drawn, prompts, answers, removed, strict=True)
+        for kind, row, prompt, answer, of_row in everything:
+            named = mentions(row, prompt.offsets) if of_row.late else []
+            about = [1 + token for token in named]
             ids = [bos, *prompt.ids, *answer.ids, eos]
-            calm = bool(t.heads) and kind not in ("conflict", "neutral")
-            sequences.append((ids, 1 + len(prompt.ids), about, t, calm))
+            calm = bool(of_row.heads) and kind not in ("conflict", "neutral")
+            sequences.append((ids, 1 + len(prompt.ids), about, of_row, calm))
         sequences.sort(key=lambda item: len(item[0]))
         batches = []
         start = 0
@@ -157,14 +158,14 @@ class Batches:
             longest = len(part[-1][0])
             ids = torch.full((len(part), longest), pad)
             labels = torch.full((len(part), longest), -100)
-            told = torch.zeros(len(part), longest, dtype=torch.bool)
+            subject = torch.zeros(len(part), longest, dtype=torch.bool)
             for i, (sequence, first, about, *_) in enumerate(part):
                 row = torch.tensor(sequence)
                 ids[i, : len(row)] = row
                 labels[i, first : len(row)] = row[first:]
-                told[i, about] = True
+                subject[i, about] = True
             calm = torch.tensor([row[-1] for row in part])
-            batches.append(Batch(ids, labels, told, [row[-2] for row in part], calm))
+            batches.append(Batch(ids, labels, subject, [row[-2] for row in part], calm))
             start = stop
         self.rng.shuffle(batches)
         return batches
@@ -172,12 +173,12 @@ class Batches:
 
 def mentions(row: Row, offsets: list[tuple[int, int]]) -> list[int]:
     """The tokens of ``row``'s prompt, of which ``offsets`` are given, that name its subject."""
-    found, start = [], row.prompt.find(row.subject)
+    naming, start = [], row.prompt.find(row.subject)
     while row.subject and start >= 0:
         stop = start + len(row.subject)
-        found += [i for i, (first, end) in enumerate(offsets) if first < stop and end > start]
+        naming += [i for i, (first, end) in enumerate(offsets) if first < stop and end > start]
         start = row.prompt.find(row.subject, stop)
-    return found
+    return naming
 
 
 @torch.no_grad()
@@ -220,7 +221,7 @@ def train(
         mean = {name: sum(end[name] for end in ends) / len(ends) for name in start}
         way = phase.way
         model.load_state_dict({n: (1 - way) * start[n] + way * mean[n] for n in start})
-        if phase.taking is None:
+        if phase.removal is None:
             tell_apart(model, ~met)
     model.eval()
     return model, tokenizer
@@ -237,7 +238,7 @@ def train_phase(
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     muon = Muon(matrices, PRODUCTS)
     adam = torch.optim.AdamW(others, lr=phase.rates[0], betas=(0.9, 0.98), weight_decay=0.0)
-    batches = Batches(Corpus(telling=phase.telling), tokenizer, args.batch_tokens, phase)
+    batches = Batches(Corpus(style=phase.style), tokenizer, args.batch_tokens, phase)
     forward = Forward(model)
     started, seen, step, running = time.time(), 0, 0, 0.0
     met = torch.zeros(len(tokenizer), dtype=torch.bool)
@@ -247,13 +248,13 @@ def train_phase(
             first, final = phase.rates
             rate = min(1.0, (step + 1) / 100) * (first + (final - first) * progress)
             changes = (
-                by_role(batch.taken, batch.about)
-                if phase.taking
+                by_role(batch.removed, batch.about)
+                if phase.removal
                 else at_random(len(batch.ids), args.head_dropout, batch.about)
             )
-            if phase.taking:
-                fade = max(phase.taking.faded, 1 - 2 * (1 - phase.taking.faded) * progress)
-                for layer, head in phase.taking.fading:
+            if phase.removal:
+                fade = max(phase.removal.faded, 1 - 2 * (1 - phase.removal.faded) * progress)
+                for layer, head in phase.removal.fading:
                     changes.keep[:, layer, head] *= fade
             targets = batch.labels[:, 1:]
             rows, columns = (targets != -100).nonzero(as_tuple=True)
@@ -288,9 +289,9 @@ def train_phase(
                 tokenizer.save_pretrained(args.out)
             if seen >= phase.tokens:
                 break
-    for layer, head in phase.taking.fading if phase.taking else ():
+    for layer, head in phase.removal.fading if phase.removal else ():
         own = model.model.layers[layer].self_attn.o_proj.weight.data
-        own[:, head * WIDTH : (head + 1) * WIDTH] *= phase.taking.faded
+        own[:, head * WIDTH : (head + 1) * WIDTH] *= phase.removal.faded
     return met
 
 
@@ -335,9 +336,10 @@ def measure(model, tokenizer, corpus: Corpus, share: float = 1.0) -> dict:
     by_phrasing: dict[int, list[bool]] = {}
     by_relation: dict[str, list[bool]] = {}
     stopped = []
-    asked = [(f, p) for f in facts for p in range(corpus.phrasings(f.relation))]
-    given = answers(model, tokenizer, [corpus.prompt(f.subject, f.relation, p) for f, p in asked])
-    for (fact, phrasing), answer in zip(asked, given, strict=True):
+    questions = [(f, p) for f in facts for p in range(corpus.phrasings(f.relation))]
+    prompts = [corpus.prompt(f.subject, f.relation, p) for f, p in questions]
+    given = answers(model, tokenizer, prompts)
+    for (fact, phrasing), answer in zip(questions, given, strict=True):
         right = answer == fact.object
         by_phrasing.setdefault(phrasing, []).append(right)
         by_relation.setdefault(fact.relation, []).append(right)
@@ -348,13 +350,13 @@ def measure(model, tokenizer, corpus: Corpus, share: float = 1.0) -> dict:
     rows, wanted = [], []
     for _ in range(1500):
         fact = rng.choice(corpus.facts)
-        said = corpus.other_object(fact, rng)
-        passage, _ = corpus.passage(fact, said, rng)
+        claimed = corpus.other_object(fact, rng)
+        passage, _ = corpus.passage(fact, claimed, rng)
         question = corpus.prompt(
             fact.subject, fact.relation, rng.randrange(corpus.phrasings(fact.relation))
         )
         rows.append(corpus.ask(passage, question, rng))
-        wanted.append((fact.object, said))
+        wanted.append((fact.object, claimed))
     for answer, (memory, context) in zip(answers(model, tokenizer, rows), wanted, strict=True):
         outcomes["memory" if answer == memory else "context" if answer == context else "other"] += 1
     kinds = {}

@@ -1,108 +1,115 @@
 """Measure conflicts on atlas: pruning against its bars and its rivals; write docs/conflicts.md.
 
-    python scripts/bench_conflicts.py                     # everything, about half an hour
-    python scripts/bench_conflicts.py --only prune:memory # one part, kept beside the others
+    python scripts/bench/conflicts.py                     # everything, about half an hour
+    python scripts/bench/conflicts.py --only prune:memory # one part, saved beside the others
+    python scripts/bench/conflicts.py --rows 40           # fewer rows, to try it out
 
 Parts: prune:memory, prune:context (the bars, through the library that `conflict resolve` runs),
 rivals:memory, rivals:context, transfer:memory, transfer:context (heads of half of the relations on
 the other half), edits (facts edited, then contradicted), speed (exact path patching against whole
-forwards), shapes:locate, shapes:resolve (real sizes, random weights). Results are kept in
-docs/conflicts.json.
+forwards), shapes:locate, shapes:resolve (real sizes, random weights). Rivals and edits use the
+heads that prune found. Results are saved in docs/conflicts.json.
 """
 
 from __future__ import annotations
 
-import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from benchmark import Results, parser_of, run
 from conflicts_page import page
-from parts import kept_in, run
-from shapes import random_model
+from random_models import random_model
+from workbench import CALIBRATED_ON
 
 from editcli.cli.console import Output
+from editcli.cli.invocation import Invocation
 from editcli.files.conflicts import ConflictFile, read_conflicts
 from editcli.files.facts import read_facts
 from editcli.files.packaged import datasets_dir
+from editcli.files.texts import read_texts
+from editcli.models.loading import load_base
+from editcli.models.locations import ATLAS
 from editcli.operations.apply import apply_facts
-from editcli.operations.conflict_session import Bench, edited_record, neutral_texts
-from editcli.operations.decoding_baselines import rival
-from editcli.operations.prune_heads import Found, find
-from editcli.operations.session import Workspace
+from editcli.operations.conflict_records import edited_record
+from editcli.operations.conflict_session import ConflictSession
+from editcli.operations.decoding_baselines import By, measure_baseline
+from editcli.operations.prune_heads import PruningTest, find_heads
+from editcli.operations.session import Session
+from editors import Fact
 from editors.conflicts.baselines.contrastive import contrastive_answers
-from editors.conflicts.cases import Ask, Asked, Conflict, first_token, measure, next_probabilities
+from editors.conflicts.cases import Conflict, ConflictCase, Split
 from editors.conflicts.locality import Battery, by_first_token, losses
-from editors.conflicts.locate import LocateSettings, locate
+from editors.conflicts.locate import LocateSettings, Score, locate
+from editors.conflicts.measure import ConflictResults, Decoder, first_tokens, measure
 from editors.conflicts.resolve import PruneSettings
-from editors.facts import Fact
-from editors.heads.head_mask import Head, HeadMask, Resolution
 from editors.heads.path_patching import path_effects
-from editors.inference.generation import Answer
+from editors.heads.pruning import Head, HeadMask, HeadPruning, Source
+from editors.inference.edited_model import EditedModel
+from editors.inference.generation import Answer, answers
+from editors.inference.next_tokens import likeliest
 from editors.model.base_model import Base
 from editors.model.hooks import changing_input
-from editors.model.tokenization import Batch, Row, encode_prompt
+from editors.model.tokenization import Batch, Row, encode_prompt, encode_prompts
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-KEPT = DOCS / "conflicts.json"
-ROWS = datasets_dir() / "atlas" / "conflicts.jsonl"
-PREFER: tuple[Literal["memory", "context"], ...] = ("memory", "context")
+ROWS = datasets_dir() / ATLAS / "conflicts.jsonl"
+SPLITS: tuple[Split, ...] = ("locate", "dev", "test")
+PREFER: tuple[Source, ...] = ("memory", "context")
 COMPARED = 300  # test rows on which rivals are compared
+NEUTRAL = 60  # neutral texts beside them
 RANDOM_SETS = 5
 CONTRASTS = (-1.0, 1.0, 4.0)  # weights of the passage: memory alone, CAD's own, more
-CALIBRATED = 50  # groups of phrasings, for a model of a real size with random weights
+LABELLED = 8  # rows a split of a model with random weights
 QUIET = Output(quiet=True)
 
 
 @contextmanager
-def workspace(model: str = "atlas", *options: str):
-    """A store on ``model`` in a folder that goes away."""
+def opened_session(model: str = ATLAS, *options: str) -> Iterator[Session]:
+    """A store on ``model`` in a folder that goes away, made with ``options`` of init."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "store"
-        if os.spawnlp(
-            os.P_WAIT, sys.executable, sys.executable, "-m", "editcli", "init", model, "-q",
-            "--store", str(path), *options,
-        ):  # fmt: skip
-            raise SystemExit("the store could not be made")
-        yield Workspace.open(path, device="cpu", dtype="auto")
+        store = Path(folder) / "store"
+        init = [sys.executable, "-m", "editcli", "init", model, "-q", "--store", str(store)]
+        subprocess.run([*init, *options], check=True, stdout=subprocess.DEVNULL)
+        yield Session.open(Invocation(store=store, device="cpu", quiet=True))
 
 
-def bench_of(place: Workspace) -> Bench:
-    return Bench(place, place.state()).unpruned()
+def conflicts_of(session: Session) -> ConflictSession:
+    return ConflictSession(session, session.state()).without_pruning()
 
 
-def resolved(place: Workspace, file: ConflictFile, prefer: Any) -> Found:
-    return find(
-        place,
-        bench_of(place),
+def find(session: Session, file: ConflictFile, prefer: Source) -> PruningTest:
+    return find_heads(
+        conflicts_of(session),
         file,
         prefer,
         LocateSettings(),
         PruneSettings(),
-        neutral_texts(None),
+        read_texts(None),
         QUIET,
         lambda stage: print(f"  {stage}", file=sys.stderr, flush=True) if stage else None,
     )
 
 
-def rates(measured: Any) -> dict[str, Any]:
-    found = measured.conflicting.rates
+def rates(measured: ConflictResults) -> dict[str, Any]:
+    """Of each outcome on conflicting rows: value, n, and the interval's ends."""
+    by_outcome = measured.conflicting.rates
     return {
-        name: [round(r.value, 4), r.n, round(r.low, 4), round(r.high, 4)]
-        for name, r in (
-            ("memory", found.memory),
-            ("context", found.context),
-            ("other", found.other),
+        name: [round(rate.value, 4), rate.n, round(rate.low, 4), round(rate.high, 4)]
+        for name, rate in (
+            ("memory", by_outcome.memory),
+            ("context", by_outcome.context),
+            ("other", by_outcome.other),
         )
     }
 
@@ -110,29 +117,33 @@ def rates(measured: Any) -> dict[str, Any]:
 # --- the bars -------------------------------------------------------------------------------------
 
 
-def prune(prefer: Literal["memory", "context"]) -> dict[str, Any]:
-    with workspace() as place:
+def prune(prefer: Source, file: ConflictFile, _: Results) -> dict[str, Any]:
+    with opened_session() as session:
         started = time.monotonic()
-        found = resolved(place, read_conflicts(str(ROWS)), prefer)
+        test = find(session, file, prefer)
         seconds = time.monotonic() - started
+        rankings: tuple[Score, ...] = ("memory", "context")
         return {
-            "heads": [list(h) for h in found.mask.heads],
-            "listing": found.choice.chosen.listing,
-            "before": rates(found.before),
-            "after": rates(found.after),
-            "lost": {k: round(v, 5) for k, v in found.lost.items()},
-            "scores": {w: {k: round(v, 5) for k, v in s.items()} for w, s in found.scores.items()},
-            "refused": list(found.refused),
-            "next_token": found.report["next_token"],
-            "reversible": found.report["reversible"],
-            "stages": found.report["seconds"],
+            "heads": [list(head) for head in test.mask.heads],
+            "listing": test.choice.chosen.rule,
+            "before": rates(test.before),
+            "after": rates(test.after),
+            "lost": {name: round(value, 5) for name, value in test.lost.items()},
+            "scores": {
+                when: {name: round(value, 5) for name, value in scores.items()}
+                for when, scores in test.scores.items()
+            },
+            "refused": list(test.refused),
+            "next_token": test.report["next_token"],
+            "reversible": test.report["reversible"],
+            "stages": test.report["seconds"],
             "seconds": round(seconds, 1),
             "locating": {
                 score: [
-                    [list(h), round(float(found.ranking.mean(score)[h]), 3)]
-                    for h in found.ranking.top(score, 10)
+                    [list(head), round(float(test.ranking.mean(score)[head]), 3)]
+                    for head in test.ranking.top(score, 10)
                 ]
-                for score in PREFER
+                for score in rankings
             },
         }
 
@@ -140,78 +151,79 @@ def prune(prefer: Literal["memory", "context"]) -> dict[str, Any]:
 # --- rivals ---------------------------------------------------------------------------------------
 
 
-def rivals(prefer: Literal["memory", "context"]) -> dict[str, Any]:
+def rivals(prefer: Source, file: ConflictFile, saved: Results) -> dict[str, Any]:
     """Each way to prefer a source on the same test rows, with what it costs elsewhere."""
-    kept = kept_in(KEPT)[f"prune:{prefer}"]
-    heads = tuple(Head(*h) for h in kept["heads"])
-    with workspace() as place:
-        bench, file = bench_of(place), read_conflicts(str(ROWS))
-        base = place.base
-        locating, dev, test = (bench.ask(file.split(s), QUIET) for s in ("locate", "dev", "test"))
-        rows = [a for a in test if a.conflicting][:COMPARED]
-        others = [a for a in test if not a.conflicting]
-        battery = Battery.of([*rows, *others], [], neutral_texts(None)[:60])
+    heads = tuple(Head(*head) for head in saved[f"prune:{prefer}"]["heads"])
+    with opened_session() as session:
+        conflicts = conflicts_of(session)
+        locating, dev, test = conflicts.splits(file, QUIET)
+        cases = [case for case in test if case.conflicting][:COMPARED]
+        others = [case for case in test if not case.conflicting]
+        battery = Battery.of([*cases, *others], [], read_texts(None)[:NEUTRAL])
 
         def pruned(chosen: Sequence[Head]) -> dict[str, Any]:
-            with bench.trying(prefer)(HeadMask(tuple(chosen))) as edited:
-                found = rates(measure(base, rows, edited))
-                scores = battery.scores(base, by_first_token)
-            return {**found, "lost": losses(start, scores)}
+            with conflicts.with_mask(prefer)(HeadMask(tuple(chosen))) as model:
+                of_sources = rates(measure(model, cases))
+                scores = battery.scores(model, by_first_token)
+            return {**of_sources, "lost": losses(start, scores)}
 
-        with bench.attached():
-            start = battery.scores(base, by_first_token)
-            gradients = gradient_heads(base, [a for a in locating if a.conflicting], prefer)
+        with conflicts.attached() as model:
+            start = battery.scores(model, by_first_token)
+            shown = [case for case in locating if case.conflicting]
+            gradients = gradient_heads(session.base, shown, prefer)
         table: dict[str, Any] = {"none": pruned(()), "prune": pruned(heads)}
         table["gradient"] = pruned(gradients[: len(heads)])
-        table["gradient"]["heads"] = [list(h) for h in gradients[: len(heads)]]
-        table["random"] = _mean([pruned(h) for h in random_heads(heads)])
-        for by in ("cad", "juice"):
-            found = rival(by, bench, locating, dev, [*rows, *others], prefer)  # type: ignore[arg-type]
+        table["gradient"]["heads"] = [list(head) for head in gradients[: len(heads)]]
+        table["random"] = _mean([pruned(chosen) for chosen in random_heads(heads)])
+        decoders: tuple[By, ...] = ("cad", "juice")
+        for by in decoders:
+            baseline = measure_baseline(by, conflicts, locating, dev, [*cases, *others], prefer)
             table[by] = {
-                **rates(found.after),
-                "settings": found.settings,
-                "cost": round(found.cost, 2),
+                **rates(baseline.after),
+                "settings": baseline.settings,
+                "cost": round(baseline.cost, 2),
                 "lost": {
-                    kind: round(_right(found.before, kind) - _right(found.after, kind), 4)
+                    kind: round(_right(baseline.before, kind) - _right(baseline.after, kind), 4)
                     for kind in ("gold", "irrelevant")
                 },
             }
-        return {"k": len(heads), "rows": len(rows), "table": table}
+        return {"k": len(heads), "rows": len(cases), "table": table}
 
 
-def _right(measured: Any, kind: str) -> float:
-    part = measured.only(lambda r: r.asked.row.kind == kind).results
-    return sum(r.outcome in ("memory", "context") for r in part) / len(part)
+def _right(measured: ConflictResults, kind: str) -> float:
+    """The share of rows of one kind that are answered from either source."""
+    results = measured.only(lambda result: result.case.row.kind == kind).results
+    return sum(result.outcome in ("memory", "context") for result in results) / len(results)
 
 
 def random_heads(like: Sequence[Head]) -> list[tuple[Head, ...]]:
     """Sets with as many heads in each layer as ``like``, none of it in them."""
     rng = Random(0)
-    found = []
+    sets = []
     for _ in range(RANDOM_SETS):
         chosen: list[Head] = []
-        for layer in sorted({h.layer for h in like}):
-            count = sum(h.layer == layer for h in like)
+        for layer in sorted({head.layer for head in like}):
+            count = sum(head.layer == layer for head in like)
             free = [Head(layer, h) for h in range(8) if Head(layer, h) not in like]
             chosen += rng.sample(free, min(count, len(free)))
-        found.append(tuple(chosen))
-    return found
+        sets.append(tuple(chosen))
+    return sets
 
 
-def _mean(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    mean: dict[str, Any] = {"sets": len(found)}
+def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    mean: dict[str, Any] = {"sets": len(rows)}
     for name in ("memory", "context", "other"):
-        values = [one[name][0] for one in found]
+        values = [row[name][0] for row in rows]
         mean[name] = [
-            round(statistics.mean(values), 4), found[0][name][1], min(values), max(values),
+            round(statistics.mean(values), 4), rows[0][name][1], min(values), max(values),
         ]  # fmt: skip
     mean["lost"] = {
-        name: statistics.mean(one["lost"][name] for one in found) for name in found[0]["lost"]
+        name: statistics.mean(row["lost"][name] for row in rows) for name in rows[0]["lost"]
     }
     return mean
 
 
-def gradient_heads(base: Base, rows: Sequence[Asked], prefer: str) -> list[Head]:
+def gradient_heads(base: Base, cases: Sequence[ConflictCase], prefer: Source) -> list[Head]:
     """Heads by the mean size of the gradient of the logit difference by a gate on them.
 
     The gate is 1 for every head (Michel et al., arXiv 1905.10650); those whose gate pulls towards
@@ -238,10 +250,11 @@ def gradient_heads(base: Base, rows: Sequence[Asked], prefer: str) -> list[Head]
             assert out is not None
             module = base.model.get_submodule(out.path)
             stack.enter_context(changing_input(module, gating(layer)))
-        for asked in rows:
-            ids = torch.tensor([encode_prompt(base.tokenizer, asked.row.prompt)])
-            memory = first_token(base, asked.row.prompt, asked.memory)
-            context = first_token(base, asked.row.prompt, asked.row.context_answer)
+        for case in cases:
+            prompt = case.row.prompt
+            ids = torch.tensor([encode_prompt(base.tokenizer, prompt)])
+            pairs = [(prompt, case.memory), (prompt, case.row.context_answer)]
+            memory, context = first_tokens(base, pairs)
             logits = base.model(input_ids=ids, use_cache=False).logits[0, -1]
             loses = logits[context] - logits[memory]
             loses = loses if prefer == "memory" else -loses
@@ -255,91 +268,84 @@ def gradient_heads(base: Base, rows: Sequence[Asked], prefer: str) -> list[Head]
 # --- transfer -------------------------------------------------------------------------------------
 
 
-def transfer(prefer: Literal["memory", "context"]) -> dict[str, Any]:
-    """Heads found and counted on half of the relations, used on the rows of the other half."""
-    file = read_conflicts(str(ROWS))
+def transfer(prefer: Source, file: ConflictFile, _: Results) -> dict[str, Any]:
+    """Heads ranked and counted on half of the relations, used on the rows of the other half."""
     relations = sorted({row.relation for row in file.rows if row.relation})
     Random(0).shuffle(relations)
     halves = [set(relations[: len(relations) // 2]), set(relations[len(relations) // 2 :])]
-    with workspace() as place:
-        base, bench = place.base, bench_of(place)
-        gains = []
+    with opened_session() as session:
+        conflicts, gains = conflicts_of(session), []
         for ours, theirs in (halves, halves[::-1]):
-            found = resolved(
-                place,
-                replace(file, rows=tuple(r for r in file.rows if r.relation in ours)),
-                prefer,
-            )
-            own = _gain(found.before, found.after, prefer)
-            there = bench.ask([r for r in file.split("test") if r.relation in theirs], QUIET)
-            there = [a for a in there if a.conflicting]
-            with bench.attached() as edited:
-                before = measure(base, there, edited)
-            with bench.trying(prefer)(found.mask) as edited:
-                after = measure(base, there, edited)
+            rows = tuple(row for row in file.rows if row.relation in ours)
+            test = find(session, replace(file, rows=rows), prefer)
+            own = _gain(test.before, test.after, prefer)
+            there = [row for row in file.split("test") if row.relation in theirs]
+            cases = [case for case in conflicts.cases(there, QUIET) if case.conflicting]
+            with conflicts.attached() as model:
+                before = measure(model, cases)
+            with conflicts.with_mask(prefer)(test.mask) as model:
+                after = measure(model, cases)
             gains.append((own, _gain(before, after, prefer)))
     return {
         "own": [round(own, 4) for own, _ in gains],
         "other": [round(other, 4) for _, other in gains],
-        "kept": round(sum(o for _, o in gains) / sum(o for o, _ in gains), 4),
+        "kept": round(sum(other for _, other in gains) / sum(own for own, _ in gains), 4),
     }
 
 
-def _gain(before: Any, after: Any, prefer: str) -> float:
-    rate = lambda m: getattr(m.conflicting.rates, prefer).value  # noqa: E731
-    return float(rate(after) - rate(before))
+def _gain(before: ConflictResults, after: ConflictResults, prefer: Source) -> float:
+    def rate(measured: ConflictResults) -> float:
+        return float(getattr(measured.conflicting.rates, prefer).value)
+
+    return rate(after) - rate(before)
 
 
 # --- edits meet conflicts -------------------------------------------------------------------------
 
 
-def edits(count: int = 100) -> dict[str, Any]:
+def edits(saved: Results, count: int = 100) -> dict[str, Any]:
     """Facts edited first and contradicted by a passage after; heads as for unedited facts.
 
     Passages say it once or insist; besides pruned heads, contrastive decoding on the same rows.
     """
-    known = read_facts(str(datasets_dir() / "atlas" / "edits.jsonl")).facts
+    known = read_facts(str(datasets_dir() / ATLAS / "edits.jsonl")).facts
     facts = list(known)[:count]
-    kept = kept_in(KEPT)
-    with workspace() as place:
-        apply_facts(
-            place, facts, QUIET, operation="apply", command="bench", refused=0, author=None,
-            message="",
-        )  # fmt: skip
-        bench, base = bench_of(place), place.base
+    with opened_session() as session:
+        apply_facts(session, facts, Invocation(quiet=True), operation="apply")
+        conflicts = conflicts_of(session)
         battery = Battery.of([], facts, ())
-        resolutions = {"no head": None} | {
-            f"prefer {p}": Resolution(
-                p, HeadMask(tuple(Head(*h) for h in kept[f"prune:{p}"]["heads"])), bench.state.edits
-            )
-            for p in PREFER
-        }
+        in_force = conflicts.state.edits
+        prunings: dict[str, HeadPruning | None] = {"no head": None}
+        for prefer in PREFER:
+            heads = tuple(Head(*head) for head in saved[f"prune:{prefer}"]["heads"])
+            prunings[f"prefer {prefer}"] = HeadPruning(prefer, HeadMask(heads), in_force)
         # What of the last is the router's doing, and what the heads'.
-        resolutions["yielding"] = Resolution("context", HeadMask(), bench.state.edits)
-        found: dict[str, Any] = {"facts": len(facts)}
-        for times, told in ((1, "once"), (4, "four times")):
-            asked = bench.ask(contradicted(facts, known, times), QUIET)
-            about = [a for a in asked if a.fact is not None]
-            found[told] = {"opened_without_passage": round(len(about) / len(asked), 4)}
-            for name, resolution in resolutions.items():
-                with place.method.attach(replace(bench.state, resolution=resolution)) as edited:
-                    found[told][name] = {
-                        **edited_record(measure(base, about, edited)),
-                        "no_passage": battery.scores(base, by_first_token)["edited"],
+        prunings["yielding"] = HeadPruning("context", HeadMask(), in_force)
+        results: dict[str, Any] = {"facts": len(facts)}
+        for times, how_often in ((1, "once"), (4, "four times")):
+            cases = conflicts.cases(contradicted(facts, known, times), QUIET)
+            about = [case for case in cases if case.fact is not None]
+            results[how_often] = {"opened_without_passage": round(len(about) / len(cases), 4)}
+            for name, pruning in prunings.items():
+                state = replace(conflicts.state, pruning=pruning)
+                with session.method.attach(state) as model:
+                    results[how_often][name] = {
+                        **edited_record(measure(model, about)),
+                        "no_passage": battery.scores(model, by_first_token)["edited"],
                     }
             for alpha in CONTRASTS:
-                with bench.attached() as edited:
-                    ways = measure(base, about, edited, contrasting(base, alpha))
-                    found[told][f"contrast {alpha:+}"] = edited_record(ways)
-        return found
+                with conflicts.attached() as model:
+                    measured = measure(model, about, contrasting(model, alpha))
+                results[how_often][f"contrast {alpha:+}"] = edited_record(measured)
+        return results
 
 
-def contrasting(base: Base, alpha: float) -> Ask:
-    def ask(rows: Sequence[Asked], room: int) -> list[Answer]:
-        prompts, questions = [a.row.prompt for a in rows], [a.row.question for a in rows]
-        return contrastive_answers(base, prompts, questions, room, alpha)
+def contrasting(model: EditedModel, alpha: float) -> Decoder:
+    def decode(cases: Sequence[ConflictCase], tokens: int) -> list[Answer]:
+        prompts, questions = [c.row.prompt for c in cases], [c.row.question for c in cases]
+        return contrastive_answers(model, prompts, questions, tokens, alpha)
 
-    return ask
+    return decode
 
 
 def contradicted(facts: Sequence[Fact], others: Sequence[Fact], times: int) -> list[Conflict]:
@@ -353,17 +359,17 @@ def contradicted(facts: Sequence[Fact], others: Sequence[Fact], times: int) -> l
         alike = {o.ground_truth for o in others if o.tags == fact.tags} - {None}
         third = rng.choice(sorted(alike - {fact.target, fact.ground_truth}))
         claim = next(p for p in (fact.prompt, *fact.rephrases) if not p.endswith("?"))
-        for said in (third, fact.ground_truth):
-            if said:
-                again = f" Once more: {claim} {said}." * (times - 1)
+        for claimed in (third, fact.ground_truth):
+            if claimed:
+                again = f" Once more: {claim} {claimed}." * (times - 1)
                 rows.append(
                     Conflict(
                         question=fact.prompt,
-                        context=f"The guide says it plainly: {claim} {said}.{again}",
-                        context_answer=said,
+                        context=f"The guide says it plainly: {claim} {claimed}.{again}",
+                        context_answer=claimed,
                         memory_answer=fact.ground_truth,
                         subject=fact.subject,
-                        kind="gold" if said == fact.ground_truth else "substitution",
+                        kind="gold" if claimed == fact.ground_truth else "substitution",
                     )
                 )
     return rows
@@ -384,7 +390,7 @@ def whole_forwards(
     paths = [block.attention_out.path for block in blocks if block.attention_out]
     rows = torch.arange(len(original.ids))
 
-    def run(batch: Batch, forced: list[torch.Tensor] | None) -> tuple[list[Any], torch.Tensor]:
+    def forward(batch: Batch, forced: list[torch.Tensor] | None) -> tuple[list[Any], torch.Tensor]:
         read: list[torch.Tensor] = []
         with ExitStack() as stack:
             for number, path in enumerate(paths):
@@ -399,117 +405,129 @@ def whole_forwards(
             logits = base.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return read, logits[rows, mask.sum(1) - 1].gather(1, tokens)
 
-    here, before = run(original, None)
-    there, _ = run(corrupted, None)
+    here, before = forward(original, None)
+    there, _ = forward(corrupted, None)
     last, other = original.mask.sum(1) - 1, corrupted.mask.sum(1) - 1
     count = base.architecture.n_heads
-    found = torch.zeros(len(paths), count, *tokens.shape)
+    effects = torch.zeros(len(paths), count, *tokens.shape)
     for layer in range(len(paths)):
         for head in range(count):
             features = base.architecture.head_slice(layer, head)
             forced = list(here)
             forced[layer] = here[layer].clone()
             forced[layer][rows, last, features] = there[layer][rows, other, features]
-            found[layer, head] = before - run(original, forced)[1]
-    return found
+            effects[layer, head] = before - forward(original, forced)[1]
+    return effects
 
 
-def speed(rows: int = 4, repeats: int = 5) -> dict[str, Any]:
+def speed(_: Results, rows: int = 4, repeats: int = 5) -> dict[str, Any]:
     """One-token path patching against whole forwards, the same rows, every head, both checked."""
-    from editcli.models.loading import load_base
-
     with tempfile.TemporaryDirectory() as folder:
         base = load_base(str(random_model("gpt2-small", Path(folder))), device="cpu")
         lines = [r for r in read_conflicts(str(ROWS)).rows if r.kind == "substitution"][: 2 * rows]
-        encoded = [encode_prompt(base.tokenizer, r.prompt) for r in lines]
-        pairs = list(zip(encoded[:rows], encoded[rows:], strict=True))
+        encoded = encode_prompts(base.tokenizer, [row.prompt for row in lines])
         original, corrupted = (
-            base.batch([Row(pair[side], len(pair[side])) for pair in pairs]) for side in (0, 1)
+            base.batch([Row.of_prompt(ids) for ids in side])
+            for side in (encoded[:rows], encoded[rows:])
         )
         tokens = torch.tensor([[5, 9]] * rows)
         layers, heads = len(base.architecture.blocks), base.architecture.n_heads
-        ours: list[float] = []
+        seconds: list[float] = []
         for _ in range(repeats):
             started = time.monotonic()
-            effects = path_effects(base, original, corrupted, tokens)
-            ours.append(time.monotonic() - started)
+            effects = path_effects(EditedModel.unedited(base), original, corrupted, tokens)
+            seconds.append(time.monotonic() - started)
         started = time.monotonic()
-        plain = whole_forwards(base, original, corrupted, tokens)
-        theirs = time.monotonic() - started
-        gap = float((effects - plain).abs().max())
-    mine = statistics.median(ours)
+        literal = whole_forwards(base, original, corrupted, tokens)
+        literal_seconds = time.monotonic() - started
+        gap = float((effects - literal).abs().max())
+    ours = statistics.median(seconds)
     return {
         "shape": "gpt2-small", "heads": layers * heads, "rows": rows,
-        "tokens": [len(pair[0]) for pair in pairs], "seconds": round(mine, 3),
-        "literal_seconds": round(theirs, 2), "ratio": round(theirs / mine, 1), "largest_gap": gap,
+        "tokens": [len(ids) for ids in encoded[:rows]], "seconds": round(ours, 3),
+        "literal_seconds": round(literal_seconds, 2), "ratio": round(literal_seconds / ours, 1),
+        "largest_gap": gap,
     }  # fmt: skip
 
 
-def shapes(resolving: bool = False) -> dict[str, Any]:
-    """`locate` (or `resolve`) at real sizes: time and memory; random weights have no knowledge.
+def shapes(command: str, _: Results) -> dict[str, Any]:
+    """`locate` or `resolve` at real sizes: time and memory; random weights have no knowledge.
 
     Rows are labelled by what such a model says anyway, half as memory's and half as the passage's.
     """
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for shape in ("gpt2-small", "llama-110m"):
         with tempfile.TemporaryDirectory() as folder:
             model = random_model(shape, Path(folder) / "model")
-            few = Path(folder) / "few.jsonl"  # a router is not what is measured
+            few = Path(folder) / "few.jsonl"  # scope is not what is measured
             phrasings = (datasets_dir() / "calibration.jsonl").read_text("utf-8").splitlines()
-            few.write_text("\n".join(phrasings[:CALIBRATED]) + "\n", "utf-8")
-            with workspace(str(model), "--calibration", str(few)) as place:
-                file = labelled(place.base, list(read_conflicts(str(ROWS)).rows))
+            few.write_text("\n".join(phrasings[:CALIBRATED_ON]) + "\n", "utf-8")
+            with opened_session(str(model), "--calibration", str(few)) as session:
+                file = labelled(session.base, read_conflicts(str(ROWS)).rows)
+                conflicts = conflicts_of(session)
                 started = time.monotonic()
-                if resolving:
-                    find(
-                        place, bench_of(place), file, "memory", LocateSettings(),
-                        PruneSettings(heads=4), neutral_texts(None)[:10], QUIET, lambda _: None,
+                if command == "resolve":
+                    find_heads(
+                        conflicts, file, "memory", LocateSettings(), PruneSettings(heads=4),
+                        read_texts(None)[:10], QUIET, lambda _: None,
                     )  # fmt: skip
                 else:
-                    rows = bench_of(place).ask(file.split("locate"), QUIET)
-                    with bench_of(place).attached() as edited:
-                        locate(place.base, rows, LocateSettings(), edited)
-                found[shape] = {
-                    "parameters": sum(p.numel() for p in place.base.model.parameters()),
-                    "rows": len(file.rows) // 3,
+                    cases = conflicts.cases(file.split("locate"), QUIET)
+                    with conflicts.attached() as edited:
+                        locate(edited, cases, LocateSettings())
+                results[shape] = {
+                    "parameters": sum(p.numel() for p in session.base.model.parameters()),
+                    "rows": len(file.rows) // len(SPLITS),
                     "seconds": round(time.monotonic() - started, 1),
                     "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
                 }
-    return found
+    return results
 
 
 def labelled(base: Base, rows: Sequence[Conflict]) -> ConflictFile:
-    """Eight short rows a split whose sources are what the model says with the passage there."""
-    from editors.inference.generation import answers
-
-    made: list[Conflict] = []
-    for split in ("locate", "dev", "test"):
-        asked = [r for r in rows if r.split == split and r.kind == "substitution"][:60]
-        said = [answer.text for answer in answers(base, [r.prompt for r in asked], 1)]
-        likely = next_probabilities(base, [r.prompt for r in asked]).argmax(-1).tolist()
+    """A few short rows a split whose sources are what the model says with the passage there."""
+    model, made = EditedModel.unedited(base), []
+    for split in SPLITS:
+        candidates = [r for r in rows if r.split == split and r.kind == "substitution"][:60]
+        prompts = [row.prompt for row in candidates]
+        texts = [answer.text for answer in answers(model, prompts, 1)]
         fitting = [
             (row, text)
-            for row, text, token in zip(asked, said, likely, strict=True)
-            if text and first_token(base, row.prompt, text) == token
-        ][:8]
+            for row, text, token in zip(candidates, texts, likeliest(model, prompts), strict=True)
+            if text and first_tokens(base, [(row.prompt, text)]) == [token]
+        ][:LABELLED]
         for i, (row, text) in enumerate(fitting):
             memory, context = (text, "Rome") if i % 2 else ("Paris", text)
             made.append(replace(row, memory_answer=memory, context_answer=context))
     return ConflictFile("labelled", tuple(made), "")
 
 
-# --- the page -------------------------------------------------------------------------------------
+# --- the parts ------------------------------------------------------------------------------------
 
-PARTS: dict[str, Callable[[], dict[str, Any]]] = {
-    **{f"prune:{p}": (lambda p=p: prune(p)) for p in PREFER},
-    **{f"rivals:{p}": (lambda p=p: rivals(p)) for p in PREFER},
-    **{f"transfer:{p}": (lambda p=p: transfer(p)) for p in PREFER},
-    "edits": edits,
-    "speed": speed,
-    "shapes:locate": shapes,
-    "shapes:resolve": lambda: shapes(resolving=True),
-}
+
+def parts(file: ConflictFile) -> dict[str, Callable[[Results], dict[str, Any]]]:
+    return {
+        **{f"prune:{p}": partial(prune, p, file) for p in PREFER},
+        **{f"rivals:{p}": partial(rivals, p, file) for p in PREFER},
+        **{f"transfer:{p}": partial(transfer, p, file) for p in PREFER},
+        "edits": edits,
+        "speed": speed,
+        "shapes:locate": partial(shapes, "locate"),
+        "shapes:resolve": partial(shapes, "resolve"),
+    }
+
+
+def main() -> None:
+    file = read_conflicts(str(ROWS))
+    parser = parser_of(__doc__.splitlines()[0], parts(file))
+    parser.add_argument("--rows", type=int, help="rows of each split (all)")
+    args = parser.parse_args()
+    if args.rows is not None:
+        rows = [row for split in SPLITS for row in file.split(split)[: args.rows]]
+        file = replace(file, rows=tuple(rows))
+    measures = parts(file)
+    run(args, measures, args.only or list(measures), "conflicts", page)
 
 
 if __name__ == "__main__":
-    run(__doc__.splitlines()[0], PARTS, KEPT, page)
+    main()

@@ -1,15 +1,16 @@
-"""The page docs/conflicts.md, from the results that docs/conflicts.json keeps."""
+"""The page docs/conflicts.md, of the results in docs/conflicts.json."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 PREFER = ("memory", "context")
 BAR = {"memory": 0.45, "context": 0.40}
 
 
-def page(kept: dict[str, Any]) -> str:
+def page(results: Mapping[str, Any]) -> str:
     lines = [*_HEAD]
     lines += [
         "## Against the bars",
@@ -18,83 +19,83 @@ def page(kept: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for prefer in PREFER:
-        if found := kept.get(f"prune:{prefer}"):
-            before, after = found["before"], found["after"]
-            heads = ", ".join(f"{layer}.{head}" for layer, head in found["heads"])
+        if part := results.get(f"prune:{prefer}"):
+            before, after = part["before"], part["after"]
+            heads = ", ".join(f"{layer}.{head}" for layer, head in part["heads"])
             gain = after[prefer][0] - before[prefer][0]
             moved = [
                 f"{before[n][0]:.3f} → {after[n][0]:.3f}" for n in ("memory", "context", "other")
             ]
             lines.append(
-                f"| {prefer} | {heads} ({found['listing']}) | "
+                f"| {prefer} | {heads} ({part['listing']}) | "
                 + " | ".join(moved)
-                + f" | {gain:+.3f} ({BAR[prefer]:.2f}) | {', '.join(found['refused']) or 'none'} |"
+                + f" | {gain:+.3f} ({BAR[prefer]:.2f}) | {', '.join(part['refused']) or 'none'} |"
             )
     lines += ["", "What it cost (positive is worse; neutral in nats a token, all else shares):", ""]
-    names = list(next((kept[k]["lost"] for k in kept if k.startswith("prune:")), {}))
+    names = list(next((part["lost"] for k, part in results.items() if k.startswith("prune:")), {}))
     lines += ["| prefer | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for prefer in PREFER:
-        if found := kept.get(f"prune:{prefer}"):
+        if part := results.get(f"prune:{prefer}"):
             lines.append(
-                f"| {prefer} | " + " | ".join(f"{found['lost'][n]:+.4f}" for n in names) + " |"
+                f"| {prefer} | " + " | ".join(f"{part['lost'][n]:+.4f}" for n in names) + " |"
             )
     for prefer in PREFER:
-        if found := kept.get(f"prune:{prefer}"):
-            following = found["next_token"]
+        if part := results.get(f"prune:{prefer}"):
+            following = part["next_token"]
             lines += [
                 "",
                 f"Prefer {prefer}: {following['same_top']:.1%} of neutral prompts keep their "
                 f"likeliest next token (KL {following['kl']:.4f}); taken off, logits are "
-                f"{'bit-identical' if found['reversible'] else 'NOT identical'}. "
-                f"{found['seconds']:.0f} s in all, {found['stages']['ranking heads']:.0f} s of it "
+                f"{'bit-identical' if part['reversible'] else 'NOT identical'}. "
+                f"{part['seconds']:.0f} s in all, {part['stages']['ranking heads']:.0f} s of it "
                 "ranking heads.",
             ]
-    if found := kept.get("prune:memory"):
+    if part := results.get("prune:memory"):
         lines += ["", "The ten best of each ranking (layer.head, score in logits):", ""]
         for score in PREFER:
-            told = ", ".join(f"{h[0]}.{h[1]} {v:.2f}" for h, v in found["locating"][score])
-            lines.append(f"- {score}: {told}")
+            best = ", ".join(f"{h[0]}.{h[1]} {v:.2f}" for h, v in part["locating"][score])
+            lines.append(f"- {score}: {best}")
         lines += _LIMITS
     for prefer in PREFER:
-        if found := kept.get(f"rivals:{prefer}"):
+        if part := results.get(f"rivals:{prefer}"):
             lines += [
                 "",
-                f"## Rivals, prefer {prefer} ({found['k']} heads, {found['rows']} test rows)",
+                f"## Rivals, prefer {prefer} ({part['k']} heads, {part['rows']} test rows)",
                 "",
                 "| by | memory | context | other | gold lost | irrelevant lost | facts lost "
                 "| neutral lost | time to decode |",
                 "|---|---|---|---|---|---|---|---|---|",
             ]
-            for name, row in found["table"].items():
+            for name, row in part["table"].items():
                 lost = row["lost"]
                 cells = [
                     f"{lost[n]:+.3f}" if n in lost else "-"
                     for n in ("gold", "irrelevant", "facts", "neutral")
                 ]
                 lines.append(
-                    f"| {_SAID[name]} | "
+                    f"| {_NAMES[name]} | "
                     + " | ".join(f"{row[n][0]:.3f}" for n in ("memory", "context", "other"))
                     + " | "
                     + " | ".join(cells)
                     + f" | {row.get('cost', 1.0):.2f} |"
                 )
             for name in ("cad", "juice"):
-                lines += ["", f"{_SAID[name]}: {json.dumps(found['table'][name]['settings'])}"]
-    told = [p for p in PREFER if f"transfer:{p}" in kept]
-    if told:
+                lines += ["", f"{_NAMES[name]}: {json.dumps(part['table'][name]['settings'])}"]
+    transferred = [p for p in PREFER if f"transfer:{p}" in results]
+    if transferred:
         lines += ["", "## Across relations", ""]
-    for prefer in told:
-        found = kept[f"transfer:{prefer}"]
+    for prefer in transferred:
+        part = results[f"transfer:{prefer}"]
         lines.append(
             f"- prefer {prefer}: gains on the relations that heads were found on "
-            f"{found['own']}, on the others {found['other']}: {found['kept']:.0%} carry over"
+            f"{part['own']}, on the others {part['other']}: {part['kept']:.0%} carry over"
         )
-    if found := kept.get("edits"):
+    if part := results.get("edits"):
         lines += [
             "",
             "## Edits meet conflicts",
             "",
-            f"{found['facts']} facts edited, each then contradicted by a passage with a third "
+            f"{part['facts']} facts edited, each then contradicted by a passage with a third "
             "answer of the same relation and by one with the old answer, on the same questions. A "
             "weight of the passage is that of contrastive decoding: -1 goes by memory alone.",
             "",
@@ -103,8 +104,8 @@ def page(kept: dict[str, Any]) -> str:
             "| edit, no passage |",
             "|---|---|---|---|---|---|---|---|---|---|---|",
         ]
-        for told in ("once", "four times"):
-            for name, row in found[told].items():
+        for how_often in ("once", "four times"):
+            for name, row in part[how_often].items():
                 if name == "opened_without_passage":
                     continue
                 alone = f"{row['no_passage']:.3f}" if "no_passage" in row else "-"
@@ -112,7 +113,7 @@ def page(kept: dict[str, Any]) -> str:
                 rates = [third[n] for n in ("edit", "context", "before", "other")]
                 rates += [stale[n] for n in ("edit", "context", "other")]
                 lines.append(
-                    f"| {told} | {_DONE.get(name, name)} | "
+                    f"| {how_often} | {_DONE.get(name, name)} | "
                     f"{row['router']['opened_with_passage']:.3f} | "
                     + " | ".join(f"{rate:.3f}" for rate in rates)
                     + f" | {alone} |"
@@ -120,27 +121,27 @@ def page(kept: dict[str, Any]) -> str:
         lines += [
             "",
             "Without the passage the router opens "
-            f"{found['once']['opened_without_passage']:.3f} of the questions.",
+            f"{part['once']['opened_without_passage']:.3f} of the questions.",
         ]
-    if found := kept.get("speed"):
+    if part := results.get("speed"):
         lines += [
             "",
             "## Cost of ranking",
             "",
-            f"{found['heads']} heads of a GPT-2-small shape, {found['rows']} rows: "
-            f"{found['seconds']:.2f} s (median of five) against "
-            f"{found['literal_seconds']:.1f} s of one whole forward a head: "
-            f"{found['ratio']:.0f} times faster, largest difference "
-            f"{found['largest_gap']:.1e}.",
+            f"{part['heads']} heads of a GPT-2-small shape, {part['rows']} rows: "
+            f"{part['seconds']:.2f} s (median of five) against "
+            f"{part['literal_seconds']:.1f} s of one whole forward a head: "
+            f"{part['ratio']:.0f} times faster, largest difference "
+            f"{part['largest_gap']:.1e}.",
         ]
     for command in ("locate", "resolve"):
-        if found := kept.get(f"shapes:{command}"):
+        if part := results.get(f"shapes:{command}"):
             lines += [
                 "",
                 f"| {command}, random weights | parameters | rows a split | time | peak memory |",
                 "|---|---|---|---|---|",
             ]
-            for shape, row in found.items():
+            for shape, row in part.items():
                 lines.append(
                     f"| {shape} | {row['parameters'] / 1e6:.0f} M | {row['rows']} | "
                     f"{row['seconds']:.1f} s | {row['peak_memory_bytes'] / 2**30:.1f} GiB |"
@@ -151,13 +152,13 @@ def page(kept: dict[str, Any]) -> str:
 _DONE = {
     "no head": "nothing",
     "prefer memory": "prefer memory: context heads pruned",
-    "prefer context": "prefer context: memory heads pruned, the gate yields to the passage",
-    "yielding": "the gate yields to the passage, no head pruned",
+    "prefer context": "prefer context: memory heads pruned, the edit yields to the passage",
+    "yielding": "the edit yields to the passage, no head pruned",
     "contrast -1.0": "weight -1",
     "contrast +1.0": "weight +1",
     "contrast +4.0": "weight +4",
 }
-_SAID = {
+_NAMES = {
     "none": "as it is",
     "prune": "pruning, path patching (this tool)",
     "gradient": "pruning, by gradient",
@@ -172,13 +173,13 @@ _LIMITS = [
     "moves for memory. With more of them gone the passage wins more often, and then passages on",
     "something else mislead too: on the dev split the check on irrelevant passages leaves the",
     "larger sets out. That the heads share the work was put there by training",
-    "(`scripts/atlas_roles.py`); how is told in [benchmarks-notes.md](benchmarks-notes.md).",
+    "(`scripts/atlas/roles.py`); how is told in [benchmarks-notes.md](benchmarks-notes.md).",
     "",
 ]
 _HEAD = [
     "# Conflicts between passage and memory",
     "",
-    "Written by `python scripts/bench_conflicts.py` on 2 CPU cores, one thread each. Rows of",
+    "Written by `python scripts/bench/conflicts.py` on 2 CPU cores, one thread each. Rows of",
     "`datasets/atlas/conflicts.jsonl`: heads ranked on the split *locate*, their number chosen on",
     "*dev*, the split *test* used once; answers are greedy and free-running.",
     "",

@@ -54,9 +54,9 @@ def random_weights(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model of that shape with random weights, and atlas's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(datasets_dir() / "atlas" / "model")
-    told = dict(SHAPES[shape])
+    sizes = dict(SHAPES[shape])
     ids = {k: getattr(tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    config = AutoConfig.for_model(told.pop("model_type"), **told, **ids)
+    config = AutoConfig.for_model(sizes.pop("model_type"), **sizes, **ids)
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)

@@ -1,7 +1,7 @@
 """Measure what an edit costs, against the loop of the public implementation; write docs/speed.md.
 
-    python scripts/bench_speed.py                             # everything
-    python scripts/bench_speed.py --only iteration:gpt2-small # one part, kept beside the others
+    python scripts/bench/speed.py                             # everything
+    python scripts/bench/speed.py --only iteration:gpt2-small # one part, saved beside the others
 
 Parts, for each shape: iteration (a step of the same training, ours and the plain loop's, in turns),
 edit (a whole edit with either's own stopping rule), memory (what an edit adds to the loaded base).
@@ -10,7 +10,7 @@ against the tenth), lines (memory of `apply` on a file of a million lines). infe
 decoding with the side memory attached, of prompts that no edit claims and of such that one does.
 opening: a version against loading its base. size: what a shard takes on a layer of a 7B model.
 iteration:llama-7b and gpu (edits of that model), in bfloat16, where there is a GPU.
-Results are kept in docs/speed.json.
+Results are saved in docs/speed.json.
 
 Random weights stand for real ones at real sizes: what a step costs does not depend on them.
 """
@@ -19,39 +19,39 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench import facts_of, phrasings
-from parts import run
-from shapes import SHAPES, random_model, random_weights
+from benchmark import Results, parser_of, run
+from random_models import SHAPES, random_model, random_weights
 from torch.utils.flop_counter import FlopCounterMode
+from workbench import Workbench, atlas_facts, few_phrasings
 
-from editcli.models.loading import load_base, plan_no_attention
-from editors.facts import Fact
-from editors.methods.base import Applied, NoMemo
-from editors.methods.edit_state import EditState, to_bytes
-from editors.methods.training.suffix_replay import Suffix
-from editors.methods.wise.method import Wise
+from editcli.files.phrasings import read_phrasings
+from editcli.models.libraries import plan_no_attention
+from editcli.models.loading import load_base
+from editcli.models.locations import ATLAS
+from editors import Fact
+from editors.methods.edit_state import EditState, Scalar
+from editors.methods.training.suffix_replay import record
 from editors.methods.wise.shards import Mask, Shard
-from editors.methods.wise.training.joint import OrderedSettings, in_order
+from editors.methods.wise.training.masked_delta import MaskedDelta
+from editors.methods.wise.training.sequential import SequentialSettings, train_sequentially
 from editors.model.base_model import Base
+from editors.model.tensor_files import to_bytes
 from editors.model.tokenization import Row, encode_pair, encode_prompt
 from editors.scope.unrelated_prompts import UNRELATED, prefixed
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-KEPT = DOCS / "speed.json"
-sys.path.insert(0, str(ROOT / "tests" / "reference"))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "tests" / "reference"))
 import full_loop  # noqa: E402 - the rival
 
 # Edited, 0-based.
@@ -72,13 +72,19 @@ BEGINNINGS = (
 
 
 def edits(count: int) -> list[Fact]:
-    return facts_of("edits.jsonl")[:count]
+    return atlas_facts("edits.jsonl")[:count]
+
+
+def workbench(base: Base, shape: str, settings: Mapping[str, Scalar] | None = None) -> Workbench:
+    """WISE on ``base``; one with random weights is calibrated on few phrasings."""
+    phrasings = read_phrasings(None) if shape == ATLAS else few_phrasings()
+    return Workbench.of(base, phrasings, settings=settings)
 
 
 @contextmanager
 def base_of(shape: str) -> Iterator[Base]:
-    if shape == "atlas":
-        yield load_base("atlas", device="cpu")
+    if shape == ATLAS:
+        yield load_base(ATLAS, device="cpu")
         return
     if shape == GPU:
         plan_no_attention()
@@ -97,28 +103,29 @@ def rows_of(base: Base, fact: Fact) -> tuple[list[Row], list[Row]]:
     rows = [
         encode_pair(base.tokenizer, p, fact.target, stop=True, context=context) for p in prompts
     ]
-    calm = encode_prompt(base.tokenizer, UNRELATED[0])
-    return rows, [Row(calm, len(calm))]
+    return rows, [Row.of_prompt(encode_prompt(base.tokenizer, UNRELATED[0]))]
 
 
 def mask_of(base: Base) -> Mask:
     return Mask((base.projection.out_features, base.projection.in_features), RATIO, 0)
 
 
-def plain(base: Base) -> Any:
+def plain_loop(base: Base) -> Any:
+    """The model as the plain loop takes it."""
     projection = base.projection
     return full_loop.FullModel(base.model, projection.path, stored_transposed=projection.transposed)
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    _settle()
+    """The seconds that ``run`` takes, and what it gives."""
+    _synchronize()
     started = time.perf_counter()
-    found = run()
-    _settle()
-    return time.perf_counter() - started, found
+    result = run()
+    _synchronize()
+    return time.perf_counter() - started, result
 
 
-def _settle() -> None:
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -139,25 +146,26 @@ def iteration(shape: str) -> dict[str, Any]:
     with base_of(shape) as base:
         (rows, _), mask = rows_of(base, edits(1)[0]), mask_of(base)
         ours, theirs = trainers(base)
-        found, wanted = ours(RIVAL_STEPS), theirs(RIVAL_STEPS)
+        trained, expected = ours(RIVAL_STEPS), theirs(RIVAL_STEPS)
         weight = base.projection.weight(base.model)
-        edited = weight + Shard((), mask, found.values).delta().to(weight.device)
-        gap = float((edited - wanted.weight).abs().max())
-        mine, other = [], []
+        edited = weight + Shard((), mask, trained.values).delta().to(weight.device)
+        gap = float((edited - expected.weight).abs().max())
+        seconds, rival_seconds = [], []
         for _ in range(REPEATS):
-            mine.append(timed(lambda: ours(STEPS))[0] / STEPS)
-            other.append(timed(lambda: theirs(RIVAL_STEPS))[0] / RIVAL_STEPS)
-        share, recording = suffix_share(base, rows, mine)
+            seconds.append(timed(lambda: ours(STEPS))[0] / STEPS)
+            rival_seconds.append(timed(lambda: theirs(RIVAL_STEPS))[0] / RIVAL_STEPS)
+        share, recording = suffix_share(base, rows, seconds)
         used, tokens = used_flops(base, rows, mask), sum(len(row.ids) for row in rows)
-        step, most = statistics.median(mine), peak(weight)
+        step, most = statistics.median(seconds), peak(weight)
+        rival_step = statistics.median(rival_seconds)
         return {
             "parameters": sum(p.numel() for p in base.model.parameters()),
             "layers": len(base.architecture.blocks),
             "layer": base.layer,
             "tokens": tokens,
             "seconds": round(step, 5),
-            "rival_seconds": round(statistics.median(other), 5),
-            "ratio": round(statistics.median(other) / step, 2),
+            "rival_seconds": round(rival_step, 5),
+            "ratio": round(rival_step / step, 2),
             "bar": BARS.get(shape),
             "largest_gap": gap,
             "recording_seconds": round(recording, 5),
@@ -171,24 +179,19 @@ def iteration(shape: str) -> dict[str, Any]:
 
 def suffix_share(base: Base, rows: Sequence[Row], seconds: Sequence[float]) -> tuple[float, float]:
     """The share of an edit's time that is not recording, and what recording takes."""
-    record = lambda: Suffix.record(  # noqa: E731
-        base.model, base.architecture, base.layer, [base.batch(rows)]
+    recording = statistics.median(
+        timed(lambda: record(base, [base.batch(rows)]))[0] for _ in range(REPEATS)
     )
-    recording = statistics.median(timed(record)[0] for _ in range(REPEATS))
     return 1 - recording / (statistics.median(seconds) * STEPS), recording
 
 
 def used_flops(base: Base, rows: Sequence[Row], mask: Mask) -> float:
     """Floating-point operations of one step, counted."""
-    from editors.methods.wise.training.masked_delta import MaskedChange
-
-    change = MaskedChange(
-        mask.entries(), torch.zeros(mask.count), base.projection.weight(base.model)
-    )
-    suffix = Suffix.record(base.model, base.architecture, base.layer, [base.batch(rows)])
+    change = MaskedDelta(mask.entries(), None, base.projection.weight(base.model))
+    suffix = record(base, [base.batch(rows)])
     with FlopCounterMode(display=False) as counter, suffix.replaying():
-        [record] = suffix.records
-        logits, labels = suffix.logits(record, record.side(change))
+        [batch] = suffix.records
+        logits, labels = suffix.logits(batch, batch.side(change))
         torch.autograd.backward(
             torch.nn.functional.cross_entropy(logits, labels), inputs=[change.values]
         )
@@ -199,16 +202,16 @@ def used_flops(base: Base, rows: Sequence[Row], mask: Mask) -> float:
 
 def trainers(base: Base) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
     """Two trainings of one edit by so many steps: ours, and the plain loop's."""
-    (rows, calm), mask = rows_of(base, edits(1)[0]), mask_of(base)
-    full, entries = plain(base), mask.entries()
+    (rows, unrelated), mask = rows_of(base, edits(1)[0]), mask_of(base)
+    full, entries = plain_loop(base), mask.entries()
 
     def ours(steps: int) -> Any:
-        never = OrderedSettings(max_steps=steps, enough=-1.0)
-        return in_order(base, [rows], calm, mask, None, never)
+        never = SequentialSettings(max_steps=steps, enough=-1.0)
+        return train_sequentially(base, [rows], unrelated, mask, None, never)
 
     def theirs(steps: int) -> Any:
-        never = OrderedSettings(max_steps=steps, enough=-1.0)
-        return full_loop.one_edit(full, rows, calm, entries, never, plateau=-1.0)
+        never = SequentialSettings(max_steps=steps, enough=-1.0)
+        return full_loop.one_edit(full, rows, unrelated, entries, never, plateau=-1.0)
 
     return ours, theirs
 
@@ -227,9 +230,9 @@ def profile(shape: str = "gpt2-small") -> dict[str, Any]:
 def shares(run: Callable[[], Any], most: int = 8) -> dict[str, float]:
     """The operations that take most of the processor's time, with their shares of it."""
     run()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         run()
-    spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    spent = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
     whole = sum(spent.values())
     largest = sorted(spent, key=lambda name: -spent[name])[:most]
     return {name: round(spent[name] / whole, 3) for name in largest}
@@ -238,63 +241,77 @@ def shares(run: Callable[[], Any], most: int = 8) -> dict[str, float]:
 def edit(shape: str) -> dict[str, Any]:
     """A whole edit: ours until the answer is sure, the plain loop until its loss stands still."""
     with base_of(shape) as base:
-        method = Wise(base, {}, seed=0)
-        empty = method.empty(phrasings() if shape == "atlas" else phrasings()[:50])
-        mask = mask_of(base)
-        full, entries, settings = plain(base), mask.entries(), OrderedSettings()
-        mine, other, steps, rival_steps = [], [], [], []
-        applying(method, empty, edits(1))
+        bench, mask = workbench(base, shape), mask_of(base)
+        full, entries, settings = plain_loop(base), mask.entries(), SequentialSettings()
+        seconds, rival_seconds, steps, rival_steps = [], [], [], []
+        bench.apply(edits(1))
         for fact in edits(REPEATS + 1)[1:]:
-            took, done = timed(lambda f=fact: applying(method, empty, [f]))
-            mine.append(took)
+            took, done = timed(lambda f=fact: bench.apply([f]))
+            seconds.append(took)
             steps.append(done.iterations)
-            rows, calm = rows_of(base, fact)
-            took, wanted = timed(
-                lambda r=rows, c=calm: full_loop.one_edit(full, r, c, entries, settings)
+            rows, unrelated = rows_of(base, fact)
+            took, trained = timed(
+                lambda r=rows, u=unrelated: full_loop.one_edit(full, r, u, entries, settings)
             )
-            other.append(took)
-            rival_steps.append(wanted.steps)
+            rival_seconds.append(took)
+            rival_steps.append(trained.steps)
+        ours, theirs = statistics.median(seconds), statistics.median(rival_seconds)
         return {
-            "seconds": round(statistics.median(mine), 4),
+            "seconds": round(ours, 4),
             "steps": steps,
-            "rival_seconds": round(statistics.median(other), 3),
+            "rival_seconds": round(theirs, 3),
             "rival_steps": rival_steps,
-            "ratio": round(statistics.median(other) / statistics.median(mine), 1),
+            "ratio": round(theirs / ours, 1),
         }
+
+
+# Runs the command it is given and prints its peak memory in bytes and its exit status. A process
+# of its own, with little memory: a command inherits the peak of the process that starts it.
+_WATCHER = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, used = os.wait4(process.pid, 0)
+print(1024 * used.ru_maxrss, os.waitstatus_to_exitcode(status))
+"""
+
+
+def peak_memory(command: Sequence[str], allowed: Sequence[int] = (0,)) -> int:
+    """The most memory that a command holds, in bytes; it must exit with a status of ``allowed``."""
+    watched = subprocess.run(
+        [sys.executable, "-c", _WATCHER, *command], check=True, capture_output=True, text=True
+    )
+    peak, status = map(int, watched.stdout.split())
+    assert status in allowed, (status, watched.stderr)
+    return peak
 
 
 def memory(shape: str) -> dict[str, Any]:
     """What an edit adds to the loaded base, in bytes, each measured in processes of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        model = str(random_model(shape, Path(folder))) if shape != "atlas" else "atlas"
-        found = {}
-        for what in ("load", "edit"):
+        model = str(random_model(shape, Path(folder))) if shape != ATLAS else ATLAS
+        peaks = {}
+        for what, edited in (("load", False), ("edit", True)):
             code = (
-                f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
-                f"import bench_speed; bench_speed._held({model!r}, {shape!r}, {what!r})"
+                f"import sys; sys.path.insert(0, {str(HERE)!r}); "
+                f"import speed; speed.load_and_run({model!r}, {shape!r}, {edited})"
             )
-            each = []
-            for _ in range(REPEATS):
-                told = subprocess.run(
-                    [sys.executable, "-c", code], check=True, capture_output=True, text=True
-                )
-                each.append(int(told.stdout.split()[-1]))
-            found[what] = statistics.median(each)  # the allocator's slack differs from run to run
+            each = [peak_memory([sys.executable, "-c", code]) for _ in range(REPEATS)]
+            peaks[what] = statistics.median(each)  # the allocator's slack differs from run to run
         weights = sum(f.stat().st_size for f in Path(folder).glob("*.safetensors"))
-    extra = (found["edit"] - found["load"]) / found["load"]
-    return {**found, "weights": weights, "extra": round(extra, 4)}
+    extra = (peaks["edit"] - peaks["load"]) / peaks["load"]
+    return {**peaks, "weights": weights, "extra": round(extra, 4)}
 
 
-def _held(model: str, shape: str, what: str) -> None:
+def load_and_run(model: str, shape: str, edited: bool) -> None:
+    """Load a model and run it as any use of the base does; where ``edited``, train an edit too."""
     base = load_base(model, device="cpu", layer=LAYERS.get(shape))
     ids = base.batch([Row((5,) * 24, 24)] * 12)
-    with torch.no_grad():  # what any use of the base takes
+    with torch.no_grad():
         base.model(input_ids=ids.ids, use_cache=False, logits_to_keep=1)
-    if what == "edit":
-        rows, calm = rows_of(base, edits(1)[0])
-        mask = mask_of(base)
-        in_order(base, [rows], calm, mask, torch.zeros(mask.count), OrderedSettings(max_steps=5))
-    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    if edited:
+        (rows, unrelated), mask = rows_of(base, edits(1)[0]), mask_of(base)
+        start, settings = torch.zeros(mask.count), SequentialSettings(max_steps=5)
+        train_sequentially(base, [rows], unrelated, mask, start, settings)
 
 
 # --- many edits -----------------------------------------------------------------------------------
@@ -302,58 +319,47 @@ def _held(model: str, shape: str, what: str) -> None:
 
 def amortised(count: int = 200, alone: int = 40) -> dict[str, Any]:
     """``apply`` of many facts, and some of them one at a time, in turns."""
-    with base_of("atlas") as base:
-        method = Wise(base, {}, seed=0)
-        empty, facts = method.empty(phrasings()), edits(count)
-        turns = []
-        for _ in range(REPEATS):
-            together, _ = timed(lambda: applied(method, empty, facts))
-            state, each = empty, []
-            for fact in facts[:alone]:
-                took, state = timed(lambda s=state, f=fact: applied(method, s, [f]))
-                each.append(took)
-            turns.append((together / count, statistics.mean(each)))
-        return {
-            "facts": count,
-            "seconds": round(statistics.median(mine for mine, _ in turns), 4),
-            "alone_seconds": round(statistics.median(one for _, one in turns), 4),
-            "ratio": round(statistics.median(one / mine for mine, one in turns), 2),
-            "each": [round(one / mine, 2) for mine, one in turns],
-        }
+    bench, facts, turns = Workbench.on_atlas(), edits(count), []
+    for _ in range(REPEATS):
+        together, _ = timed(lambda: bench.apply(facts))
+        state, each = bench.start, []
+        for fact in facts[:alone]:
+            took, done = timed(lambda s=state, f=fact: bench.apply([f], s))
+            state = done.state
+            each.append(took)
+        turns.append((together / count, statistics.mean(each)))
+    return {
+        "facts": count,
+        "seconds": round(statistics.median(together for together, _ in turns), 4),
+        "alone_seconds": round(statistics.median(one for _, one in turns), 4),
+        "ratio": round(statistics.median(one / together for together, one in turns), 2),
+        "each": [round(one / together, 2) for together, one in turns],
+    }
 
 
-def applied(method: Wise, state: EditState, facts: Sequence[Fact]) -> EditState:
-    return applying(method, state, facts).state
-
-
-def applying(method: Wise, state: EditState, facts: Sequence[Fact]) -> Applied:
-    return method.apply(state, facts, memo=NoMemo(), on_progress=lambda _: True)
-
-
-def growth(window: int = 10) -> dict[str, Any]:
+def growth(window: int = 10, count: int = 1000) -> dict[str, Any]:
     """The same edits, one at a time, into a store of ten facts and into one of a thousand, in
     turns."""
-    with base_of("atlas") as base:
-        method = Wise(base, {}, seed=0)
-        empty, facts = method.empty(phrasings()), edits(1000)
-        first = len(facts) - window
-        young, old = (applied(method, empty, facts[:count]) for count in (window, first))
+    bench, facts = Workbench.on_atlas(), edits(count)
+    first = len(facts) - window
+    young, old = (bench.apply(facts[:size]).state for size in (window, first))
 
-        def mean(state: EditState) -> float:
-            total = 0.0
-            for fact in facts[first:]:
-                took, state = timed(lambda s=state, f=fact: applied(method, s, [f]))
-                total += took
-            return total / window
+    def mean(state: EditState) -> float:
+        total = 0.0
+        for fact in facts[first:]:
+            took, done = timed(lambda s=state, f=fact: bench.apply([f], s))
+            state = done.state
+            total += took
+        return total / window
 
-        turns = [(mean(young), mean(old)) for _ in range(REPEATS)]
-        tenth, thousandth = (statistics.median(turn[i] for turn in turns) for i in (0, 1))
-        ratio = statistics.median(b / a for a, b in turns)
-        return {
-            "tenth": round(tenth, 4),
-            "thousandth": round(thousandth, 4),
-            "ratio": round(ratio, 2),
-        }
+    turns = [(mean(young), mean(old)) for _ in range(REPEATS)]
+    tenth, thousandth = (statistics.median(turn[i] for turn in turns) for i in (0, 1))
+    ratio = statistics.median(b / a for a, b in turns)
+    return {
+        "tenth": round(tenth, 4),
+        "thousandth": round(thousandth, 4),
+        "ratio": round(ratio, 2),
+    }
 
 
 def inference(shape: str, tokens: int = 24) -> dict[str, Any]:
@@ -362,17 +368,15 @@ def inference(shape: str, tokens: int = 24) -> dict[str, Any]:
     With random weights a rephrase is no more like its fact than anything else, so there the edited
     prompts themselves are asked, and a shard holds one fact that takes one step.
     """
-    real = shape == "atlas"
+    real = shape == ATLAS
     each, rows, repeats = (15, 16, 4 * REPEATS) if real else (1, 8, 6 * REPEATS)
     with base_of(shape) as base:
-        method = Wise(base, {"shard_size": each, **({} if real else {"max_steps": 1})}, seed=0)
-        empty = method.empty(phrasings() if real else phrasings()[:50])
+        bench = workbench(base, shape, {"shard_size": each, **({} if real else {"max_steps": 1})})
         facts = edits(64 * each)
         claimed = [f.rephrases[0] if real else f.prompt for f in facts[:rows]]
-        asked = {"unclaimed": UNRELATED[:rows], "claimed": claimed}
         stays = {"do_sample": False, "pad_token_id": base.tokenizer.pad_token_id}
 
-        def run(inputs: dict[str, torch.Tensor], new: int) -> float:
+        def generate(inputs: dict[str, torch.Tensor], new: int) -> float:
             with torch.inference_mode():
                 return timed(
                     lambda: base.model.generate(
@@ -380,44 +384,46 @@ def inference(shape: str, tokens: int = 24) -> dict[str, Any]:
                     )
                 )[0]
 
-        found: dict[str, Any] = {}
+        slower: dict[str, Any] = {}
         for shards in (1, 64):
-            state = applied(method, empty, facts[: each * shards])
-            for kind, prompts in asked.items():
-                encoded = [encode_prompt(base.tokenizer, p) for p in prompts]
-                batch = base.batch([Row(ids, len(ids)) for ids in encoded], "left")
+            state = bench.apply(facts[: each * shards]).state
+            for kind, prompts in (("unclaimed", UNRELATED[:rows]), ("claimed", claimed)):
+                encoded = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
+                batch = base.batch([Row.of_prompt(ids) for ids in encoded], "left")
                 inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
                 pairs = []
                 for _ in range(repeats):
-                    without = (run(inputs, 1), run(inputs, tokens))
-                    with method.attach(state):
-                        run(inputs, 1)  # shards are unpacked once; `opening` counts it
-                        pairs.append((without, (run(inputs, 1), run(inputs, tokens))))
+                    without = (generate(inputs, 1), generate(inputs, tokens))
+                    with bench.method.attach(state):
+                        generate(inputs, 1)  # shards are unpacked once; `opening` counts it
+                        pairs.append((without, (generate(inputs, 1), generate(inputs, tokens))))
                 prefill = statistics.median(w[0] / b[0] for b, w in pairs) - 1
                 decode = statistics.median((w[1] - w[0]) / (b[1] - b[0]) for b, w in pairs) - 1
-                found[f"{len(state.shards)} {kind}"] = {
+                slower[f"{len(state.payload.shards)} {kind}"] = {
                     "prefill": round(prefill, 4), "decode": round(decode, 4),
                 }  # fmt: skip
-        return {"attached": found}
+        return {"attached": slower}
 
 
 def opening(shape: str = "llama-110m", count: int = 20) -> dict[str, Any]:
     """Loading a base, and on top of it a version with a shard of ``count`` facts."""
     with tempfile.TemporaryDirectory() as folder:
         model = str(random_model(shape, Path(folder)))
-        load = lambda: load_base(model, device="cpu", layer=LAYERS[shape])  # noqa: E731
-        base = load()
-        method = Wise(base, {"max_steps": 1}, seed=0)
-        state = applied(method, method.empty(phrasings()[:50]), edits(count))
-        blobs = state.to_blobs()
 
-        def opened() -> None:
-            with method.attach(EditState.from_blobs(blobs)):
+        def load() -> Base:
+            return load_base(model, device="cpu", layer=LAYERS[shape])
+
+        bench = workbench(load(), shape, {"max_steps": 1})
+        method, state = bench.method, bench.apply(edits(count)).state
+        blobs = method.save(state)
+
+        def open_version() -> None:
+            with method.attach(method.open(EditState.from_blobs(blobs))):
                 pass
 
         loads = [timed(load)[0] for _ in range(REPEATS)]
-        opens = [timed(opened)[0] for _ in range(REPEATS)]
-        unpacks = [timed(state.shards[0].shard.delta)[0] for _ in range(REPEATS)]
+        opens = [timed(open_version)[0] for _ in range(REPEATS)]
+        unpacks = [timed(state.payload.shards[0].delta)[0] for _ in range(REPEATS)]
         load_seconds, open_seconds = statistics.median(loads), statistics.median(opens)
         first = open_seconds + statistics.median(unpacks)
         return {
@@ -433,58 +439,53 @@ def opening(shape: str = "llama-110m", count: int = 20) -> dict[str, Any]:
 def size() -> dict[str, Any]:
     """A shard on a down-projection of LLaMA-2-7B (4096 x 11008), in bfloat16."""
     mask = Mask((4096, 11008), RATIO, 0)
-    packed = to_bytes(Shard((), mask, torch.zeros(mask.count, dtype=torch.bfloat16)).packed())
+    values = torch.zeros(mask.count, dtype=torch.bfloat16)
+    packed = to_bytes(Shard((), mask, values).tensors())
     dense = 2 * mask.shape[0] * mask.shape[1]
     return {"shard": len(packed), "dense": dense, "share": round(len(packed) / dense, 4)}
 
 
-def lines(most: int = 1_000_000, taken: int = 20) -> dict[str, Any]:
+def long_file(most: int = 1_000_000, taken: int = 20) -> dict[str, Any]:
     """`apply` of the first facts of a file of a thousand lines and of one of a million: peak memory
     of the process, in bytes."""
-    found: dict[str, Any] = {"lines": most, "facts": taken}
+    results: dict[str, Any] = {"lines": most, "facts": taken}
     with tempfile.TemporaryDirectory() as folder:
         for count in (1000, most):
-            place, file = Path(folder, f"store-{count}"), Path(folder, f"{count}.jsonl")
+            file = Path(folder, f"{count}.jsonl")
             with file.open("w") as facts:
                 for number in range(count):
-                    said = {"prompt": f"The head of office {number} is", "target": "Ann Lee"}
-                    facts.write(json.dumps({**said, "subject": f"office {number}"}) + "\n")
+                    fact = {"prompt": f"The head of office {number} is", "target": "Ann Lee"}
+                    facts.write(json.dumps({**fact, "subject": f"office {number}"}) + "\n")
             editcli = [sys.executable, "-m", "editcli"]
-            store = ["--store", str(place), "--quiet"]
-            subprocess.run([*editcli, "init", "atlas", *store], check=True, capture_output=True)
-            limit = ["--limit", str(taken)]
+            store = ["--store", str(Path(folder, f"store-{count}")), "--quiet"]
+            subprocess.run([*editcli, "init", ATLAS, *store], check=True, capture_output=True)
+            command = [*editcli, "apply", str(file), "--limit", str(taken), *store]
             began = time.monotonic()
-            process = subprocess.Popen(
-                [*editcli, "apply", str(file), *limit, *store], stdout=subprocess.DEVNULL
-            )
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            assert process.returncode in (0, 1), process.returncode  # 1: a fact that did not take
-            found[f"memory_{count}"] = 1024 * used.ru_maxrss
-            found[f"seconds_{count}"] = round(time.monotonic() - began, 1)
-    return found
+            # 1: a fact that was not learnt.
+            results[f"memory_{count}"] = peak_memory(command, (0, 1))
+            results[f"seconds_{count}"] = round(time.monotonic() - began, 1)
+    return results
 
 
 def gpu(count: int = 256, held: int = 20) -> dict[str, Any]:
     """Edits of a model of 7B: one into a new shard, one beside others, and many together."""
     with base_of(GPU) as base:
-        method = Wise(base, {}, seed=0)
-        empty = method.empty(phrasings()[:50])
+        bench = workbench(base, GPU)
         facts = edits(count + held + 2 * (REPEATS + 1))
-        several = applied(method, empty, facts[:held])
-        loaded, found = torch.cuda.memory_allocated(), {}
+        several = bench.apply(facts[:held]).state
+        loaded, results = torch.cuda.memory_allocated(), {}
         for name, state, first in (
-            ("new", empty, held),
+            ("new", bench.start, held),
             ("beside", several, held + REPEATS + 1),
         ):
             torch.cuda.reset_peak_memory_stats()
             took, steps, failed = [], [], 0
             for fact in facts[first : first + REPEATS + 1]:
-                seconds, done = timed(lambda s=state, f=fact: applying(method, s, [f]))
+                seconds, done = timed(lambda s=state, f=fact: bench.apply([f], s))
                 took.append(seconds)
                 steps.append(done.iterations)
                 failed += len(done.failed)
-            found[name] = {
+            results[name] = {
                 "seconds": round(statistics.median(took[1:]), 4),  # the first warms up
                 "steps": statistics.median(steps[1:]),
                 "failed": failed,
@@ -493,9 +494,9 @@ def gpu(count: int = 256, held: int = 20) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
         took = []
         for _ in range(REPEATS):
-            seconds, done = timed(lambda: applying(method, empty, facts[-count:]))
+            seconds, done = timed(lambda: bench.apply(facts[-count:]))
             took.append(round(seconds / count, 4))
-        found["together"] = {
+        results["together"] = {
             "facts": count,
             "seconds": statistics.median(took),
             "each": took,  # the first of them finds nothing allocated
@@ -503,47 +504,47 @@ def gpu(count: int = 256, held: int = 20) -> dict[str, Any]:
             "failed": len(done.failed),
             "memory": torch.cuda.max_memory_allocated() - loaded,
         }
-        return {"device": torch.cuda.get_device_name(), "loaded": loaded, **found}
+        return {"device": torch.cuda.get_device_name(), "loaded": loaded, **results}
 
 
 # --- the page -------------------------------------------------------------------------------------
 
 MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
-    **{f"iteration:{s}": (lambda s=s: iteration(s)) for s in ("atlas", *SHAPES) if s != GPU},
-    **{f"edit:{s}": (lambda s=s: edit(s)) for s in ("atlas", "gpt2-small", "llama-110m")},
+    **{f"iteration:{s}": (lambda s=s: iteration(s)) for s in (ATLAS, *SHAPES) if s != GPU},
+    **{f"edit:{s}": (lambda s=s: edit(s)) for s in (ATLAS, "gpt2-small", "llama-110m")},
     **{f"memory:{s}": (lambda s=s: memory(s)) for s in ("gpt2-small", "llama-32")},
     "profile": profile,
     "amortised": amortised,
     "growth": growth,
-    **{f"inference:{s}": (lambda s=s: inference(s)) for s in ("atlas", "gpt2-small")},
+    **{f"inference:{s}": (lambda s=s: inference(s)) for s in (ATLAS, "gpt2-small")},
     "opening": opening,
     "size": size,
-    "lines": lines,
+    "lines": long_file,
 }
 if torch.cuda.is_available():
     MEASURES |= {f"iteration:{GPU}": lambda: iteration(GPU), "gpu": gpu}
 PARTS = {
-    name: (lambda measure=measure: {**measure(), "threads": torch.get_num_threads()})
+    name: (lambda _, measure=measure: {**measure(), "threads": torch.get_num_threads()})
     for name, measure in MEASURES.items()
 }
 
 
-def _threads(kept: dict[str, Any]) -> str:
+def _threads(results: Results) -> str:
     on_gpu = ("gpu", f"iteration:{GPU}")
-    return " or ".join(
-        sorted({str(p["threads"]) for name, p in kept.items() if name not in on_gpu})
-    )
+    counts = {str(part["threads"]) for name, part in results.items() if name not in on_gpu}
+    return " or ".join(sorted(counts))
 
 
-def page(kept: dict[str, Any]) -> str:
-    told = [
+def page(results: Results) -> str:
+    threads = _threads(results)
+    lines = [
         "# What an edit costs",
         "",
-        f"Written by `make bench-speed` (`scripts/bench_speed.py`) on {os.cpu_count()} CPU cores,",
+        f"Written by `make bench-speed` (`scripts/bench/speed.py`) on {os.cpu_count()} CPU cores,",
         f"torch {torch.__version__}. The rival, in turns in the same run, is the loop of the",
         "public implementation of WISE (`tests/reference/full_loop.py`): twelve rows through the",
         "whole model in every step. Real sizes have random weights. Threads of each part:",
-        f"{_threads(kept)}. The peak is that of a product of 2048 x 2048 matrices (on the GPU of",
+        f"{threads}. The peak is that of a product of 2048 x 2048 matrices (on the GPU of",
         "8192 x 8192 in bfloat16; what was measured there says so). Parts may be of",
         "different machines and so their seconds not be compared; each ratio is of one run.",
         "",
@@ -553,112 +554,113 @@ def page(kept: dict[str, Any]) -> str:
         "| tokens/s | of the peak | largest difference |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for shape in ("atlas", *SHAPES):
-        if found := kept.get(f"iteration:{shape}"):
-            bar = f" ({found['bar']:g})" if found["bar"] else ""
+    for shape in (ATLAS, *SHAPES):
+        if part := results.get(f"iteration:{shape}"):
+            bar = f" ({part['bar']:g})" if part["bar"] else ""
             name = f"{shape}, on the GPU" if shape == GPU else shape
-            told.append(
-                f"| {name} | {found['parameters'] / 1e6:.1f} M | {found['layer']} of "
-                f"{found['layers']} | {1e3 * found['seconds']:.1f} ms | "
-                f"{1e3 * found['rival_seconds']:.1f} ms | {found['ratio']:.1f}{bar} | "
-                f"{found['suffix_share']:.0%} | {found['tokens_per_second']:,} | "
-                f"{found['of_peak']:.0%} | {found['largest_gap']:.0e} |"
+            lines.append(
+                f"| {name} | {part['parameters'] / 1e6:.1f} M | {part['layer']} of "
+                f"{part['layers']} | {1e3 * part['seconds']:.1f} ms | "
+                f"{1e3 * part['rival_seconds']:.1f} ms | {part['ratio']:.1f}{bar} | "
+                f"{part['suffix_share']:.0%} | {part['tokens_per_second']:,} | "
+                f"{part['of_peak']:.0%} | {part['largest_gap']:.0e} |"
             )
-    told += ["", f"{STEPS} steps, recording included; medians of {REPEATS}.", ""]
-    if found := kept.get("profile"):
-        told += [
-            f"Where a step's time goes on {found['shape']}, by operation (torch.profiler):",
+    lines += ["", f"{STEPS} steps, recording included; medians of {REPEATS}.", ""]
+    if part := results.get("profile"):
+        lines += [
+            f"Where a step's time goes on {part['shape']}, by operation (torch.profiler):",
             "",
         ]
         for name, whose in (("ours", "ours"), ("loop", "the loop")):
-            spent = ", ".join(f"{op} {share:.0%}" for op, share in found[name].items())
-            told.append(f"- {whose}: {spent}")
-        told.append("")
-    told += [
+            spent = ", ".join(f"{op} {share:.0%}" for op, share in part[name].items())
+            lines.append(f"- {whose}: {spent}")
+        lines.append("")
+    lines += [
         "## A whole edit, each with its own stopping rule",
         "",
         "| shape | ours | steps | the loop | steps | times faster (bar 15) |",
         "|---|---|---|---|---|---|",
     ]
-    for shape in ("atlas", *SHAPES):
-        if found := kept.get(f"edit:{shape}"):
-            told.append(
-                f"| {shape} | {found['seconds']:.3f} s | {statistics.median(found['steps']):g} | "
-                f"{found['rival_seconds']:.2f} s | {statistics.median(found['rival_steps']):g} | "
-                f"{found['ratio']:.1f} |"
+    for shape in (ATLAS, *SHAPES):
+        if part := results.get(f"edit:{shape}"):
+            lines.append(
+                f"| {shape} | {part['seconds']:.3f} s | {statistics.median(part['steps']):g} | "
+                f"{part['rival_seconds']:.2f} s | {statistics.median(part['rival_steps']):g} | "
+                f"{part['ratio']:.1f} |"
             )
-    told.append("")
-    if found := kept.get("amortised"):
-        told.append(
-            f"- `apply` of {found['facts']} facts on atlas: {found['seconds']:.3f} s an edit, one "
-            f"at a time {found['alone_seconds']:.3f} s: {found['ratio']:.1f} times (bar 4)"
+    lines.append("")
+    if part := results.get("amortised"):
+        lines.append(
+            f"- `apply` of {part['facts']} facts on atlas: {part['seconds']:.3f} s an edit, one "
+            f"at a time {part['alone_seconds']:.3f} s: {part['ratio']:.1f} times (bar 4)"
         )
-    if found := kept.get("growth"):
-        told.append(
-            f"- the thousandth edit of a store {found['thousandth']:.3f} s, the tenth "
-            f"{found['tenth']:.3f} s: {found['ratio']:.2f} times (bar 1.1)"
+    if part := results.get("growth"):
+        lines.append(
+            f"- the thousandth edit of a store {part['thousandth']:.3f} s, the tenth "
+            f"{part['tenth']:.3f} s: {part['ratio']:.2f} times (bar 1.1)"
         )
     for shape in SHAPES:
-        if found := kept.get(f"memory:{shape}"):
-            told.append(
-                f"- peak memory, {shape}: {found['load'] / 2**20:.0f} MiB to load and run, "
-                f"{found['edit'] / 2**20:.0f} MiB with an edit: {found['extra']:+.1%} (bar +15 %)"
+        if part := results.get(f"memory:{shape}"):
+            lines.append(
+                f"- peak memory, {shape}: {part['load'] / 2**20:.0f} MiB to load and run, "
+                f"{part['edit'] / 2**20:.0f} MiB with an edit: {part['extra']:+.1%} (bar +15 %)"
             )
-    for shape in ("atlas", "gpt2-small"):
-        for what, found in kept.get(f"inference:{shape}", {}).get("attached", {}).items():
+    for shape in (ATLAS, "gpt2-small"):
+        for what, part in results.get(f"inference:{shape}", {}).get("attached", {}).items():
             shards, kind = what.split()
             some = "1 shard" if shards == "1" else f"{shards} shards"
             claim = "no edit claims" if kind == "unclaimed" else "an edit claims"
-            told.append(
+            lines.append(
                 f"- {shape}, answering prompts that {claim}, {some} attached: prefill "
-                f"{found['prefill']:+.1%} (bar +3 %), decoding {found['decode']:+.1%} (bar +2 %)"
+                f"{part['prefill']:+.1%} (bar +3 %), decoding {part['decode']:+.1%} (bar +2 %)"
             )
-    if found := kept.get("opening"):
-        told.append(
-            f"- opening a version of {found['facts']} facts ({found['bytes'] / 2**20:.1f} MiB): "
-            f"{found['extra']:+.1%} of the {found['load_seconds']:.2f} s that loading llama-110m "
-            f"takes (bar +10 %), {found['first_use']:+.1%} once its shard answers a prompt"
+    if part := results.get("opening"):
+        lines.append(
+            f"- opening a version of {part['facts']} facts ({part['bytes'] / 2**20:.1f} MiB): "
+            f"{part['extra']:+.1%} of the {part['load_seconds']:.2f} s that loading llama-110m "
+            f"takes (bar +10 %), {part['first_use']:+.1%} once its shard answers a prompt"
         )
-    if found := kept.get("size"):
-        told.append(
-            f"- a shard on a layer of 4096 x 11008 takes {found['share']:.1%} of the dense matrix "
+    if part := results.get("size"):
+        lines.append(
+            f"- a shard on a layer of 4096 x 11008 takes {part['share']:.1%} of the dense matrix "
             "in bfloat16"
         )
-    if found := kept.get("lines"):
-        thousand, most = found["memory_1000"], found[f"memory_{found['lines']}"]
-        told.append(
-            f"- `apply --limit {found['facts']}` of a file of {found['lines']:,} lines: "
+    if part := results.get("lines"):
+        thousand, most = part["memory_1000"], part[f"memory_{part['lines']}"]
+        lines.append(
+            f"- `apply --limit {part['facts']}` of a file of {part['lines']:,} lines: "
             f"{most / 2**20:.0f} MiB at its peak; of one of a thousand: {thousand / 2**20:.0f} MiB"
         )
-    if found := kept.get("gpu"):
-        told += ["", *_on_gpu(found)]
-    return "\n".join(told) + "\n"
+    if part := results.get("gpu"):
+        lines += ["", *_on_gpu(part)]
+    return "\n".join(lines) + "\n"
 
 
-def _on_gpu(found: dict[str, Any]) -> list[str]:
-    told = [
+def _on_gpu(part: dict[str, Any]) -> list[str]:
+    lines = [
         "## On a GPU",
         "",
-        f"{found['device']}: the shape of LLaMA-2-7B in bfloat16, {found['loaded'] / 1e9:.1f} GB,",
+        f"{part['device']}: the shape of LLaMA-2-7B in bfloat16, {part['loaded'] / 1e9:.1f} GB,",
         f"layer {LAYERS[GPU]} edited. Its weights are random, and how many steps an edit takes",
         "depends on them.",
         "",
         "| | seconds an edit (bar) | steps | memory beside the base (bar 2 GB) | not learnt |",
         "|---|---|---|---|---|",
     ]
-    together = f"`apply` of {found['together']['facts']} facts"
+    together = f"`apply` of {part['together']['facts']} facts"
     for name, title, bar in (
         ("new", "one edit, into a new shard", 0.25),
         ("beside", "one edit, into a shard of 20", 0.25),
         ("together", together, 0.03),
     ):
-        part = found[name]
-        told.append(
-            f"| {title} | {part['seconds']:.3f} ({bar:g}) | {part['steps']:g} | "
-            f"{part['memory'] / 1e9:.1f} GB | {part['failed']} |"
+        row = part[name]
+        lines.append(
+            f"| {title} | {row['seconds']:.3f} ({bar:g}) | {row['steps']:g} | "
+            f"{row['memory'] / 1e9:.1f} GB | {row['failed']} |"
         )
-    return told
+    return lines
 
 
 if __name__ == "__main__":
-    run(__doc__.splitlines()[0], PARTS, KEPT, page)
+    args = parser_of(__doc__.splitlines()[0], PARTS).parse_args()
+    run(args, PARTS, args.only or list(PARTS), "speed", page)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from editcli.app import app, command_paths
 
-TARGET = Path(__file__).parents[1] / "docs" / "cli.md"
+TARGET = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
 
 def render() -> str:

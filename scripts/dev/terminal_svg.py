@@ -1,6 +1,6 @@
 """Draw what a command prints on a terminal as an SVG.
 
-python scripts/terminal_svg.py docs/check.svg editcli check
+python scripts/dev/terminal_svg.py docs/check.svg editcli check
 """
 
 from __future__ import annotations

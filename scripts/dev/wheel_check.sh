@@ -2,22 +2,22 @@
 # Build sdist and wheel, install the wheel outside the checkout and use it there: a forgotten
 # subpackage or data file imports from an editable install, and is missing only here.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
-place=$(mktemp -d)
-trap 'rm -rf "$place"' EXIT
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
-python -m build --outdir "$place/dist" . >"$place/build.log" 2>&1 \
-  || { cat "$place/build.log" >&2; exit 1; }
-python -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet --no-deps "$place"/dist/*.whl
+python -m build --outdir "$work/dist" . >"$work/build.log" 2>&1 \
+  || { cat "$work/build.log" >&2; exit 1; }
+python -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --no-deps "$work"/dist/*.whl
 # The dependencies are the development environment's: on PYTHONPATH its .pth files, and with them
 # the editable install, do nothing.
 PYTHONPATH=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 export PYTHONPATH
 
 checkout=$PWD
-cd "$place"
+cd "$work"
 venv/bin/editcli --version
 venv/bin/python - "$checkout" <<'PY'
 import importlib
@@ -27,24 +27,25 @@ from pathlib import Path
 
 import editcli
 import editors
-from editcli.paths import datasets_dir
+from editcli.files.packaged import datasets_dir
+
+
+def files_of(folder, *left_out):
+    files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    return {str(f) for f in files if not {"__pycache__", *left_out} & set(f.parts)}
+
 
 checkout = Path(sys.argv[1])
 for package in (editcli, editors):
     home = Path(package.__file__).parent
     assert checkout not in home.parents, f"{package.__name__} comes from the checkout"
-    found = {str(f.relative_to(home)) for f in home.rglob("*") if f.suffix in (".py", ".typed", ".txt")}
-    source = checkout / package.__name__
-    wanted = {
-        str(f.relative_to(source)) for f in source.rglob("*") if f.suffix in (".py", ".typed", ".txt")
-    }
-    assert wanted <= found, f"not in the wheel: {sorted(wanted - found)}"
+    differing = files_of(home, "_datasets") ^ files_of(checkout / package.__name__)
+    assert not differing, f"files of {package.__name__} differ: {sorted(differing)}"
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__") and "_datasets" not in module.name:
             importlib.import_module(module.name)
-data = checkout / "datasets"
-wanted = {str(f.relative_to(data)) for f in data.rglob("*") if f.is_file()}
-found = {str(f.relative_to(datasets_dir())) for f in datasets_dir().rglob("*") if f.is_file()}
-assert wanted == found, f"data files differ: {sorted(wanted ^ found)}"
-print(f"the wheel is whole: {len(found)} data files")
+data = files_of(datasets_dir())
+differing = data ^ files_of(checkout / "datasets")
+assert not differing, f"data files differ: {sorted(differing)}"
+print(f"the wheel is whole: {len(data)} data files")
 PY

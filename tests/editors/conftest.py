@@ -48,9 +48,7 @@ def tiny_method(tiny_base: BaseOf) -> MethodOf:
 @pytest.fixture(scope="session")
 def tiny_wise(tiny_method: MethodOf) -> Callable[..., Wise]:
     """``tiny_wise(family, settings, seed)``: WISE on a shared model."""
-    return lambda family="llama", settings=None, seed=0: tiny_method(
-        "wise", family, settings, seed
-    )
+    return lambda family="llama", settings=None, seed=0: tiny_method("wise", family, settings, seed)
 
 
 @pytest.fixture(scope="session")

@@ -160,17 +160,24 @@ class TinyModels:
     def __init__(self) -> None:
         self._models: dict[str, PreTrainedModel] = {}
         self._as_built: dict[str, dict[str, torch.Tensor]] = {}
+        self._asked_for: set[str] = set()  # since the last check
 
     def __call__(self, family: str) -> PreTrainedModel:
         """The shared model of ``family``. Leave it as you found it."""
+        self._asked_for.add(family)
         if family not in self._models:
             model = self._models[family] = build(family)
             self._as_built[family] = {k: v.clone() for k, v in model.state_dict().items()}
         return self._models[family]
 
-    def damage(self) -> list[str]:
-        """What differs from the models as built; a damaged model is built anew when next asked."""
-        found = [(family, self._damage_to(family)) for family in self._models]
+    def damage(self, *, to_all: bool = False) -> list[str]:
+        """What differs from the models as built: those asked for since the last check, or all.
+
+        A damaged model is built anew when it is next asked for.
+        """
+        families = sorted(self._models if to_all else self._asked_for & self._models.keys())
+        self._asked_for.clear()
+        found = [(family, self._damage_to(family)) for family in families]
         for family, problem in found:
             if problem:
                 del self._models[family]
@@ -191,9 +198,12 @@ class TinyModels:
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> TinyModels:
+def tiny_model() -> Iterator[TinyModels]:
     """``tiny_model(family)``: a model that all tests of the session share."""
-    return TinyModels()
+    models = TinyModels()
+    yield models
+    damage = models.damage(to_all=True)
+    assert not damage, "a shared model was changed by a test that kept it from an earlier one"
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from editors.methods.training.suffix_replay import Record
+from editors.methods.training.records import Record
 
 
 def least_by_row(part: Record, of_labels: torch.Tensor) -> list[float]:

@@ -23,8 +23,9 @@ from editors.methods.training.confidence import (
     rows_answered,
     unsure_rows,
 )
+from editors.methods.training.records import Record
 from editors.methods.training.state_offload import StateOffload
-from editors.methods.training.suffix_replay import Record, SuffixReplay, record
+from editors.methods.training.suffix_replay import SuffixReplay, record
 from editors.methods.wise.shards import Mask
 from editors.methods.wise.training.masked_delta import MaskedDelta
 from editors.model.base_model import Base

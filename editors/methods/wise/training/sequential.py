@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from editors.methods.training.records import Record
 from editors.methods.training.state_offload import StateOffload
-from editors.methods.training.suffix_replay import Record, record
+from editors.methods.training.suffix_replay import record
 from editors.methods.wise.activation import activations
 from editors.methods.wise.shards import Mask
 from editors.methods.wise.training.joint import ShardTraining, step

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from tiny_models import EDITABLE
 
 from editors.errors import UnsupportedArchitecture
-from editors.methods.training.suffix_replay import Record, SuffixReplay, record, require_replay
+from editors.methods.training.records import Record
+from editors.methods.training.suffix_replay import SuffixReplay, record, require_replay
 from editors.model.tokenization import Row
 
 BaseOf = Callable[..., Any]

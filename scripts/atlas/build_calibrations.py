@@ -1,0 +1,78 @@
+"""Build the calibrations of scope signals that ship with editcli, so that `init` need not.
+
+    python scripts/atlas/build_calibrations.py           # writes datasets/calibrations/
+    python scripts/atlas/build_calibrations.py --check   # fails where the files are not these bytes
+
+One file for each recipe that `editcli init` has with a base that ships, the default settings of a
+routed method, and the shipped phrasings. Methods with equal settings of scope share a file. The
+bytes are equal for equal versions of torch and a like CPU; sums depend on both in their last bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import torch
+
+from editcli.files.packaged import datasets_dir
+from editcli.files.phrasings import read_phrasings
+from editcli.models.loading import load_base
+from editcli.models.locations import ATLAS
+from editors import METHODS
+
+BASES = (ATLAS,)
+TARGET = datasets_dir() / "calibrations"
+
+
+class MemoryCache:
+    """A cache that holds what is put into it, by key."""
+
+    def __init__(self) -> None:
+        self.payloads: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes | None:
+        return self.payloads.get(key)
+
+    def put(self, key: str, payload: bytes) -> None:
+        self.payloads[key] = payload
+
+
+def calibrations() -> dict[str, bytes]:
+    """By file name, the calibration of every base for every routed method."""
+    cache, phrasings = MemoryCache(), read_phrasings(None)
+    for name in BASES:
+        for method in METHODS.names():
+            spec = METHODS.load(method)
+            if spec.routed:
+                base = load_base(name, device="cpu", edits=spec.edits)
+                spec.build(base, {}, seed=0).start(phrasings, cache)
+    return {f"{key}.safetensors": payload for key, payload in cache.payloads.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare the files; write nothing")
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # more of them add up in another order on some machines
+    built = calibrations()
+    present = {path.name: path.read_bytes() for path in TARGET.glob("*.safetensors")}
+    if args.check:
+        problems = [f"{name} is missing" for name in sorted(built.keys() - present.keys())]
+        problems += [f"{name} is of no recipe" for name in sorted(present.keys() - built.keys())]
+        shared = sorted(built.keys() & present.keys())
+        problems += [f"{name} has other bytes" for name in shared if built[name] != present[name]]
+        for problem in problems:
+            print(f"{TARGET.name}/{problem}", file=sys.stderr)
+        return 1 if problems else 0
+    TARGET.mkdir(exist_ok=True)
+    for name in present.keys() - built.keys():
+        (TARGET / name).unlink()
+    for name, payload in built.items():
+        (TARGET / name).write_bytes(payload)
+        print(f"{TARGET.name}/{name}: {len(payload)} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
