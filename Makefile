@@ -32,19 +32,20 @@ demo: $(STAMP)  ## twenty years of history, edited into the embedded model and c
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/dev/demo.sh
 
 test: $(STAMP)  ## every test but the slow ones and those for an accelerator
-	$(BIN)/pytest -q -n $(JOBS)
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 test-all: $(STAMP)  ## every test, the slow ones too: quality on the embedded model, long fuzzing
-	$(BIN)/pytest -q -n $(JOBS) -m 'slow or gpu or not slow'
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal --hypothesis-profile thorough \
+	  -m 'slow or gpu or not slow'
 
 test-latest:  ## the tests on the newest releases that pyproject.toml allows, in .venv-latest
 	test -x .venv-latest/bin/python || $(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install $(QUIET) $(EXTRA_INDEX) --upgrade --upgrade-strategy eager \
 	  -e '.[dev,large]'
-	.venv-latest/bin/pytest -q -n $(JOBS)
+	.venv-latest/bin/pytest -q -n $(JOBS) --dist worksteal
 
 test-oldest: .venv-oldest/.installed  ## the tests on the oldest ones, in .venv-oldest
-	.venv-oldest/bin/pytest -q -n $(JOBS)
+	.venv-oldest/bin/pytest -q -n $(JOBS) --dist worksteal
 
 .venv-oldest/.installed: pyproject.toml constraints-oldest.txt
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest

@@ -94,7 +94,7 @@ def untouched(
 ) -> Path:
     """A folder with a fact file and an empty store of one fact a shard, slow enough to stop."""
     folder = tmp_path_factory.mktemp("untouched")
-    values = {**FAST, "shard_size": 1, "confidence": 1.0, "max_steps": 60}  # not soon sure
+    values = {**FAST, "shard_size": 1, "confidence": 1.0, "max_steps": 45}  # not soon sure
     return save_work(folder, WANTED, model_folder, calibration, values)
 
 
@@ -168,6 +168,7 @@ def test_ctrl_c_finishes_the_shard_in_hand_and_the_same_command_goes_on(
     assert_same_edits(store, uninterrupted[0])
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once_and_keeps_what_is_finished(
     folder: Path, start: Callable[..., Running], uninterrupted: tuple[dict[str, str], float]
 ) -> None:

@@ -52,6 +52,7 @@ def apply_on(folder: Path, processes: int, *words: str) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.slow
 def test_two_processes_save_what_one_saves(tmp_path: Path, untouched: Path) -> None:
     alone = Path(shutil.copytree(untouched, tmp_path / "alone"))
     store = ["--store", str(alone / ".editcli")]

@@ -243,6 +243,7 @@ for _ in sys.stdin:
 KILLS = 60
 
 
+@pytest.mark.slow  # the fast suite kills at every step of publishing, one after the other
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is not known there")
 def test_a_process_killed_at_random_moments_never_harms_the_store(tmp_path: Path) -> None:
     path = tmp_path / "s"

@@ -396,6 +396,7 @@ save_file(found, folder / "found.safetensors")
 """
 
 
+@pytest.mark.slow
 def test_saved_edits_give_the_same_logits_in_another_process_without_pickle(
     tmp_path: Path,
 ) -> None:
