@@ -208,6 +208,8 @@ class Store:
         with locked(layout.lock, layout.holder, command, self._clock(), wait):
             for folder in (layout.root, layout.blobs, layout.versions, layout.refs):
                 atomic.sweep(folder)
+            with atomic.explained("opening the journal"):
+                layout.journal.mkdir(exist_ok=True)  # git keeps no empty folder
             transaction = Transaction(layout, self._clock, self.version)
             try:
                 yield transaction

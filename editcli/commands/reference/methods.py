@@ -16,7 +16,8 @@ def command(call: Invocation) -> None:
 
     "routed": an edit answers the prompts that it claims, and every other prompt gets the base
     model's answer, bit for bit. "always on": every prompt meets the changed model. Undo is "exact",
-    without a model, or by "retraining" what is left.
+    without a model, or by "retraining" what is left. --json adds where each method was published,
+    and its settings.
 
     A package can add methods: docs/adding-a-method.md tells how.
 
@@ -35,7 +36,7 @@ def _row(spec: MethodSpec) -> dict[str, object]:
         "method": spec.name,
         "answers": "routed" if spec.routed else "always on",
         "undo": spec.undo,
-        "what it is": f"{spec.title} ({spec.reference})" if spec.reference else spec.title,
+        "what it is": spec.title,
         "cost": spec.cost,
     }
 
