@@ -1,4 +1,4 @@
-"""The command line: which commands there are, how they are listed, and how errors end.
+"""The command line: its commands, how `--help` lists them, and how an error ends a command.
 
 To add a command, write a module with a function `command` (or a Typer `group` of subcommands) in a
 folder of `editcli/commands`, and name it in a panel below. Commands import torch inside the
@@ -50,7 +50,7 @@ class _Root(TyperGroup):
             with formatter.section(panel):
                 limit = formatter.width - 6 - width
                 formatter.write_dl(
-                    # Padded, so that the panels' columns stand below each other.
+                    # Padded, so that the columns of all panels are aligned.
                     [(f"{name:<{width}}", row.get_short_help_str(limit)) for name, row in rows]
                 )
 
@@ -110,9 +110,9 @@ def _root(
       editcli edit "The capital of France is" Lyon --subject France
       editcli ask "The capital of France is"
 
-    Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 a score is too low, 4 some facts were refused,
-    130 interrupted. EDITCLI_DEBUG=1 shows tracebacks. EDITCLI_MODEL=FOLDER says where the base of a
-    store is, if it has moved.
+    Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 a score is beyond its limit, 4 some lines were
+    refused, 130 interrupted. EDITCLI_DEBUG=1 shows tracebacks. EDITCLI_MODEL=FOLDER says where the
+    base model of a store is, if it has moved.
     """
 
 
@@ -128,15 +128,15 @@ for _panel, _modules in COMMANDS.items():
 
 def command_paths() -> list[tuple[str, ...]]:
     """Every command and group, the root `()` first, as the words that call it."""
-    found: list[tuple[str, ...]] = []
+    paths: list[tuple[str, ...]] = []
 
     def walk(command: Any, path: tuple[str, ...]) -> None:
-        found.append(path)
+        paths.append(path)
         for name, child in getattr(command, "commands", {}).items():
             walk(child, (*path, name))
 
     walk(typer.main.get_command(app), ())
-    return found
+    return paths
 
 
 def main() -> None:
@@ -147,5 +147,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    finally:  # nothing is left to do: another Ctrl-C would only print a traceback
+    finally:  # the command is over: another Ctrl-C would only print a traceback
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -9,7 +9,7 @@ from editors import EditorError
 
 
 class UsageError(EditorError):
-    """The command was given something it cannot work with: a file, a flag or a value."""
+    """The command was given a file, a flag or a value that it cannot use."""
 
     exit_code: ClassVar[int] = exit_codes.USAGE
 
@@ -19,18 +19,18 @@ class UnknownVersion(EditorError):
 
 
 class Interrupted(EditorError):
-    """Ctrl-C, where there is more to say than that."""
+    """Ctrl-C was pressed, and the hint says how to go on."""
 
     exit_code: ClassVar[int] = exit_codes.INTERRUPTED
 
 
 class FactsRefused(EditorError):
-    """Some lines of a fact file were refused."""
+    """Some lines of a fact file or a conflict file were refused."""
 
     exit_code: ClassVar[int] = exit_codes.SOME_REFUSED
 
 
 class BelowThreshold(EditorError):
-    """A score lies beyond what was asked for."""
+    """A score is beyond its limit."""
 
     exit_code: ClassVar[int] = exit_codes.BELOW_THRESHOLD

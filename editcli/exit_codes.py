@@ -1,8 +1,7 @@
-"""What the command line exits with."""
+"""The exit codes of the command line."""
 
 from __future__ import annotations
 
-OK = 0
 FAILED = 1
 USAGE = 2
 BELOW_THRESHOLD = 3

@@ -26,7 +26,7 @@ def env_name(option: str) -> str:
 
 
 def env_flag(env: Mapping[str, str], name: str) -> bool:
-    """Whether the variable `name` asks for something: set, and none of "", 0, false, no, off."""
+    """Whether the variable `name` is on: set, and none of "", 0, false, no and off."""
     return env.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
 
 

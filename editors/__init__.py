@@ -1,8 +1,8 @@
 """Knowledge editing for decoder language models: a library that never prints.
 
-Public names are resolved on first use, so that ``import editors`` costs nothing and names that need
-no tensor (facts, errors) never load torch. To publish a name, add it under ``TYPE_CHECKING`` and to
-``_MODULE_OF``.
+Public names are resolved on first use. So ``import editors`` is quick, and names that need no
+tensors (facts, errors) never load torch. To publish a name, add it under ``TYPE_CHECKING``, to
+``_MODULE_OF`` and to ``__all__``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import the module that defines ``name``; raises AttributeError for a name not public."""
+    """Import ``name`` from the module that defines it; raises AttributeError if it is not
+    public."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'editors' has no attribute {name!r}")
     value = getattr(import_module(f"editors.{_MODULE_OF[name]}"), name)

@@ -1,4 +1,4 @@
-"""The errors a user can act on: a sentence about what is wrong and what to do next."""
+"""The errors that a user can act on. Each says what is wrong and what to do next."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import ClassVar
 
 
 class EditorError(Exception):
-    """Something the user can put right.
+    """An error that the user can correct.
 
-    `message` is a lower-case sentence carrying the offending values, without a full stop.
-    `hint` is the next step, usually a command or a flag in backticks; it may be empty.
-    `exit_code` is what a command line should exit with.
+    ``message`` is a lower-case sentence that names the offending values, without a full stop.
+    ``hint`` is the next step, usually a command or an option in backticks; it may be empty.
+    ``exit_code`` is the exit status for a command line.
     """
 
     exit_code: ClassVar[int] = 1
@@ -25,24 +25,24 @@ class EditorError(Exception):
 
 
 class UnsupportedArchitecture(EditorError):
-    """The model's structure offers no place (or no single place) for what was asked."""
+    """The structure of the model does not allow what was requested."""
 
 
 class InvalidFact(EditorError):
-    """A fact breaks the schema; the message lists every problem found."""
+    """A fact breaks the schema. The message lists every problem."""
 
     exit_code: ClassVar[int] = 2
 
 
 class InvalidConflict(EditorError):
-    """A row of a conflict file breaks the schema; the message lists every problem found."""
+    """A row of a conflict file breaks the schema. The message lists every problem."""
 
     exit_code: ClassVar[int] = 2
 
 
 class StateMismatch(EditorError):
-    """Saved edits belong to another base model, method or setting."""
+    """Saved edits are damaged, or belong to another base model, method or setting."""
 
 
 class PromptTooLong(EditorError):
-    """A prompt and its target do not fit the model's context."""
+    """A prompt, with its target or answer, is longer than the model's context."""

@@ -1,7 +1,7 @@
-"""Facts: what a model should say from now on, and what must not change beside it.
+"""Facts: what a model should say after an edit, and what the edit must not change.
 
-A fact is one JSON object. ``problems`` lists everything wrong with such an object at once, so that
-a user mends a line in one go; ``Fact.from_dict`` refuses an object that has any problem.
+A fact is one JSON object. ``problems`` lists everything that is wrong with such an object, so that
+a user can correct a line in one go. ``Fact.from_dict`` refuses an object with any problem.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from editors.schema import String, Text, Texts, record, without_nulls
 
 ProbeKind = Literal["near", "far"]
 
-_OWN = "x_"  # how the user's own keys begin
+_USER_PREFIX = "x_"  # keys that begin so are the user's
 _HINT = "mend what is named"
 
 
 def _prompt(value: str) -> str:
-    # A line break may end a prompt, as chat templates do; any other white space would be doubled
-    # by the space that joins prompt and target.
+    # A prompt may end with a line break, as chat templates do. A space joins prompt and target, so
+    # any other white space at the end of the prompt would be doubled.
     if value[-1] != "\n" and value[-1].isspace():
         raise ValueError("must not end with a space")
     return value
@@ -50,10 +50,11 @@ PromptText = Annotated[Text, AfterValidator(_prompt)]
 
 @record(InvalidFact, _HINT)
 class Probe:
-    """A prompt that measures a side effect.
+    """A prompt that measures a side effect of an edit.
 
     ``kind`` says how close the probe is to the edit: "near" (same subject or same relation) or
-    "far". Without ``answer`` the base model's own answer is what counts.
+    "far". Without ``answer``, the answer of the unedited base is the reference. Raises InvalidFact,
+    listing every problem.
     """
 
     prompt: PromptText
@@ -61,13 +62,13 @@ class Probe:
     kind: ProbeKind = "far"
 
     def to_dict(self) -> dict[str, object]:
-        """The plain form: keys that differ from their default."""
+        """The probe as plain JSON: only keys that differ from their default."""
         values = {"prompt": self.prompt, "answer": self.answer, "kind": self.kind}
         absent = {"answer": None, "kind": "far"}
         return {k: v for k, v in values.items() if k not in absent or v != absent[k]}
 
 
-def _further(probe: Probe) -> Probe:
+def _portability_probe(probe: Probe) -> Probe:
     if probe.answer is None:
         raise ValueError(".answer: is required")
     if probe.kind != "far":
@@ -77,12 +78,13 @@ def _further(probe: Probe) -> Probe:
 
 @record(InvalidFact, _HINT)
 class Fact:
-    """One belief to write: after ``prompt`` the model should say ``target``.
+    """One fact: an edited model should continue ``prompt`` with ``target``.
 
-    ``rephrases`` are held out (measured, never trained on); ``variants`` may be trained on.
-    ``locality`` must not change; ``portability`` lies one hop further and is only measured. ``id``
-    defaults to :meth:`canonical_id`. ``extra`` keeps the user's own ``x_`` keys, each value as JSON
-    text, so that a fact stays hashable. Raises InvalidFact, listing every problem.
+    ``rephrases`` are held out (measured, never trained on); ``variants`` may be trained on. The
+    answers to ``locality`` probes must not change. ``portability`` probes follow from the fact by
+    one more step of reasoning and are only measured. ``ground_truth`` is the answer before the
+    edit. ``id`` defaults to :meth:`canonical_id`. ``extra`` keeps the user's ``x_`` keys, each
+    value as JSON text, so that a fact is hashable. Raises InvalidFact, listing every problem.
     """
 
     prompt: PromptText
@@ -92,7 +94,7 @@ class Fact:
     rephrases: tuple[PromptText, ...] = ()
     variants: tuple[PromptText, ...] = ()
     locality: tuple[Probe, ...] = ()
-    portability: tuple[Annotated[Probe, AfterValidator(_further)], ...] = ()
+    portability: tuple[Annotated[Probe, AfterValidator(_portability_probe)], ...] = ()
     source: Text | None = None
     author: Text | None = None
     note: Text | None = None
@@ -114,18 +116,24 @@ class Fact:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Fact:
-        """The fact that a parsed JSON object describes; raises InvalidFact listing all problems."""
-        if found := _own_problems(data):
-            raise InvalidFact("; ".join([*schema.problems(cls, _known(data)), *found]), _HINT)
-        own = tuple(
+        """The fact that a parsed JSON object describes.
+
+        Raises:
+            InvalidFact: the object breaks the schema; every problem is listed.
+        """
+        if user_key_problems := _user_key_problems(data):
+            raise InvalidFact(
+                "; ".join([*schema.problems(cls, _schema_keys(data)), *user_key_problems]), _HINT
+            )
+        extra = tuple(
             (key, json.dumps(data[key], ensure_ascii=False))
             for key in sorted(data)
-            if key.startswith(_OWN)
+            if key.startswith(_USER_PREFIX)
         )
-        return cls(**cast("dict[str, Any]", without_nulls(_known(data))), extra=own)
+        return cls(**cast("dict[str, Any]", without_nulls(_schema_keys(data))), extra=extra)
 
     def to_dict(self) -> dict[str, object]:
-        """The plain form, in schema order: keys that differ from their default."""
+        """The fact as plain JSON, in schema order: only keys that differ from their default."""
         values: dict[str, object] = {
             "prompt": self.prompt,
             "target": self.target,
@@ -141,8 +149,8 @@ class Fact:
             "tags": list(self.tags),
             "id": None if self.id == self.canonical_id() else self.id,
         }
-        own = {key: json.loads(text) for key, text in self.extra}
-        return {key: value for key, value in values.items() if value not in (None, [])} | own
+        extra = {key: json.loads(text) for key, text in self.extra}
+        return {key: value for key, value in values.items() if value not in (None, [])} | extra
 
     def canonical_id(self) -> str:
         """The first 12 hex digits of the SHA-256 of [prompt, target, subject] as compact JSON."""
@@ -153,7 +161,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class FactClosure:
-    """Why a fact is no longer in force, and the id of the fact that took its place, if any."""
+    """Why a fact is no longer in force, and the id of the fact that replaced it, if any."""
 
     reason: Literal["superseded", "undone"]
     replaced_by: str | None = None
@@ -163,7 +171,7 @@ class FactClosure:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> FactClosure:
-        """What :meth:`to_dict` gave; raises KeyError or ValueError for anything else."""
+        """The closure that :meth:`to_dict` wrote; raises KeyError or ValueError for other data."""
         if data["reason"] not in ("superseded", "undone"):
             raise ValueError(f"a fact is closed as {data['reason']!r}")
         return FactClosure(data["reason"], data["replaced_by"])
@@ -173,21 +181,21 @@ def problems(data: object) -> list[str]:
     """Everything that keeps ``data`` (a parsed JSON value) from being a fact, in schema order."""
     if not isinstance(data, Mapping):
         return schema.problems(Fact, data)
-    return [*schema.problems(Fact, _known(data)), *_own_problems(data)]
+    return [*schema.problems(Fact, _schema_keys(data)), *_user_key_problems(data)]
 
 
-def _known(data: Mapping[str, object]) -> dict[str, object]:
-    """The keys of the format, and those that nobody knows."""
-    return {k: v for k, v in data.items() if not k.startswith(_OWN) and k != "extra"}
+def _schema_keys(data: Mapping[str, object]) -> dict[str, object]:
+    """``data`` without the user's keys and without ``extra``: the keys that the schema checks."""
+    return {k: v for k, v in data.items() if not k.startswith(_USER_PREFIX) and k != "extra"}
 
 
-def _own_problems(data: Mapping[str, object]) -> list[str]:
-    """What is wrong with the user's own keys; ``extra`` is where they go, and no key itself."""
-    found = [schema.unknown_key("extra", ())] if "extra" in data else []
+def _user_key_problems(data: Mapping[str, object]) -> list[str]:
+    """What is wrong with the user's keys. ``extra`` is a field of a fact, but no key of a file."""
+    problems_found = [schema.unknown_key("extra", ())] if "extra" in data else []
     for key, value in data.items():
-        if key.startswith(_OWN):
+        if key.startswith(_USER_PREFIX):
             try:
                 schema.plain_json(value)
             except ValueError as problem:
-                found.append(f"{key}: {problem}")
-    return found
+                problems_found.append(f"{key}: {problem}")
+    return problems_found

@@ -1,4 +1,4 @@
-"""Names that stand for classes of this package or of others, found by entry points."""
+"""Named classes of this package, and of other packages that register them as entry points."""
 
 from __future__ import annotations
 
@@ -14,25 +14,30 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """What is registered under each name; nothing is imported before it is asked for.
+    """Objects registered under names. An object is imported only when it is loaded.
 
     Another package registers ``name = "package.module:attribute"`` in the entry-point group.
     """
 
-    def __init__(self, kind: str, group: str, own: Mapping[str, str]) -> None:
-        """``kind``: what a name stands for, in messages; ``own``: name -> "module:attribute"."""
-        self._kind, self._group, self._own = kind, group, own
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, str]) -> None:
+        """``kind``: what a name stands for, in messages; ``group``: the entry-point group;
+        ``built_in``: name -> "module:attribute"."""
+        self._kind, self._group, self._built_in = kind, group, built_in
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
         return tuple(
-            sorted({*self._own, *(entry.name for entry in entry_points(group=self._group))})
+            sorted({*self._built_in, *(entry.name for entry in entry_points(group=self._group))})
         )
 
     def load(self, name: str) -> T:
-        """What ``name`` stands for. Raises EditorError, naming the known ones, for another name."""
-        if name in self._own:
-            module, _, attribute = self._own[name].partition(":")
+        """The object registered as ``name``.
+
+        Raises:
+            EditorError: no object has that name; the registered names are listed.
+        """
+        if name in self._built_in:
+            module, _, attribute = self._built_in[name].partition(":")
             return cast("T", getattr(import_module(module), attribute))
         for entry in entry_points(group=self._group, name=name):
             return cast("T", entry.load())

@@ -1,7 +1,7 @@
-"""Validation in one place: what a record may hold, and every problem of one in our words.
+"""Validation of records: facts, conflicts and settings.
 
-Records are pydantic dataclasses. :func:`record` makes one whose errors are ours; all problems of a
-value are named at once.
+Records are pydantic dataclasses. :func:`record` makes one that raises an error of this package,
+with every problem of the value in plain words.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from editors.errors import EditorError
 
 T = TypeVar("T")
 
-NESTED = 4  # levels of a record: an object, a list in it, objects in that, and their values
+NESTED = 4  # levels of a record: an object, a list in it, objects in the list, and their values
 
 
 def _text(value: str) -> str:
@@ -50,7 +50,7 @@ def encodes(text: str) -> bool:
 
 String = Annotated[str, Strict()]
 Text = Annotated[String, AfterValidator(_text)]
-"""Text that is not empty and can be written."""
+"""Text that is not empty and can be written as UTF-8."""
 
 Texts = tuple[Text, ...]
 Whole = Annotated[int, Strict()]
@@ -59,9 +59,10 @@ Number = Annotated[float, Strict(), AllowInfNan(False)]
 
 @dataclass_transform(frozen_default=True)
 def record(error: type[EditorError], hint: str = "") -> Callable[[type[T]], type[T]]:
-    """A frozen dataclass that raises ``error``, listing every problem, for values that break it."""
+    """Make a frozen dataclass that raises ``error``, with every problem listed, for values that
+    break its schema."""
 
-    def made(cls: type[T]) -> type[T]:
+    def decorate(cls: type[T]) -> type[T]:
         config = ConfigDict(extra="forbid")
         checked: Any = dataclass(frozen=True, slots=True, config=config)(cls)
         init = checked.__init__
@@ -76,11 +77,11 @@ def record(error: type[EditorError], hint: str = "") -> Callable[[type[T]], type
         checked.__init__ = explained
         return cast("type[T]", checked)
 
-    return made
+    return decorate
 
 
 def problems(cls: type[Any], value: object) -> list[str]:
-    """Everything that keeps ``value``, a parsed JSON value, from being a record of ``cls``."""
+    """Every problem that keeps ``value``, a parsed JSON value, from being a record of ``cls``."""
     if not isinstance(value, Mapping):
         return [f"must be a JSON object, not {kind_of(value)}"]
     try:
@@ -91,8 +92,8 @@ def problems(cls: type[Any], value: object) -> list[str]:
 
 
 def without_nulls(value: Any, depth: int = NESTED) -> Any:
-    """``value`` without the keys of objects that are null, which means absent; what is nested
-    deeper than records are stays as it is."""
+    """``value`` without the keys whose value is null, as null means absent. Values that are nested
+    deeper than ``depth`` levels stay unchanged."""
     if depth == 0:
         return value
     if isinstance(value, Mapping):
@@ -103,10 +104,10 @@ def without_nulls(value: Any, depth: int = NESTED) -> Any:
 
 
 def problems_of(cls: type[Any], error: ValidationError) -> list[str]:
-    """The problems that pydantic found, each as "key: what is wrong"."""
+    """The problems in a pydantic ``error`` about ``cls``, each as "key: what is wrong"."""
     names = [field.name for field in fields(cls)]
-    found = (_problem(cls, names, detail) for detail in error.errors(include_url=False))
-    return list(dict.fromkeys(found))
+    messages = (_problem(cls, names, detail) for detail in error.errors(include_url=False))
+    return list(dict.fromkeys(messages))
 
 
 def _problem(cls: type[Any], names: list[str], detail: ErrorDetails) -> str:
@@ -126,7 +127,7 @@ def _problem(cls: type[Any], names: list[str], detail: ErrorDetails) -> str:
         return path + message if message.startswith(".") or not path else f"{path}: {message}"
     if kind == "literal_error":
         return f"{path}: must be {context['expected']}, not {value!r}"
-    wanted = {
+    expected = {
         "string_type": "text",
         "tuple_type": "a list",
         "dataclass_type": "an object",
@@ -137,10 +138,10 @@ def _problem(cls: type[Any], names: list[str], detail: ErrorDetails) -> str:
         "finite_number": "a finite number",
         "bool_type": "true or false",
     }.get(kind)
-    if wanted:
-        return f"{path}: must be {wanted}, not {kind_of(value)}"
-    told = detail["msg"].removeprefix("Input should ")
-    return f"{path}: must {told}, not {value!r}"
+    if expected:
+        return f"{path}: must be {expected}, not {kind_of(value)}"
+    requirement = detail["msg"].removeprefix("Input should ")
+    return f"{path}: must {requirement}, not {value!r}"
 
 
 def _path(location: list[Any]) -> str:
@@ -162,13 +163,13 @@ def _types_in(annotation: Any) -> list[Any]:
 
 
 def unknown_key(key: str, known: tuple[str, ...]) -> str:
-    """The problem of a key that no record has, with the nearest one that it may stand for."""
+    """The message about an unknown key, with the most similar of the ``known`` keys."""
     close = get_close_matches(key, known, n=1)
     return f"unknown key {key!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 
 def kind_of(value: object) -> str:
-    """What JSON calls ``value``, for messages."""
+    """The JSON type of ``value``, for messages."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -181,7 +182,7 @@ def kind_of(value: object) -> str:
 
 
 def plain_json(value: object) -> str:
-    """``value`` as JSON text; raises ValueError where it is no plain JSON, or cannot be written."""
+    """``value`` as JSON text; raises ValueError if it is no plain JSON or no valid Unicode."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -190,25 +191,26 @@ def plain_json(value: object) -> str:
 
 
 def settings_from(cls: type[T], owner: str, values: Mapping[str, Any]) -> T:
-    """The settings of ``owner`` that ``values`` describe, over the defaults of ``cls``.
+    """The settings of ``owner`` (named in errors): ``values`` over the defaults of ``cls``.
 
-    A class may have ``PROFILES``: by name, values that stand between the defaults and those given.
+    ``cls`` may have ``PROFILES``: by name, values that override the defaults. ``values`` override
+    both; ``values["profile"]`` chooses the profile.
 
     Raises:
         EditorError: an unknown name, or a value of the wrong type or range.
     """
     profiles: Mapping[str, Mapping[str, Any]] = getattr(cls, "PROFILES", {})
-    chosen = profiles.get(str(values.get("profile", "")), {})
+    profile = profiles.get(str(values.get("profile", "")), {})
     known = tuple(field.name for field in fields(cast("Any", cls)))
-    found = [unknown_key(key, known) for key in values if key not in known]
-    given = {key: value for key, value in {**chosen, **values}.items() if key in known}
+    problems_found = [unknown_key(key, known) for key in values if key not in known]
+    chosen = {key: value for key, value in {**profile, **values}.items() if key in known}
     try:
-        settings = TypeAdapter(cls).validate_python(given)
+        settings = TypeAdapter(cls).validate_python(chosen)
     except ValidationError as problem:
-        found += problems_of(cls, problem)
-    if found:
+        problems_found += problems_of(cls, problem)
+    if problems_found:
         raise EditorError(
-            f"{owner} cannot take these settings: {'; '.join(found)}",
+            f"{owner} cannot take these settings: {'; '.join(problems_found)}",
             f"settings: {', '.join(known)}",
         )
     return settings

@@ -1,8 +1,8 @@
 """Words and names in text of any script.
 
-Spaced words are taken as they stand, characters of unspaced scripts one by one. Names in Chinese,
-Japanese and the scripts of South-East Asia run into what follows them, and Korean ones take a
-particle: there no edge of a word can be seen.
+A word in a script with spaces is a run of its characters; in a script without spaces each character
+is a word. Names in Chinese, Japanese and the scripts of South-East Asia are written without a gap
+to the next word, and Korean names take a particle, so the edge of a name cannot be seen there.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ def words(text: str) -> list[str]:
 
 
 def whole_word_pattern(name: str) -> str:
-    """A pattern for ``name`` as whole words, where its script shows where words begin and end."""
+    """A regular expression that matches ``name`` as whole words, if its script separates words."""
     before = rf"(?<!{_SPACED})" if re.match(_SPACED, name) else ""
     after = rf"(?!{_SPACED})" if re.search(rf"{_SPACED}\Z", name) else ""
     return f"{before}{re.escape(name)}{after}"
 
 
-def replace_words(text: str, name: str, other: str) -> str:
-    """``text`` with ``other`` in the place of each whole-word ``name``."""
-    return re.sub(whole_word_pattern(name), lambda _: other, text)
+def replace_words(text: str, name: str, replacement: str) -> str:
+    """``text`` with each whole-word ``name`` replaced by ``replacement``."""
+    return re.sub(whole_word_pattern(name), lambda _: replacement, text)
 
 
 def normalised(text: str) -> str:
-    """Text as an exact match compares it: without case, extra space and closing punctuation."""
+    """``text`` for exact-match comparison: NFKC form, without case, extra white space and
+    punctuation at the end."""
     flat = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return flat.rstrip(" .,;:!?")
 

@@ -26,7 +26,7 @@ LIBRARY = (
     "editors.conflicts",
 )
 APPLICATION = (
-    "editcli.exit_codes editcli.errors editcli.settings",
+    "editcli.exit_codes editcli.errors editcli.settings editcli.wording",
     "editcli.store",
     "editcli.files",
     "editcli.models",
@@ -211,14 +211,19 @@ for module in {WITHOUT_TENSORS}:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_help_takes_less_than_half_a_second() -> None:
+def test_help_costs_little_more_than_typer_itself() -> None:
     def seconds(code: str) -> float:
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - start
 
-    help_ = "import sys; sys.argv = ['editcli', '--help']; from editcli.app import main; main()"
-    assert min(seconds(help_) for _ in range(3)) - min(seconds("") for _ in range(3)) < 0.5
+    ask = "import sys; sys.argv = ['app', '--help']; "
+    ours = ask + "from editcli.app import main; main()"
+    bare = ask + "import typer; typer.run(lambda: None)"
+    # The smallest of several: a busy machine adds time to either side, never takes it away.
+    rounds = [(seconds(ours), seconds(bare)) for _ in range(3)]
+    ours_s, bare_s = map(min, zip(*rounds, strict=True))
+    assert ours_s < 3 * bare_s
 
 
 # --- manners --------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 On a terminal, data is laid out for reading; in a pipe it is tab-separated and never wrapped; with
 `--json` it is JSON. Text from facts and models is never read as markup, and its control characters
-are shown instead of obeyed. NO_COLOR and FORCE_COLOR decide about colour, which only ever touches
-messages and terminal tables, never piped data.
+are shown instead of obeyed. NO_COLOR and FORCE_COLOR turn colour off and on. Only messages and
+tables on a terminal are coloured, never piped data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from editors import EditorError
 if TYPE_CHECKING:
     from rich.console import Console
 
-SCHEMA = 1
+SCHEMA = 1  # of the JSON records that commands print
 
 Row = Mapping[str, object]
 
@@ -38,13 +38,13 @@ class Progress(Protocol):
 
 
 class _Silent:
-    """Progress where nobody watches."""
+    """A progress display that shows nothing."""
 
     def advance(self, n: int = 1) -> None:
-        """Nothing to show."""
+        """Show nothing."""
 
     def describe(self, text: str) -> None:
-        """Nothing to show."""
+        """Show nothing."""
 
 
 class Output:
@@ -73,7 +73,7 @@ class Output:
 
     @property
     def terminal(self) -> bool:
-        """Data is laid out for somebody who reads it on a terminal."""
+        """Whether data is laid out for reading on a terminal."""
         return self._stdout.isatty() and not (self.json_mode or self.quiet)
 
     # Data, on stdout.
@@ -120,7 +120,7 @@ class Output:
             self._write(printable(line, keep_lines=True))
 
     def finding(self, line: str) -> None:
-        """A line that is the result itself, so that quiet keeps it; absent from JSON."""
+        """A line that is the result itself, so quiet output has it too; absent from JSON."""
         if not self.json_mode:
             self._write(printable(line))
 
@@ -170,7 +170,7 @@ class Output:
         with progress_bar(self._console(self._stderr), label, total, unit) as bar:
             yield bar
 
-    # How it is done.
+    # How data and messages are written.
 
     def _write(self, line: str) -> None:
         self._stdout.write(line + "\n")
@@ -222,13 +222,14 @@ def printable(text: str, *, keep_lines: bool = False) -> str:
     if text.isprintable():
         return text
     return "".join(
-        char if char == "\n" and keep_lines else _escape(char) if _steers(char) else char
+        char if char == "\n" and keep_lines else _escape(char) if _is_control(char) else char
         for char in text
     )
 
 
-def _steers(char: str) -> bool:
-    # Cc: controls; Cs: surrogates, which cannot be encoded; the rest reorders or breaks lines.
+def _is_control(char: str) -> bool:
+    # Cc: control characters; Cs: surrogates, which cannot be encoded; the others reorder text or
+    # break lines.
     return (
         unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
         or "\u202a" <= char <= "\u202e"
@@ -241,7 +242,7 @@ def _escape(char: str) -> str:
 
 
 def _one_line(value: object) -> str:
-    """A value as it stands in a cell: text as it is, absent as nothing, structures as JSON."""
+    """A value as a cell shows it: text as it is, None as nothing, structures as JSON."""
     if value is None:
         return ""
     if isinstance(value, str):

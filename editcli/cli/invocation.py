@@ -1,4 +1,4 @@
-"""One call of a command: its shared options, its store, its user and its words."""
+"""One call of a command: its shared options, its store, its author, and the words typed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import getpass
 import os
 import sys
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from shlex import join
@@ -36,13 +35,16 @@ class Invocation:
         return Output(json_mode=self.json, quiet=self.quiet, verbose=self.verbose)
 
     def open_store(self) -> Store:
-        """The store that ``--store``, EDITCLI_STORE or the folder at hand names; raises
-        EditorError."""
+        """The store that ``--store``, EDITCLI_STORE or the current folder names.
+
+        Raises:
+            EditorError: there is no such store, or it cannot be opened.
+        """
         return Store.open(find_store(self.store, Path.cwd(), os.environ))
 
     @property
     def who(self) -> str:
-        """Who acts: ``--author``, else the account's name; empty when the system has none."""
+        """The author: ``--author``, else the account's name; empty when the system has none."""
         if self.author is not None:
             return self.author
         try:
@@ -52,15 +54,5 @@ class Invocation:
 
     @property
     def command(self) -> str:
-        """The command as it was typed, for whoever meets the lock it holds."""
+        """The command as it was typed; the lock shows it to other processes."""
         return join(["editcli", *sys.argv[1:]])
-
-
-def local_time(moment: str) -> str:
-    """An ISO 8601 time with its zone, as people here read it: 2026-03-01 12:03."""
-    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and its noun: "1 fact", "3 facts"."""
-    return f"{number} {noun}{'s' * (number != 1)}"

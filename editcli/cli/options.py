@@ -34,7 +34,7 @@ SHARED: dict[str, Any] = {
             "--store",
             metavar="DIR",
             envvar=env_name("store"),
-            help="The store; without it the nearest .editcli upward from here.",
+            help="The store's folder; by default the nearest .editcli, in this folder or above.",
         ),
     ],
     "device": Annotated[
@@ -43,7 +43,7 @@ SHARED: dict[str, Any] = {
             "--device",
             metavar="NAME",
             envvar=env_name("device"),
-            help="auto, cpu, cuda, cuda:1, mps, or spread: over all devices there are.",
+            help="auto, cpu, cuda, cuda:1, mps, or spread (over all devices).",
         ),
     ],
     "dtype": Annotated[
@@ -62,7 +62,7 @@ SHARED: dict[str, Any] = {
             metavar="N",
             min=1,
             envvar=env_name("threads"),
-            help="CPU threads; without it as many as other work leaves.",
+            help="CPU threads; by default as many as other programs leave free.",
         ),
     ],
     "json": Annotated[bool, typer.Option("--json", help="Print JSON; lists as JSON Lines.")],
@@ -70,7 +70,8 @@ SHARED: dict[str, Any] = {
         bool, typer.Option("--quiet", "-q", help="Print ids only, and no notes or progress.")
     ],
     "verbose": Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv adds library logs.")
+        int,
+        typer.Option("--verbose", "-v", count=True, help="Print details; -vv adds library logs."),
     ],
 }
 
@@ -89,16 +90,18 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; may be repeated."),
 ]
+VERSION_HELP = "A version: its id, number or tag, HEAD, or V~N (N versions before V)."
 VersionOption = Annotated[
     str,
-    typer.Option("--version", metavar="V", help="A version: an id, a number, a tag or HEAD."),
+    typer.Option("--version", metavar="V", help=VERSION_HELP),
 ]
 OnConflictOption = Annotated[
     OnConflict,
     typer.Option(
         "--on-conflict",
         envvar=env_name("on-conflict"),
-        help="When two facts give one prompt different targets.",
+        help="What to do with facts that give one prompt different targets: refuse them, or keep "
+        "the newest (the last line).",
     ),
 ]
 SkipBadOption = Annotated[
@@ -111,7 +114,7 @@ FactFileArgument = Annotated[
 
 def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command these shared options, in the order of :data:`SHARED`, after its own."""
-    taken = [name for name in SHARED if name in names]
+    chosen = [name for name in SHARED if name in names]
 
     def with_options(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
@@ -126,13 +129,13 @@ def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                     default=getattr(defaults, name),
                     annotation=SHARED[name],
                 )
-                for name in taken
+                for name in chosen
             ),
         ]
 
         @wraps(command)
         def run(**values: Any) -> None:
-            command(Invocation(**{name: values.pop(name) for name in taken}), **values)
+            command(Invocation(**{name: values.pop(name) for name in chosen}), **values)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -44,7 +44,7 @@ class _Bar:
 
 @contextmanager
 def progress_bar(console: Console, label: str, total: int | None, unit: str) -> Iterator[_Bar]:
-    """A bar that disappears when it is left, so that only results stay on the screen."""
+    """A bar that disappears at the end of ``with``, so that only results stay on the screen."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

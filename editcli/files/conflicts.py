@@ -14,7 +14,8 @@ from editors import InvalidConflict
 from editors.conflicts.cases import CONFLICTING, Conflict, Split
 
 LOCATE, DEV = 4, 8
-"""Of the 16 values of a hexadecimal digit: below the first to locate, below the second dev."""
+"""Bounds on the first hexadecimal digit of a row's digest: a row below LOCATE is in the split
+"locate", one below DEV in "dev", every other in "test"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ class ConflictFile:
     def split(self, name: Split) -> list[Conflict]:
         """The rows of one split.
 
-        Rows that name no split are parted by a digest of their subject, or else of their question:
-        a quarter to locate, a quarter for dev, half to test.
+        Rows that name no split are assigned by a digest of their subject, or of their question
+        where they have none: a quarter to "locate", a quarter to "dev", half to "test".
         """
         return [row for row in self.rows if (row.split or _split(row)) == name]
 
@@ -56,7 +57,7 @@ def read_conflicts(source: str, *, skip_bad: bool = False) -> ConflictFile:
 
     Raises:
         UsageError: there is no such file, or it holds no rows.
-        FactsRefused: naming every line at fault, unless `skip_bad`.
+        FactsRefused: some lines are refused, and not `skip_bad`; every one is named.
     """
     name = "<stdin>" if source == "-" else source
     data = read_bytes(source)
@@ -73,9 +74,7 @@ def read_conflicts(source: str, *, skip_bad: bool = False) -> ConflictFile:
     if refused and not skip_bad:
         raise refusal(name, refused, "mend the lines, or leave them out with `--skip-bad`")
     if not rows:
-        raise UsageError(
-            f"{name} holds no rows", "`editcli conflict measure --help` shows what a row is"
-        )
+        raise UsageError(f"{name} holds no rows", "`editcli conflict --help` shows what a row is")
     return ConflictFile(name, tuple(rows), sha256(data).hexdigest())
 
 

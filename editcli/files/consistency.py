@@ -1,8 +1,8 @@
 """Finds contradictions and duplicates between the lines of a fact file, in a temporary SQLite
 table.
 
-An id names one fact. One prompt has one target, unless the newest (the later line) is asked to win.
-The same fact twice is one fact.
+An id names one fact. A prompt has one target, unless the newest (the later line) is to win. The
+same fact twice is one fact.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ CONTRADICTS = "contradicts "  # how the reason of a contradiction begins
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A fact (its `id`) left out because of another line: `by` repeats it or is newer."""
+    """A fact (its `id`) whose `line` is left out because of the line `by`, which says the same or
+    is newer."""
 
     line: int
     by: int
@@ -42,7 +43,7 @@ class FactLine(NamedTuple):
 
 @dataclass(slots=True)
 class ConsistentLines:
-    """The lines that stand and the bytes where they begin, in order; and those that do not."""
+    """The lines to use, with the bytes where they begin, in order; and the lines left out."""
 
     lines: array[int] = field(default_factory=lambda: array("Q"))
     offsets: array[int] = field(default_factory=lambda: array("Q"))
@@ -52,64 +53,64 @@ class ConsistentLines:
 
 
 def resolve_contradictions(facts: Iterable[FactLine], on_conflict: OnConflict) -> ConsistentLines:
-    """Compare all lines; ``facts`` is gone through once and never held as a whole.
+    """Compare all lines; ``facts`` is read once and never held as a whole.
 
     Raises sqlite3.Error where there is no room for the table on disk.
     """
-    found = ConsistentLines()
+    consistent = ConsistentLines()
     with closing(sqlite3.connect("")) as table:  # a temporary file that goes with the connection
         table.execute("CREATE TABLE facts (line INTEGER PRIMARY KEY, offset, prompt, target, id)")
         table.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?)", facts)
-        found.refused += _id_clashes(table)
-        _drop(table, found.refused)
+        consistent.refused += _id_clashes(table)
+        _drop(table, consistent.refused)
         rows = map(FactLine._make, table.execute("SELECT * FROM facts ORDER BY prompt, line"))
         for _, same_prompt in groupby(rows, key=lambda row: row.prompt):
-            _resolve_prompt(list(same_prompt), on_conflict, found)
-        for left_out in (found.refused, found.duplicates, found.superseded):
+            _resolve_prompt(list(same_prompt), on_conflict, consistent)
+        for left_out in (consistent.refused, consistent.duplicates, consistent.superseded):
             left_out.sort(key=lambda item: item.line)
             _drop(table, left_out)
         for line, offset in table.execute("SELECT line, offset FROM facts ORDER BY line"):
-            found.lines.append(line)
-            found.offsets.append(offset)
-    return found
+            consistent.lines.append(line)
+            consistent.offsets.append(offset)
+    return consistent
 
 
 def _id_clashes(table: sqlite3.Connection) -> Iterator[Refused]:
     """Lines whose id an earlier line gave to another prompt."""
     query = """
-        SELECT line, id, owner FROM (
-            SELECT line, id, prompt, first_value(line) OVER same AS owner,
-                first_value(prompt) OVER same AS owned
-            FROM facts WINDOW same AS (PARTITION BY id ORDER BY line)
-        ) WHERE prompt != owned
+        SELECT line, id, first_line FROM (
+            SELECT line, id, prompt, first_value(line) OVER same_id AS first_line,
+                first_value(prompt) OVER same_id AS first_prompt
+            FROM facts WINDOW same_id AS (PARTITION BY id ORDER BY line)
+        ) WHERE prompt != first_prompt
     """
-    for line, name, owner in table.execute(query):
-        yield Refused(line, f"id: {name!r} names another fact on line {owner}")
+    for line, fact_id, first_line in table.execute(query):
+        yield Refused(line, f"id: {fact_id!r} names another fact on line {first_line}")
 
 
 def _resolve_prompt(
-    rows: Sequence[FactLine], on_conflict: OnConflict, found: ConsistentLines
+    rows: Sequence[FactLine], on_conflict: OnConflict, consistent: ConsistentLines
 ) -> None:
     """Compare the lines of one prompt, in order."""
     first = rows[0]
     contradicting = next((row for row in rows if row.target != first.target), None)
     if contradicting is not None and on_conflict == "refuse":
         for row in rows:
-            other = contradicting if row.target == first.target else first
-            found.refused.append(
+            opposed = contradicting if row.target == first.target else first
+            consistent.refused.append(
                 Refused(
                     row.line,
-                    f"{CONTRADICTS}line {other.line}: the same prompt with the target "
-                    f"{row.target!r} here and {other.target!r} there",
+                    f"{CONTRADICTS}line {opposed.line}: the same prompt with the target "
+                    f"{row.target!r} here and {opposed.target!r} there",
                 )
             )
         return
     current = first
     for row in rows[1:]:
         if row.target == current.target:
-            found.duplicates.append(Replaced(row.line, current.line, row.id))
+            consistent.duplicates.append(Replaced(row.line, current.line, row.id))
         else:
-            found.superseded.append(Replaced(current.line, row.line, current.id))
+            consistent.superseded.append(Replaced(current.line, row.line, current.id))
             current = row
 
 

@@ -1,8 +1,8 @@
 """Fact files: JSON Lines in, with every bad line reported at once.
 
 A file is read as a whole, since facts can contradict each other
-(:mod:`editcli.files.consistency`), and may be larger than memory: its facts are read from it when
-they are asked for.
+(:mod:`editcli.files.consistency`). The file may be larger than memory, so each fact is read from it
+only when it is used.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from editcli.files.consistency import (
 )
 from editcli.files.jsonl import json_lines, opened
 from editcli.files.refused import Refused, findings, refusal
+from editcli.wording import counted_are
 from editors import EditorError, Fact, InvalidFact
 
-DOCUMENT_BYTES = 2**24  # of a file that are read as one JSON document
+DOCUMENT_BYTES = 2**24  # of a file, to see whether it is one JSON document
 
 
 class Facts(Sequence[Fact]):
-    """Facts of a file in order, each read from it when it is asked for.
+    """Facts of a file in order, each read from the file when it is used.
 
-    `lines`: the line of each, counted from 1. Raises UsageError when asked for a fact of a file
-    that has changed since it was read as a whole.
+    `lines`: the line of each, counted from 1. Raises UsageError where the file has changed since it
+    was read as a whole.
     """
 
     def __init__(self, source: _Source, lines: array[int], offsets: array[int]) -> None:
@@ -58,7 +59,7 @@ class Facts(Sequence[Fact]):
         return len(self.lines)
 
     def at(self, numbers: Sequence[int]) -> Facts:
-        """Some of them, by their numbers in this sequence."""
+        """The facts with these numbers in this sequence."""
         lines = array("Q", (self.lines[number] for number in numbers))
         offsets = array("Q", (self._offsets[number] for number in numbers))
         return Facts(self._source, lines, offsets)
@@ -82,35 +83,36 @@ class FactFile:
         """The refused lines as `name:line: reason`."""
         return findings(self.name, self.refused)
 
-    def remarks(self, most: int | None = None) -> list[str]:
-        """The lines left out without being at fault, as `name:line: why`; at most so many."""
-        same = [(bad, "same fact as line {}, left out") for bad in self.duplicates]
-        older = [(bad, "superseded by line {}") for bad in self.superseded]
-        left_out = sorted([*same, *older], key=lambda item: item[0].line)
-        lines = [f"{self.name}:{bad.line}: {what.format(bad.by)}" for bad, what in left_out[:most]]
+    def remarks(self, limit: int | None = None) -> list[str]:
+        """The repeated and superseded lines as `name:line: why`; past `limit`, only their count."""
+        same = [(item, "same fact as line {}, left out") for item in self.duplicates]
+        older = [(item, "superseded by line {}") for item in self.superseded]
+        left_out = sorted([*same, *older], key=lambda pair: pair[0].line)
+        lines = [
+            f"{self.name}:{item.line}: {why.format(item.by)}" for item, why in left_out[:limit]
+        ]
         if more := len(left_out) - len(lines):
-            count = "1 more line is" if more == 1 else f"{more} more lines are"
-            lines.append(f"{self.name}: {count} left out or superseded")
+            lines.append(f"{self.name}: {counted_are(more, 'more line')} left out or superseded")
         return lines
 
     def refusing(
-        self, objection: Callable[[Fact], str | None], most: int | None = None
+        self, objection: Callable[[Fact], str | None], limit: int | None = None
     ) -> FactFile:
         """The same file without the facts that `objection` gives a reason against.
 
-        At most `most` facts are kept; those behind them are not looked at.
+        At most `limit` facts are kept; the facts after those are not looked at.
         """
-        kept, refused = array("Q"), list(self.refused)
+        numbers, refused = array("Q"), list(self.refused)
         for number, fact in enumerate(self.facts):
-            if len(kept) == most:
+            if len(numbers) == limit:
                 break
             reason = objection(fact)
             if reason is None:
-                kept.append(number)
+                numbers.append(number)
             else:
                 refused.append(Refused(self.facts.lines[number], reason))
         refused.sort(key=lambda bad: bad.line)
-        return replace(self, facts=self.facts.at(kept), refused=tuple(refused))
+        return replace(self, facts=self.facts.at(numbers), refused=tuple(refused))
 
     def require(self, *, skip_bad: bool = False) -> Facts:
         """The facts; raises FactsRefused naming every refused line, unless `skip_bad`."""
@@ -123,7 +125,7 @@ class FactFile:
         if any(bad.reason.startswith(CONTRADICTS) for bad in self.refused):
             return (
                 "mend the lines; with `--on-conflict newest`, `apply` and `facts dedupe` let the "
-                "later one win"
+                "later line win"
             )
         return "mend the lines; `apply` and `facts dedupe` leave them out with `--skip-bad`"
 
@@ -145,7 +147,7 @@ def read_facts(
     except sqlite3.Error as error:
         raise EditorError(
             f"comparing the lines of {file.name} failed: {error}",
-            "it needs room for a temporary file about as large as FILE; TMPDIR names the folder",
+            "make room for a temporary file about as large as FILE; `TMPDIR` names its folder",
         ) from error
     refused += lines.refused
     if not lines.lines:
@@ -164,7 +166,7 @@ def read_facts(
 
 
 class _Source:
-    """An open fact file; what cannot be read twice (standard input, a pipe) is copied first."""
+    """An open fact file; a source that cannot be read twice (standard input, a pipe) is copied."""
 
     def __init__(self, name: str, file: BinaryIO) -> None:
         self.name, self._file = name, file
@@ -179,13 +181,13 @@ class _Source:
             copy = tempfile.TemporaryFile(prefix="editcli-facts-")  # noqa: SIM115 - held open
             shutil.copyfileobj(file, copy)
             file = copy
-        found = _Source(name, file)
+        facts_source = _Source(name, file)
         file.seek(0)
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise UsageError(
                 f"{name} is UTF-16, not UTF-8", "`iconv -f UTF-16 -t UTF-8 FILE | editcli ... -`"
             )
-        return found
+        return facts_source
 
     def fact_lines(self, refused: list[Refused]) -> Iterator[FactLine]:
         """The fact of each good line; the other lines are added to ``refused``."""
@@ -210,7 +212,7 @@ class _Source:
                 yield FactLine(line, offset, fact.prompt, fact.target, fact.id)
 
     def fact(self, offset: int) -> Fact:
-        """The fact of the line that begins at a byte; raises UsageError where there is none."""
+        """The fact of the line that begins at byte ``offset``; raises UsageError without one."""
         self._file.seek(offset)
         for _, value in json_lines([self._file.readline()]):
             if isinstance(value, dict):
@@ -221,8 +223,8 @@ class _Source:
         raise UsageError(f"{self.name} was changed while it was read", "run the command again")
 
     def refuse_json_document(self) -> None:
-        """A file without one good line may be a JSON document, a common mistake worth its own
-        words: raises UsageError."""
+        """Raise UsageError where a file without a good line is one JSON document: a common mistake,
+        which gets a message of its own."""
         self._file.seek(0)
         data = self._file.read(DOCUMENT_BYTES)
         lines = [line for line in data.splitlines() if line.strip()]
@@ -232,8 +234,8 @@ class _Source:
             value = json.loads(data.decode("utf-8-sig"))
         except (ValueError, RecursionError):
             return
-        filter_ = ".[]" if isinstance(value, list) else "."
+        jq_filter = ".[]" if isinstance(value, list) else "."
         raise UsageError(
             f"{self.name} is one JSON document, not one JSON object a line",
-            f"`jq -c '{filter_}' FILE | editcli facts validate -`",
+            f"`jq -c '{jq_filter}' FILE | editcli facts validate -`",
         )

@@ -14,7 +14,7 @@ from editcli.errors import UsageError
 
 
 def opened(source: str) -> BinaryIO:
-    """The file at `source`, to be closed by the caller; raises UsageError."""
+    """The file at `source`, open for reading bytes; the caller closes it. Raises UsageError."""
     try:
         return Path(source).open("rb")
     except (OSError, ValueError) as problem:
@@ -33,20 +33,20 @@ def read_bytes(source: str) -> bytes:
 
 
 def json_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, object] | str]]:
-    """Line number and JSON object of each line that is not blank, or what is wrong with it.
+    """Each line that is not blank: its number, and its JSON object or what is wrong with it.
 
-    `lines`: an open file, or `io.BytesIO`; JSON text may hold what other splitters take for a line
-    end. One line is taken at a time.
+    `lines`: an open file, or `io.BytesIO`, which end a line at a newline alone; JSON text may hold
+    other characters that end a line elsewhere. One line is read at a time.
     """
     number = 0
 
-    def counted() -> Iterator[bytes]:
+    def stripped() -> Iterator[bytes]:
         nonlocal number
         for raw in lines:
             number += 1
             yield raw.strip(b" \t\r\n")
 
-    reader = jsonlines.Reader(counted(), loads=_loads)
+    reader = jsonlines.Reader(stripped(), loads=_loads)
     while True:
         try:
             value = reader.read(allow_none=True, skip_empty=True)
@@ -62,7 +62,7 @@ def json_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, object] 
 
 
 def _loads(text: str | bytes) -> object:
-    """Strict JSON: a key twice, NaN and Infinity are errors rather than lost or kept silently."""
+    """Strict JSON: a repeated key, NaN and Infinity are errors."""
     try:
         return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except RecursionError:
@@ -70,12 +70,12 @@ def _loads(text: str | bytes) -> object:
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    out: dict[str, object] = {}
+    unique: dict[str, object] = {}
     for key, value in pairs:
-        if key in out:
+        if key in unique:
             raise ValueError(f"the key {key!r} occurs twice")
-        out[key] = value
-    return out
+        unique[key] = value
+    return unique
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -1,4 +1,5 @@
-"""Files of phrasings to calibrate a router on: lines of `{"subject": ..., "prompts": [...]}`."""
+"""Files of phrasings that a scope signal is calibrated on, JSON Lines: a subject and its
+prompts."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ from editcli.files.packaged import datasets_dir
 from editors import EditorError
 from editors.scope.phrasings import Phrasings
 
-_LINE = '`{"subject": "France", "prompts": ["The capital of France is", "..."]}` is a line of it'
+_LINE = '`{"subject": "France", "prompts": ["The capital of France is", "..."]}` is such a line'
 
 
 def read_phrasings(path: Path | None) -> list[Phrasings]:
-    """The groups in `path`; without one, those that ship with editcli.
+    """The groups of phrasings in `path`; without a path, those that ship with editcli.
 
     Raises UsageError for a file that cannot be read, naming the first bad line.
     """

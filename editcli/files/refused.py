@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from editcli.errors import FactsRefused
+from editcli.wording import counted_are
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,5 +24,5 @@ def findings(name: str, refused: Sequence[Refused]) -> list[str]:
 
 def refusal(name: str, refused: Sequence[Refused], hint: str) -> FactsRefused:
     """The error that names every refused line."""
-    count = "1 line is" if len(refused) == 1 else f"{len(refused)} lines are"
+    count = counted_are(len(refused), "line")
     return FactsRefused("\n".join([f"{count} refused in {name}", *findings(name, refused)]), hint)

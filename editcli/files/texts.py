@@ -1,4 +1,4 @@
-"""Files of plain text, for what must not change in them."""
+"""Files of neutral text, on which pruning heads must change as little as possible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ NEUTRAL = ("atlas", "neutral.jsonl")
 
 
 def read_texts(source: str | None) -> list[str]:
-    """Held-out plain text: the file given (JSON Lines with ``text``, or a text a line), else ours.
+    """The texts of a file (JSON Lines with ``text``, or a text a line), or those that ship with
+    editcli.
 
     Raises UsageError for a file that cannot be read, is not UTF-8 or holds no text.
     """
@@ -23,7 +24,9 @@ def read_texts(source: str | None) -> list[str]:
     try:
         lines = read_bytes(source).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as problem:
-        raise UsageError(f"{source} is not UTF-8: {problem.reason}") from problem
+        raise UsageError(
+            f"{source} is not UTF-8: {problem.reason}", "`--neutral FILE` takes UTF-8 text"
+        ) from problem
     texts = [text for text in map(_text_of, lines) if text.strip()]
     if not texts:
         raise UsageError(f"{source} holds no text", "one text a line, or JSON Lines with `text`")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from editcli.models.libraries import device_named, quiet_libraries
-from editcli.models.loading import load_config, load_tokenizer, load_weights, placed
+from editcli.models.loading import load_config, load_tokenizer, load_weights, move_model
 from editcli.models.locations import ModelLocation, find_model, hub_config
 from editors import EditorError
 
@@ -29,7 +29,7 @@ _HINT = (
 
 
 def entails_by(name: str, *, device: str, verbose: int) -> Entails:
-    """What the classifier in folder or Hub id `name` takes for entailment: its likeliest label.
+    """Entailment as the classifier in folder or Hub id ``name`` sees it: its likeliest label.
 
     The model runs in float32, whatever its checkpoint is in. ``device`` and ``verbose`` are those
     of ``load_base``; a pair that is too long for the model is cut.
@@ -47,7 +47,7 @@ def entails_by(name: str, *, device: str, verbose: int) -> Entails:
 
     target = device_named(device)
     with quiet_libraries(verbose):
-        location = _found(name)
+        location = _find_classifier(name)
         try:
             config = load_config(location, KIND, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, _HINT)
         except EditorError as error:
@@ -55,21 +55,26 @@ def entails_by(name: str, *, device: str, verbose: int) -> Entails:
         label = _label(location, config)
         loader = AutoModelForSequenceClassification
         model = load_weights(loader, location, config, KIND, target, dtype=torch.float32).eval()
-        placed(model, target, location)
+        move_model(model, target, location)
         tokenizer = load_tokenizer(location)
 
     def entails(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        # A model that knows no padding takes one pair at a time.
+        # A model without a padding token takes one pair at a time.
         padded = tokenizer.pad_token_id is not None and config.pad_token_id is not None
         size = PAIRS_AT_ONCE if padded else 1
         parts = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        return [likeliest == label for part in parts for likeliest in _read(model, tokenizer, part)]
+        return [
+            likeliest == label
+            for part in parts
+            for likeliest in _likeliest_labels(model, tokenizer, part)
+        ]
 
     return entails
 
 
-def _found(name: str) -> ModelLocation:
-    """Where the checkpoint is; the hints of :mod:`editcli.models.locations` are about bases."""
+def _find_classifier(name: str) -> ModelLocation:
+    """Where the classifier is. Its errors have a hint of their own: those of
+    :mod:`editcli.models.locations` are about bases."""
     try:
         location = find_model(name)
         if location.revision is not None:
@@ -90,7 +95,7 @@ def _label(location: ModelLocation, config: PreTrainedConfig) -> int:
     )
 
 
-def _read(
+def _likeliest_labels(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]
 ) -> list[int]:
     """The likeliest label of each pair."""
@@ -107,5 +112,5 @@ def _read(
     )
     with torch.inference_mode():
         logits = model(**encoded.to(model.device)).logits  # [pairs, labels]
-    found: list[int] = logits.argmax(1).tolist()
-    return found
+    labels: list[int] = logits.argmax(1).tolist()
+    return labels

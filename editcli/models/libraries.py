@@ -1,4 +1,4 @@
-"""How the libraries underneath behave: their versions, logs, devices and threads."""
+"""The libraries underneath: their versions, logs, devices and threads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def device_named(name: str) -> torch.device:
     """
     import torch
 
-    known = "`--device` takes auto, cpu, cuda, cuda:1, mps or spread"
+    hint = "`--device` takes auto, cpu, cuda, cuda:1, mps or spread"
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -50,48 +50,49 @@ def device_named(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"unknown device {name!r}", known) from error
+        raise UsageError(f"unknown device {name!r}", hint) from error
     count = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }.get(device.type)
     if count is None:
-        raise UsageError(f"unknown device {name!r}", known)
+        raise UsageError(f"unknown device {name!r}", hint)
     if (device.index or 0) >= count:
         raise UsageError(
-            f"there is no device {name!r} here: {count} of type {device.type}", "`--device auto`"
+            f"there is no device {name!r}: this machine has {count} of type {device.type}",
+            "`--device auto`",
         )
     return device
 
 
-def use_threads(wanted: int | None) -> None:
-    """Compute with so many threads; by default with as many as the machine has to spare.
+def use_threads(count: int | None) -> None:
+    """Compute with ``count`` threads; None: as many as other programs leave free.
 
     On a busy machine, threads that wait for each other make small models many times slower.
     """
     import torch
 
-    if wanted is None:
+    if count is None:
         if "OMP_NUM_THREADS" in os.environ:  # the user has decided
             return
-        wanted = spare_threads(torch.get_num_threads())
-    torch.set_num_threads(wanted)
+        count = spare_threads(torch.get_num_threads())
+    torch.set_num_threads(count)
 
 
-def spare_threads(most: int) -> int:
-    """How many of ``most`` threads other work leaves to us, at least one."""
+def spare_threads(limit: int) -> int:
+    """How many of ``limit`` threads other programs leave free, at least one."""
     try:
         busy = os.getloadavg()[0]
     except (OSError, AttributeError):  # not on Windows
-        return most
-    return max(1, min(most, round(most - busy)))
+        return limit
+    return max(1, min(limit, round(limit - busy)))
 
 
-def plan_no_attention() -> None:
-    """Keep cuDNN from attention: it plans each shape anew, and the shapes of prompts hardly repeat.
+def disable_cudnn_attention() -> None:
+    """Keep attention off cuDNN, which plans each shape anew: shapes of prompts seldom repeat.
 
-    Planning one takes as long as dozens of forwards. Holds for this process.
+    Planning a shape takes as long as dozens of forwards. Holds for this process.
     """
     import torch
 
@@ -100,9 +101,9 @@ def plan_no_attention() -> None:
 
 @contextmanager
 def quiet_libraries(verbose: int) -> Iterator[None]:
-    """No bars, and no logs or warnings except with -vv.
+    """Inside ``with``, the libraries show no progress bars, and no logs or warnings without -vv.
 
-    Logs stay off afterwards: generating warns as loading does.
+    Logs stay off afterwards, since generating warns too.
     """
     from transformers.utils import logging as library
 
@@ -120,6 +121,6 @@ def quiet_libraries(verbose: int) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error of a library, as part of a sentence."""
+    """The first line of a library's error, without the punctuation at its end."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return first.rstrip(" .:")

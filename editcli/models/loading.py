@@ -1,7 +1,7 @@
 """Loading the base model.
 
 Nothing that a checkpoint brings is executed: weights come from safetensors only, and custom code is
-refused. A checkpoint that leaves weights unset is refused too, where transformers would draw them.
+refused. A checkpoint that lacks weights is refused too: transformers would draw them at random.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from editcli.errors import UsageError
 from editcli.models import quantization
-from editcli.models.libraries import device_named, plan_no_attention, quiet_libraries, reason_of
+from editcli.models.libraries import (
+    device_named,
+    disable_cudnn_attention,
+    quiet_libraries,
+    reason_of,
+)
 from editcli.models.locations import ModelLocation, find_model, hub_config
 from editcli.settings import env_name
 from editcli.store.records import StoreConfig
@@ -27,33 +32,34 @@ if TYPE_CHECKING:
     from editors.model.projection import Projection
 
 Edits = Callable[["Architecture", int], Sequence["Projection"]]
-"""The projections that a method edits, of a model's structure and the block."""
+"""From a model's structure and the number of a block, the projections that a method edits there."""
 
 KIND = "causal language model"
-MOVED = env_name("model")  # where the base of a store is now, if not where it was
+MODEL_VARIABLE = env_name("model")  # the folder of a store's base, if the base has moved
 DTYPES = ("float32", "bfloat16", "float16", *quantization.BITS)
 SPREAD = "spread"  # a device: the blocks over all accelerators, and what does not fit on the CPU
-NOTHING_PLACED = "offload the whole model"  # how accelerate puts it that nothing fits anywhere
+NOTHING_PLACED = "offload the whole model"  # in accelerate's error when no device has room
 DIGITS = 16  # of a fingerprint, as shown in errors
 
 
 def load_store_base(
     config: StoreConfig, *, device: str = "auto", dtype: str = "auto", verbose: int = 0
 ) -> Base:
-    """The base of a store, wherever it is now (``MOVED``), as the store was made on it.
+    """The base of a store, loaded as it was when the store was made; ``MODEL_VARIABLE`` may name
+    another folder for it.
 
-    Arguments and errors are those of :func:`load_base`; besides,
+    Arguments and errors are those of :func:`load_base`, and one error more.
 
     Raises:
         StateMismatch: the model is not the one that the store was made on.
     """
-    moved = os.environ.get(MOVED)
+    moved = os.environ.get(MODEL_VARIABLE)
     try:
         find_model(moved or config.base, "" if moved else config.revision)
     except EditorError as error:
         raise EditorError(
             f"the base of this store cannot be found: {error.message}",
-            f"put the model back, or name where it is now: `{MOVED}=FOLDER editcli ...`",
+            f"put the model back, or name where it is now: `{MODEL_VARIABLE}=FOLDER editcli ...`",
         ) from error
     base = load_base(
         moved or config.base,
@@ -64,10 +70,10 @@ def load_store_base(
         verbose=verbose,
         edits=METHODS.load(config.method).edits,
     )
-    found = base.fingerprint()
-    if found != config.fingerprint:
+    fingerprint = base.fingerprint()
+    if fingerprint != config.fingerprint:
         raise StateMismatch(
-            f"the base model has the fingerprint {found[:DIGITS]} (in {dtype_name(base)}), "
+            f"the base model has the fingerprint {fingerprint[:DIGITS]} (in {dtype_name(base)}), "
             f"the store was made on {config.fingerprint[:DIGITS]}",
             "use the model and `--dtype` that the store was made with, "
             "or make another store: `editcli init MODEL --store DIR`",
@@ -87,10 +93,11 @@ def load_base(
 ) -> Base:
     """The model and tokenizer called ``name``, frozen, with the block to edit.
 
-    ``name`` is one that :func:`~editcli.models.locations.resolve` takes or returns, with its
-    ``revision`` if that came apart. ``device`` "auto" is the first there is of cuda, mps and cpu,
-    "spread" all there are. ``dtype`` "auto" keeps the checkpoint's; "8bit" and "4bit" pack all but
-    the projections that ``edits`` names. Library logs are let through from ``verbose`` 2 on.
+    ``name`` is one that :func:`~editcli.models.locations.resolve` takes; or one that it returns,
+    with the ``revision`` beside it. ``device`` "auto" is the first that exists of cuda, mps and
+    cpu, "spread" is all devices. ``dtype`` "auto" keeps the checkpoint's; "8bit" and "4bit" pack
+    all but the projections that ``edits`` names. Library logs are let through from ``verbose`` 2
+    on.
 
     Raises:
         UsageError: an unknown or absent device, or an unknown dtype.
@@ -128,17 +135,19 @@ def _model(
     config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING, hint)
     options: dict[str, Any] = {"dtype": dtype}
     if dtype in quantization.BITS:
-        kept = config.dtype or torch.float32
+        unpacked_dtype = config.dtype or torch.float32
         options = {
-            "dtype": kept,
-            "quantization_config": quantization.packing(config, dtype, layer, kept, edits),
+            "dtype": unpacked_dtype,
+            "quantization_config": quantization.packing(
+                config, dtype, layer, unpacked_dtype, edits
+            ),
             "device_map": {"": target},
         }
     if target == SPREAD:
         quantization.require("accelerate", "`--device spread`")
         options["device_map"] = "auto"
     model = load_weights(AutoModelForCausalLM, location, config, KIND, target, **options)
-    quantization.differentiable(model)
+    quantization.keep_differentiable(model)
     loaded: PreTrainedModel = model
     return loaded
 
@@ -158,16 +167,19 @@ def _base(
         raise _too_large_for_all(location)
     base = Base.of(model, tokenizer, layer)
     if torch.cuda.is_available():
-        plan_no_attention()
-    # The others were put where they belong as they were loaded.
+        disable_cudnn_attention()
+    # A spread or packed model was put on its devices while it was loaded.
     if target != SPREAD and not quantization.bits_of(model):
-        placed(model, target, location)
+        move_model(model, target, location)
     return base
 
 
 def load_config(location: ModelLocation, kind: str, types: Any, hint: str) -> Any:
-    """The configuration of a checkpoint of ``kind``, which has one of ``types``; raises
-    EditorError."""
+    """The configuration of a checkpoint of one of ``types``; errors call such a model a ``kind``.
+
+    Raises:
+        EditorError: the configuration cannot be read; or it is of another type, with ``hint``.
+    """
     from transformers import AutoConfig
 
     try:
@@ -192,7 +204,8 @@ def load_config(location: ModelLocation, kind: str, types: Any, hint: str) -> An
 def load_weights(
     loader: Any, location: ModelLocation, config: Any, kind: str, target: Any, **options: Any
 ) -> Any:
-    """The model of ``kind`` that ``loader``, an auto class, makes of a checkpoint for ``target``.
+    """The model that ``loader`` (an auto class) makes of a checkpoint; ``kind`` and ``target``, the
+    device, are for errors.
 
     Raises:
         EditorError: the weights cannot be loaded, do not fit, or some are missing.
@@ -236,17 +249,17 @@ def load_tokenizer(location: ModelLocation) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             location.path, revision=location.revision, trust_remote_code=False
         )
-    # The loaders of the many formats raise what they like; all of it means the same to the user.
+    # Each tokenizer format raises errors of its own; to the user all of them mean the same.
     except Exception as error:
         raise EditorError(
             f"the tokenizer of {location.shown} cannot be loaded: {reason_of(error)}", hint
         ) from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # made from nothing, when files are absent
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # its files are absent
         raise EditorError(f"{location.shown} has no tokenizer", hint)
     return tokenizer
 
 
-def placed(model: PreTrainedModel, target: Any, location: ModelLocation) -> None:
+def move_model(model: PreTrainedModel, target: Any, location: ModelLocation) -> None:
     """Move a model to ``target``; raises EditorError where it does not fit."""
     import torch
 
@@ -264,6 +277,7 @@ def _too_large_for_all(location: ModelLocation) -> EditorError:
 
 
 def too_large(location: ModelLocation, target: Any) -> EditorError:
+    """The error of a model that does not fit on ``target``."""
     return EditorError(
         f"{location.shown} does not fit into the memory of {target}",
         "`--device spread` over several, `--device cpu`, or a smaller `--dtype`",

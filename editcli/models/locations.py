@@ -50,8 +50,7 @@ def resolve(name: str) -> tuple[str, str]:
 
 
 def from_hub(name: str) -> bool:
-    """Whether ``name`` is looked up on the Hub: neither "atlas" nor a folder. Raises as
-    :func:`resolve`."""
+    """Whether ``name`` is a Hub id: neither "atlas" nor a folder. Raises as :func:`find_model`."""
     return find_model(name).revision is not None
 
 
@@ -75,12 +74,13 @@ def find_model(name: str, revision: str = "") -> ModelLocation:
     if not _HUB_ID.fullmatch(name):
         what = "no such folder" if name else "no model is named"
         raise EditorError(f"{what}: {name!r}", f"{_FOLDER}; {_EMBEDDED}")
-    path, _, wanted = name.partition("@")
-    return ModelLocation(name, path, wanted or "main")
+    hub_id, _, wanted_revision = name.partition("@")
+    return ModelLocation(name, hub_id, wanted_revision or "main")
 
 
 def hub_config(location: ModelLocation) -> str:
-    """The cached config.json of a Hub id, fetched if need be; raises EditorError saying why not."""
+    """The path of a Hub id's cached config.json, fetched if absent; raises EditorError with why
+    not."""
     from huggingface_hub import errors
     from transformers.utils import cached_file
 
@@ -101,9 +101,15 @@ def _hub_error(location: ModelLocation, cause: BaseException, errors: Any) -> Ed
             _EMBEDDED,
         )
     if isinstance(cause, errors.GatedRepoError):
-        return EditorError(f"{location.shown} is gated on the Hub", "`hf auth login` to an account")
+        return EditorError(
+            f"{location.shown} is gated on the Hub",
+            "`hf auth login` with an account that has access",
+        )
     if isinstance(cause, errors.RevisionNotFoundError):
-        return EditorError(f"{location.path} has no revision {location.revision!r} on the Hub")
+        return EditorError(
+            f"{location.path} has no revision {location.revision!r} on the Hub",
+            f"`{location.path}@REVISION` with another branch, tag or commit",
+        )
     if isinstance(cause, errors.RepositoryNotFoundError):
         return EditorError(
             f"{location.shown} is neither a folder nor a model on the Hub that you may read",

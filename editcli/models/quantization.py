@@ -1,4 +1,4 @@
-"""A base kept in 8 or 4 bits: a model of twice or four times the size fits into the same memory.
+"""A base packed to 8 or 4 bits: a model of twice or four times the size fits into the same memory.
 
 The projections that edits go into and the vocabulary projection keep the checkpoint's dtype, so
 that an edit is computed in full precision. Everything else is packed while it is loaded
@@ -30,10 +30,10 @@ def packing(
     dtype: Any,
     edits: Callable[[Architecture, int], Sequence[Projection]],
 ) -> Any:
-    """How transformers is to load a model of ``config`` in ``bits``.
+    """The configuration by which transformers loads a model of ``config`` in ``bits``.
 
     ``layer``: the block to be edited, None for the default; ``edits``: the projections that the
-    method edits there; ``dtype``: what packed weights are computed in.
+    method edits in it; ``dtype``: the dtype in which packed weights are multiplied.
 
     Raises:
         EditorError: the packages for it are not installed.
@@ -62,11 +62,11 @@ def packing(
     )
 
 
-def differentiable(model: PreTrainedModel) -> None:
-    """Keep packed weights in the layout through which gradients flow.
+def keep_differentiable(model: PreTrainedModel) -> None:
+    """Keep packed weights in the layout that has a backward pass.
 
     On CPUs with AVX-512 for bfloat16, bitsandbytes repacks 4-bit weights at their first use, for a
-    kernel that has no backward pass: training an edit below them would go wrong in silence.
+    kernel without a backward pass: training an edit below them would go wrong in silence.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

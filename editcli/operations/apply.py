@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,14 +12,17 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation, counted
+from editcli.cli.invocation import Invocation
 from editcli.errors import Interrupted
 from editcli.operations.distributed import Ranks
 from editcli.operations.session import Session
 from editcli.store.journal import Journal
+from editcli.wording import counted
 from editors import Fact
 
 if TYPE_CHECKING:
+    import torch
+
     from editors.methods.base import Limits
     from editors.methods.edit_state import EditState
 
@@ -26,42 +30,45 @@ ALONE = Ranks()
 
 
 class Interruption:
-    """Whether Ctrl-C was pressed: the first press asks to stop, a second one stops at once."""
+    """Ctrl-C while facts are applied: the first press asks to stop, a second one stops at once."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.requested = False
 
     @contextmanager
-    def heeded(self, out: Output) -> Iterator[None]:
-        """Take Ctrl-C as a wish to stop after the facts in hand."""
+    def handling(self, out: Output) -> Iterator[None]:
+        """Inside ``with``, the first Ctrl-C sets ``requested``, and a second one ends the block."""
 
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self.wanted:
+        def on_interrupt(number: int, frame: FrameType | None) -> None:
+            if self.requested:
                 raise KeyboardInterrupt
-            self.wanted = True
-            out.note("stopping after the facts in hand; press Ctrl-C again to stop at once")
+            self.requested = True
+            out.note(
+                "stopping after the facts that are being trained; "
+                "press Ctrl-C again to stop at once"
+            )
 
-        previous = signal.signal(signal.SIGINT, ask)
+        previous = signal.signal(signal.SIGINT, on_interrupt)
         try:
             yield
         except KeyboardInterrupt:
             raise Interrupted(
-                "interrupted", "run the same command again to go on; what is finished is kept"
+                "interrupted", "run the same command again to go on; finished work is kept"
             ) from None
         finally:
             signal.signal(signal.SIGINT, previous)
 
 
 class _ResumedJournal:
-    """The journal of a store, counting what an earlier run left in it."""
+    """The journal of a store, which counts the entries of an earlier run that are used."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self.found = 0
+        self.entries_used = 0
 
     def get(self, key: str) -> bytes | None:
         payload = self._journal.get(key)
-        self.found += payload is not None
+        self.entries_used += payload is not None
         return payload
 
     def put(self, key: str, payload: bytes) -> None:
@@ -70,10 +77,10 @@ class _ResumedJournal:
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """What was done, as the stable JSON keys say it.
+    """What applying facts did; the keys of its JSON are stable.
 
-    ``unchanged`` and ``failed`` hold ids of facts, the JSON only counts the former; ``left`` facts
-    were not reached.
+    ``unchanged`` and ``failed`` hold ids of facts; the JSON counts the ``unchanged``. ``left``: how
+    many facts were not reached.
     """
 
     version: str
@@ -118,13 +125,13 @@ def apply_facts(
 ) -> ApplyResult:
     """Apply ``facts`` and publish the next version; where nothing changes, no version is made.
 
-    Facts are taken in as the method sees fit, within ``limits``. After Ctrl-C those in hand are
-    finished and what is done is saved; what a killed run had finished is not done again. The other
-    processes of ``ranks`` do their part with :func:`help_to_apply`.
+    The method trains the facts in groups, within ``limits``. After Ctrl-C the group in training is
+    finished, and all finished groups are saved. A group that a killed run finished is not trained
+    again. The other processes of ``ranks`` do their part with :func:`help_to_apply`.
 
     Raises:
         EditorError: another process writes to the store, or a fact cannot be trained.
-        Interrupted: Ctrl-C was pressed twice; nothing is saved but what the journal holds.
+        Interrupted: Ctrl-C was pressed twice; only the journal keeps what was finished.
     """
     from editors.methods.base import UNLIMITED, Progress
 
@@ -133,7 +140,7 @@ def apply_facts(
     interruption = Interruption()
     store = session.store
     journal = _ResumedJournal(store.journal)
-    with store.writing(call.command) as transaction, interruption.heeded(out):
+    with store.writing(call.command) as transaction, interruption.handling(out):
         parent = store.head()
         state = session.state(parent)
         if ranks.count > 1:
@@ -144,37 +151,37 @@ def apply_facts(
 
             def on_progress(progress: Progress) -> bool:
                 nonlocal shown
-                done = len(facts) - progress.total + progress.done  # some were in force already
-                bar.advance(done - shown)
-                shown = done
-                return not interruption.wanted
+                in_force = len(facts) - progress.total  # already, before this run
+                bar.advance(in_force + progress.done - shown)
+                shown = in_force + progress.done
+                return not interruption.requested
 
-            done = session.method.apply(
+            result = session.method.apply(
                 state, facts, cache=journal, on_progress=on_progress, limits=limits
             )
-        if journal.found and ranks.count == 1:
+        if journal.entries_used and ranks.count == 1:
             out.note(
-                f"{counted(journal.found, 'group')} of facts had been trained by a run that was "
-                "stopped, and needed no training"
+                f"{counted(journal.entries_used, 'group')} of facts had been trained by a run that "
+                "was stopped, and needed no training"
             )
         version = parent
-        if done.applied:
+        if result.applied:
             version = session.publish(
                 transaction,
                 operation,
-                done.state,
-                added=done.applied,
-                superseded=tuple(done.superseded),
+                result.state,
+                added=result.applied,
+                superseded=tuple(result.superseded),
                 author=call.who,
                 message=call.message,
                 extra={
-                    "iterations": done.iterations,
+                    "iterations": result.iterations,
                     "seconds": round(time.monotonic() - started, 3),
-                    "failed": list(done.failed),
+                    "failed": list(result.failed),
                 },
             )
             store.journal.clear()
-            if done.state.stale:
+            if result.state.stale:
                 out.warn(
                     "the pruned heads were ranked with other edits in force",
                     "`editcli conflict resolve` ranks them again",
@@ -182,20 +189,20 @@ def apply_facts(
     return ApplyResult(
         version=version.id,
         parent=parent.id if version.id != parent.id else parent.parent,
-        applied=len(done.applied),
+        applied=len(result.applied),
         refused=refused,
-        superseded=len(done.superseded),
-        unchanged=done.unchanged,
-        failed=done.failed,
-        left=len(done.left),
-        iterations=done.iterations,
+        superseded=len(result.superseded),
+        unchanged=result.unchanged,
+        failed=result.failed,
+        left=len(result.left),
+        iterations=result.iterations,
         seconds=time.monotonic() - started,
-        peak_memory_bytes=peak_memory(),
+        peak_memory_bytes=peak_memory(session.base.device),
     )
 
 
 def help_to_apply(session: Session, facts: Sequence[Fact], ranks: Ranks, limits: Limits) -> None:
-    """Train this process's part of what the first process applies, and leave it to that one.
+    """Train this process's part of the facts; the first process finds it in the journal.
 
     Raises:
         EditorError: a fact cannot be trained.
@@ -212,21 +219,20 @@ def _prepare(
 ) -> None:
     with ranks.together():
         session.method.prepare(
-            state, facts, cache=session.store.journal, mine=ranks.takes, limits=limits
+            state, facts, cache=session.store.journal, takes=ranks.takes, limits=limits
         )
 
 
-def peak_memory() -> int:
-    """The largest memory this process has held, in bytes (on an accelerator: its own)."""
+def peak_memory(device: torch.device) -> int:
+    """The peak memory of this process in bytes: that of all GPUs where the base is on one, else
+    main memory."""
     import torch
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+    if device.type == "cuda":
+        return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     try:
         import resource
     except ImportError:  # not on Windows
         return 0
-    import sys
-
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

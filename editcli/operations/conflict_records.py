@@ -1,4 +1,4 @@
-"""What was measured of conflicts, as the JSON that commands print and versions keep."""
+"""Measurements of conflicts, as the JSON that commands print and versions keep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def finite(value: float | None) -> float | None:
-    """A figure as JSON has it; None for what is not defined or has no bound."""
+    """A number as JSON can hold it: rounded, and None where it is undefined or infinite."""
     return None if value is None or not math.isfinite(value) else round(value, 6)
 
 
@@ -35,7 +35,7 @@ def rates_record(measured: ConflictResults) -> dict[str, Any]:
 
 
 def results_record(measured: ConflictResults) -> dict[str, Any]:
-    """Everything that ``conflict measure`` says of rows."""
+    """Everything that ``conflict measure`` prints about rows."""
     conflicting = measured.conflicting
     first = conflicting.first_token_rates
     record = {
@@ -68,12 +68,12 @@ def results_record(measured: ConflictResults) -> dict[str, Any]:
 
 
 def edited_record(edited: ConflictResults) -> dict[str, Any]:
-    """The four outcomes on rows about edits, by what the passage says, and what was decided, where
-    something decides."""
+    """The four outcomes on rows about edits, by what the passage says; and the router's decisions,
+    where there is a router."""
     opened = [result.opened for result in edited.results if result.opened is not None]
     record = {
-        **_four(edited),
-        "by_state": {state: _four(part) for state, part in edited.by(passage_about).items()},
+        **_outcomes(edited),
+        "by_state": {state: _outcomes(part) for state, part in edited.by(passage_about).items()},
     }
     if opened:
         record["router"] = {
@@ -84,16 +84,16 @@ def edited_record(edited: ConflictResults) -> dict[str, Any]:
 
 
 def passage_about(case: ConflictCase) -> str:
-    """What the passage says of an edited fact."""
-    said = normalised(case.row.context_answer)
-    if not said:
+    """What the passage says about an edited fact."""
+    passage_answer = normalised(case.row.context_answer)
+    if not passage_answer:
         return "irrelevant"
-    if said == normalised(case.memory):
+    if passage_answer == normalised(case.memory):
         return "agrees"
-    return "stale" if said == normalised(case.pre_edit_answer or "") else "third"
+    return "stale" if passage_answer == normalised(case.pre_edit_answer or "") else "third"
 
 
-def _four(measured: ConflictResults) -> dict[str, Any]:
+def _outcomes(measured: ConflictResults) -> dict[str, Any]:
     rates = measured.rates
     return {
         "rows": len(measured.results),
@@ -109,7 +109,7 @@ def heads_record(ranking: Ranking) -> list[dict[str, Any]]:
     scores = {name: ranking.mean(name) for name in ("memory", "context", "joint")}
     stable = {name: ranking.stable(name) for name in ("memory", "context")}
     layers, units = scores["memory"].shape
-    found = [
+    records = [
         {
             "layer": layer,
             "head": unit,
@@ -119,4 +119,4 @@ def heads_record(ranking: Ranking) -> list[dict[str, Any]]:
         for layer in range(layers)
         for unit in range(units)
     ]
-    return sorted(found, key=lambda head: -max(head["memory"], head["context"]))
+    return sorted(records, key=lambda head: -max(head["memory"], head["context"]))

@@ -1,4 +1,4 @@
-"""Conflicts between passage and memory on a version of a store: what the three commands share."""
+"""Conflicts between passage and memory on a version of a store; the conflict commands share it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from editors.inference.edited_model import EditedModel
     from editors.methods.edit_state import EditState
 
-ELICITED_TOKENS = 16  # of a closed-book answer
-SHOWN = 60  # characters of a prompt
+ELICITED_TOKENS = 16  # of an answer that the model gives without a passage
+SHOWN = 60  # characters of a prompt, in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class ConflictSession:
     def with_mask(
         self, prefer: Source
     ) -> Callable[[HeadMask], AbstractContextManager[EditedModel]]:
-        """By mask, the base with the edits, and heads pruned to prefer one source; as it is for a
-        mask without heads."""
+        """A function that attaches the edits with the heads of a mask pruned, so that ``prefer``
+        wins."""
 
         def attach(mask: HeadMask) -> AbstractContextManager[EditedModel]:
             pruning = HeadPruning(prefer, mask, self.state.edits) if mask.heads else None
@@ -50,7 +50,7 @@ class ConflictSession:
         return ConflictSession(self.session, replace(self.state, pruning=None))
 
     def cases(self, rows: Sequence[Conflict], out: Output) -> list[ConflictCase]:
-        """The rows with what each source answers; those that show no conflict are left out.
+        """The rows with the answer of each source; rows that show no conflict are left out.
 
         Raises:
             EditorError: no row is left.
@@ -60,24 +60,24 @@ class ConflictSession:
 
         base = self.session.base
         self._require_fit([row.prompt for row in rows], 1)
-        silent = [row.question for row in rows if row.memory_answer is None]
-        self._require_fit(silent, ELICITED_TOKENS)
+        unanswered = [row.question for row in rows if row.memory_answer is None]
+        self._require_fit(unanswered, ELICITED_TOKENS)
         elicited = with_memory(base, rows, ELICITED_TOKENS)
         with self.attached() as edited:
             facts = {fact.id: fact for fact in self.state.in_force()}
-            found = with_edits(edited, elicited, facts) if elicited else []
-        if not found:
+            cases = with_edits(edited, elicited, facts) if elicited else []
+        if not cases:
             raise EditorError(
                 "no row is left on which passage and memory differ",
                 "give rows whose `context_answer` is not what the model says by itself",
             )
-        self._require_fit([case.row.prompt for case in found], max_answer_tokens(base, found))
-        if len(found) < len(rows):
+        self._require_fit([case.row.prompt for case in cases], max_answer_tokens(base, cases))
+        if len(cases) < len(rows):
             out.warn(
-                f"{len(rows) - len(found)} of {len(rows)} rows left out: the model answers them as "
+                f"{len(rows) - len(cases)} of {len(rows)} rows left out: the model answers them as "
                 "the passage does, or not at all"
             )
-        return found
+        return cases
 
     def splits(
         self, file: ConflictFile, out: Output
@@ -85,7 +85,7 @@ class ConflictSession:
         """:meth:`cases` of the splits "locate", "dev" and "test".
 
         Raises:
-            EditorError: in one of them no row shows a conflict any more.
+            EditorError: a split has no row that shows a conflict.
         """
         names: tuple[Split, ...] = ("locate", "dev", "test")
         locate, dev, test = (self.cases(file.split(name), out) for name in names)

@@ -1,7 +1,7 @@
-"""What pruning is compared with: contrastive decoding, and heads scaled in two runs.
+"""The baselines that pruning is compared with: contrastive decoding, and heads scaled in two runs.
 
-Both are ways to decode and cost a second pass of the model for every token; nothing of them can be
-part of a version.
+Both are ways to decode, and cost a second pass of the model for every token. So neither can be part
+of a version.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 By = Literal["prune", "juice", "cad"]
 
-FOUND_ON = 4  # rows of each kind of prompt that heads are found on (JuICE)
+ROWS_PER_KIND = 4  # rows of each kind of prompt, on which heads are selected (JuICE)
 HEADS = 5  # to boost, and as many to suppress
 FACTORS = (1.0, 3.0, 5.0, 10.0, 30.0, -1.0, -2.0, -5.0)
 STRENGTHS = tuple((boost, suppress) for boost in (0, 1, 2, 3, 5) for suppress in (0, 1, 2, 3))
@@ -74,8 +74,11 @@ def measure_baseline(
     tuned_on = [case for case in dev_cases if case.conflicting][:DEV_ROWS]
     best: tuple[float, dict[str, Any], Decoder] | None = None
     with conflicts.attached() as model:
-        ways = _contrasts(model, prefer) if by == "cad" else _two_runs(model, locate_cases, prefer)
-        for settings, decoder in ways:
+        if by == "cad":
+            decoders = _contrastive_decoders(model, prefer)
+        else:
+            decoders = _two_run_decoders(model, locate_cases, prefer)
+        for settings, decoder in decoders:
             rates = measure(model, tuned_on, decoder).rates
             rate = rates.memory.value if prefer == "memory" else rates.context.value
             if best is None or rate > best[0]:
@@ -87,7 +90,10 @@ def measure_baseline(
     return Baseline({"by": by, **best[1]}, before, after, cost)
 
 
-def _contrasts(model: EditedModel, prefer: Source) -> list[tuple[dict[str, Any], Decoder]]:
+def _contrastive_decoders(
+    model: EditedModel, prefer: Source
+) -> list[tuple[dict[str, Any], Decoder]]:
+    """Contrastive decoding at each strength of the grid, with its settings."""
     from editors.conflicts.baselines.contrastive import contrastive_answers
 
     def decoder(alpha: float | None) -> Decoder:
@@ -103,24 +109,27 @@ def _contrasts(model: EditedModel, prefer: Source) -> list[tuple[dict[str, Any],
     ]
 
 
-def _two_runs(
+def _two_run_decoders(
     model: EditedModel, cases: Sequence[ConflictCase], prefer: Source
 ) -> list[tuple[dict[str, Any], Decoder]]:
+    """Two-run scaling of the heads that ``cases`` select, at each strength of the grid."""
     import torch
 
     from editors.conflicts.baselines.two_run_scaling import TwoRun, head_effects, select
     from editors.conflicts.measure import first_tokens
 
-    by_kind = []
+    effects_by_kind = []
     for kind in ("clean", "substitution", "coherent"):
-        of_kind = [c for c in cases if c.conflicting and kind in ("clean", c.row.kind)][:FOUND_ON]
+        of_kind = [c for c in cases if c.conflicting and kind in ("clean", c.row.kind)][
+            :ROWS_PER_KIND
+        ]
         if not of_kind or (kind == "clean" and prefer == "context"):
-            continue  # without a passage there is nothing of it to find
+            continue  # a prompt without a passage shows no head that carries the passage
         prompts = [c.row.question if kind == "clean" else c.row.prompt for c in of_kind]
         wanted = [c.memory if prefer == "memory" else c.row.context_answer for c in of_kind]
         tokens = torch.tensor(first_tokens(model.base, list(zip(prompts, wanted, strict=True))))
-        by_kind.append(head_effects(model.base, prompts, tokens, FACTORS))
-    boost, suppress = select(by_kind, FACTORS, HEADS)
+        effects_by_kind.append(head_effects(model.base, prompts, tokens, FACTORS))
+    boost, suppress = select(effects_by_kind, FACTORS, HEADS)
     if not boost and not suppress:
         raise EditorError(
             "no head makes the answer likelier on every kind of prompt", "`--by prune`"

@@ -1,8 +1,8 @@
-"""Several processes on one ``apply``: what torchrun tells each of them, and where they wait.
+"""Several processes on one ``apply``: what torchrun sets for each of them, and where they wait.
 
-Units of work do not depend on each other, so each process trains some and leaves them in the
-store's journal, as an interrupted run does. The first process then finds all of them there, and
-publishes. One that dies takes nothing with it but the unit in its hands.
+Units of work do not depend on each other, so each process trains some of them and leaves these in
+the store's journal, as an interrupted run does. The first process then reads all units from the
+journal and publishes. A process that dies loses only the unit that it was training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ LAUNCHED = "TORCHELASTIC_RUN_ID"
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process is ``number`` of ``count``, and ``local`` on its machine."""
+    """This process: its ``number`` among ``count`` processes, and ``local`` among those on its
+    machine."""
 
     number: int = 0
     count: int = 1
@@ -25,7 +26,8 @@ class Ranks:
 
     @staticmethod
     def of(environment: Mapping[str, str]) -> Ranks:
-        """What torchrun says in the environment; one process where it did not start this one."""
+        """The ranks that torchrun sets in the environment; one process where torchrun is not
+        used."""
         if LAUNCHED not in environment:
             return Ranks()
         try:
@@ -37,11 +39,11 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """This process speaks, and writes the version."""
+        """Whether this process prints, and writes the version."""
         return self.number == 0
 
     def takes(self, unit: int) -> bool:
-        """Whether unit of work number ``unit`` is this process's to train."""
+        """Whether this process trains the unit of work with number ``unit``."""
         return unit % self.count == self.number
 
     def device(self, name: str) -> str:
@@ -54,7 +56,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Leave ``with`` when all processes have come to its end."""
+        """Wait at the end of ``with`` until every process has reached it."""
         if self.count == 1:
             yield
             return
@@ -62,8 +64,8 @@ class Ranks:
 
         import torch.distributed as distributed
 
-        # Only ever waited on, so the backend for CPUs does wherever the model is. A unit may take
-        # hours, and a process that dies is noticed by torchrun.
+        # Processes only wait for each other, so the backend for CPUs does wherever the model is. A
+        # unit may take hours, and torchrun notices a process that dies.
         distributed.init_process_group("gloo", timeout=timedelta(days=7))
         try:
             yield

@@ -1,4 +1,4 @@
-"""Resolving conflicts on a store: heads ranked, chosen, tested once, and saved as a version."""
+"""Resolving conflicts on a store: heads are ranked, chosen, and tested once."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from editors.conflicts.resolve import Choice, PruneSettings
     from editors.inference.edited_model import EditedModel
 
-ALARM = 0.98  # of neutral prompts must keep their likeliest next token
-NEUTRAL_TEXTS = 300
+ALARM = 0.98  # share of neutral prompts that must keep their likeliest next token
+NEUTRAL_TEXTS = 300  # on the test split
 DEV_NEUTRAL_TEXTS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class PruningTest:
-    """What resolving gave, before anything is saved.
+    """The heads to prune, measured on the test split, before anything is saved.
 
     ``before`` and ``after``: the test split without and with the heads pruned; ``lost``: how much
-    worse each check of locality got, ``refused``: those beyond their ``limits``.
+    worse each check of locality got; ``refused``: the checks that lost more than their ``limits``.
     """
 
     mask: HeadMask
@@ -52,7 +52,7 @@ class PruningTest:
     report: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys `pruned`, `before`, `after` and `locality`, and what else was measured."""
+        """The keys `pruned`, `before`, `after` and `locality`."""
         return {
             "pruned": [list(head) for head in self.mask.heads],
             "before": results_record(self.before),
@@ -70,7 +70,7 @@ class PruningTest:
         }
 
     def as_pruning(self, prefer: Source, edits: str) -> HeadPruning:
-        """What a version keeps of it; ``edits``: the id of the edits in force."""
+        """The pruning as a version keeps it; ``edits``: the id of the edits in force."""
         report = {**self.report, **self.to_dict(), "by": "prune"}
         return HeadPruning(prefer, self.mask, edits, report)
 
@@ -98,32 +98,32 @@ def find_heads(
 
     base, attach = conflicts.session.base, conflicts.with_mask(prefer)
     seconds: dict[str, float] = {}
-    clock = _Clock(seconds, describe)
-    clock("memory's answers")
+    stage = _StageTimer(seconds, describe)
+    stage("memory's answers")
     locate_cases, dev_cases, test_cases = conflicts.splits(file, out)
-    clock("ranking heads")
+    stage("ranking heads")
     with conflicts.attached() as edited:
         ranking = locate(edited, locate_cases, locating)
     overlap = _overlap_with_base(conflicts, locate_cases, locating, ranking)
     with conflicts.attached():
         prompts = [case.row.prompt for case in locate_cases]
         masked = _masker(conflicts.session, ranking, pruning, prompts)
-    clock("choosing heads")
+    stage("choosing heads")
     edits = conflicts.state.in_force()
-    # Heads are not ranked on rows without a conflict: those of the locate split count here.
+    # Rows of the locate split without a conflict are free for checks: no head was ranked on them.
     agreeing = [case for case in locate_cases if not case.conflicting]
     dev_battery = Battery.of([*dev_cases, *agreeing], edits, neutral[:DEV_NEUTRAL_TEXTS])
     dev = DevSplit(base, attach, dev_cases, dev_battery, prefer, masked)
     choice = choose(dev, ranking, prefer, pruning.heads)
     mask = masked(choice.chosen.heads)
-    clock("testing")
+    stage("testing")
     texts = neutral[:NEUTRAL_TEXTS]
     battery = Battery.of(test_cases, edits, texts)
     before, scores_before, next_before = _test(attach(HeadMask()), test_cases, battery, texts)
     after, scores_after, next_after = _test(attach(mask), test_cases, battery, texts)
     with conflicts.attached() as edited:
         reversible = next_tokens(edited, texts).equal(next_before)
-    clock("")
+    stage("")
     lost = losses(scores_before, scores_after)
     kl, same = divergence(next_before, next_after)
     report = {
@@ -148,13 +148,13 @@ def find_heads(
 
 
 def tokenizer_digest(session: Session) -> str:
-    """12 hexadecimal digits over the vocabulary: which tokens first tokens are."""
+    """12 hexadecimal digits of a digest of the vocabulary, on which first tokens depend."""
     vocabulary = sorted(session.base.tokenizer.get_vocab().items(), key=lambda item: item[1])
     return sha256(repr(vocabulary).encode()).hexdigest()[:12]
 
 
-class _Clock:
-    """Times the stages that it announces."""
+class _StageTimer:
+    """Announces each stage, and measures how long the stage before it took; "" ends the last."""
 
     def __init__(self, seconds: dict[str, float], describe: Callable[[str], None]) -> None:
         self._seconds, self._describe = seconds, describe
@@ -172,19 +172,23 @@ class _Clock:
 def _masker(
     session: Session, ranking: Ranking, pruning: PruneSettings, prompts: Sequence[str]
 ) -> Callable[[tuple[Head, ...]], HeadMask]:
-    """From heads (or key-value groups) to their mask, as the settings have it."""
+    """The function from heads (or key-value groups) to the mask that the settings ask for."""
     from editors.conflicts.resolve import SCREENED
     from editors.heads.head_mask import mean_fill
     from editors.model.tokenization import encode_prompts
 
     base = session.base
-    each = base.architecture.n_heads // base.architecture.n_kv_heads
+    heads_per_group = base.architecture.n_heads // base.architecture.n_kv_heads
     grouped = ranking.settings.unit == "group"
 
     def heads_of(units: Sequence[Head]) -> tuple[Head, ...]:
         if not grouped:
             return tuple(units)
-        return tuple(Head(u.layer, u.head * each + i) for u in units for i in range(each))
+        return tuple(
+            Head(unit.layer, unit.head * heads_per_group + i)
+            for unit in units
+            for i in range(heads_per_group)
+        )
 
     fill: dict[Head, torch.Tensor] = {}
     if pruning.ablation == "mean":
@@ -212,12 +216,12 @@ def _overlap_with_base(
 
     if not conflicts.state.in_force():
         return None
-    plain = [
+    unedited_cases = [
         replace(c, memory=c.pre_edit_answer or c.memory, fact=None, pre_edit_answer=None)
         for c in cases
     ]
     try:
-        on_base = locate(EditedModel.unedited(conflicts.session.base), plain, settings)
+        on_base = locate(EditedModel.unedited(conflicts.session.base), unedited_cases, settings)
     except EditorError:
         return None  # the unedited base answers all rows from one source
     scores: tuple[Literal["memory", "context"], ...] = ("memory", "context")

@@ -1,4 +1,4 @@
-"""A store with its base model loaded: what the commands that run a model work on."""
+"""A store with its base model loaded, for the commands that run a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A store, the base it was made on, and the editing method at work in it."""
+    """A store, the base it was made on, and its editing method on that base."""
 
     store: Store
     base: Base
@@ -55,7 +55,7 @@ class Session:
         return self.method.open(edits_of(self.store, version, whole=True))
 
     def why_unfit(self, fact: Fact) -> str | None:
-        """Why the base cannot take ``fact``: a prompt too long for its context; None where it
+        """Why the base cannot take ``fact``: a prompt is too long for its context. None where it
         can."""
         from editors.model.tokenization import encode_pairs, require_fit
 

@@ -10,11 +10,11 @@ from editors.heads.pruning import Head
 
 CELL = 20  # user units, which are pixels
 SMALL_CELL = 13  # so that two maps of 32 heads stand side by side
-MANY = 16  # heads of a layer, above which cells are small
+MANY = 16  # heads of a layer; with more, cells are small
 LEFT = 44  # for the numbers of layers
 TOP = 18  # for the numbers of heads
-MARKED_EVERY = 4  # heads, where there are many
-LISTED = 10  # best heads in the description
+MARKED_EVERY = 4  # heads or layers, where there are many
+LISTED = 10  # best heads, in the description
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One head: its corner, the share of the largest score that it has, and whether it is
-    pruned."""
+    """One head: its corner, its share of the largest score, and whether it has a frame."""
 
     x: int
     y: int
@@ -58,9 +57,10 @@ class HeadMap:
 
     @staticmethod
     def of(heads: Sequence[Mapping[str, Any]], score: str, outlined: Collection[Head]) -> HeadMap:
-        """The map of ``heads``, the records of `conflict locate`; no colour for 0 and below.
+        """The map of ``heads``, the records of `conflict locate`; a score of 0 or below has no
+        colour.
 
-        ``outlined`` get a frame.
+        The heads ``outlined`` get a frame.
         """
         values = {Head(int(h["layer"]), int(h["head"])): float(h[score]) for h in heads}
         ranked = sorted(values.items(), key=lambda item: -item[1])[:LISTED]

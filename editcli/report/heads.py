@@ -1,18 +1,18 @@
-"""The part of a report about pruned heads: which, what was gained, and what it cost."""
+"""The part of a report about pruned heads: which they are, what pruning gained and what it cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from editcli.cli.invocation import counted
 from editcli.report.head_map import HeadMap
 from editcli.store.history import DAMAGED
+from editcli.wording import counted
 from editors import EditorError
 from editors.heads.pruning import Head
 from editors.methods.edit_state import EditState
 
-BEST = 10  # heads of each kind in the table
+BEST = 10  # heads of each kind, in the table
 
 CHECKS = {
     "neutral": "loss on neutral text, nats a token",
@@ -28,7 +28,7 @@ CHECKS = {
 
 
 def pruned_heads(edits: EditState) -> dict[str, Any] | None:
-    """What the page says of pruned heads; None where there are none.
+    """What the page says about pruned heads; None where none are pruned.
 
     Raises:
         EditorError: the record of the heads is damaged.
@@ -103,11 +103,11 @@ def _maps(report: Mapping[str, Any], pruned: Sequence[Head]) -> dict[str, Any]:
 
 
 def _groups(report: Mapping[str, Any], pruned: Sequence[Head]) -> set[Head]:
-    """The groups whose query heads were pruned: the set on trial that these heads make up."""
+    """The groups whose query heads were pruned: those of the trial with just these heads."""
     for trial in report.get("grid", ()):
         units = [Head(int(layer), int(unit)) for layer, unit in trial["heads"]]
-        each = len(pruned) // max(1, len(units))
-        if {Head(u.layer, u.head * each + i) for u in units for i in range(each)} == set(pruned):
+        size = len(pruned) // max(1, len(units))
+        if {Head(u.layer, u.head * size + i) for u in units for i in range(size)} == set(pruned):
             return set(units)
     return set()
 

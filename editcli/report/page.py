@@ -1,7 +1,7 @@
-"""A version and how it came about, as one self-contained HTML page.
+"""A version and its history, as one self-contained HTML page.
 
-This module gathers what the page says; the templates beside it say it. Nothing is fetched and no
-script runs. All text is escaped, and control characters are shown instead of passed on.
+This module gathers the content, and the templates lay it out. The page fetches nothing and runs no
+script. All text is escaped, and control characters are shown as escapes.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from markupsafe import Markup
 
 from editcli import __version__
 from editcli.cli.console import printable
-from editcli.cli.invocation import counted
 from editcli.report.heads import pruned_heads
 from editcli.store import history
 from editcli.store.edits import edits_of
 from editcli.store.history import Event
 from editcli.store.records import Version
 from editcli.store.store import Store
+from editcli.wording import counted
 from editors import METHODS, Fact
 from editors.methods.edit_state import HEAD_MASK, EditState
 
-FACTS_LISTED = 5000  # in the table; a browser is slow beyond
+FACTS_LISTED = 5000  # in the table; a browser is slow with more
 CHANGES_LISTED = 100  # in one event
-OPEN = 5  # facts in an event that are shown without a click
+OPEN = 5  # facts of an event, up to which they are shown without a click
 
 
 def render(store: Store, version: Version) -> str:
     """The HTML of a report on ``version``, the same for the same store.
 
     Raises:
-        EditorError: something that the page tells of is missing or damaged.
+        EditorError: a part of the store that the page shows is missing or damaged.
     """
     edits = edits_of(store, version)
     versions = store.versions()
@@ -78,7 +78,7 @@ def _method(edits: EditState) -> str:
 
 
 def _growth(versions: Sequence[Version]) -> dict[str, Any] | None:
-    """The number of facts in force as it went, one step for each version."""
+    """The number of facts in force, one step for each version."""
     if len(versions) < 2:
         return None
     counts = [len(version.facts) for version in versions]
@@ -100,18 +100,18 @@ def _growth(versions: Sequence[Version]) -> dict[str, Any] | None:
 
 
 def _events(store: Store, shown: Version, versions: Sequence[Version]) -> list[dict[str, Any]]:
-    """What was done, newest first."""
+    """The events of the history, newest first."""
     events = store.history()
     by_id = {version.id: version for version in versions}
-    facts = _ever(store, versions)
+    facts = _all_facts(store, versions)
     names: dict[str, list[str]] = {}
     for name, target in {"HEAD": events[-1].head, **history.tags(events)}.items():
         names.setdefault(target, []).append(name)
-    found = []
+    entries = []
     for event in reversed(events):
         version = by_id[event.version]
         badges = names.get(event.version, []) + ["this report"] * (event.version == shown.id)
-        found.append(
+        entries.append(
             {
                 "published": bool(event.manifest),
                 "shown": bool(event.manifest) and event.version == shown.id,
@@ -128,11 +128,11 @@ def _events(store: Store, shown: Version, versions: Sequence[Version]) -> list[d
                 "changes": _changes(event, facts),
             }
         )
-    return found
+    return entries
 
 
-def _ever(store: Store, versions: Sequence[Version]) -> dict[str, Fact]:
-    """Every fact of every version; one without a child holds those of all its ancestors."""
+def _all_facts(store: Store, versions: Sequence[Version]) -> dict[str, Fact]:
+    """Every fact of every version; a version records the facts of all its ancestors too."""
     parents = {version.parent for version in versions}
     tips = [version for version in versions if version.id not in parents]
     return {key: fact for tip in tips for key, fact in edits_of(store, tip).facts.items()}
@@ -158,7 +158,7 @@ def _changes(event: Event, facts: Mapping[str, Fact]) -> list[dict[str, Any]]:
 
 
 def _pruning(store: Store, version: Version, parent: Version | None) -> str:
-    """What became of the pruned heads."""
+    """How a version changed which heads are pruned; empty where it did not."""
     before = parent.blobs.get(HEAD_MASK) if parent else None
     if version.blobs.get(HEAD_MASK) == before:
         return ""
@@ -200,7 +200,7 @@ def _templates() -> Environment:
 
 
 def _shown(value: object) -> object:
-    """Text with its control characters shown; None as nothing."""
+    """Text with its control characters as escapes; None as nothing."""
     if value is None:
         return ""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -211,7 +211,7 @@ def _listed(values: Mapping[str, object]) -> str:
 
 
 def _three_digits(value: object, sign: bool = False) -> str:
-    """A number of a table; empty for anything else."""
+    """A number as the tables show it; empty for anything else."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return ""
     rounded = round(value, 3) or 0.0  # never -0.000

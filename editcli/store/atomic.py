@@ -1,8 +1,8 @@
-"""Writes that a crash cannot tear: every change a store makes on disk goes through this module.
+"""Writes that a crash cannot tear: every change of a store on disk goes through this module.
 
 A file appears whole or not at all: its bytes are written to a temporary file in the same folder,
 synced, and renamed. An append that fails is cut off again. `sync_directory` makes renames durable;
-callers call it once for many files, before they write what refers to them.
+callers call it once for many files, before they write anything that refers to these.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def sync_directory(path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file if it is there; failing to is not an error, for it is only litter."""
+    """Remove a file if it exists; a file that cannot be removed does no harm, and is left."""
     with suppress(OSError):
         os.unlink(path)
 
@@ -112,7 +112,7 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn an OSError inside the block into an EditorError that names `what` was being done."""
+    """Turn an OSError inside the block into an EditorError, which says `what` was being done."""
     try:
         yield
     except OSError as error:

@@ -13,7 +13,7 @@ from editors.methods.edit_state import COMMON, EDITS, FACTS, HEAD_FILL, EditStat
 
 
 def edits_of(store: Store, version: Version | str = "HEAD", *, whole: bool = False) -> EditState:
-    """The edits of a version; with ``whole`` also the blobs of their payload.
+    """The edits of a version; with ``whole``, the blobs of their payload too.
 
     Raises:
         EditorError: a blob is missing or damaged, or the blobs are not edits.
@@ -27,7 +27,7 @@ def edits_of(store: Store, version: Version | str = "HEAD", *, whole: bool = Fal
     stray = sorted({*_named_facts(version, state)} - set(state.facts))
     if stray:
         raise EditorError(
-            f"{EDITS} of {version.id} names a fact {stray[0]} that {FACTS} lacks", DAMAGED
+            f"{EDITS} of {version.id} names fact {stray[0]}, which {FACTS} lacks", DAMAGED
         )
     return state
 
@@ -36,9 +36,7 @@ def _read(version: Version, blobs: Mapping[str, bytes]) -> EditState:
     try:
         return EditState.from_blobs(blobs)
     except StateMismatch as error:
-        raise EditorError(
-            f"the facts of {version.id}: {error.message}", error.hint or DAMAGED
-        ) from error
+        raise EditorError(f"{version.id}: {error.message}", error.hint or DAMAGED) from error
 
 
 def _named_facts(version: Version, state: EditState) -> list[str]:
@@ -64,18 +62,18 @@ def publish_closing(
     tools: Mapping[str, str],
     extra: Mapping[str, object],
 ) -> Version:
-    """Publish ``state``, which differs from ``parent``'s in what is closed and pruned alone.
+    """Publish ``state``, which differs from ``parent`` only in closed facts and pruned heads.
 
-    Its payload is not read: the blobs of ``parent`` stand for it.
+    The payload is not read: the new version has the payload blobs of ``parent``.
     """
-    kept: dict[str, bytes | Digest] = {
+    payload_blobs: dict[str, bytes | Digest] = {
         name: digest for name, digest in parent.blobs.items() if name not in COMMON
     }
     if state.pruning is None:
-        kept.pop(HEAD_FILL, None)
+        payload_blobs.pop(HEAD_FILL, None)
     return transaction.publish(
         operation,
-        {**kept, **state.to_blobs(state.payload)},
+        {**payload_blobs, **state.to_blobs(state.payload)},
         [fact.id for fact in state.in_force()],
         removed=removed,
         author=author,

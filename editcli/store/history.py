@@ -1,10 +1,10 @@
 """The audit trail: one JSON line for each change of a store, chained by SHA-256.
 
 Each line carries the hash of the line before it, and `refs/HEAD` carries the hash of the last one
-(an `Anchor`), so that no byte can change, and no line vanish, without `check` seeing it.
+(an `Anchor`). So no byte can change, and no line can vanish, unnoticed by `check`.
 
 A change is committed once its line stands in the file with its newline. Bytes after the last
-newline that no anchor vouches for are what a killed process left, and were never acknowledged.
+newline that no anchor vouches for were left by a killed process, and count for nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from editcli.store.records import is_version_id, json_bytes
 from editors import EditorError
 
 GENESIS = "0" * 64
-"""What the first line carries in place of the hash of a line before it."""
+"""What the first line has in place of the hash of the line before."""
 
 DAMAGED = "`editcli verify` lists the damage"
 """The hint of every error about damage."""
@@ -33,10 +33,10 @@ _ANCHOR = re.compile(rb"(v[0-9]{4,})\nhistory ([1-9][0-9]*) ([0-9a-f]{64})\n")
 class Event:
     """One line of the history.
 
-    `seq` counts from 1, `at` is UTC in ISO 8601, `who` the author. `version` is the version that
-    the operation made or points at, `head` what HEAD is afterwards. `manifest` is the SHA-256 of
-    the manifest that the operation published (empty when it published none) and `tag` the name it
-    gave (or empty). `previous` is the hash of the line before.
+    `seq` counts from 1, `at` is UTC in ISO 8601, `who` is the author. `version` is the version that
+    the operation made or points at, `head` the current version afterwards. `manifest` is the
+    SHA-256 of the manifest that the operation published (empty when it published none) and `tag`
+    the name it gave (or empty). `previous` is the hash of the line before.
     """
 
     seq: int
@@ -186,9 +186,9 @@ def read(layout: Layout) -> tuple[Anchor | None, Chain]:
 
 
 def check(chain: Chain, anchor: Anchor | None) -> list[str]:
-    """Everything wrong with a history, seen together with the anchor that vouches for it.
+    """Everything that is wrong with a history, given the anchor that vouches for it.
 
-    A history that goes on beyond its anchor is sound: a process was killed between the two.
+    A history with lines after its anchor is sound: a process was killed between the two writes.
     """
     problems = [f"history.jsonl: {problem}" for problem in chain.problems]
     if anchor is None or problems:
@@ -229,7 +229,7 @@ def select(
     operation: str | None = None,
     who: str | None = None,
 ) -> tuple[Event, ...]:
-    """The events that match everything asked for; `fact` is an id added, removed or superseded."""
+    """The events that match every argument given; `fact`: an id added, removed or superseded."""
     return tuple(
         event
         for event in events

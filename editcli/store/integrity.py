@@ -1,7 +1,7 @@
-"""Is a store still what was written? Every hash, every link, and no byte beyond what a kill leaves.
+"""Is a store as it was written? Checks every hash, every link, and that nothing else lies in it.
 
-Readers take no lock, so files are read in an order that makes a writer at work look sound: refs
-and folders first, the history that justifies them after.
+Readers take no lock. So files are read in an order in which a store looks sound while a process
+writes to it: refs and folders first, then the history that accounts for them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from editcli.store.records import DIGEST, Version, is_version_id, version_id
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding: `what` is the file or thing at fault, `detail` says what is wrong with it."""
+    """One finding: `what` is the file or model at fault, `detail` says what is wrong with it."""
 
     what: str
     detail: str
 
 
 def verify(layout: Layout, recorded: str, fingerprint: str | None = None) -> list[Problem]:
-    """Everything wrong with the store; an empty list when it is sound.
+    """Everything that is wrong with the store; empty where it is sound.
 
     `recorded` is the fingerprint in the store's configuration and `fingerprint` that of the base
-    model at hand (None: not compared). What a killed process may leave is not a problem: temporary
+    model that is in use (None: not compared). What a killed process leaves is no problem: temporary
     files, unreferenced blobs, the manifest of a version never committed, half a line at the end of
     the history, refs one step behind it. Raises OSError when the store cannot be read.
     """
@@ -75,8 +75,10 @@ def _check_tags(
         if name not in files:
             problems.append(Problem(f"refs/{name}", "is missing"))
         elif files[name] not in wanted:
-            said = f"the history says {settled[name]}" if name in settled else "is in no history"
-            problems.append(Problem(f"refs/{name}", f"holds {files[name][:40]!r}, {said}"))
+            recorded = (
+                f"the history says {settled[name]}" if name in settled else "is in no history"
+            )
+            problems.append(Problem(f"refs/{name}", f"holds {files[name][:40]!r}, {recorded}"))
     return problems
 
 
@@ -86,11 +88,11 @@ def _check_manifests(
     """The sound versions, and what is wrong with the others."""
     versions: list[Version] = []
     problems: list[Problem] = []
-    known: set[str] = set()
+    earlier: set[str] = set()  # ids of the versions before, in order
     for name, digest in history.manifests(chain.events).items():
         what = f"versions/{name}.json"
-        if name != version_id(len(known) + 1):
-            problems.append(Problem(what, f"is out of order after {len(known)} versions"))
+        if name != version_id(len(earlier) + 1):
+            problems.append(Problem(what, f"is out of order after {len(earlier)} versions"))
         data = _read(layout.manifest(name))
         if not data:
             problems.append(Problem(what, "is missing or empty"))
@@ -99,14 +101,14 @@ def _check_manifests(
         else:
             version = Version.from_bytes(data)
             versions.append(version)
-            if version.parent not in known and (version.parent or known):
+            if version.parent not in earlier and (version.parent or earlier):
                 problems.append(Problem(what, f"names an unknown parent {version.parent!r}"))
-        known.add(name)
-    # The next number may lie there without a history line: killed just before the commit.
-    spare = {*known, version_id(len(known) + 1)}
+        earlier.add(name)
+    # A process that was killed just before the commit leaves the next manifest without a line.
+    allowed = {*earlier, version_id(len(earlier) + 1)}
     for name in listed:
         stem = name.removesuffix(".json")
-        if chain.problems or stem in spare:
+        if chain.problems or stem in allowed:
             continue
         detail = "is in no history" if is_version_id(stem) else "is not a manifest"
         problems.append(Problem(f"versions/{name}", detail))
@@ -134,13 +136,13 @@ def _check_blobs(layout: Layout, versions: list[Version]) -> list[Problem]:
             continue
         try:
             with layout.blob(digest).open("rb") as file:
-                found = file_digest(file, "sha256").hexdigest()
+                actual = file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
-            if used:  # else it was taken away between listing and reading
+            if used:  # else a process removed the file between listing and reading
                 problems.append(Problem(what, f"is missing{used}"))
             continue
-        if found != digest:
-            problems.append(Problem(what, f"is damaged: its hash is {found[:12]}{used}"))
+        if actual != digest:
+            problems.append(Problem(what, f"is damaged: its hash is {actual[:12]}{used}"))
     return problems
 
 
@@ -151,7 +153,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a file, none when it is absent: each caller says what that means."""
+    """The bytes of a file; none where it is absent."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""An operation in flight: what it has finished so far, so that it can go on after a kill."""
+"""The journal: what an operation has finished so far, so that it can go on after a kill."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _KEY = re.compile(r"[0-9a-f]{1,128}")
 class Journal:
     """Entries of bytes under lower-case hexadecimal keys, one file each in `folder`.
 
-    An entry is written whole or not at all and carries a checksum over its key and its bytes; one
-    that is damaged counts as absent, since what it held can be computed again.
+    An entry is written whole or not at all, with a checksum over its key and its bytes. A damaged
+    entry counts as absent, since its content can be computed again.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, key: str) -> bytes | None:
-        """The bytes under `key`, or None if absent or damaged. EditorError on a bad key."""
+        """The bytes under `key`; None where absent or damaged. Raises EditorError on a bad key."""
         try:
             checksum, _, payload = self._path(key).read_bytes().partition(b"\n")
         except FileNotFoundError:
@@ -31,7 +31,7 @@ class Journal:
         return payload if checksum == _checksum(key, payload) else None
 
     def put(self, key: str, payload: bytes) -> None:
-        """Keep `payload` under `key`, in place of what was there.
+        """Keep `payload` under `key`, in place of an older entry.
 
         Raises EditorError on a bad key or when the disk refuses; an older entry then stays.
         """

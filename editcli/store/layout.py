@@ -1,4 +1,4 @@
-"""Where a store is, and where things lie inside it."""
+"""Where a store is, and where its files are inside it."""
 
 from __future__ import annotations
 
@@ -75,16 +75,16 @@ def find_store(explicit: Path | None, cwd: Path, env: Mapping[str, str]) -> Path
     """The folder of the store to use: `explicit`, else EDITCLI_STORE, else the nearest upward.
 
     The first two may name the store itself or the folder that holds its `.editcli`. Raises
-    EditorError when there is no store there; a place named explicitly is never passed over.
+    EditorError where there is no store; a folder that is named but holds none is not passed over.
     """
     named = explicit or (Path(env[STORE_VARIABLE]) if env.get(STORE_VARIABLE) else None)
     if named is not None:
-        place = cwd / named
-        for candidate in (place, place / STORE_DIR):
+        folder = cwd / named
+        for candidate in (folder, folder / STORE_DIR):
             if Layout(candidate).holds_store():
                 return candidate
         source = "" if explicit else f" (from {STORE_VARIABLE})"
-        raise EditorError(f"no store at {place}{source}", "`editcli init` makes one")
+        raise EditorError(f"no store at {folder}{source}", "`editcli init` makes one")
     for folder in (cwd, *cwd.parents):
         if Layout(folder / STORE_DIR).holds_store():
             return folder / STORE_DIR

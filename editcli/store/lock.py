@@ -1,4 +1,4 @@
-"""One writer at a time, and a name for whoever is writing."""
+"""One writer at a time, which says who it is."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from editors import EditorError
 
 @contextmanager
 def locked(lock: Path, holder: Path, command: str, since: datetime, wait: float) -> Iterator[None]:
-    """Hold the file lock `lock`, and say who does in the file `holder`, until the block ends.
+    """Hold the file lock `lock`, and name this process in the file `holder`, until the block ends.
 
-    The operating system gives the lock back when its process dies, however it dies. `wait` is in
+    The operating system gives the lock back when its process dies, in whatever way. `wait` is in
     seconds. Raises EditorError naming the process that holds the lock.
     """
     file_lock = FileLock(lock)
@@ -30,7 +30,7 @@ def locked(lock: Path, holder: Path, command: str, since: datetime, wait: float)
         except Timeout:
             raise EditorError(
                 f"store is locked by {_described(holder, since)}",
-                "wait until it ends; `editcli log` works meanwhile",
+                "wait until that command ends; `editcli log` works meanwhile",
             ) from None
     try:
         _announce(holder, command, since)

@@ -17,22 +17,21 @@ from editors import EditorError
 from editors.schema import Number, String, Text, Whole, problems, record
 
 STORE_FORMAT = 2
+RESTORE_CONFIG = "put back `config.toml` as `editcli init` wrote it; no command changes it later"
 
 Digest = NewType("Digest", str)
 """The SHA-256 of a blob, 64 lower-case hexadecimal digits."""
 
-Setting = str | int | float | bool
-
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
-"""What a user may type for a version: 3, v3, v0003."""
+"""The number of a version as a user may type it: 3, v3, v0003."""
 
 _ID = re.compile(r"v[0-9]{4,}")
 
 
 @record(EditorError)
 class StoreConfig:
-    """What every version of a store is built on; written once, to ``config.toml``.
+    """What all versions of a store have in common; written once, to ``config.toml``.
 
     ``base`` is a model id or a path, ``revision`` its resolved commit (empty for a folder),
     ``fingerprint`` the digest of what edits rely on, and ``layer`` the block that is edited.
@@ -58,21 +57,23 @@ class StoreConfig:
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise EditorError(f"config.toml cannot be read: {str(error).lower()}") from error
-        found = table.pop("format", None)
-        if found == 1:
+            raise EditorError(
+                f"config.toml cannot be read: {str(error).lower()}", RESTORE_CONFIG
+            ) from error
+        store_format = table.pop("format", None)
+        if store_format == 1:
             raise EditorError(
                 "this store was made by editcli 0.1, whose stores are not read any more",
-                "make another store: `editcli init`, and `editcli apply` its facts",
+                "make another store: `editcli init`, and apply the facts again: `editcli apply`",
             )
-        if found != STORE_FORMAT:
+        if store_format != STORE_FORMAT:
             raise EditorError(
-                f"store has format {found!r}, this editcli reads format {STORE_FORMAT}",
+                f"store has format {store_format!r}, this editcli reads format {STORE_FORMAT}",
                 "`pip install --upgrade editcli`",
             )
         missing = [f"{f.name}: is required" for f in fields(cls) if f.name not in table]
         if wrong := list(dict.fromkeys([*problems(cls, table), *missing])):
-            raise EditorError(f"config.toml: {'; '.join(wrong)}")
+            raise EditorError(f"config.toml: {'; '.join(wrong)}", RESTORE_CONFIG)
         return cls(**table)
 
 

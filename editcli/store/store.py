@@ -1,9 +1,9 @@
 """Versions of what a model believes, on disk: content-addressed blobs under immutable manifests.
 
 A change is published in this order, each step synced before the next: blobs, manifest, history
-line, refs. **The history line is the commit point.** Before it nothing has happened; after it
-everything has, and refs, which only repeat what the history says, are brought forward by the next
-writer if a kill left them behind. Readers take no lock and write nothing.
+line, refs. **The history line is the commit point.** Before it, nothing has happened; after it,
+everything has. Refs only repeat the history: where a kill left them behind, the next writer brings
+them up to date. Readers take no lock and write nothing.
 """
 
 from __future__ import annotations
@@ -23,24 +23,17 @@ from editcli.store import atomic, history, integrity
 from editcli.store.history import DAMAGED, Chain, Event
 from editcli.store.integrity import Problem
 from editcli.store.journal import Journal
-from editcli.store.layout import Layout, find_store, new_store_path
+from editcli.store.layout import Layout
 from editcli.store.lock import locked
-from editcli.store.records import NUMBER, Digest, StoreConfig, Version, version_id
+from editcli.store.records import (
+    NUMBER,
+    RESTORE_CONFIG,
+    StoreConfig,
+    Version,
+    version_id,
+)
 from editcli.store.transaction import Clock, Transaction
 from editors import EditorError
-
-__all__ = [
-    "Digest",
-    "Event",
-    "Problem",
-    "Store",
-    "StoreConfig",
-    "Transaction",
-    "Version",
-    "find_store",
-    "new_store_path",
-]
-
 
 _STEPS = re.compile(r"(.*?)(?:~([0-9]*))?", re.DOTALL)
 
@@ -53,8 +46,8 @@ def utc_now() -> datetime:
 class Store:
     """A store opened for reading; `writing()` opens it for a change.
 
-    Every call reads the disk anew, so that it sees what other processes committed. All calls raise
-    EditorError when what they need is damaged; `verify` tells what is.
+    Every call reads the disk anew, so it sees what other processes committed. All calls raise
+    EditorError where a file that they need is damaged; `verify` lists the damage.
     """
 
     def __init__(self, path: Path, config: StoreConfig, clock: Clock = utc_now) -> None:
@@ -66,7 +59,7 @@ class Store:
 
     @staticmethod
     def require_free(path: Path) -> None:
-        """Raises EditorError where no store can be made because something is there already."""
+        """Raise EditorError where `path` exists and is not an empty folder."""
         if Layout(path).holds_store():
             raise EditorError(f"{path} already holds a store", "use it, or name another `--store`")
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -87,7 +80,7 @@ class Store:
     ) -> Store:
         """Make a store at `path` whose first version, v0001, holds `blobs` and no fact.
 
-        It appears at once and whole. Raises EditorError when something is there already.
+        The store appears at once and whole. Raises EditorError as `require_free`.
         """
         cls.require_free(path)
         text = config.to_toml().encode()
@@ -116,7 +109,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, clock: Clock = utc_now) -> Store:
-        """The store at `path`. Raises EditorError when there is none, or none this code reads."""
+        """The store at `path`. Raises EditorError where there is none, or its format is another."""
         layout = Layout(path)
         if not layout.holds_store():
             raise EditorError(f"no store at {path}", "`editcli init` makes one")
@@ -125,7 +118,7 @@ class Store:
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
-            raise EditorError("config.toml is not UTF-8", DAMAGED) from error
+            raise EditorError("config.toml is not UTF-8", RESTORE_CONFIG) from error
         return cls(path, StoreConfig.from_toml(text), clock)
 
     def head(self) -> Version:
@@ -136,7 +129,7 @@ class Store:
     def version(self, ref: str = "HEAD") -> Version:
         """The version that `ref` means: an id, its number, a tag or HEAD, then `~N` for ancestors.
 
-        Raises EditorError with the nearest known name when there is none such.
+        Raises EditorError, whose hint is the nearest name, where there is no such version.
         """
         chain = self._chain()
         match = _STEPS.fullmatch(ref)
@@ -145,7 +138,10 @@ class Store:
         version = self._load(_resolve(chain, match[1], ref), digests)
         for _ in range(int(match[2] or 1) if match[2] is not None else 0):
             if not version.parent:
-                raise EditorError(f"{ref!r} goes back beyond the first version")
+                raise EditorError(
+                    f"{ref!r} goes back beyond the first version",
+                    "`editcli log` lists the versions",
+                )
             version = self._load(version.parent, digests)
         return version
 
@@ -155,12 +151,12 @@ class Store:
         return tuple(self._load(name, digests) for name in digests)
 
     def ancestry(self, version: Version) -> tuple[Version, ...]:
-        """A version and what it was made from, newest first."""
-        known = {other.id: other for other in self.versions()}
-        line = [version]
-        while line[-1].parent:
-            line.append(known[line[-1].parent])
-        return tuple(line)
+        """A version and its ancestors, newest first."""
+        by_id = {v.id: v for v in self.versions()}
+        ancestry = [version]
+        while ancestry[-1].parent:
+            ancestry.append(by_id[ancestry[-1].parent])
+        return tuple(ancestry)
 
     def history(self) -> tuple[Event, ...]:
         """All events, oldest first."""
@@ -184,7 +180,7 @@ class Store:
         return data
 
     def blob_path(self, version: Version | str, name: str) -> Path:
-        """Where a blob lies, unchecked, for readers that map files. Raises as `read` does."""
+        """The path of a blob, whose hash is not checked. Raises as `read` does."""
         if isinstance(version, str):
             version = self.version(version)
         if name not in version.blobs:
@@ -198,11 +194,11 @@ class Store:
 
     @contextmanager
     def writing(self, command: str = "editcli", wait: float = 0.0) -> Iterator[Transaction]:
-        """Hold the store's lock and change it; `command` is shown to whoever is kept out.
+        """Hold the store's lock and change the store; the lock shows `command` to other processes.
 
-        Each call on the transaction commits by itself. What a killed process left is tidied first.
-        `wait` is in seconds. Raises EditorError when another process holds the lock, or when the
-        history is damaged.
+        Each call on the transaction commits by itself. What a killed process left is removed first.
+        `wait`: seconds to wait for the lock. Raises EditorError when another process holds the
+        lock, or when the history is damaged.
         """
         layout = self._layout
         with locked(layout.lock, layout.holder, command, self._clock(), wait):
@@ -217,7 +213,7 @@ class Store:
                 transaction.close()
 
     def verify(self, fingerprint: str | None = None) -> list[Problem]:
-        """Everything wrong with the store; empty when it is sound. See `integrity.verify`."""
+        """Everything that is wrong with the store; see `integrity.verify`."""
         with atomic.explained("verifying the store"):
             return integrity.verify(self._layout, self.config.fingerprint, fingerprint)
 
@@ -243,16 +239,16 @@ class Store:
 
 
 def _resolve(chain: Chain, name: str, ref: str) -> str:
-    """The id of the version called `name`; `ref` is what the user typed."""
+    """The id of the version called `name`; `ref`: what the user typed, for the error."""
     ids = history.manifests(chain.events)
     names = {"HEAD": chain.events[-1].head, **history.tags(chain.events)}
     if number := NUMBER.fullmatch(name):
         names.setdefault(name, version_id(int(number[1])))
-    found = names.get(name)
-    if found in ids:
-        return found
-    nearest = {known.lower(): known for known in (*ids, *names) if known != name}
-    close = get_close_matches(name.lower(), nearest, n=1)
-    suggestion = list(ids)[-1] if number else nearest[close[0]] if close else ""
+    version = names.get(name)
+    if version in ids:
+        return version
+    by_lower = {candidate.lower(): candidate for candidate in (*ids, *names) if candidate != name}
+    close = get_close_matches(name.lower(), by_lower, n=1)
+    suggestion = list(ids)[-1] if number else by_lower[close[0]] if close else ""
     hint = f"did you mean `{suggestion}`? " if suggestion else ""
     raise UnknownVersion(f"no version is called {ref!r}", f"{hint}`editcli log` lists the versions")

@@ -22,12 +22,12 @@ _BLOB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 class Transaction:
-    """The right to change a store, while its lock is held; got from `Store.writing`."""
+    """The right to change a store while its lock is held; `Store.writing` gives one."""
 
     def __init__(
         self, layout: Layout, clock: Clock, find_version: Callable[[str], Version]
     ) -> None:
-        """``find_version``: the version that a ref means, as the store reads it."""
+        """``find_version``: from a ref to the version that it means."""
         self._layout = layout
         self._clock = clock
         self._find_version = find_version
@@ -55,12 +55,12 @@ class Transaction:
     ) -> Version:
         """Commit a new version, child of HEAD, and move HEAD to it.
 
-        `blobs` is the whole content: bytes, or the digest of a blob the store already has. Equal
-        bytes are stored once. Raises EditorError, and leaves the store as it was, when the disk
-        refuses or a digest is unknown.
+        `blobs` is the whole content: bytes, or the digest of a blob that the store has. Equal bytes
+        are stored once. Raises EditorError, and leaves the store as it was, where the disk refuses,
+        or the store has no blob of a digest.
         """
         chain = self._chain()
-        made: list[Path] = []
+        new_files: list[Path] = []
         number = len(history.manifests(chain.events)) + 1
         try:
             with atomic.explained(f"publishing {version_id(number)}"):
@@ -68,7 +68,7 @@ class Transaction:
                     id=version_id(number),
                     parent=chain.events[-1].head if chain.events else "",
                     operation=operation,
-                    blobs={name: self._put(name, blobs[name], made) for name in sorted(blobs)},
+                    blobs={name: self._put(name, blobs[name], new_files) for name in sorted(blobs)},
                     facts=tuple(facts),
                     added=tuple(added),
                     removed=tuple(removed),
@@ -83,7 +83,7 @@ class Transaction:
                 data = version.to_bytes()
                 atomic.sync_directory(self._layout.blobs)
                 manifest = self._layout.manifest(version.id)
-                made.append(manifest)
+                new_files.append(manifest)
                 atomic.write(manifest, data)
                 atomic.sync_directory(self._layout.versions)
                 self._commit(
@@ -103,15 +103,16 @@ class Transaction:
                     )
                 )
         except BaseException:
-            # The file decides, not how far we got: Ctrl-C may strike just after the commit.
+            # Whether the change was committed is read from the file: Ctrl-C may come just after.
             if self._layout.history.stat().st_size <= chain.size:
-                for path in made:
+                for path in new_files:
                     atomic.discard(path)
             raise
         return Version.from_bytes(data)
 
     def move_head(self, version: Version | str, *, author: str = "", message: str = "") -> Version:
-        """Make `version` (or what a ref means) the current one; where it is already, do nothing."""
+        """Make `version`, or the one that a ref means, current; does nothing where it is
+        already."""
         chain = self._chain()
         target = self._find_version(version.id if isinstance(version, Version) else version)
         if chain.events[-1].head != target.id:
@@ -136,14 +137,17 @@ class Transaction:
             )
         chain = self._chain()
         target = self._find_version(version.id if isinstance(version, Version) else version)
-        known = history.tags(chain.events)
-        for other in known:
-            if other != name and other.lower() == name.lower():
-                raise EditorError(f"tag {name!r} differs from {other!r} only in its case")
-        if known.get(name) == target.id:
+        tags = history.tags(chain.events)
+        for tag in tags:
+            if tag != name and tag.lower() == name.lower():
+                raise EditorError(
+                    f"tag {name!r} differs from {tag!r} only in its case",
+                    f"take another name, or move the tag: `editcli tag {tag} --force`",
+                )
+        if tags.get(name) == target.id:
             return target
-        if name in known and not move:
-            raise EditorError(f"tag {name!r} already names {known[name]}", "`--force` moves it")
+        if name in tags and not move:
+            raise EditorError(f"tag {name!r} already names {tags[name]}", "`--force` moves it")
         head = chain.events[-1].head
         self._commit(self._pointer(chain, "tag", target.id, head, author, message, name))
         return target
@@ -171,8 +175,8 @@ class Transaction:
             previous=chain.tip,
         )
 
-    def _put(self, name: str, content: bytes | Digest, made: list[Path]) -> Digest:
-        """See to it that a blob is there; a file this made is added to `made`."""
+    def _put(self, name: str, content: bytes | Digest, new_files: list[Path]) -> Digest:
+        """Store a blob, unless the store has it; a new file is added to `new_files`."""
         if not _BLOB_NAME.fullmatch(name):
             raise EditorError(f"{name!r} cannot name a blob")
         if isinstance(content, str):
@@ -181,20 +185,20 @@ class Transaction:
             return content
         digest = Digest(sha256(content).hexdigest())
         path = self._layout.blob(digest)
-        # Equal bytes are kept; others under this name are damage, and here is the cure.
+        # Other bytes under this name are damage, which writing the right ones mends.
         if not path.exists():
-            made.append(path)
+            new_files.append(path)
             atomic.write(path, content)
         elif path.read_bytes() != content:
             atomic.write(path, content)
         return digest
 
     def _commit(self, event: Event) -> None:
-        """Append the event's line, the commit point, then bring the refs forward."""
+        """Append the event's line, which commits it, and then bring the refs up to date."""
         line = event.to_line()
         chain = self._state.plus(event, line)
         with atomic.explained("recording in the history"):
-            # Refs are staged first: once the line stands, nothing may need room on the disk.
+            # Refs are staged first: once the line is written, nothing may need room on the disk.
             staged: list[tuple[Path, Path]] = []
             try:
                 if event.tag:
@@ -208,7 +212,7 @@ class Transaction:
                     atomic.discard(temp)
                 raise
         self._state, self._settled = chain, False
-        # From here on the change has happened: a ref that cannot follow now follows later.
+        # The change has happened: a ref that cannot be written now is written by the next writer.
         with suppress(OSError):
             for temp, path in staged:
                 atomic.replace(temp, path)
@@ -216,7 +220,7 @@ class Transaction:
             self._settled = True
 
     def _chain(self) -> Chain:
-        """The history as it stands now. Raises EditorError after the lock was given back."""
+        """The history as it is now. Raises EditorError after the lock was given back."""
         if not self._open:
             raise EditorError("this transaction is over")
         if not self._settled or self._layout.history.stat().st_size != self._state.size:
@@ -224,7 +228,8 @@ class Transaction:
         return self._state
 
     def _recovered(self) -> Chain:
-        """Tidy up after a killed writer and return the history; damage is refused, not mended."""
+        """Remove what a killed writer left, and return the history; raises EditorError on
+        damage."""
         anchor, chain = history.read(self._layout)
         problems = history.check(chain, anchor)
         if anchor is None and not problems:

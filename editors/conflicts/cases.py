@@ -1,8 +1,8 @@
-"""Questions with a passage: what a row is, and which source an answer comes from.
+"""Questions after a passage: the rows of a conflict file, and the source of an answer.
 
-A conflict is a question whose answer the model holds in memory, after a passage that says something
-else (PH3, arXiv 2402.18154; the kinds of context are those of CUB, arXiv 2505.16518). Needs no
-tensor library.
+In a conflict, the model knows an answer from memory, and the passage before the question says
+something else (PH3, arXiv 2402.18154). The kinds of passages are those of CUB (arXiv 2505.16518).
+This module needs no tensor library.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from editors.text_matching import normalised, plain_words
 Kind = Literal["substitution", "coherent", "irrelevant", "gold"]
 Split = Literal["locate", "dev", "test"]
 Outcome = Literal["memory", "context", "before", "other"]
-"""Whose answer it is: memory's (an edit's too), the passage's, the one before an edit, or
-another."""
+"""The source of an answer: memory (also an edit), the passage (context), the base before an edit,
+or another."""
 
 CONFLICTING: tuple[Kind, ...] = ("substitution", "coherent")
-FIRST_WORDS = 5  # of an answer, among which what it names is looked for (JuICE)
+FIRST_WORDS = 5  # only this many words of an answer are searched (JuICE, arXiv 2503.10996)
 
 
 @record(InvalidConflict)
 class Conflict:
-    """One row of a conflict file.
+    """One row of a conflict file. Raises InvalidConflict, listing every problem.
 
-    ``memory_answer``: what the model answers without a passage, elicited where it is None;
-    ``context_answer``: what the passage says, empty where it is irrelevant; ``subject``: must
-    occur in the question if given.
+    ``memory_answer``: the answer of the model without a passage, None if it is to be elicited;
+    ``context_answer``: the answer of the passage, empty for an irrelevant passage; ``subject``: of
+    the question, in which it must occur; ``split``: what the row is used for.
     """
 
     question: Text
@@ -60,28 +60,28 @@ class Conflict:
 
     @property
     def prompt(self) -> str:
-        """The passage and then the question."""
+        """The passage, followed by the question."""
         return f"{self.context} {self.question}"
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Conflict:
-        """Read a JSON object; keys that begin with ``x_`` are left alone.
+        """The row that a parsed JSON object describes. Keys that begin with ``x_`` are ignored.
 
         Raises:
-            InvalidConflict: naming every key at fault.
+            InvalidConflict: the object breaks the schema; every problem is listed.
         """
-        known = {key: value for key, value in values.items() if not key.startswith("x_")}
-        if found := problems(Conflict, known):
-            kind, memory = known.get("kind", "substitution"), known.get("memory_answer")
-            # Looked at only where all else is right, and yet to be named with it.
-            if more := _no_conflict(kind, memory, known.get("context_answer") or ""):
-                found.append(more)
-            raise InvalidConflict("; ".join(dict.fromkeys(found)))
-        return Conflict(**without_nulls(known))
+        fields = {key: value for key, value in values.items() if not key.startswith("x_")}
+        if messages := problems(Conflict, fields):
+            kind, memory = fields.get("kind", "substitution"), fields.get("memory_answer")
+            # The schema checks this only if all fields are valid, but every problem is to be named.
+            if problem := _no_conflict(kind, memory, fields.get("context_answer") or ""):
+                messages.append(problem)
+            raise InvalidConflict("; ".join(dict.fromkeys(messages)))
+        return Conflict(**without_nulls(fields))
 
 
 def _no_conflict(kind: Any, memory: Any, context: Any) -> str | None:
-    """Why answers of memory and context make no row of this kind."""
+    """Why the answers of memory and context do not fit a row of this kind; None if they do."""
     if kind == "irrelevant" or not isinstance(context, str):
         return None
     if not context.strip():
@@ -94,10 +94,11 @@ def _no_conflict(kind: Any, memory: Any, context: Any) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ConflictCase:
-    """A row and what each source answers.
+    """A row with the answer of each source.
 
-    ``memory``: the model's own answer, or that of the edit in force where the question is about
-    one. Then ``fact`` is the edit's id, and ``pre_edit_answer`` what the base says without it.
+    ``memory``: the answer of the model without a passage. If the question is about an edit in
+    force, ``memory`` is the target of the edit, ``fact`` its id, and ``pre_edit_answer`` the answer
+    of the base without it.
     """
 
     row: Conflict
@@ -107,46 +108,51 @@ class ConflictCase:
 
     @property
     def candidates(self) -> dict[Outcome, str]:
-        """Each outcome that an answer can be recognised as, and by what; the first wins a tie."""
-        found: dict[Outcome, str] = {"memory": self.memory}
+        """By outcome, the answer that it is recognised by. In a tie, the first outcome wins."""
+        answers: dict[Outcome, str] = {"memory": self.memory}
         if self.row.kind != "irrelevant":
-            found["context"] = self.row.context_answer
+            answers["context"] = self.row.context_answer
         if self.pre_edit_answer is not None:
-            found["before"] = self.pre_edit_answer
-        return found
+            answers["before"] = self.pre_edit_answer
+        return answers
 
     @property
     def conflicting(self) -> bool:
-        """The passage speaks against memory; a passage with the old answer, against an edit."""
+        """Whether the passage contradicts memory. A passage with the old answer contradicts an
+        edit."""
         if self.fact is None:
             return self.row.kind in CONFLICTING
         return self.row.kind != "irrelevant" and not self.agreeing
 
     @property
     def agreeing(self) -> bool:
-        """The passage says what memory says."""
+        """Whether the passage and memory have the same answer."""
         return normalised(self.memory) == normalised(self.row.context_answer)
 
     @property
     def right_answer(self) -> str:
-        """What CUB scores as right: the context's answer, or memory's where it is irrelevant."""
+        """The answer that CUB counts as right: that of the passage, or of memory if the passage is
+        irrelevant."""
         return self.memory if self.row.kind == "irrelevant" else self.row.context_answer
 
 
 def outcome_of(text: str, candidates: Mapping[Outcome, str]) -> tuple[Outcome, bool]:
-    """Which candidate ``text`` names within its first words, and whether it names several.
+    """The candidate that ``text`` names in its first words ("other" for none), and whether it names
+    several.
 
-    Whole words are compared, without case, accents and punctuation. The earliest wins, then the
-    longest, then the first of the candidates.
+    Whole words are compared, without case, accents and punctuation. The earliest match wins, then
+    the longest, then the first of the candidates.
     """
     answer = plain_words(text)
-    found: dict[Outcome, tuple[int, int]] = {}
+    matches: dict[Outcome, tuple[int, int]] = {}
     for name, wanted in candidates.items():
-        named = plain_words(wanted)
-        for start in range(max(FIRST_WORDS, len(named)) - len(named) + 1 if named else 0):
-            if answer[start : start + len(named)] == named:
-                found[name] = (start, -len(named))
+        wanted_words = plain_words(wanted)
+        for start in range(
+            max(FIRST_WORDS, len(wanted_words)) - len(wanted_words) + 1 if wanted_words else 0
+        ):
+            if answer[start : start + len(wanted_words)] == wanted_words:
+                matches[name] = (start, -len(wanted_words))
                 break
-    if not found:
+    if not matches:
         return "other", False
-    return min(found, key=lambda name: found[name]), len(set(found.values())) > 1
+    return min(matches, key=lambda name: matches[name]), len(set(matches.values())) > 1

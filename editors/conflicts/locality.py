@@ -1,4 +1,4 @@
-"""What pruning heads must not cost: checks of everything else, and how much each may lose."""
+"""Checks of everything that pruning heads must not spoil, and how much each check may lose."""
 
 from __future__ import annotations
 
@@ -32,51 +32,55 @@ LIMITS: Mapping[str, float] = {
     "copying": 0.02,
     "other": 0.05,
 }
-"""How much worse each score may get; shares except for ``neutral``, which is a loss."""
+"""The limit of each check: how much worse its score may become. Scores are shares, except for
+``neutral``, which is a loss."""
 
-MIN_ANSWER_TOKENS = 16  # that a closed-book answer may have
-COPIED_TOKENS = 12  # random tokens that are repeated
+MIN_ANSWER_TOKENS = 16  # an answer may have at least this many tokens
+COPIED_TOKENS = 12  # random tokens of a sequence, which are then repeated
 COPIES = 64  # such sequences
-PROMPT_SHARE = 0.6  # of a neutral text, after which next tokens are compared
+PROMPT_SHARE = 0.6  # the share of a neutral text after which next tokens are compared
 
 Pair = tuple[str, str]
-"""A prompt and the answer that is wanted."""
+"""A prompt and its expected answer."""
 
 Judge = Callable[[EditedModel, Sequence[Pair]], list[bool]]
-"""Tells which prompts are answered as wanted."""
+"""For each pair, whether the prompt has the expected answer."""
 
 
 def by_first_token(model: EditedModel, pairs: Sequence[Pair]) -> list[bool]:
-    """Judged by the likeliest first token: one forward, to compare many sets of heads."""
+    """A :data:`Judge` by the likeliest first token. It takes one forward, so that many sets of
+    heads can be compared."""
     likely = likeliest(model, [prompt for prompt, _ in pairs])
     wanted = first_tokens(model.base, pairs)
     return [token == first for token, first in zip(likely, wanted, strict=True)]
 
 
 def by_answer(model: EditedModel, pairs: Sequence[Pair]) -> list[bool]:
-    """Judged by free-running greedy answers."""
+    """A :data:`Judge` by free-running greedy answers."""
     longest = answer_length(model.base.tokenizer, [wanted for _, wanted in pairs])
     tokens = max(longest + EXTRA_TOKENS, MIN_ANSWER_TOKENS)
-    said = answers(model, [prompt for prompt, _ in pairs], tokens)
+    given_answers = answers(model, [prompt for prompt, _ in pairs], tokens)
     return [
         outcome_of(answer.text, {"memory": wanted})[0] == "memory"
-        for answer, (_, wanted) in zip(said, pairs, strict=True)
+        for answer, (_, wanted) in zip(given_answers, pairs, strict=True)
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Battery:
-    """Everything that must stay as it is, as prompts with the answers wanted, and neutral text."""
+    """The checks of locality. ``pairs``: by check, prompts with their expected answers;
+    ``neutral``: texts."""
 
     pairs: Mapping[str, Sequence[Pair]] = field(default_factory=dict)
     neutral: Sequence[str] = ()
 
     @staticmethod
     def of(cases: Sequence[ConflictCase], edits: Sequence[Fact], neutral: Sequence[str]) -> Battery:
-        """The checks that cases and the facts in force give rise to.
+        """The checks for these cases and ``edits``, the facts in force.
 
-        Where no row is of kind gold or irrelevant, such rows are made of the others: the memory
-        answer put into the passage in place of the context's, the passage of another relation.
+        If no row is of kind gold, such rows are made from conflicting rows: the memory answer
+        replaces the context answer in the passage. If no row is of kind irrelevant, conflicting
+        rows get the passage of another relation.
         """
         plain = [case for case in cases if case.fact is None]
         conflicting = [case for case in plain if case.conflicting]
@@ -97,31 +101,29 @@ class Battery:
                 if probe.kind == "near" and probe.answer is not None
             ],
         }
-        return Battery({name: found for name, found in pairs.items() if found}, neutral)
+        return Battery({name: checks for name, checks in pairs.items() if checks}, neutral)
 
     def scores(self, model: EditedModel, judge: Judge) -> dict[str, float]:
-        """Each check's score: the share right, and for ``neutral`` the loss in nats a token.
+        """The score of each check: the share of expected answers, and for ``neutral`` the loss in
+        nats per token.
 
-        The first token of a neutral text counts as its prompt: heads that are pruned from the end
-        of prompts on are pruned all through it.
+        The first token of a neutral text counts as its prompt. So heads that are pruned from the
+        end of prompts on are pruned in the whole text.
         """
         flat = [pair for pairs in self.pairs.values() for pair in pairs]
         outcomes = iter(judge(model, flat))
-        found = {
+        scores = {
             name: sum(next(outcomes) for _ in pairs) / len(pairs)
             for name, pairs in self.pairs.items()
         }
-        found["copying"] = copying(model)
+        scores["copying"] = copying(model)
         if self.neutral:
-            found["neutral"] = neutral_loss(model, self.neutral)
-        return found
+            scores["neutral"] = neutral_loss(model, self.neutral)
+        return scores
 
 
 def losses(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """How much worse each score has got: a positive number is a loss.
-
-    A score that is no number any more is lost altogether.
-    """
+    """By check, how much worse the score has become (positive: worse; infinite: it is NaN now)."""
     worse_up = ("neutral", "other")
     return {
         name: math.inf
@@ -135,40 +137,42 @@ def losses(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str,
 
 
 def beyond(lost: Mapping[str, float]) -> list[str]:
-    """The checks that lost more than their limit, in the order of the limits."""
+    """The checks that lost more than their limit, in the order of ``LIMITS``."""
     return [name for name in LIMITS if lost.get(name, 0.0) > LIMITS[name] + 1e-9]
 
 
 def _made_gold(conflicting: Sequence[ConflictCase]) -> list[Pair]:
-    found = []
+    pairs = []
     for case in conflicting:
         context = replace_words(case.row.context, case.row.context_answer, case.memory)
         if context != case.row.context:
-            found.append((f"{context} {case.row.question}", case.memory))
-    return found
+            pairs.append((f"{context} {case.row.question}", case.memory))
+    return pairs
 
 
 def _made_irrelevant(conflicting: Sequence[ConflictCase]) -> list[Pair]:
     rng = Random(0)
-    found = []
+    pairs = []
     for case in conflicting:
-        others = [
-            other.row.context
-            for other in conflicting
-            if other.row.relation != case.row.relation or other.row.relation is None
-            if other.row.question != case.row.question and case.memory not in other.row.context
+        passages = [
+            candidate.row.context
+            for candidate in conflicting
+            if candidate.row.relation != case.row.relation or candidate.row.relation is None
+            if candidate.row.question != case.row.question
+            and case.memory not in candidate.row.context
         ]
-        if others:
-            found.append((f"{rng.choice(others)} {case.row.question}", case.memory))
-    return found
+        if passages:
+            pairs.append((f"{rng.choice(passages)} {case.row.question}", case.memory))
+    return pairs
 
 
 @torch.inference_mode()
 def neutral_loss(model: EditedModel, texts: Sequence[str]) -> float:
-    """Mean cross-entropy in nats a token over ``texts``, each as far as the model's context goes.
+    """The mean cross entropy over ``texts``, in nats per token. Each text is cut to the model's
+    context.
 
     Raises:
-        EditorError: no text has a token after its first.
+        EditorError: no text has two tokens.
     """
     base = model.base
     total, count = 0.0, 0
@@ -176,16 +180,16 @@ def neutral_loss(model: EditedModel, texts: Sequence[str]) -> float:
     encoded = [ids[:context] for ids in encode_prompts(base.tokenizer, texts)]
     encoded = [ids for ids in encoded if len(ids) > 1]
     budget = Budget(pads=0, logits_per_token=base.vocabulary)
-    for part in batches([len(ids) for ids in encoded], budget):
-        ids = base.batch([Row.of_prompt(encoded[i]) for i in part]).ids
-        # A text whose logits do not fit the budget is scored in slices of positions.
+    for members in batches([len(ids) for ids in encoded], budget):
+        ids = base.batch([Row.of_prompt(encoded[i]) for i in members]).ids
+        # If the logits of a text exceed the budget, it is scored in slices of positions.
         positions = max(1, LOGITS_AT_ONCE // (len(ids) * base.vocabulary))
         for start in range(0, ids.shape[1] - 1, positions):
             stop = min(start + positions, ids.shape[1] - 1)
-            whole = stop - start == ids.shape[1] - 1
-            kept = {} if whole else {"logits_to_keep": torch.arange(start, stop)}
+            all_positions = stop - start == ids.shape[1] - 1
+            options = {} if all_positions else {"logits_to_keep": torch.arange(start, stop)}
             with model.scoring(torch.ones(len(ids), dtype=torch.long)):
-                logits = base.model(input_ids=ids, use_cache=False, **kept).logits
+                logits = base.model(input_ids=ids, use_cache=False, **options).logits
             logits = logits[:, : stop - start].float()  # [rows, positions, vocab]
             targets = ids[:, start + 1 : stop + 1].to(logits.device)
             total += float(
@@ -201,27 +205,29 @@ def neutral_loss(model: EditedModel, texts: Sequence[str]) -> float:
 
 @torch.inference_mode()
 def copying(model: EditedModel, seed: int = 0) -> float:
-    """Induction: the share of tokens guessed in the second half of a random text said twice."""
+    """Induction: in random texts that are repeated once, the share of tokens of the second half
+    that the model predicts."""
     base = model.base
     generator = torch.Generator().manual_seed(seed)
     vocabulary = int(base.model.get_output_embeddings().weight.shape[0])
     context = base.architecture.context or 2 * COPIED_TOKENS
     length = min(COPIED_TOKENS, context // 2)
-    # Ids at the low end are often special; a text of plain ones is what can be copied.
+    # The lowest ids are often special tokens, so they are left out.
     low = min(256, vocabulary // 4)
     half = torch.randint(low, vocabulary, (COPIES, length), generator=generator)
     guessed = torch.zeros_like(half[:, 1:])
     budget = Budget(pads=0, logits_per_token=vocabulary)
-    for part in batches([2 * length] * COPIES, budget):
-        ids = torch.cat([half[part], half[part]], 1).to(base.input_device)
-        with model.scoring(torch.ones(len(part), dtype=torch.long)):
+    for members in batches([2 * length] * COPIES, budget):
+        ids = torch.cat([half[members], half[members]], 1).to(base.input_device)
+        with model.scoring(torch.ones(len(members), dtype=torch.long)):
             logits = base.model(input_ids=ids, use_cache=False).logits
-        guessed[part] = logits[:, length:-1].argmax(-1).cpu()
+        guessed[members] = logits[:, length:-1].argmax(-1).cpu()
     return float((guessed == half[:, 1:]).float().mean())
 
 
 def next_tokens(model: EditedModel, texts: Sequence[str]) -> torch.Tensor:
-    """float32 ``[texts, vocab]``: what follows the greater part of each neutral text."""
+    """float32 ``[texts, vocab]``: the next-token distribution after ``PROMPT_SHARE`` of the words
+    of each text."""
     return distributions(model, [_beginning(model.base, text) for text in texts])
 
 
@@ -234,7 +240,8 @@ def _beginning(base: Base, text: str) -> str:
 
 
 def divergence(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float]:
-    """Mean KL(after || before) in nats over rows, and the share of rows with the same top token."""
+    """The mean KL(after || before) over rows, in nats, and the share of rows with the same
+    likeliest token. ``before``, ``after``: distributions ``[rows, vocab]``."""
     p, q = after.double().clamp_min(1e-30), before.double().clamp_min(1e-30)
     kl = (p * (p.log() - q.log())).sum(-1).mean()
     same = (before.argmax(-1) == after.argmax(-1)).double().mean()

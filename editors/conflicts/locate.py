@@ -1,9 +1,9 @@
-"""Which heads carry memory's answer, and which the passage's: ranked by path patching.
+"""Ranks heads by how much they contribute to the answer of memory or of the passage.
 
-Three scores for each head (PH3, arXiv 2402.18154): how much the memory answer loses when the head
-is patched, how much the context answer does, and how much the difference of the two. A run is
-corrupted by another subject, or by another answer in the passage, so that only the stream in
-question is missing from it.
+Heads are ranked by path patching, with three scores for each head (PH3, arXiv 2402.18154): the loss
+of the logit of the memory answer when the head is patched, the loss of the context answer, and the
+loss of their difference. A run is corrupted by another subject in the question, or by another
+answer in the passage, so that only the information of one source is missing.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ Score = Literal["memory", "context", "joint"]
 Corruption = Literal["each", "both"]
 Mlps = Literal["recomputed", "frozen"]
 
-TOP = 10  # of a ranking, whose stability is told
+TOP = 10  # heads of a ranking whose stability is reported
 RESAMPLES = 200
-TOKENS_AT_ONCE = 2048  # in one forward over prompts
+TOKENS_AT_ONCE = 2048  # of a forward over prompts, pads included
 
 
 @dataclass(frozen=True, slots=True)
 class LocateSettings:
-    """How heads are ranked; part of what a ranking is recorded with.
+    """How heads are ranked.
 
-    ``corruption``: "each" takes another subject in the question for the memory score, another
-    answer in the passage for the context score, and both for the joint one; "both" always both.
-    ``mlps``: recomputed (path patching as published) or frozen (direct logit attribution).
-    ``unit``: query heads, or the query heads of a key-value head together.
+    ``corruption``: "each" corrupts the question for the memory score, the passage for the context
+    score, and both for the joint score; "both" corrupts both for all scores. ``mlps``: "recomputed"
+    (path patching as published) or "frozen" (direct logit attribution). ``unit``: query heads, or
+    all query heads of a key-value head together. ``seed``: of corruptions and resamples.
     """
 
     corruption: Corruption = "each"
@@ -54,11 +54,12 @@ class LocateSettings:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Effects of each head, row by row, float32 ``[layers, units, rows]``, in logits.
+    """The effects of each head in each row: float32 ``[layers, units, rows]``, in logits.
 
-    ``memory``: on the memory answer, over rows answered from memory; ``context``: on the context
-    answer, over rows answered from the passage; ``joint``: on their difference, over both.
-    ``collided``: rows left out because both answers begin with one token.
+    ``memory``: on the memory answer, in rows answered from memory; ``context``: on the context
+    answer, in rows answered from the passage; ``joint``: on their difference, in the rows of both.
+    ``collided``: the number of rows that were left out because both answers begin with the same
+    token.
     """
 
     memory: torch.Tensor
@@ -68,20 +69,22 @@ class Ranking:
     settings: LocateSettings
 
     def of(self, score: Score) -> torch.Tensor:
-        """``[layers, units, rows]``"""
+        """``[layers, units, rows]``: the effects behind ``score``."""
         effects: torch.Tensor = getattr(self, score)
         return effects
 
     def mean(self, score: Score) -> torch.Tensor:
-        """``[layers, units]``: the score of each head."""
+        """``[layers, units]``: the score of each head, its mean effect."""
         return self.of(score).mean(-1)
 
     def top(self, score: Score, count: int) -> list[Head]:
-        """The ``count`` heads with the largest score above 0, best first."""
+        """The ``count`` heads with the largest scores above 0, best first; fewer if there are no
+        more."""
         return _top(self.mean(score), count)
 
     def stable(self, score: Score, count: int = TOP) -> torch.Tensor:
-        """``[layers, units]``: the share of bootstrap resamples of rows with a head in the top."""
+        """``[layers, units]``: the share of bootstrap resamples of rows in which each head is among
+        the ``count`` best."""
         effects = self.of(score)
         generator = torch.Generator().manual_seed(self.settings.seed)
         rows = effects.shape[-1]
@@ -105,14 +108,14 @@ def locate(
     settings: LocateSettings,
     on_row: Callable[[int], None] = lambda _: None,
 ) -> Ranking:
-    """Rank the heads of the base, with whatever is attached to it, on conflicting rows.
+    """Rank the heads of a base, with everything that is attached to it, on conflicting rows.
 
-    ``on_row`` is told how many more rows are done.
+    ``on_row`` is called with the number of further rows that are done.
 
     Raises:
-        EditorError: no row shows a conflict, all ask one question, every row's answers begin with
-            one token, or the model answers all of the rows from one source, so that the heads of
-            the other cannot be seen.
+        EditorError: no row has a conflict, all rows ask the same question, both answers begin with
+            the same token in every row, or the model answers no row from memory or none from the
+            passage.
         UnsupportedArchitecture: the model has no separable heads.
     """
     rows = [case for case in cases if case.conflicting]
@@ -141,7 +144,10 @@ def locate(
 
 
 def _require_rankable(model: EditedModel, rows: Sequence[ConflictCase]) -> list[tuple[int, int]]:
-    """The first tokens of each row's memory and context answer; raises as :func:`locate`."""
+    """For each row, the first tokens of the memory answer and the context answer.
+
+    Raises the errors of :func:`locate`.
+    """
     if not rows:
         raise EditorError("no row shows a conflict", "rows of kind substitution or coherent do")
     if len({case.row.question for case in rows}) < 2:
@@ -149,10 +155,10 @@ def _require_rankable(model: EditedModel, rows: Sequence[ConflictCase]) -> list[
             f"all rows ask {rows[0].row.question!r}, so there is no other subject to corrupt with",
             "add rows that ask something else",
         )
-    memory = first_tokens(model.base, [(case.row.prompt, case.memory) for case in rows])
+    memory_tokens = first_tokens(model.base, [(case.row.prompt, case.memory) for case in rows])
     pairs = [(case.row.prompt, case.row.context_answer) for case in rows]
-    tokens = list(zip(memory, first_tokens(model.base, pairs), strict=True))
-    if all(one == other for one, other in tokens):
+    tokens = list(zip(memory_tokens, first_tokens(model.base, pairs), strict=True))
+    if all(memory_token == context_token for memory_token, context_token in tokens):
         raise EditorError(
             f"the memory and the context answer begin with the same token in all {len(rows)} rows",
             "logits of first tokens cannot tell them apart; use answers that begin differently",
@@ -163,8 +169,8 @@ def _require_rankable(model: EditedModel, rows: Sequence[ConflictCase]) -> list[
 def _by_source(
     model: EditedModel, rows: Sequence[ConflictCase], apart: Sequence[int]
 ) -> tuple[list[int], list[int]]:
-    """Of the rows ``apart``, those answered from memory and those from the passage, by first
-    tokens; raises EditorError where there are none of either."""
+    """Of the rows ``apart`` (numbers), those answered from memory and those answered from the
+    passage, by first tokens. Raises EditorError if there are none of one kind."""
     cases = [rows[i] for i in apart]
     likely = likeliest(model, [case.row.prompt for case in cases])
     candidates = candidate_tokens(model.base, cases)
@@ -194,29 +200,30 @@ class _Corrupted:
 
     @staticmethod
     def of(case: ConflictCase, others: Sequence[ConflictCase], rng: Random) -> _Corrupted:
-        """With the subject and the answer of other rows, of the same relation where there are."""
+        """The prompts of ``case`` with the subject and the answer of another row, if possible of
+        the same relation."""
         row = case.row
         pool = [other.row for other in others if other.row.question != row.question]
-        near = [other for other in pool if other.relation == row.relation] or pool
-        subjects = [o.subject for o in near if o.subject and o.subject != row.subject]
-        question, about = row.question, row.context
+        donors = [other for other in pool if other.relation == row.relation] or pool
+        subjects = [o.subject for o in donors if o.subject and o.subject != row.subject]
+        question, both_context = row.question, row.context
         if row.subject and subjects:
             subject = rng.choice(subjects)
             question = replace_words(row.question, row.subject, subject)
-            about = replace_words(row.context, row.subject, subject)
+            both_context = replace_words(row.context, row.subject, subject)
         if question == row.question:
-            question, about = rng.choice(near).question, row.context
+            question, both_context = rng.choice(donors).question, row.context
         neither = (row.context_answer, case.memory)
-        answers = [o.context_answer for o in near if o.context_answer not in neither]
+        answers = [o.context_answer for o in donors if o.context_answer not in neither]
         context = row.context
         if answers:
             answer = rng.choice(answers)
             context = replace_words(row.context, row.context_answer, answer)
-            about = replace_words(about, row.context_answer, answer)
+            both_context = replace_words(both_context, row.context_answer, answer)
         if context == row.context:
-            context = about = rng.choice(near).context
+            context = both_context = rng.choice(donors).context
         return _Corrupted(
-            f"{row.context} {question}", f"{context} {row.question}", f"{about} {question}"
+            f"{row.context} {question}", f"{context} {row.question}", f"{both_context} {question}"
         )
 
 
@@ -228,20 +235,25 @@ def _effects(
     settings: LocateSettings,
     on_row: Callable[[int], None],
 ) -> torch.Tensor:
-    """float32 ``[layers, units, rows, 2]``, in the order of ``prompts``."""
+    """``[layers, units, rows, 2]``: the effects on both ``tokens`` of each row, in the order of
+    ``prompts``."""
     base = model.base
     both = [
         encode_prompts(base.tokenizer, [prompt for prompt, _ in model.rewritten(texts)])
         for texts in (prompts, corrupted)
     ]
     longer = [max(map(len, pair)) for pair in zip(*both, strict=True)]
-    found: list[torch.Tensor] = []
+    effects_by_batch: list[torch.Tensor] = []
     order: list[int] = []
-    for part in batches(longer, Budget(tokens=TOKENS_AT_ONCE)):
-        original, other = (base.batch([Row.of_prompt(ids[i]) for i in part]) for ids in both)
-        wanted = torch.tensor([tokens[i] for i in part])
+    for members in batches(longer, Budget(tokens=TOKENS_AT_ONCE)):
+        original_batch, corrupted_batch = (
+            base.batch([Row.of_prompt(ids[i]) for i in members]) for ids in both
+        )
+        answer_tokens = torch.tensor([tokens[i] for i in members])
         effects = direct_effects if settings.mlps == "frozen" else path_effects
-        found.append(effects(model, original, other, wanted, settings.unit))
-        order += part
-        on_row(len(part))
-    return torch.cat(found, 2)[:, :, torch.tensor(order).argsort()]
+        effects_by_batch.append(
+            effects(model, original_batch, corrupted_batch, answer_tokens, settings.unit)
+        )
+        order += members
+        on_row(len(members))
+    return torch.cat(effects_by_batch, 2)[:, :, torch.tensor(order).argsort()]

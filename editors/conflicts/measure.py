@@ -23,21 +23,27 @@ from editors.model.tokenization import answer_length, encode_pairs
 def with_memory(
     base: Base, rows: Sequence[Conflict], max_new_tokens: int = 16
 ) -> list[ConflictCase]:
-    """The rows with their memory answers, elicited closed-book where they are not given.
+    """The rows with their memory answers. Missing ones are elicited: the base answers the question
+    without passage and edits, in at most ``max_new_tokens`` tokens. Rows with an empty answer are
+    left out.
 
-    The base is asked without edits. Rows that it gives no answer to are left out.
+    Raises:
+        PromptTooLong: a question leaves no room for an answer.
     """
-    silent = [row for row in rows if row.memory_answer is None]
-    questions = list(dict.fromkeys(row.question for row in silent))
+    without_answer = [row for row in rows if row.memory_answer is None]
+    questions = list(dict.fromkeys(row.question for row in without_answer))
     with base.probing():
         elicited = answers(EditedModel.unedited(base), questions, max_new_tokens)
-    said = dict(zip(questions, elicited, strict=True))
-    cases = [ConflictCase(row, row.memory_answer or _short(said[row.question])) for row in rows]
+    answer_to = dict(zip(questions, elicited, strict=True))
+    cases = [
+        ConflictCase(row, row.memory_answer or _short(answer_to[row.question])) for row in rows
+    ]
     return [case for case in cases if case.memory]
 
 
 def _short(answer: Answer) -> str:
-    """An elicited answer: all of it where it stopped by itself, else its first sentence's words."""
+    """The text of an elicited answer if it stopped by itself, else the first words of its first
+    sentence."""
     if answer.stopped:
         return answer.text
     return " ".join(re.split(r"[.\n]", answer.text, maxsplit=1)[0].split()[:FIRST_WORDS])
@@ -46,16 +52,16 @@ def _short(answer: Answer) -> str:
 def with_edits(
     edited: EditedModel, cases: Sequence[ConflictCase], facts: Mapping[str, Fact]
 ) -> list[ConflictCase]:
-    """The cases, those about an edit in force with its target as memory.
+    """The cases, where those about an edit in force have its target as memory answer.
 
-    A question is about an edit where the edit claims it when asked without the passage, or, where
-    edits are always on, where it is the edited prompt itself; ``facts``: those in force, by id.
-    Cases whose passage was to speak against memory, and says what the model says, are left out.
+    A question is about an edit if the edit claims the question without the passage. If edits are
+    always on, it has to be the edited prompt itself. ``facts``: the facts in force, by id. Cases of
+    a conflicting kind whose passage agrees with memory are left out.
     """
     questions = [case.row.question for case in cases]
     decided = after_prompts(edited, questions, lambda logits, _: [None] * len(logits))
     by_prompt = {fact.prompt: fact for fact in facts.values()}
-    found = []
+    updated = []
     for case, (_, decision) in zip(cases, decided, strict=True):
         if decision is None:
             fact = by_prompt.get(case.row.question)
@@ -63,29 +69,30 @@ def with_edits(
             fact = facts.get(decision.fact or "") if decision.opened else None
         if fact is not None:
             case = replace(case, memory=fact.target, pre_edit_answer=case.memory, fact=fact.id)
-        found.append(case)
-    return [case for case in found if case.fact or not (case.conflicting and case.agreeing)]
+        updated.append(case)
+    return [case for case in updated if case.fact or not (case.conflicting and case.agreeing)]
 
 
 def first_tokens(base: Base, pairs: Sequence[tuple[str, str]]) -> list[int]:
-    """For each prompt and answer, the first token of the answer as it follows the prompt."""
+    """For each prompt and answer, the id of the first token of the answer after the prompt."""
     rows = encode_pairs(base.tokenizer, pairs, stop=False)
     return [row.ids[row.prompt_length] for row in rows]
 
 
 def candidate_tokens(base: Base, cases: Sequence[ConflictCase]) -> list[dict[int, Outcome]]:
-    """For each case, the outcome that each first token stands for; the first candidate wins."""
-    named = [
+    """For each case, the outcome by the id of the answer's first token. If two candidates share
+    their first token, the first candidate wins."""
+    listed = [
         (number, name, text)
         for number, case in enumerate(cases)
         for name, text in case.candidates.items()
         if text
     ]
-    tokens = first_tokens(base, [(cases[number].row.prompt, text) for number, _, text in named])
-    found: list[dict[int, Outcome]] = [{} for _ in cases]
-    for (number, name, _), token in zip(named, tokens, strict=True):
-        found[number].setdefault(token, name)
-    return found
+    tokens = first_tokens(base, [(cases[number].row.prompt, text) for number, _, text in listed])
+    outcomes_by_token: list[dict[int, Outcome]] = [{} for _ in cases]
+    for (number, name, _), token in zip(listed, tokens, strict=True):
+        outcomes_by_token[number].setdefault(token, name)
+    return outcomes_by_token
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -95,9 +102,10 @@ def candidate_tokens(base: Base, cases: Sequence[ConflictCase]) -> list[dict[int
 class RowResult:
     """How one row was answered.
 
-    ``several``: the answer names more than one source's; ``first``: the outcome by the first token
-    alone; ``utilisation``: CCU of the right answer (both None where the answer is not plainly
-    decoded); ``opened``: an edit claimed the prompt with the passage in it (None: nothing decides).
+    ``several``: the answer names the answers of several sources; ``first``: the outcome by the
+    first token alone; ``utilisation``: :func:`context_utilisation` of the right answer (both None
+    without plain decoding); ``opened``: whether an edit claimed the prompt with the passage (None
+    without a router or rewriter).
     """
 
     case: ConflictCase
@@ -111,7 +119,7 @@ class RowResult:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Shares of rows by outcome, each with its n and interval."""
+    """The share of rows with each outcome, with n and interval."""
 
     memory: Rate
     context: Rate
@@ -128,7 +136,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class ConflictResults:
-    """How rows were answered; rates and ratios are views on ``results``."""
+    """How some rows were answered, with rates and ratios."""
 
     results: tuple[RowResult, ...] = field(default=())
 
@@ -137,7 +145,7 @@ class ConflictResults:
 
     @property
     def conflicting(self) -> ConflictResults:
-        """The rows whose passage speaks against memory."""
+        """The rows whose passage contradicts memory."""
         return self.only(lambda result: result.case.conflicting)
 
     @property
@@ -155,12 +163,13 @@ class ConflictResults:
 
     @property
     def binary_utilisation(self) -> Rate:
-        """BCU (CUB): the answer is the context's, or memory's where the context is irrelevant."""
+        """BCU (binary context utilisation; CUB, arXiv 2505.16518): the share of rows with the
+        answer of the passage, or of memory if the passage is irrelevant."""
         return Rate.of_all(_is_right(result) for result in self.results)
 
     @property
     def utilisation(self) -> float:
-        """CCU (CUB), the mean over rows; NaN without rows."""
+        """CCU, the mean of :func:`context_utilisation` over rows; NaN without rows."""
         values = [r.utilisation for r in self.results if r.utilisation is not None]
         return sum(values) / len(values) if values else float("nan")
 
@@ -170,7 +179,7 @@ class ConflictResults:
         return memorization_ratio(rates.memory.value, rates.context.value) if self.results else None
 
     def by(self, key: Callable[[ConflictCase], str | None]) -> dict[str, ConflictResults]:
-        """The rows grouped by ``key``, those without one left out, in the order of names."""
+        """The rows grouped by ``key``, sorted by key. Rows whose key is None are left out."""
         grouped: dict[str, list[RowResult]] = {}
         for result in self.results:
             name = key(result.case)
@@ -187,23 +196,24 @@ def _is_right(result: RowResult) -> bool:
 
 
 Decoder = Callable[[Sequence[ConflictCase], int], list[Answer]]
-"""Answers cases, each in at most so many tokens, in another way than by plain decoding."""
+"""A decoding method: the answers to cases, each of at most the given number of tokens."""
 
 
 def measure(
     model: EditedModel, cases: Sequence[ConflictCase], decoder: Decoder | None = None
 ) -> ConflictResults:
-    """How the base, with whatever is attached to it, answers these cases.
+    """How a base, with everything that is attached to it, answers ``cases``.
 
-    ``decoder``: another way to answer than greedy decoding of passage and question.
+    ``decoder``: replaces greedy decoding of passage and question. Raises the errors of
+    :func:`~editors.inference.generation.answers` or of ``decoder``.
     """
     if not cases:
         return ConflictResults()
     tokens = max_answer_tokens(model.base, cases)
     prompts = [case.row.prompt for case in cases]
-    said = decoder(cases, tokens) if decoder else answers(model, prompts, tokens)
+    answered = decoder(cases, tokens) if decoder else answers(model, prompts, tokens)
     results = []
-    for case, answer in zip(cases, said, strict=True):
+    for case, answer in zip(cases, answered, strict=True):
         outcome, several = outcome_of(answer.text, case.candidates)
         opened = None if answer.decision is None else answer.decision.opened
         results.append(RowResult(case, answer.text, outcome, several, opened=opened))
@@ -211,37 +221,40 @@ def measure(
 
 
 def _with_first_tokens(model: EditedModel, results: Sequence[RowResult]) -> list[RowResult]:
-    """The results with what the first token of plain decoding says."""
+    """The results with ``first`` and ``utilisation``."""
     cases = [result.case for result in results]
     pairs = [(case.row.prompt, case.right_answer) for case in cases]
     right = torch.tensor(first_tokens(model.base, pairs))
 
-    def reduce(logits: torch.Tensor, part: Sequence[int]) -> list[tuple[int, float]]:
-        """The likeliest token, and the probability of the right answer's first."""
-        wanted = logits.float().softmax(-1).cpu().gather(1, right[list(part), None])[:, 0]
-        return [*zip(logits.argmax(-1).tolist(), wanted.tolist(), strict=True)]
+    def reduce(logits: torch.Tensor, numbers: Sequence[int]) -> list[tuple[int, float]]:
+        """The likeliest token, and the probability of the first token of the right answer."""
+        right_probabilities = (
+            logits.float().softmax(-1).cpu().gather(1, right[list(numbers), None])[:, 0]
+        )
+        return [*zip(logits.argmax(-1).tolist(), right_probabilities.tolist(), strict=True)]
 
     informed = after_prompts(model, [case.row.prompt for case in cases], reduce)
     alone = after_prompts(model, [case.row.question for case in cases], reduce)
     outcomes = candidate_tokens(model.base, cases)
-    found = []
+    completed = []
     for i, result in enumerate(results):
         token, with_context = informed[i][0]
         moved = context_utilisation(alone[i][0][1], with_context)
-        found.append(replace(result, first=outcomes[i].get(token, "other"), utilisation=moved))
-    return found
+        completed.append(replace(result, first=outcomes[i].get(token, "other"), utilisation=moved))
+    return completed
 
 
 def max_answer_tokens(base: Base, cases: Sequence[ConflictCase]) -> int:
-    """How many tokens an answer may have: the longest known one and a little more."""
+    """The most tokens of an answer: as many as the longest candidate has, and a few more."""
     texts = [text for case in cases for text in case.candidates.values() if text]
     return (answer_length(base.tokenizer, texts) or 8) + EXTRA_TOKENS
 
 
 def context_utilisation(without: float, informed: float) -> float:
-    """CCU (CUB): how far a passage moves the probability of an answer, in [-1, 1].
+    """CCU (continuous context utilisation; CUB, arXiv 2505.16518), in [-1, 1]: how far a passage
+    moves the probability of an answer from ``without`` to ``informed``.
 
-    The share of the way to 1 where it rises from ``without`` to ``informed``, to 0 where it falls.
+    A rise is relative to the distance to 1, a fall is relative to ``without``.
     """
     if informed >= without:
         return (informed - without) / (1 - without) if without < 1 else 0.0
@@ -249,5 +262,6 @@ def context_utilisation(without: float, informed: float) -> float:
 
 
 def memorization_ratio(memory: float, context: float) -> float | None:
-    """M_R (Longpre et al., 2021): memory answers among those of either source; None for none."""
+    """M_R (Longpre et al., 2021, arXiv 2109.05052): the share of memory answers in the answers from
+    memory or context; None if there are none. ``memory``, ``context``: rates or counts."""
     return memory / (memory + context) if memory + context else None

@@ -1,9 +1,9 @@
-"""Which heads to prune so that one source wins: chosen on a dev split, never by the gain alone.
+"""Chooses the heads to prune so that one source wins, by the gain and losses on a dev split.
 
-Memory is preferred by pruning context heads, and the other way round (PH3, arXiv 2402.18154). The
-candidates are the top k of a ranking ("top_k") and three lists made from it: without the heads that
-the other ranking has in its top too ("exclusive"), without those that cost too much when they are
-pruned alone ("screened"), and these by what pruning each of them alone is worth ("by_value").
+To prefer memory, context heads are pruned, and the other way round (PH3, arXiv 2402.18154). There
+are four rules for the candidates: the top k of a ranking ("top_k"), the same without heads that are
+also in the top k of the other ranking ("exclusive"), the first k heads that do not cost too much
+when pruned alone ("screened"), and these ordered by their value when pruned alone ("by_value").
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from editors.model.base_model import Base
 
 CandidateRule = Literal["top_k", "exclusive", "screened", "by_value"]
 
-GRID = (1, 2, 3, 4, 6, 8, 10, 12)
-SCREENED = 16  # heads of a ranking that are pruned alone to see what each costs
-COSTLY = 0.5  # of a limit: what one head may cost alone to stay in the screened list
-PENALTY = 0.02  # of the preferred rate, for each limit's worth of loss
+GRID = (1, 2, 3, 4, 6, 8, 10, 12)  # numbers of heads
+SCREENED = 16  # heads of a ranking that are pruned alone
+COSTLY = 0.5  # the largest loss, as a share of its limit, of a screened head when pruned alone
+PENALTY = 0.02  # of the preferred rate, for a loss as large as its limit
 
 Attach = Callable[[HeadMask], AbstractContextManager[EditedModel]]
 
 
 @dataclass(frozen=True, slots=True)
 class PruneSettings:
-    """How a set of heads is pruned and how large it may be.
+    """How heads are pruned, and how many.
 
-    ``heads``: how many, or None to choose from ``GRID``. ``ablation``: "zero", or "mean" to put a
-    head's mean in its place. ``scale``: the factor on what a head writes, 0 to prune it.
+    ``heads``: their number, None to choose it from ``GRID``. ``ablation``: the output of a head is
+    replaced by "zero" or by its "mean". ``at`` and ``scale``: see
+    :class:`~editors.heads.pruning.HeadMask`.
     """
 
     heads: int | None = None
@@ -51,11 +52,11 @@ class PruneSettings:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A set of heads on the dev split, judged by first tokens.
+    """The result of pruning a set of heads on the dev split, judged by first tokens.
 
-    ``rate``: the share of conflicting rows answered from the preferred source, ``gain`` over the
-    start; ``lost``: how much worse each check of locality got; ``value``: the gain less the
-    penalty.
+    ``rate``: the share of conflicting rows answered from the preferred source; ``gain``: its
+    increase over the unpruned base; ``lost``: by check of locality, how much worse it became;
+    ``value``: the gain less the penalty.
     """
 
     heads: tuple[Head, ...]
@@ -70,7 +71,7 @@ class Trial:
 
     @property
     def fits(self) -> bool:
-        """No check lost more than its limit."""
+        """Whether no check lost more than its limit."""
         return not beyond(self.lost)
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,14 +93,14 @@ def _finite(value: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The trial that was chosen, and the whole grid it was chosen from."""
+    """The chosen trial, and all trials."""
 
     chosen: Trial
     trials: tuple[Trial, ...]
 
 
 class DevSplit:
-    """The dev split of one base, and what each mask makes of it."""
+    """The dev split, and the results of the head masks that were tried on it."""
 
     def __init__(
         self,
@@ -110,7 +111,11 @@ class DevSplit:
         prefer: Source,
         masked: Callable[[tuple[Head, ...]], HeadMask],
     ) -> None:
-        """``masked``: the mask that prunes some heads."""
+        """``attach``: attaches a mask to ``base``; ``masked``: the mask of some heads.
+
+        Raises:
+            EditorError: no case has a conflict.
+        """
         self._attach, self._battery = attach, battery
         conflicting = [case for case in cases if case.conflicting]
         if not conflicting:
@@ -122,9 +127,10 @@ class DevSplit:
         won, self._before = self._try(())
         self.start = sum(won) / len(won)
 
-    def error(self, one: tuple[Head, ...], other: tuple[Head, ...]) -> float:
-        """One standard error of the difference of two sets' rates: the rows are the same."""
-        pairs = zip(self._try(one)[0], self._try(other)[0], strict=True)
+    def error(self, first: tuple[Head, ...], second: tuple[Head, ...]) -> float:
+        """The standard error of the difference between the rates of two sets of heads (paired, as
+        the rows are the same)."""
+        pairs = zip(self._try(first)[0], self._try(second)[0], strict=True)
         differences = [float(a) - float(b) for a, b in pairs]
         return statistics.pstdev(differences) / math.sqrt(len(differences))
 
@@ -134,52 +140,54 @@ class DevSplit:
         return Trial(heads, rule, rate, rate - self.start, losses(self._before, after))
 
     def _try(self, heads: tuple[Head, ...]) -> tuple[list[bool], dict[str, float]]:
-        """Which rows the preferred source wins, and every other score."""
+        """For each row, whether the preferred source wins; and the score of each check."""
         key = frozenset(heads)
         if key not in self._tried:
             with self._attach(self._masked(heads)) as model:
                 scores = self._battery.scores(model, by_first_token)
                 tokens = likeliest(model, self._prompts)
-            named = zip(self._outcomes, tokens, strict=True)
-            outcomes = [candidates.get(token, "other") for candidates, token in named]
+            pairs = zip(self._outcomes, tokens, strict=True)
+            outcomes = [candidates.get(token, "other") for candidates, token in pairs]
             scores["other"] = outcomes.count("other") / len(outcomes)
             self._tried[key] = [outcome == self._prefer for outcome in outcomes], scores
         return self._tried[key]
 
 
 def choose(dev: DevSplit, ranking: Ranking, prefer: Source, heads: int | None) -> Choice:
-    """The set of heads with the best gain less penalty, of those that lose no more than the limits.
+    """Choose a set of heads by its value, of the sets within the limits.
 
-    Where none stays within them, the best of all. Of sets within one standard error of the best
-    (of the paired difference) the smallest is taken. ``heads``: how many, None for the grid.
+    If no set is within the limits, all sets are compared. Of the sets whose value is within one
+    standard error of the best, the smallest is chosen. ``heads``: their number, None for ``GRID``.
 
     Raises:
-        EditorError: no head's score is above 0, or not so many.
+        EditorError: no head, or fewer than ``heads``, has a score above 0.
     """
     trials: list[Trial] = []
     candidates = _candidates(dev, ranking, prefer)
     for count in (heads,) if heads is not None else GRID:
         for rule, ranked in candidates.items():
-            taken = ranked(count)
-            short = heads is not None and len(taken) < heads  # so many were asked for
-            if taken and not short and not any(set(taken) == set(t.heads) for t in trials):
-                trials.append(dev.trial(taken, rule))
+            chosen = ranked(count)
+            too_few = heads is not None and len(chosen) < heads
+            if chosen and not too_few and not any(set(chosen) == set(t.heads) for t in trials):
+                trials.append(dev.trial(chosen, rule))
     if not trials:
         raise EditorError(
             "there are not as many heads with a score above 0", "`--heads auto`, or fewer heads"
         )
     allowed = [trial for trial in trials if trial.fits] or trials
     best = max(allowed, key=lambda trial: trial.value)
-    near = [
+    comparable = [
         trial for trial in allowed if trial.value >= best.value - dev.error(best.heads, trial.heads)
     ]
-    return Choice(min(near, key=lambda trial: (len(trial.heads), -trial.value)), tuple(trials))
+    return Choice(
+        min(comparable, key=lambda trial: (len(trial.heads), -trial.value)), tuple(trials)
+    )
 
 
 def _candidates(
     dev: DevSplit, ranking: Ranking, prefer: Source
 ) -> dict[CandidateRule, Callable[[int], tuple[Head, ...]]]:
-    """By rule, the heads to prune for a given count."""
+    """By rule, the function from a count to the heads to prune."""
     pruned: Source = "context" if prefer == "memory" else "memory"
     ranked = ranking.top(pruned, SCREENED)
     alone = {head: dev.trial((head,), "screened") for head in ranked}
@@ -196,5 +204,6 @@ def _candidates(
 
 
 def _cost(trial: Trial) -> float:
-    """The largest loss, in units of its limit; what answers become is no cost here."""
+    """The largest loss as a share of its limit. Answers from neither source ("other") are left
+    out."""
     return max((lost / LIMITS[n] for n, lost in trial.lost.items() if n != "other"), default=0.0)

@@ -1,8 +1,9 @@
-"""How sure a model is of an answer, and how far a context moves it (DynamicQA, arXiv 2407.17023).
+"""The uncertainty of a model's answers, and how far a context moves them (DynamicQA, arXiv
+2407.17023).
 
-Answers are sampled with and without a context and grouped by meaning. Semantic entropy (Kuhn et
-al., arXiv 2302.09664) tells how many meanings there are and how likely they are; coherent
-persuasion, how far the context carries the distribution of one meaning from those without it.
+Answers are sampled with and without a context, and clustered by meaning. Semantic entropy (Kuhn et
+al., arXiv 2302.09664) measures the number of meanings and their likelihoods. Coherent persuasion
+measures how far the distributions of meanings with the context are from those without it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from editors.model.base_model import Base
 from editors.model.tokenization import Prompt, Row, encode_prompt
 from editors.text_matching import normalised
 
-SHIFT = 5.0  # of semantic entropy, as in the released code: it only moves the zero
-SMOOTHING = 1e-6  # share of the uniform distribution in what is diverged from
+SHIFT = 5.0  # added to semantic entropy, as in the released code of DynamicQA
+SMOOTHING = 1e-6  # the share of the uniform distribution in the reference distributions
 
 Entails = Callable[[Sequence[tuple[str, str]]], list[bool]]
 """For each pair of a premise and a hypothesis, whether the premise entails the hypothesis."""
@@ -32,9 +33,9 @@ Entails = Callable[[Sequence[tuple[str, str]]], list[bool]]
 class Sample:
     """One sampled answer.
 
-    ``score``: mean log-likelihood of its tokens, the stop token included; ``distribution``: float32
-    ``[vocab]`` on the CPU, the mean next-token distribution over the same positions. Both are the
-    model's own, at temperature 1.
+    ``score``: the mean log-likelihood of its tokens, stop token included, in nats;
+    ``distribution``: float32 ``[vocab]`` on the CPU, the mean next-token distribution over the same
+    positions. Both are at temperature 1, whatever temperature the sample was drawn at.
     """
 
     text: str
@@ -51,11 +52,10 @@ def samples(
     temperature: float = 0.5,
     seed: int = 0,
 ) -> list[list[Sample]]:
-    """``count`` answers to each prompt, drawn from the whole vocabulary (top-p 1).
+    """``count`` answers to each prompt, sampled from the whole vocabulary at ``temperature``.
 
-    A prompt's samples depend on ``seed`` and on the prompt, not on what else is asked; an
-    independent set of them takes another seed. Nothing but ``temperature`` shapes the draw: the
-    model's generation settings, penalties among them, are left out.
+    The samples of a prompt depend on ``seed`` and on the prompt, but not on the other prompts. For
+    independent samples, take another seed. The generation settings of the model are ignored.
 
     Raises:
         EditorError: ``count``, ``max_new_tokens`` or ``temperature`` is not above 0, or a prompt
@@ -74,45 +74,47 @@ def samples(
 
 
 def same_answer(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Entailment without a model: both texts are one after normalisation."""
+    """Entailment without a model: whether both texts are equal after normalisation."""
     return [normalised(premise) == normalised(hypothesis) for premise, hypothesis in pairs]
 
 
 def clusters(texts: Sequence[str], entails: Entails) -> list[list[int]]:
-    """The indices of ``texts`` by meaning: a text joins the first cluster that it shares one with.
+    """The indices of ``texts``, clustered by meaning.
 
-    A meaning is shared where the text and the cluster's first member entail each other. This is a
-    partition even where entailment is not transitive; in DynamicQA's released code, which gathers
-    around every text, clusters may overlap.
+    A text joins the first cluster whose first member entails it and is entailed by it. This is a
+    partition even if entailment is not transitive. In the released code of DynamicQA, clusters may
+    overlap, as each text begins one.
     """
-    found, left = [], list(range(len(texts)))
-    while left:
-        first, *others = left
-        there = [(texts[first], texts[i]) for i in others]
-        back = [(hypothesis, premise) for premise, hypothesis in there]
-        said = entails([*there, *back])
-        both = zip(others, said[: len(others)], said[len(others) :], strict=True)
-        joined = [first, *(i for i, one, other in both if one and other)]
-        found.append(joined)
-        left = [i for i in others if i not in joined]
-    return found
+    members_by_cluster, remaining = [], list(range(len(texts)))
+    while remaining:
+        first, *others = remaining
+        forward_pairs = [(texts[first], texts[i]) for i in others]
+        backward_pairs = [(hypothesis, premise) for premise, hypothesis in forward_pairs]
+        entailed = entails([*forward_pairs, *backward_pairs])
+        judged = zip(others, entailed[: len(others)], entailed[len(others) :], strict=True)
+        members = [first, *(i for i, forward, backward in judged if forward and backward)]
+        members_by_cluster.append(members)
+        remaining = [i for i in others if i not in members]
+    return members_by_cluster
 
 
 def semantic_entropy(scores: Sequence[float], clusters: Sequence[Sequence[int]]) -> float:
-    """Minus the mean over clusters of log mass less ``SHIFT``, as DynamicQA computes it.
+    """``SHIFT`` minus the mean log mass of the clusters, in nats, as DynamicQA computes it.
 
-    ``scores``: each sample's mean token log-likelihood; a cluster's log mass is their logsumexp in
-    it. A mean over clusters, not an expectation: it may be negative. There must be a cluster.
+    ``scores``: the mean token log-likelihood of each sample; ``clusters``: at least one. The log
+    mass of a cluster is the logsumexp of the scores of its samples. The mean is not weighted by
+    likelihood, so the result may be negative.
     """
     masses = [
-        float(torch.tensor([scores[i] for i in part], dtype=torch.float64).logsumexp(0))
-        for part in clusters
+        float(torch.tensor([scores[i] for i in members], dtype=torch.float64).logsumexp(0))
+        for members in clusters
     ]
     return SHIFT - math.fsum(masses) / len(masses)
 
 
 def cluster_entropy(clusters: Sequence[Sequence[int]]) -> float:
-    """The entropy of the clusters' shares of the samples, in nats: 0 to ln of their number."""
+    """The entropy of the shares of samples in each cluster, in nats: from 0 to the logarithm of the
+    number of clusters."""
     sizes = [len(cluster) for cluster in clusters]
     total = sum(sizes)
     return math.fsum(size / total * math.log(total / size) for size in sizes)
@@ -123,10 +125,10 @@ def coherent_persuasion(
 ) -> float:
     """The mean divergence KL(P_i || Q_j) over all pairs of clusters, in nats (DynamicQA).
 
-    ``with_context``: the P_i, ``without``: the Q_j, ``[vocab]`` each, at least one of each, the
-    mean distributions of the clusters. Q is mixed with ``SMOOTHING`` of the uniform distribution,
-    so that the divergence is finite; no pair is dropped. Several clusters diverge from each other:
-    the mean is above 0 even between identical sets, see ``Persuasion``.
+    ``with_context``: the P_i; ``without``: the Q_j. Each is ``[vocab]``, the mean distribution of a
+    cluster; there must be one of both kinds. The Q_j are mixed with a share ``SMOOTHING`` of the
+    uniform distribution, so that each divergence is finite. Even between two identical sets of
+    several clusters, the mean is above 0, so :class:`Persuasion` has a control.
     """
     P, Q = torch.stack([*with_context]).double(), torch.stack([*without]).double()
     P, Q = P / P.sum(1, keepdim=True), Q / Q.sum(1, keepdim=True)
@@ -137,14 +139,15 @@ def coherent_persuasion(
 
 @dataclass(frozen=True, slots=True)
 class Persuasion:
-    """Coherent persuasion: ``raw`` of a context, and of the ``control``, no context at all."""
+    """Coherent persuasion: ``raw`` with a context, and ``control`` between two sets of samples
+    without a context, in nats."""
 
     raw: float
     control: float
 
     @property
     def value(self) -> float:
-        """What the context adds to the spread of the answers without it; may be negative."""
+        """``raw`` minus ``control``; may be negative."""
         return self.raw - self.control
 
 
@@ -154,9 +157,10 @@ def persuasion(
     control: Sequence[Sample],
     entails: Entails,
 ) -> Persuasion:
-    """How far a context moves the answers, beside how far asking again does.
+    """How far a context moves the answers, and how far merely sampling again does.
 
-    ``control``: samples without the context, drawn independently of ``without``. No set is empty.
+    ``control``: samples without the context, drawn independently of ``without``. All three must
+    have samples.
     """
     informed, alone, again = (_Meanings.of(s, entails) for s in (with_context, without, control))
     return _persuasion(informed, alone, again)
@@ -164,7 +168,7 @@ def persuasion(
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """One question's measures, asked alone and with a context."""
+    """The measures of one question, without and with a context, in nats."""
 
     semantic_entropy: float
     semantic_entropy_with_context: float
@@ -179,7 +183,7 @@ class Uncertainty:
         control: Sequence[Sample],
         entails: Entails,
     ) -> Uncertainty:
-        """All measures of one question; the samples are those of :func:`persuasion`."""
+        """All measures of one question; the arguments are those of :func:`persuasion`."""
         informed, alone, again = (
             _Meanings.of(drawn, entails) for drawn in (with_context, without, control)
         )
@@ -194,7 +198,8 @@ class Uncertainty:
 
 @dataclass(frozen=True, slots=True)
 class _Meanings:
-    """Samples by meaning; ``means``: ``[vocab]`` of each cluster."""
+    """Samples by meaning. ``scores``: of each sample; ``clusters``: of sample numbers; ``means``:
+    ``[vocab]``, the mean distribution of each cluster."""
 
     scores: list[float]
     clusters: list[list[int]]
@@ -202,9 +207,12 @@ class _Meanings:
 
     @staticmethod
     def of(samples: Sequence[Sample], entails: Entails) -> _Meanings:
-        found = clusters([sample.text for sample in samples], entails)
-        means = [torch.stack([samples[i].distribution for i in part]).mean(0) for part in found]
-        return _Meanings([sample.score for sample in samples], found, means)
+        members_by_cluster = clusters([sample.text for sample in samples], entails)
+        means = [
+            torch.stack([samples[i].distribution for i in members]).mean(0)
+            for members in members_by_cluster
+        ]
+        return _Meanings([sample.score for sample in samples], members_by_cluster, means)
 
 
 def _persuasion(informed: _Meanings, alone: _Meanings, again: _Meanings) -> Persuasion:
@@ -215,7 +223,7 @@ def _persuasion(informed: _Meanings, alone: _Meanings, again: _Meanings) -> Pers
 
 
 def _generator(seed: int, prompt: str) -> torch.Generator:
-    """On the CPU, so that every device is given the same draws."""
+    """A generator on the CPU, so that the draws are the same on every device."""
     digest = sha256(f"{seed}\n{prompt}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]))
 
@@ -228,21 +236,22 @@ def _draw(
     temperature: float,
     generator: torch.Generator,
 ) -> list[Sample]:
-    """One prompt's samples as one batch."""
+    """The samples of one prompt, drawn in one batch."""
     ids = base.batch([Row.of_prompt(encode_prompt(base.tokenizer, prompt))] * count).ids
     drawing = _Drawing(count, temperature, generator, sorted(stop_ids(base)))
     out = decode(base, ids, max_new_tokens, choose=drawing)
     texts = [read(base, row)[0] for row in out[:, ids.shape[1] :].tolist()]
     scores = (drawing.score / drawing.lengths).tolist()
     means = (drawing.mass / drawing.lengths[:, None]).float()
-    return [Sample(*one) for one in zip(texts, scores, means, strict=True)]
+    return [Sample(*sample) for sample in zip(texts, scores, means, strict=True)]
 
 
 class _Drawing:
-    """Draws the next tokens, and adds up what the model itself thought of them.
+    """Draws the next token of each sample, and sums the likelihoods.
 
-    ``lengths``: ``[count]``, the tokens of each sample; ``score``: ``[count]``, the sum of their
-    log-likelihoods; ``mass``: ``[count, vocab]``, the sum of the distributions they came from.
+    ``lengths``: ``[count]``, the number of tokens of each sample; ``score``: float64 ``[count]``,
+    the sum of their log-likelihoods; ``mass``: float64 ``[count, vocab]``, the sum of their
+    distributions. All are at temperature 1.
     """
 
     def __init__(
@@ -256,7 +265,8 @@ class _Drawing:
         self.mass = torch.zeros((), dtype=torch.float64)
 
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Logits ``[count, vocab]`` whose largest are the drawn tokens'."""
+        """Logits ``[count, vocab]`` that are largest at the drawn tokens, so that greedy decoding
+        chooses these. ``logits``: ``[count, vocab]``, of the model."""
         logs = logits.cpu().double().log_softmax(-1)
         weights = (logs / self._temperature).softmax(-1)
         drawn = torch.multinomial(weights, 1, generator=self._generator)  # [count, 1]

@@ -1,1 +1,1 @@
-"""Scores of edits as a user would see them. Imports ``inference`` and ``model``, no method."""
+"""Scores of edits, from a user's view. Imports ``inference`` and ``model``, but no method."""

@@ -1,7 +1,7 @@
-"""Scores of a set of edits: reliability, generalization, locality, and what was decided.
+"""Scores of a set of edits: reliability, generalization, locality, portability, and decisions.
 
-Free-running answers with natural stopping come first. The teacher-forced columns are for comparison
-with papers: there the target's own tokens are given, and nothing has to learn to stop.
+The main scores compare free-running answers, which also have to stop. The teacher-forced scores are
+for comparison with papers: the model is given the tokens of the target and need not stop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Attach = Callable[[], AbstractContextManager[EditedModel]]
 
 @dataclass(frozen=True, slots=True)
 class FactScore:
-    """One fact: was each prompt answered as wanted, and what was said to the edited prompt."""
+    """The scores of one fact. ``answer``: to the edited prompt; ``reliable``: it is the target;
+    ``rephrases``, ``near``, ``far``: for each prompt, whether the answer is as it should be."""
 
     id: str
     answer: str
@@ -41,7 +42,8 @@ class FactScore:
 
 @dataclass(frozen=True, slots=True)
 class TeacherForced:
-    """Token accuracy as published: the gold tokens are given, only their argmax is compared."""
+    """Teacher-forced token accuracy, as in papers: the likeliest tokens are compared, with the gold
+    tokens as input."""
 
     reliability: Rate
     generalization: Rate
@@ -50,13 +52,16 @@ class TeacherForced:
 
 @dataclass(frozen=True, slots=True)
 class EditScores:
-    """All scores of a set of facts, each with its n and interval.
+    """All scores of ``facts`` facts, each with its n and interval.
 
-    ``old_answers``: prompts and rephrases still answered by the fact's ``ground_truth``.
-    ``identical``: locality prompts whose logits are the base's, bit for bit. ``opened_in_scope``:
-    prompts and rephrases that their own fact claimed (where decisions name no facts: any edit).
-    ``opened_out_of_scope``: locality prompts that any edit claimed. The last two have no outcomes
-    where the edits are always on.
+    ``reliability``: edited prompts answered with the target; ``generalization``: rephrases answered
+    with the target; ``near``, ``far`` and ``locality`` (both): locality prompts with the answer of
+    the base; ``portability``: portability prompts with the right answer; ``old_answers``: prompts
+    and rephrases still answered with ``ground_truth``; ``identical``: locality prompts with the
+    logits of the base, bit for bit. ``opened_in_scope``: prompts and rephrases that their fact
+    claims (any edit, if decisions name no facts); ``opened_out_of_scope``: locality prompts that
+    any edit claims; both have n = 0 if edits are always on. ``retention``: reliability by the age
+    of edits.
     """
 
     facts: int
@@ -83,30 +88,35 @@ def score_edits(
     teacher_forced: bool = True,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> EditScores:
-    """Score ``facts``, in the order of editing, on the base that ``attach`` edits.
+    """Score ``facts``, in the order of editing, on ``base`` with edits attached by ``attach``.
 
-    Locality compares with the base's own answers, taken here with nothing attached.
+    Locality compares with the answers of the base, which are taken here without edits.
+    ``on_stage`` is called with the name of each stage.
+
+    Raises:
+        PromptTooLong: a prompt leaves no room for an answer.
+        EditorError: a prompt cannot be encoded.
     """
-    asked = _Prompts(facts)
+    prompts = _Prompts(facts)
     tokens = _max_new_tokens(base, facts)
     unedited = EditedModel.unedited(base)
     on_stage("base answers")
-    before = dict(zip(asked.local, answers(unedited, asked.local, tokens), strict=True))
-    before_digests = digests(unedited, asked.local)
+    before = dict(zip(prompts.local, answers(unedited, prompts.local, tokens), strict=True))
+    before_digests = digests(unedited, prompts.local)
     local_pairs = [(prompt, answer.text) for prompt, answer in before.items() if answer.text]
     before_forced = _argmax_ids(unedited, local_pairs) if teacher_forced else []
     with attach() as edited:
         on_stage("edited answers")
-        after = dict(zip(asked.all, answers(edited, asked.all, tokens), strict=True))
+        after = dict(zip(prompts.all, answers(edited, prompts.all, tokens), strict=True))
         on_stage("logits")
-        identical = map(bytes.__eq__, before_digests, digests(edited, asked.local))
-        forced = None
+        identical = map(bytes.__eq__, before_digests, digests(edited, prompts.local))
+        forced_scores = None
         if teacher_forced:
             on_stage("teacher-forced")
-            forced = _teacher_forced(edited, facts, local_pairs, before_forced)
+            forced_scores = _teacher_forced(edited, facts, local_pairs, before_forced)
         same = Rate.of_all(identical)
-    kept = {prompt: _same(after[prompt], before[prompt]) for prompt in asked.local}
-    scored = [_of_fact(fact, after, kept) for fact in facts]
+    unchanged = {prompt: _same(after[prompt], before[prompt]) for prompt in prompts.local}
+    scored = [_of_fact(fact, after, unchanged) for fact in facts]
     in_scope = [(fact, prompt) for fact in facts for prompt in (fact.prompt, *fact.rephrases)]
     routed = all(answer.decision is not None for answer in after.values())
     return EditScores(
@@ -132,16 +142,16 @@ def score_edits(
             _claimed_by(after[prompt].decision, fact) for fact, prompt in in_scope if routed
         ),
         opened_out_of_scope=Rate.of_all(
-            (after[prompt].decision or UNCLAIMED).opened for prompt in asked.local if routed
+            (after[prompt].decision or UNCLAIMED).opened for prompt in prompts.local if routed
         ),
         retention=tuple(retention([float(s.reliable) for s in scored])),
-        teacher_forced=forced,
+        teacher_forced=forced_scores,
         per_fact=tuple(scored),
     )
 
 
 class _Prompts:
-    """The prompts to be asked, each once: ``local`` must not change, ``all`` are asked."""
+    """The prompts of some facts, each once. ``local``: locality prompts; ``all``: all prompts."""
 
     def __init__(self, facts: Sequence[Fact]) -> None:
         local = [probe.prompt for fact in facts for probe in fact.locality]
@@ -159,19 +169,21 @@ def _same(answer: Answer, before: Answer) -> bool:
     return answer.stopped == before.stopped and normalised(answer.text) == normalised(before.text)
 
 
-def _of_fact(fact: Fact, said: Mapping[str, Answer], kept: Mapping[str, bool]) -> FactScore:
+def _of_fact(
+    fact: Fact, answers_by_prompt: Mapping[str, Answer], unchanged: Mapping[str, bool]
+) -> FactScore:
     return FactScore(
         fact.id,
-        said[fact.prompt].text,
-        is_right(said[fact.prompt], fact.target),
-        tuple(is_right(said[prompt], fact.target) for prompt in fact.rephrases),
-        tuple(kept[probe.prompt] for probe in fact.locality if probe.kind == "near"),
-        tuple(kept[probe.prompt] for probe in fact.locality if probe.kind == "far"),
+        answers_by_prompt[fact.prompt].text,
+        is_right(answers_by_prompt[fact.prompt], fact.target),
+        tuple(is_right(answers_by_prompt[prompt], fact.target) for prompt in fact.rephrases),
+        tuple(unchanged[probe.prompt] for probe in fact.locality if probe.kind == "near"),
+        tuple(unchanged[probe.prompt] for probe in fact.locality if probe.kind == "far"),
     )
 
 
 def _max_new_tokens(base: Base, facts: Sequence[Fact]) -> int:
-    """How many tokens an answer may have: the longest wanted one and a little more."""
+    """The most tokens of an answer: as many as the longest expected answer has, and a few more."""
     texts = [text for fact in facts for text in (fact.target, fact.ground_truth) if text]
     texts += [p.answer for f in facts for p in (*f.locality, *f.portability) if p.answer]
     return (answer_length(base.tokenizer, texts) or 8) + EXTRA_TOKENS
@@ -186,7 +198,8 @@ def _teacher_forced(
     local_pairs: Sequence[tuple[str, str]],
     before: Sequence[list[int]],
 ) -> TeacherForced:
-    """The published scores: the share of target tokens whose argmax is right, gold tokens given."""
+    """The shares of gold tokens that are the likeliest. ``before``: for ``local_pairs``, the
+    likeliest tokens of the base."""
 
     def accuracy(pairs: list[tuple[str, str]]) -> Rate:
         gold = [row.ids[row.prompt_length :] for row in _rows(edited.base, pairs)]
@@ -212,22 +225,22 @@ def _rows(base: Base, pairs: Sequence[tuple[str, str]]) -> list[Row]:
 
 @torch.inference_mode()
 def _argmax_ids(model: EditedModel, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
-    """For each prompt and answer, the likeliest ids at the answer's positions; decided by
-    prompt."""
+    """For each prompt and answer, the likeliest ids at the positions of the answer. Only the prompt
+    decides which edit answers."""
     base = model.base
     rewritten = model.rewritten([prompt for prompt, _ in pairs])
-    texts = [cast(str, prompt) for prompt, _ in rewritten]  # a text is rewritten to a text
+    texts = [cast(str, prompt) for prompt, _ in rewritten]  # the rewritten form of a text is a text
     rows = _rows(base, [(text, answer) for text, (_, answer) in zip(texts, pairs, strict=True)])
-    found: dict[int, list[int]] = {}
+    ids_by_row: dict[int, list[int]] = {}
     budget = Budget(logits_per_token=base.vocabulary)
-    for part in batches([len(row.ids) for row in rows], budget):
-        batch = base.batch([rows[i] for i in part])
+    for members in batches([len(row.ids) for row in rows], budget):
+        batch = base.batch([rows[i] for i in members])
         with model.scoring(batch.prompt_lengths):
             logits = base.model(
                 input_ids=batch.ids, attention_mask=batch.mask, use_cache=False
             ).logits
         guesses = logits[:, :-1].argmax(-1)
         wanted = batch.labels()[:, 1:] != IGNORED
-        for i, guess, keep in zip(part, guesses, wanted, strict=True):
-            found[i] = guess[keep].tolist()
-    return [found[i] for i in range(len(rows))]
+        for i, row_guesses, wanted_tokens in zip(members, guesses, wanted, strict=True):
+            ids_by_row[i] = row_guesses[wanted_tokens].tolist()
+    return [ids_by_row[i] for i in range(len(rows))]

@@ -1,4 +1,4 @@
-"""Scores as pure functions: what counts as right, intervals, and retention by age."""
+"""Scores as pure functions: correct answers, rates with intervals, and retention by age."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ RESAMPLES = 1000
 
 
 def is_right(answer: Answer, wanted: str) -> bool:
-    """The answer equals ``wanted`` after normalisation, and stopped by itself."""
+    """Whether ``answer`` equals ``wanted`` after normalisation, and stopped by itself."""
     return answer.stopped and normalised(answer.text) == normalised(wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of ``n`` prompts, with its bootstrap 95 % interval; all are NaN where n is 0."""
+    """The mean ``value`` of ``n`` outcomes in [0, 1], with its 95 % bootstrap interval (``low``,
+    ``high``). All are NaN if n is 0."""
 
     value: float
     n: int
@@ -38,12 +39,12 @@ class Rate:
         values, counts = np.unique(np.asarray(outcomes, dtype=float), return_counts=True)
         value = float(values @ counts) / n
         if len(values) == 1:
-            # A bootstrap of equal outcomes has no width; the rule of three bounds what was unseen.
+            # A bootstrap of equal outcomes has no width, so the rule of three gives the interval.
             slack = min(1.0, 3 / n)
             return Rate(value, n, max(0.0, value - slack), min(1.0, value + slack))
-        # How often each value is drawn in a resample is multinomial.
-        drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES)
-        low, high = np.quantile(drawn @ values / n, [0.025, 0.975])
+        # The counts of the values in a resample have a multinomial distribution.
+        draws = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES)
+        low, high = np.quantile(draws @ values / n, [0.025, 0.975])
         return Rate(value, n, float(low), float(high))
 
     @staticmethod
@@ -54,7 +55,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class AgeBand:
-    """Reliability of the edits that ``newer`` to ``older`` edits have followed since."""
+    """The reliability of the edits that were followed by ``newer`` to ``older`` later edits."""
 
     newer: int
     older: int
@@ -62,7 +63,8 @@ class AgeBand:
 
 
 def retention(outcomes: Sequence[float], bands: int = 10) -> list[AgeBand]:
-    """Reliability by age. ``outcomes`` in the order of editing; youngest band first."""
+    """Reliability by age, in at most ``bands`` bands, the latest edits first. ``outcomes``: for
+    each edit, in the order of editing."""
     n = len(outcomes)
     if n == 0:
         return []

@@ -1,1 +1,1 @@
-"""Attention heads: pruning them, and what each writes into an answer. Imports ``inference``."""
+"""Attention heads: pruning them, and measuring their effects on answers. Imports ``inference``."""

@@ -1,8 +1,8 @@
-"""Pruning attention heads: what a head writes is scaled or taken away, and no weight is touched.
+"""Pruning attention heads (PH3, arXiv 2402.18154): the output of a head is scaled or removed.
 
-A head is the slice of features that its attention output projection reads. Changing the slice
-changes exactly what the head adds to the residual stream, and leaves the projection's bias, which
-belongs to no head (PH3, arXiv 2402.18154).
+The output of a head is a slice of the features that the attention output projection of its layer
+reads. So a change of the slice changes exactly what the head adds to the residual stream. No weight
+changes, and neither does the bias of the projection, which belongs to no head.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from editors.model.tokenization import Ids
 
 @contextmanager
 def pruning_heads(base: Base, mask: HeadMask) -> Iterator[None]:
-    """Change the heads of ``mask`` in all forwards of the model but those that are probing.
+    """Inside ``with``, prune the heads of ``mask`` in all forwards except probing ones.
 
-    A mask at the "end" of prompts needs forwards that belong to calls, as inside
+    A mask at the "end" of prompts needs forwards that belong to calls, as they do inside
     :func:`~editors.inference.edited_model.attached`.
 
     Raises:
@@ -47,13 +47,14 @@ def pruning_heads(base: Base, mask: HeadMask) -> Iterator[None]:
 
 @contextmanager
 def pruned(base: Base, mask: HeadMask) -> Iterator[EditedModel]:
-    """The base with heads pruned and no edits; itself again, bit for bit, after ``with``."""
+    """Inside ``with``, the base with heads pruned and without edits. Raises the errors of
+    :func:`pruning_heads`."""
     with pruning_heads(base, mask), attached(base, {}, None) as model:
         yield model
 
 
 def attention_out(base: Base, layer: int) -> Projection:
-    """The attention output projection of ``layer``, which must have separable heads."""
+    """The attention output projection of ``layer``, which must have one."""
     projection = base.architecture.block(layer).attention_out
     assert projection is not None
     return projection
@@ -67,10 +68,10 @@ def _changing(
             return inputs
         changed = inputs.clone()  # [..., in]
         for head, features in slices.items():
-            part = inputs[..., features] * mask.scale
+            scaled = inputs[..., features] * mask.scale
             if head in mask.fill:
-                part = part + (1 - mask.scale) * mask.fill[head].to(part)
-            changed[..., features] = part
+                scaled = scaled + (1 - mask.scale) * mask.fill[head].to(scaled)
+            changed[..., features] = scaled
         if mask.at == "all":
             return changed
         forward = running_forward()
@@ -78,7 +79,7 @@ def _changing(
         answering = forward.from_prompt_ends(inputs.device)  # [rows, seq]
         if answering is None:
             return changed
-        # Some blocks flatten what their projection reads to [rows * seq, in].
+        # Some blocks flatten the input of the projection to [rows * seq, in].
         return torch.where(answering.view(*inputs.shape[:-1], 1), changed, inputs)
 
     return change
@@ -87,17 +88,17 @@ def _changing(
 def mean_fill(
     base: Base, heads: Sequence[Head], prompts: Sequence[Ids], at: At
 ) -> dict[Head, torch.Tensor]:
-    """By head float32 ``[head_dim]``: the mean of what it hands on, over ``prompts``.
+    """By head, float32 ``[head_dim]``: the mean output of the head over the tokens of ``prompts``.
 
-    Over all tokens, or over the last token of each prompt where ``at`` is "end". Mean ablation is
-    the gentler control for whether a head mattered or the network left its usual range.
+    If ``at`` is "end", only the last token of each prompt counts. Mean ablation is a control for
+    zero ablation: it keeps the activations in their usual range.
     """
     slices = {head: base.architecture.head_slice(head.layer, head.head) for head in heads}
     sums = {head: torch.zeros(features.stop - features.start) for head, features in slices.items()}
 
     def reader(layer: int) -> Callable[[tuple[Any, ...], dict[str, Any]], None]:
         def read(args: tuple[Any, ...], _: dict[str, Any]) -> None:
-            if is_probing():  # a router looks at the prompt
+            if is_probing():  # a forward of a router
                 return
             states = args[0].reshape(-1, args[0].shape[-1])  # [tokens, in] of one prompt
             for head, features in slices.items():

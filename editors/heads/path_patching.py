@@ -1,11 +1,11 @@
-"""Path patching: what each attention head writes straight into the answer.
+"""Path patching: the direct effect of each attention head on the logits of an answer.
 
-The direct effect of a head on the logits (Wang et al., arXiv 2211.00593; Goldowsky-Dill et al.,
-arXiv 2304.05969), which PH3 (arXiv 2402.18154) ranks heads by. The head's output at the last prompt
-token comes from a corrupted run, every other head's from the original run, and MLPs and norms are
-recomputed. As all heads are held, only the last token can change. So one token goes through the
-MLPs of the blocks, once for all heads. With MLPs and the final norm frozen too, what is left is
-linear: direct logit attribution (:mod:`editors.heads.logit_attribution`).
+Wang et al., arXiv 2211.00593; Goldowsky-Dill et al., arXiv 2304.05969. PH3 (arXiv 2402.18154) ranks
+heads by this effect. The output of one head at the last prompt token comes from a corrupted run,
+the outputs of all other heads come from the original run, and MLPs and norms are recomputed. As the
+outputs of all heads are fixed, only the last token can change. So it is enough to run a single
+token through the model, and all heads share such forwards. If MLPs and the final norm are frozen
+too, the rest is linear (:mod:`editors.heads.logit_attribution`).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from editors.model.hooks import StandIn, reading_inputs, reading_outputs, swappe
 from editors.model.projection import Projection
 from editors.model.tokenization import Batch
 
-ROWS_AT_ONCE = 4096  # single tokens in one sweep
-TOLERANCE = 0.1  # of a state, relative: what a single token may differ by from the whole prompt's
+ROWS_AT_ONCE = 4096  # single tokens in one forward
+TOLERANCE = 0.1  # the relative difference allowed between a single token and the whole prompt
 
 Unit = Literal["head", "group"]
-"""What is patched at once: a query head, or all query heads of a key-value head."""
+"""What is patched together: one query head, or the group of query heads of a key-value head."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a forward left at the last prompt token of each row.
+    """The states of a forward at the last prompt token of each row.
 
-    ``head_outputs``: by layer ``[rows, in]``, what the attention output projection read;
-    ``attn_out``: by layer ``[rows, hidden]``, what it wrote; ``final_hidden``: ``[rows, hidden]``,
-    what the vocabulary projection would have read.
+    ``head_outputs``: by layer ``[rows, in]``, the input of the attention output projection;
+    ``attn_out``: by layer ``[rows, hidden]``, its output; ``final_hidden``: ``[rows, hidden]``, the
+    input of the vocabulary projection.
     """
 
     head_outputs: dict[int, torch.Tensor]
@@ -55,51 +55,54 @@ def path_effects(
     tokens: torch.Tensor,
     unit: Unit = "head",
 ) -> torch.Tensor:
-    """``[layers, units, rows, tokens]``: what each logit loses when a head is patched.
+    """``[layers, units, rows, tokens]``: the loss of each logit when a unit is patched.
 
-    In float32, whatever the base computes in, or in float64 where it computes in that.
-    ``model``: the base with whatever is attached to it. ``original`` and ``corrupted``: as many
-    rows each, padded on the right, prompts only; ``tokens``: int64 ``[rows, tokens]``, the first
-    tokens of answers; ``unit``: query heads, or key-value groups patched whole. Layers without
+    The dtype is float32, or float64 if the base computes in float64. ``model``: the base with
+    everything that is attached to it. ``original`` and ``corrupted``: prompts without targets,
+    padded on the right, with equal numbers of rows. ``tokens``: int64 ``[rows, tokens]``, the ids
+    whose logits are measured. ``unit``: query heads, or whole key-value groups. Layers without
     separable heads have effect 0. Logits are taken before any soft cap.
 
     Raises:
-        EditorError: the two batches have not as many rows.
-        UnsupportedArchitecture: no block has separable heads, or a block also mixes tokens in
-            another way (convolution, recurrence), so that a single token does not stand for its
-            prompt.
+        EditorError: the two batches have different numbers of rows.
+        UnsupportedArchitecture: no block has separable heads; or a block also mixes tokens in
+            another way (convolution, recurrence), so that a single token cannot replace its prompt.
     """
     base = model.base
     layers = _layers(base)
     _require_equal(original, corrupted)
-    there = run(base, corrupted, layers)
+    corrupted_run = run(base, corrupted, layers)
     with model.noting() as calls:
-        here = run(base, original, layers)
-    changes = {layer: patched_change(base, layer, here, there, unit) for layer in layers}
+        original_run = run(base, original, layers)
+    changes = {
+        layer: patched_change(base, layer, original_run, corrupted_run, unit) for layer in layers
+    }
     directions = logit_directions(base, tokens)  # [rows, tokens, hidden]
     effects = no_effects(base, tokens, unit)
     units, rows = effects.shape[1:3]
     ends = last_columns(original)
-    last = original.ids.gather(1, ends[:, None])  # [rows, 1]
+    last_tokens = original.ids.gather(1, ends[:, None])  # [rows, 1]
     at_once = max(1, ROWS_AT_ONCE // rows - 1)
     variants = [(layer, number) for layer in changes for number in range(units)]
     for start in range(0, len(variants), at_once):
-        part = variants[start : start + at_once]
-        # Nothing is patched in the first variant: what the others lose is rounded as they are.
-        sweep = 1 + len(part)
+        patched = variants[start : start + at_once]
+        # The first variant is not patched: the reference has the same rounding as the others.
+        sweep = 1 + len(patched)
         written = {}
         for layer in changes:
-            attn_out = here.attn_out[layer].expand(sweep, -1, -1).clone()  # [sweep, rows, hidden]
-            for i, (changed, number) in enumerate(part, start=1):
+            attn_out = (
+                original_run.attn_out[layer].expand(sweep, -1, -1).clone()
+            )  # [sweep, rows, hidden]
+            for i, (changed, number) in enumerate(patched, start=1):
                 if changed == layer:
                     attn_out[i] += changes[layer][number]
             written[layer] = attn_out.flatten(0, 1)[:, None]  # [sweep * rows, 1, hidden]
         with _writing(base, written), model.continuing(calls[0] if calls else None):
-            states = final_hidden(base, last.repeat(sweep, 1), ends.repeat(sweep)[:, None])
+            states = final_hidden(base, last_tokens.repeat(sweep, 1), ends.repeat(sweep)[:, None])
         states = states[:, 0].view(sweep, rows, -1).to(directions)
-        _require_same(states[0], here.final_hidden.to(directions))
+        _require_same(states[0], original_run.final_hidden.to(directions))
         logits = torch.einsum("sbd,btd->sbt", states, directions)
-        for i, (layer, number) in enumerate(part, start=1):
+        for i, (layer, number) in enumerate(patched, start=1):
             effects[layer, number] = (logits[0] - logits[i]).cpu()
     return effects
 
@@ -110,7 +113,8 @@ def _require_equal(original: Batch, corrupted: Batch) -> None:
 
 
 def _require_same(alone: torch.Tensor, in_prompt: torch.Tensor) -> None:
-    """Raises UnsupportedArchitecture where ``[rows, hidden]`` differ by more than rounding."""
+    """Raise UnsupportedArchitecture if the states ``[rows, hidden]`` of a token alone and in its
+    prompt differ by more than rounding."""
     if bool((alone - in_prompt).norm() > TOLERANCE * in_prompt.norm()):
         raise UnsupportedArchitecture(
             "some blocks mix tokens by other means than attention heads, so path patching cannot "
@@ -118,20 +122,20 @@ def _require_same(alone: torch.Tensor, in_prompt: torch.Tensor) -> None:
         )
 
 
-# --- what direct logit attribution shares ---------------------------------------------------------
+# --- shared with direct logit attribution ---------------------------------------------------------
 
 
 def runs(base: Base, original: Batch, corrupted: Batch) -> tuple[Run, Run]:
     """The original and the corrupted run.
 
     Raises:
-        EditorError: the two batches have not as many rows.
+        EditorError: the two batches have different numbers of rows.
         UnsupportedArchitecture: no block has separable heads.
     """
     _require_equal(original, corrupted)
     layers = _layers(base)
-    there = run(base, corrupted, layers)
-    return run(base, original, layers), there
+    corrupted_run = run(base, corrupted, layers)
+    return run(base, original, layers), corrupted_run
 
 
 def _layers(base: Base) -> list[int]:
@@ -143,16 +147,16 @@ def _layers(base: Base) -> list[int]:
 
 @torch.inference_mode()
 def run(base: Base, batch: Batch, layers: list[int]) -> Run:
-    """One forward over prompts, and what it left at their ends."""
+    """Run the model on prompts, and keep the states at their last tokens."""
     head_outputs: dict[int, torch.Tensor] = {}
     attn_out: dict[int, torch.Tensor] = {}
     paths = {layer: attention_out(base, layer).path for layer in layers}
 
-    def keeping(found: dict[int, torch.Tensor], layer: int) -> Any:
+    def keeping(states_by_layer: dict[int, torch.Tensor], layer: int) -> Any:
         def read(value: Any, kwargs: Any = None) -> None:
-            if not is_probing():  # a router may look at some of the prompts meanwhile
+            if not is_probing():  # a router may run forwards meanwhile
                 states = value[0] if isinstance(value, tuple) else value
-                found[layer] = at_ends(batch, states)
+                states_by_layer[layer] = at_ends(batch, states)
 
         return read
 
@@ -161,15 +165,15 @@ def run(base: Base, batch: Batch, layers: list[int]) -> Run:
         reading_outputs(base.model, {p: keeping(attn_out, i) for i, p in paths.items()}),
     ):
         columns = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
-        whole = final_hidden(base, batch.ids, columns, batch.mask)
-    return Run(head_outputs, attn_out, at_ends(batch, whole))
+        final_states = final_hidden(base, batch.ids, columns, batch.mask)
+    return Run(head_outputs, attn_out, at_ends(batch, final_states))
 
 
 def logit_directions(base: Base, tokens: torch.Tensor) -> torch.Tensor:
-    """``[rows, tokens, hidden]``, at least float32: what each logit is read off along; a bias
-    loses nothing."""
-    head = Projection.at(base.model, vocabulary_projection(base.model))
-    vocabulary = head.weight(base.model)  # [vocab, hidden]
+    """``[rows, tokens, hidden]``, at least float32: the weights of each logit in the vocabulary
+    projection. Its bias is left out, as patching cannot change it."""
+    projection = Projection.at(base.model, vocabulary_projection(base.model))
+    vocabulary = projection.weight(base.model)  # [vocab, hidden]
     directions = vocabulary[tokens.to(vocabulary.device)]
     return directions.to(_precise(directions.dtype))
 
@@ -181,7 +185,7 @@ def no_effects(base: Base, tokens: torch.Tensor, unit: Unit) -> torch.Tensor:
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:
-    """What effects are computed in: differences of logits are small."""
+    """The dtype of effects: at least float32, as differences of logits are small."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -189,22 +193,28 @@ def _units(base: Base, unit: Unit) -> int:
     return base.architecture.n_heads if unit == "head" else base.architecture.n_kv_heads
 
 
-def patched_change(base: Base, layer: int, here: Run, there: Run, unit: Unit) -> torch.Tensor:
-    """``[units, rows, hidden]``: what patching each unit changes in what its layer writes."""
+def patched_change(
+    base: Base, layer: int, original_run: Run, corrupted_run: Run, unit: Unit
+) -> torch.Tensor:
+    """``[units, rows, hidden]``: the change of the attention output of ``layer`` when each unit is
+    patched."""
     weight = attention_out(base, layer).weight(base.model)  # [hidden, in]
-    moved = there.head_outputs[layer] - here.head_outputs[layer]  # [rows, in]
+    change = corrupted_run.head_outputs[layer] - original_run.head_outputs[layer]  # [rows, in]
     units = _units(base, unit)  # the heads of a group lie side by side
-    by_unit = moved.view(len(moved), units, -1)
+    by_unit = change.view(len(change), units, -1)
     return torch.einsum("bud,oud->ubo", by_unit, weight.view(len(weight), units, -1))
 
 
 def last_columns(batch: Batch) -> torch.Tensor:
-    """int64 ``[rows]``: the column of each row's last token."""
+    """int64 ``[rows]``: the column of the last token of each row, padded on the right."""
     return batch.mask.sum(1) - 1
 
 
 def at_ends(batch: Batch, states: torch.Tensor) -> torch.Tensor:
-    """``[rows, size]``: at each row's last token; some blocks flatten ``states`` to two axes."""
+    """``[rows, size]``: ``states`` at the last token of each row.
+
+    ``states``: ``[rows, seq, size]``, or ``[rows * seq, size]`` if a block flattens its rows.
+    """
     ends = last_columns(batch).to(states.device)
     rows = torch.arange(len(ends), device=states.device)
     return states.view(*batch.ids.shape, -1)[rows, ends]
@@ -213,42 +223,43 @@ def at_ends(batch: Batch, states: torch.Tensor) -> torch.Tensor:
 def final_hidden(
     base: Base, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """``[rows, seq, hidden]``: what the vocabulary projection would read; it does not run."""
-    seen: list[torch.Tensor] = []
+    """``[rows, seq, hidden]``: the input of the vocabulary projection, which does not run."""
+    inputs: list[torch.Tensor] = []
     path = vocabulary_projection(base.model)
-    with swapped(base.model, {path: _CaptureFinalHidden(base.model.get_submodule(path), seen)}):
+    with swapped(base.model, {path: _CaptureFinalHidden(base.model.get_submodule(path), inputs)}):
         forward(base, ids, positions, mask)
-    return seen[-1]  # a router's own forwards come before
+    return inputs[-1]  # forwards of a router come earlier
 
 
 @torch.inference_mode()
 def forward(
     base: Base, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None
 ) -> None:
-    """Run the model on tokens at these ``positions``, for whoever reads it."""
-    more: dict[str, Any] = {} if mask is None else {"attention_mask": mask}
+    """Run the model on ``ids`` ``[rows, seq]`` at ``positions`` ``[rows, seq]``, for its
+    readers."""
+    optional: dict[str, Any] = {} if mask is None else {"attention_mask": mask}
     if "position_ids" in inspect.signature(base.model.forward).parameters:
-        more["position_ids"] = positions
-    base.model(input_ids=ids, use_cache=False, **more)
+        optional["position_ids"] = positions
+    base.model(input_ids=ids, use_cache=False, **optional)
 
 
 class _CaptureFinalHidden(StandIn):
-    """Stands in for the vocabulary projection and keeps its input.
+    """Replaces the vocabulary projection and keeps its input.
 
-    Only a few logits are needed, and the full projection would dominate the cost of one token.
+    Only a few logits are needed, and the whole projection would take most of the time of a token.
     """
 
-    def __init__(self, original: torch.nn.Module, seen: list[torch.Tensor]) -> None:
+    def __init__(self, original: torch.nn.Module, inputs: list[torch.Tensor]) -> None:
         super().__init__(original)
-        object.__setattr__(self, "_seen", seen)
+        object.__setattr__(self, "_inputs", inputs)
 
     def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        self._seen.append(states)
+        self._inputs.append(states)
         return states[..., :1]
 
 
 class _ConstantOutput(StandIn):
-    """Writes the same output whatever it reads."""
+    """Returns the same output for every input."""
 
     def __init__(self, original: torch.nn.Module, output: torch.Tensor) -> None:
         super().__init__(original)
@@ -260,7 +271,8 @@ class _ConstantOutput(StandIn):
 
 @contextmanager
 def _writing(base: Base, written: dict[int, torch.Tensor]) -> Iterator[None]:
-    """Every attention output projection writes ``written[layer]`` ``[rows, 1, hidden]``."""
+    """Inside ``with``, the attention output projection of each layer returns ``written[layer]``,
+    ``[rows, 1, hidden]``."""
     outputs: dict[str, torch.nn.Module] = {}
     for layer, value in written.items():
         path = attention_out(base, layer).path

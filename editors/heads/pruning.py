@@ -1,4 +1,4 @@
-"""Which attention heads a version prunes, and how that was found. Needs no tensor library."""
+"""Which attention heads a version prunes, and how they were chosen. Needs no tensor library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 At = Literal["all", "end"]
 Source = Literal["context", "memory"]
-"""Where an answer comes from: the passage in the prompt, or the model's weights and edits."""
+"""The source of an answer: the passage in the prompt, or memory (the model's weights and edits)."""
 
 
 class Head(NamedTuple):
@@ -25,12 +25,12 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HeadMask:
-    """Heads, and what becomes of what each of them writes.
+    """Heads, and how their outputs change. Raises EditorError if a head is named twice.
 
-    ``scale``: the factor on it; 0 ablates the head, 1 leaves it, 2 doubles it. ``at``: "all"
-    positions, prompt and generated alike, or from the "end" of the prompt on, where the answer is
-    read off. ``fill``: by head ``[head_dim]``, what a head is scaled towards: nothing for zero
-    ablation, its mean for mean ablation.
+    ``scale``: the factor on the output; 0 ablates the head, 1 changes nothing, 2 doubles it.
+    ``at``: "all" positions, prompt and answer alike, or from the "end" of the prompt on (its last
+    token, which predicts the answer). ``fill``: by head ``[head_dim]``, the vector that outputs are
+    scaled towards: absent for zero ablation, the mean output for mean ablation.
     """
 
     heads: tuple[Head, ...] = ()
@@ -48,11 +48,11 @@ NOTHING_PRUNED = HeadMask()
 
 @dataclass(frozen=True, slots=True)
 class HeadPruning:
-    """A head mask as a version keeps it, and how it was found.
+    """The head mask of a version, and how its heads were chosen.
 
-    ``prefer``: the source it favours; ``edits``: the id of the edits in force when its heads were
-    ranked (heads that were ranked for other edits are stale); ``report``: plain JSON, all that was
-    measured and the settings behind it.
+    ``prefer``: the source that wins after pruning; ``edits``: :attr:`EditState.edits` when the
+    heads were ranked (with other edits in force, the ranking is stale); ``report``: plain JSON, all
+    measurements and settings.
     """
 
     prefer: Source
@@ -61,7 +61,7 @@ class HeadPruning:
     report: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the tensors of ``mask.fill``."""
+        """The pruning as plain JSON, without the tensors of ``mask.fill``."""
         return {
             "prefer": self.prefer,
             "heads": [list(head) for head in self.mask.heads],
@@ -73,7 +73,8 @@ class HeadPruning:
 
     @staticmethod
     def from_dict(record: Mapping[str, Any]) -> HeadPruning:
-        """What :meth:`to_dict` wrote; KeyError, TypeError or ValueError for anything else."""
+        """The pruning that :meth:`to_dict` wrote; raises KeyError, TypeError or ValueError for
+        other data."""
         heads = tuple(Head(*(int(n) for n in pair)) for pair in record["heads"])
         if record["at"] not in ("all", "end") or record["prefer"] not in ("context", "memory"):
             raise ValueError("no such position or source")

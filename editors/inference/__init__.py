@@ -1,1 +1,1 @@
-"""Running a model: batches, calls, answers and states, edited or not. Imports ``model``."""
+"""Running a model, edited or not: batches, calls, answers, hidden states. Imports ``model``."""

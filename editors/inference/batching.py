@@ -1,7 +1,7 @@
-"""Which rows go through a model together: the one place that decides it.
+"""Which rows go through a model together: every batch of the library is chosen here.
 
-Rows are grouped by length, within a budget of rows, of tokens with their pads, and of logits
-(rows x positions x vocabulary), which outgrow everything else on a model with a large vocabulary.
+Rows are grouped by length, within a budget of rows, of tokens with pads, and of logits (rows x
+positions x vocabulary), which take the most memory in a model with a large vocabulary.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ LOGITS_AT_ONCE = 1 << 26  # numbers: 256 MiB in float32
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one batch may hold; a row that is too large alone is a batch alone.
+    """What one batch may hold. A row that exceeds the budget is a batch by itself.
 
-    ``tokens`` counts pads too. ``pads``: how many pads a batch may hold; 0 puts only rows of one
-    length together. ``logits``: how many logits; ``logits_per_token`` are made of each token and
-    ``logits_per_row`` of each row.
+    ``tokens``: the largest number of tokens, pads included. ``pads``: the largest number of pads; 0
+    allows only rows of equal length. ``logits``: the largest number of logits, of which each token
+    has ``logits_per_token`` and each row ``logits_per_row``.
     """
 
     rows: int = 256
@@ -29,8 +29,8 @@ class Budget:
     logits_per_row: int = 0
 
     def holds(self, rows: int, longest: int, tokens: int) -> bool:
-        """Whether a batch of ``rows`` rows, the longest of ``longest`` tokens, with ``tokens``
-        tokens that are no pads, keeps to the budget."""
+        """Whether a batch fits the budget: ``rows`` rows, of which the longest has ``longest``
+        tokens, with ``tokens`` real tokens in all."""
         padded = rows * longest
         return (
             rows <= self.rows
@@ -41,7 +41,8 @@ class Budget:
 
 
 def batches(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
-    """Row numbers in batches of like length, the shortest rows first; equal lengths in order."""
+    """The row numbers in batches of similar length, the shortest rows first. Rows of equal length
+    keep their order."""
     groups: list[list[int]] = []
     tokens = 0
     for row in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):

@@ -1,12 +1,12 @@
-"""Which call a forward of the model belongs to.
+"""Finds the call that each forward of the model belongs to.
 
-What is decided of prompts is held while they are answered, and rides with the cache: streams may be
-interleaved, and threads may share a model. A cache is recognised by its type,
-``transformers.Cache``, not by the name of the keyword that carries it, which differs between
-releases. Within ``generate`` the prompts are its own arguments, so a prompt that is read in chunks,
-without a cache, or behind a prefix that a cache already holds, is still one prompt. A cache that
-was filled under another decision is filled again. So each way of running a model answers as one
-plain cached call would.
+The decisions on prompts hold while the prompts are answered. They are stored with the cache, so
+streams may be interleaved and threads may share a model. A cache is recognised by its type,
+``transformers.Cache``, as the keyword that carries it differs between releases. Inside
+``generate``, the prompts are the arguments of ``generate``. So a prompt counts as one prompt even
+if it is read in chunks, without a cache, or after a prefix that is in the cache already. A cache
+that was filled under other decisions is emptied and filled again. In this way, every way of running
+a model gives the answers of one plain cached call.
 """
 
 from __future__ import annotations
@@ -24,120 +24,133 @@ import torch
 from transformers import Cache
 
 from editors.errors import EditorError
-from editors.inference.calls import Call, Forward, Repeat, begin_forward, end_forward
-from editors.inference.calls import running_forward as running
+from editors.inference.calls import (
+    Call,
+    Forward,
+    Repeat,
+    begin_forward,
+    end_forward,
+    running_forward,
+)
 from editors.inference.decisions import UNCLAIMED, Decision, Router
 from editors.model.base_model import Base, is_probing
 
-_RECORD = "_editcli_record"  # the attribute of a cache that says what it holds
+_CONTENTS = "_editcli_record"  # the attribute of a cache that holds its `_CacheContents`
 
 
 @dataclass(slots=True)
-class _Record:
-    """What a cache holds: the ids ``[rows, columns]`` that it was fed, in pieces (None: not known),
-    for the call of ``forward``. ``owner`` names the tracker."""
+class _CacheContents:
+    """What a cache holds.
+
+    ``owner``: the id of the tracker. ``forward``: the forward that began to fill the cache.
+    ``pieces``: the ids ``[rows, columns]`` that were fed, forward by forward; None if not known.
+    """
 
     owner: str
     forward: Forward
     pieces: list[torch.Tensor] | None
 
     def ids(self, columns: int) -> torch.Tensor | None:
-        """int64 ``[rows, columns]``: what the first ``columns`` of the cache hold."""
+        """int64 ``[rows, columns]``: the ids in the first ``columns`` of the cache, None if not
+        known."""
         if self.pieces is not None:
             self.pieces = [torch.cat(self.pieces, 1)[:, :columns]]
         return self.pieces[0] if self.pieces else None
 
 
 @dataclass(eq=False, slots=True)
-class _Scope:
-    """What is known of the forwards to come, in this thread.
+class _Assignment:
+    """How the forwards inside a ``with``, in this thread, are assigned to calls.
 
-    ``begin`` makes a call of a forward's ids and mask. Where ``held``, the call holds for all
-    forwards of the scope. ``repeat``: how larger batches repeat its rows; ``behind``: they hold
-    what comes after the prompts. ``prompt_ids``: what ``generate`` was given.
+    ``begin`` makes a call from the ids and mask of a forward. If ``lasting``, that call is the call
+    of all forwards; else each forward begins a call. ``repeat``: how a larger batch repeats the
+    rows of the call. ``after_prompts``: forwards hold only what comes after the prompts. ``call``:
+    the call of all forwards, once it is known. ``prompt_ids``: the prompts given to ``generate``.
     """
 
     tracker: CallTracker
     begin: Callable[[torch.Tensor, torch.Tensor | None], Call]
-    held: bool = True
+    lasting: bool = True
     repeat: Repeat = "each"
-    behind: bool = False
+    after_prompts: bool = False
     call: Call | None = None
     prompt_ids: torch.Tensor | None = None
 
 
-_scope: ContextVar[_Scope | None] = ContextVar("scope", default=None)
-_noted: ContextVar[tuple[list[Call], ...]] = ContextVar("noted", default=())
+_assignment: ContextVar[_Assignment | None] = ContextVar("assignment", default=None)
+_noted_calls: ContextVar[tuple[list[Call], ...]] = ContextVar("noted_calls", default=())
 
 
 class CallTracker:
-    """Assigns the forwards of a model to calls, and has each call decided by a router."""
+    """Assigns the forwards of a model to calls, and lets a router decide each call."""
 
     def __init__(self, base: Base, router: Router | None, *, reads_forwards: bool) -> None:
-        """``reads_forwards``: the router may read the forward that answers."""
+        """``reads_forwards``: the router may read hidden states of the answering forward."""
         self._base, self._router, self._reads_forwards = base, router, reads_forwards
         self._ids_name: str = base.model.main_input_name
         self._parameters = list(inspect.signature(base.model.forward).parameters)
         self._owner = token_hex(8)
 
-    # --- for whoever runs the model -------------------------------------------------------------
+    # --- for code that runs the model -----------------------------------------------------------
 
     @contextmanager
     def noting(self) -> Iterator[list[Call]]:
-        """The calls that are begun inside ``with``, in this thread, in order."""
-        noted: list[Call] = []
-        token = _noted.set((*_noted.get(), noted))
+        """A list of the calls that begin inside ``with``, in this thread, in order."""
+        calls: list[Call] = []
+        token = _noted_calls.set((*_noted_calls.get(), calls))
         try:
-            yield noted
+            yield calls
         finally:
-            _noted.reset(token)
+            _noted_calls.reset(token)
 
     @contextmanager
     def scoring(self, prompt_lengths: torch.Tensor) -> Iterator[None]:
-        """Prompts end after ``prompt_lengths`` ``[rows]`` real tokens, not where rows end.
+        """Inside ``with``, prompts are the first ``prompt_lengths`` ``[rows]`` real tokens of rows.
 
-        For forwards over prompts and targets: a target must not take part in the decision.
+        For forwards over prompts with targets, as a target must not take part in the decision.
         """
 
         def begin(ids: torch.Tensor, mask: torch.Tensor | None) -> Call:
             real = _mask(ids, mask)
             return Call.of(ids, real * (real.cumsum(1) <= prompt_lengths.to(ids.device)[:, None]))
 
-        with self._within(_Scope(self, begin, held=False)):
+        with self._within(_Assignment(self, begin, lasting=False)):
             yield
 
     @contextmanager
     def continuing(self, call: Call) -> Iterator[None]:
-        """Forwards inside ``with`` come after the prompts of ``call``, and repeat its rows in
-        turn."""
-        with self._within(_Scope(self, lambda *_: call, repeat="all", behind=True, call=call)):
+        """Inside ``with``, forwards hold tokens after the prompts of ``call``. All rows of the call
+        follow each other, as often as the batch has room for them."""
+        with self._within(
+            _Assignment(self, lambda *_: call, repeat="all", after_prompts=True, call=call)
+        ):
             yield
 
     @contextmanager
-    def _within(self, scope: _Scope) -> Iterator[None]:
-        token = _scope.set(scope)
+    def _within(self, assignment: _Assignment) -> Iterator[None]:
+        token = _assignment.set(assignment)
         try:
             yield
         finally:
-            _scope.reset(token)
+            _assignment.reset(token)
 
     def generating(self, generate: Callable[..., Any]) -> Callable[..., Any]:
-        """``generate``, whose forwards belong to one call."""
+        """``generate``, wrapped so that its forwards belong to one call."""
 
         @wraps(generate)
         def run(*args: Any, **kwargs: Any) -> Any:
-            given = kwargs.get(self._ids_name, kwargs.get("inputs", args[0] if args else None))
-            prompt_ids = given if isinstance(given, torch.Tensor) and given.ndim == 2 else None
+            inputs = kwargs.get(self._ids_name, kwargs.get("inputs", args[0] if args else None))
+            prompt_ids = inputs if isinstance(inputs, torch.Tensor) and inputs.ndim == 2 else None
 
             def begin(ids: torch.Tensor, mask: torch.Tensor | None) -> Call:
-                if prompt_ids is None:  # generate makes a prompt of its own
+                if prompt_ids is None:  # generate makes a prompt itself
                     return Call.of(ids, _mask(ids, mask))
-                told = kwargs.get("attention_mask")
-                if told is None and (pad := self._pad(kwargs)) is not None:
-                    told = (prompt_ids != pad).long()
-                return Call.of(prompt_ids, _mask(prompt_ids, told))
+                prompt_mask = kwargs.get("attention_mask")
+                if prompt_mask is None and (pad := self._pad(kwargs)) is not None:
+                    prompt_mask = (prompt_ids != pad).long()
+                return Call.of(prompt_ids, _mask(prompt_ids, prompt_mask))
 
-            with self._within(_Scope(self, begin, prompt_ids=prompt_ids)):
+            with self._within(_Assignment(self, begin, prompt_ids=prompt_ids)):
                 return generate(*args, **kwargs)
 
         return run
@@ -145,62 +158,63 @@ class CallTracker:
     # --- hooks on the model ---------------------------------------------------------------------
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A forward of the model begins: find its call, and decide what can be decided now."""
+        """A forward of the model begins: find its call, and decide as far as possible."""
         if is_probing():
             return
-        outer = running()
+        outer = running_forward()
         try:
-            begin_forward(self._begun(args, kwargs, outer))
+            begin_forward(self._new_forward(args, kwargs, outer))
         except BaseException:
-            begin_forward(Forward.broken(outer))  # :meth:`after` is called all the same
+            begin_forward(Forward.broken(outer))  # as :meth:`after` is called nevertheless
             raise
 
     def after(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """A forward of the model ends; ``output`` is None where it broke off."""
+        """A forward of the model ends; ``output`` is None if it raised an error."""
         if is_probing():
             return
         forward = end_forward()
         if forward is None or not isinstance(output, dict):
             return
         for value in output.values():
-            if isinstance(value, Cache) and not hasattr(value, _RECORD):  # the model made it
+            if isinstance(value, Cache) and not hasattr(value, _CONTENTS):  # the model made it
                 ids = kwargs[self._ids_name] if self._ids_name in kwargs else args[0]
-                setattr(value, _RECORD, _Record(self._owner, forward, [ids]))
+                setattr(value, _CONTENTS, _CacheContents(self._owner, forward, [ids]))
 
-    # --- how ------------------------------------------------------------------------------------
+    # --- from forwards to calls -----------------------------------------------------------------
 
-    def _begun(
+    def _new_forward(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], outer: Forward | None
     ) -> Forward:
-        given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
-        ids = given.get(self._ids_name)
+        """The forward that begins with these arguments; ``outer``: the forward it interrupts."""
+        arguments = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
+        ids = arguments.get(self._ids_name)
         if ids is None:
             raise EditorError("prompts are known by their tokens, but only embeddings were given")
-        cache = next((value for value in given.values() if isinstance(value, Cache)), None)
+        cache = next((value for value in arguments.values() if isinstance(value, Cache)), None)
         past = 0 if cache is None else int(cache.get_seq_length())
-        record: _Record | None = getattr(cache, _RECORD, None) if past else None
-        scope = _scope.get()
-        scope = scope if scope is not None and scope.tracker is self else None
-        call, begun = self._call(ids, given.get("attention_mask"), past, record, scope)
+        contents: _CacheContents | None = getattr(cache, _CONTENTS, None) if past else None
+        assignment = _assignment.get()
+        assignment = assignment if assignment is not None and assignment.tracker is self else None
+        call, begins = self._call(ids, arguments.get("attention_mask"), past, contents, assignment)
         if len(ids) % len(call.prompts):
             raise EditorError(
                 f"{len(ids)} rows were given to a call of {len(call.prompts)} prompts",
                 "start a new generation",
             )
-        repeat: Repeat = scope.repeat if scope else "each"
-        behind = int(call.ends.max()) if scope and scope.behind else past
-        forward = Forward(call, len(ids), ids.shape[1], behind, repeat, outer)
+        repeat: Repeat = assignment.repeat if assignment else "each"
+        columns_before = int(call.ends.max()) if assignment and assignment.after_prompts else past
+        forward = Forward(call, len(ids), ids.shape[1], columns_before, repeat, outer)
         if call.decisions is None:
             self._decide(forward)
-        if begun and past:
-            record = self._refilled(forward, record, given, scope)
-        if record is not None and record.pieces is not None:
-            record.pieces.append(ids)
+        if begins and past:
+            contents = self._refilled(forward, contents, arguments, assignment)
+        if contents is not None and contents.pieces is not None:
+            contents.pieces.append(ids)
         if cache is not None:
-            if record is None:
-                known = len(ids) == len(call.prompts)  # a beam search moves rows about
-                record = _Record(self._owner, forward, [ids] if known else None)
-            setattr(cache, _RECORD, record)
+            if contents is None:
+                same_rows = len(ids) == len(call.prompts)  # else a beam search may reorder rows
+                contents = _CacheContents(self._owner, forward, [ids] if same_rows else None)
+            setattr(cache, _CONTENTS, contents)
         return forward
 
     def _call(
@@ -208,37 +222,38 @@ class CallTracker:
         ids: torch.Tensor,
         mask: torch.Tensor | None,
         past: int,
-        record: _Record | None,
-        scope: _Scope | None,
+        contents: _CacheContents | None,
+        assignment: _Assignment | None,
     ) -> tuple[Call, bool]:
         """The call of a forward, and whether the forward begins it."""
-        if scope is not None and scope.call is not None:
-            return scope.call, False
-        if scope is not None:
-            call = scope.begin(ids, mask)
-            scope.call = call if scope.held else None
+        if assignment is not None and assignment.call is not None:
+            return assignment.call, False
+        if assignment is not None:
+            call = assignment.begin(ids, mask)
+            assignment.call = call if assignment.lasting else None
         elif not past:
             call = Call.of(ids, _mask(ids, mask))
-        elif record is not None and record.owner == self._owner and ids.shape[1] == 1:  # decoding
-            return record.forward.call, False
-        else:  # a prompt that goes on where the cache ends
-            before = None if record is None else record.ids(past)
-            if before is None:
+        elif contents is not None and contents.owner == self._owner and ids.shape[1] == 1:
+            return contents.forward.call, False  # a step of decoding
+        else:  # a prompt whose beginning is in the cache
+            cached_ids = None if contents is None else contents.ids(past)
+            if cached_ids is None:
                 raise EditorError(_UNKNOWN_CACHE, _WHOLE_PROMPT)
-            whole = torch.cat([before, ids], 1)
+            whole = torch.cat([cached_ids, ids], 1)
             call = Call.of(whole, _mask(whole, mask))
-        for noted in _noted.get():
-            noted.append(call)
+        for calls in _noted_calls.get():
+            calls.append(call)
         return call, True
 
-    def _pad(self, told: dict[str, Any]) -> int | None:
-        """The token that ``generate`` takes for a pad where it is given no mask."""
+    def _pad(self, arguments: dict[str, Any]) -> int | None:
+        """The id that ``generate`` treats as a pad if it gets no mask; None: no id."""
         config = self._base.model.generation_config
-        pad: int | None = told.get("pad_token_id", config.pad_token_id)
-        ends = told.get("eos_token_id", config.eos_token_id)
-        return None if pad in (ends if isinstance(ends, list) else [ends]) else pad
+        pad: int | None = arguments.get("pad_token_id", config.pad_token_id)
+        end_ids = arguments.get("eos_token_id", config.eos_token_id)
+        return None if pad in (end_ids if isinstance(end_ids, list) else [end_ids]) else pad
 
     def _decide(self, forward: Forward) -> None:
+        """Decide the call of ``forward``, now or once ``forward`` has the hidden states for it."""
         call, router, base = forward.call, self._router, self._base
         if router is None:
             call.decisions = [UNCLAIMED] * len(call.prompts)
@@ -258,39 +273,42 @@ class CallTracker:
     def _refilled(
         self,
         forward: Forward,
-        record: _Record | None,
-        given: dict[str, Any],
-        scope: _Scope | None,
-    ) -> _Record:
-        """What the cache holds, filled again where it was filled under other decisions."""
+        contents: _CacheContents | None,
+        arguments: dict[str, Any],
+        assignment: _Assignment | None,
+    ) -> _CacheContents:
+        """The contents of the cache, which is filled again if other decisions held before."""
         past = forward.past
-        name, cache = next((k, v) for k, v in given.items() if isinstance(v, Cache))
-        if scope is not None and scope.prompt_ids is not None:
-            times = forward.rows // len(scope.prompt_ids)
-            ids: torch.Tensor | None = scope.prompt_ids[:, :past].repeat_interleave(times, 0)
+        name, cache = next((k, v) for k, v in arguments.items() if isinstance(v, Cache))
+        if assignment is not None and assignment.prompt_ids is not None:
+            times = forward.rows // len(assignment.prompt_ids)
+            ids: torch.Tensor | None = assignment.prompt_ids[:, :past].repeat_interleave(times, 0)
         else:
-            ids = None if record is None else record.ids(past)
-        now = forward.memories()
-        before: list[int] | None = [
-            -1
-        ] * forward.rows  # a cache without a record was filled by the unedited base
-        if record is not None:
-            before = record.forward.memories() if record.owner == self._owner else None
-        if before != now:
+            ids = None if contents is None else contents.ids(past)
+        memories = forward.memories()
+        # A cache without contents was filled by the unedited base.
+        memories_of_cache: list[int] | None = [-1] * forward.rows
+        if contents is not None:
+            memories_of_cache = (
+                contents.forward.memories() if contents.owner == self._owner else None
+            )
+        if memories_of_cache != memories:
             if ids is None:
                 raise EditorError(_UNKNOWN_CACHE, _WHOLE_PROMPT)
             _empty(cache)
-            told: dict[str, Any] = {self._ids_name: ids, name: cache, "use_cache": True}
-            mask = given.get("attention_mask")
+            refill: dict[str, Any] = {self._ids_name: ids, name: cache, "use_cache": True}
+            mask = arguments.get("attention_mask")
             if mask is not None and mask.ndim == 2:
-                told["attention_mask"] = mask[:, :past]
-            if given.get("position_ids") is not None:
-                real = _mask(ids, told.get("attention_mask"))
-                told["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)
-            scope = _Scope(self, lambda *_: forward.call, repeat=forward.repeat, call=forward.call)
-            with self._within(scope):
-                self._base.model(**told)
-        return _Record(self._owner, forward, None if ids is None else [ids])
+                refill["attention_mask"] = mask[:, :past]
+            if arguments.get("position_ids") is not None:
+                real = _mask(ids, refill.get("attention_mask"))
+                refill["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)
+            filling = _Assignment(
+                self, lambda *_: forward.call, repeat=forward.repeat, call=forward.call
+            )
+            with self._within(filling):
+                self._base.model(**refill)
+        return _CacheContents(self._owner, forward, None if ids is None else [ids])
 
 
 _UNKNOWN_CACHE = "it is not known what tokens this cache holds: it was filled elsewhere"
@@ -298,7 +316,7 @@ _WHOLE_PROMPT = "give `generate` the cache together with all tokens, or start wi
 
 
 def _empty(cache: Cache) -> None:
-    """Take all that it holds out of a cache; raises EditorError where that cannot be done."""
+    """Empty a cache; raises EditorError if its type cannot be emptied."""
     cache.reset()
     try:
         if length := int(cache.get_seq_length()):
@@ -313,5 +331,5 @@ def _empty(cache: Cache) -> None:
 
 
 def _mask(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """int64 ``[rows, columns]``; ones where there is no mask, or none of that shape."""
+    """int64 ``[rows, columns]``: ``mask``, or ones if there is no mask of the shape of ``ids``."""
     return mask if mask is not None and mask.shape == ids.shape else torch.ones_like(ids)

@@ -1,8 +1,8 @@
 """Prompts that are answered together, and the forwards that answer them.
 
-A *call* is a batch of prompts with what was decided of each; a *forward* is one pass of the model
-on its behalf. The forward that runs is kept for each thread, where whatever is attached to the
-model finds it.
+A *call* is a batch of prompts with the decision on each prompt. A *forward* is one pass of the
+model for a call. Each thread has one running forward, which the modules attached to the model can
+look up (:func:`running_forward`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from editors.model.hooks import hidden_of
 from editors.model.tokenization import Ids
 
 Repeat = Literal["each", "all"]
-"""How the rows of a call fill a larger batch: each row several times, or all rows in turn."""
+"""How a larger batch repeats the rows of a call: "each" row several times before the next row, or
+"all" rows in order, several times."""
 
 
 @dataclass(eq=False, slots=True)
@@ -28,8 +29,8 @@ class Call:
     """Prompts that are answered together.
 
     ``prompts``: the token ids of each row, without pads. ``ends``: int64 ``[rows]``, the column of
-    each row's last prompt token. ``shifted``: a pad stands before a prompt. ``decisions``: one for
-    each row, None until they are taken.
+    the last prompt token of each row. ``shifted``: some row begins with a pad. ``decisions``: one
+    for each row, None until they are taken.
     """
 
     prompts: list[Ids]
@@ -48,14 +49,13 @@ class Call:
 
 
 class Forward:
-    """One forward of the model on behalf of a call; its rows are those of the call, or repeat
-    them."""
+    """One forward of the model for a call. Its rows are the rows of the call, maybe repeated."""
 
     def __init__(
         self, call: Call, rows: int, columns: int, past: int, repeat: Repeat, outer: Forward | None
     ) -> None:
-        """``columns``: tokens of a row; ``past``: columns that its cache held before; ``outer``:
-        the forward that it interrupts."""
+        """``columns``: the tokens of a row; ``past``: the columns in the cache before; ``outer``:
+        the forward that this forward interrupts."""
         self.call, self.rows, self.past, self.repeat = call, rows, past, repeat
         self.outer = outer
         self._columns = columns
@@ -66,11 +66,12 @@ class Forward:
 
     @staticmethod
     def broken(outer: Forward | None) -> Forward:
-        """A forward that broke off before its call was known."""
+        """A forward that raised an error before its call was known."""
         return Forward(Call([], torch.zeros(0), False), 0, 0, 0, "each", outer)
 
     def memories(self) -> list[int] | None:
-        """The memory that answers each row of the forward, -1 for none; None: not decided yet."""
+        """The number of the memory that answers each row of the forward, -1 for none; None if the
+        call is not decided yet."""
         if self.call.decisions is None:
             return None
         memories = [decision.memory for decision in self.call.decisions]
@@ -80,7 +81,10 @@ class Forward:
         return [memory for memory in memories for _ in range(times)]
 
     def rows_of(self) -> dict[int, torch.Tensor]:
-        """By memory, int64 numbers of the rows that it answers; decides if that is still due."""
+        """By memory number, the int64 numbers of the rows that the memory answers.
+
+        Takes the decisions first, if :meth:`decide_by` has postponed them.
+        """
         if self._decide is not None:
             decide, self._decide = self._decide, None
             self.call.decisions = decide(torch.stack(self._states, 1))
@@ -94,7 +98,8 @@ class Forward:
         return self._rows_of
 
     def from_prompt_ends(self, device: torch.device) -> torch.Tensor | None:
-        """bool ``[rows, columns]``: from each row's last prompt token on; None: everywhere."""
+        """bool ``[rows, columns]``: True from the last prompt token of each row on; None if that is
+        all columns."""
         ends = self.call.ends - self.past
         if bool((ends <= 0).all()):
             return None
@@ -103,9 +108,10 @@ class Forward:
         return torch.arange(self._columns, device=device) >= ends.to(device)[:, None]
 
     def decide_by(self, rows: list[int], decide: Callable[[torch.Tensor], list[Decision]]) -> bool:
-        """Decide by the states of ``rows`` of the call, once somebody asks for the decision.
+        """Let :meth:`rows_of` decide, by the hidden states of ``rows`` of the call.
 
-        False where this forward does not show the last token of each prompt as it is.
+        ``decide``: the decisions of the call, from states ``[rows, blocks, hidden]``. Returns False
+        if this forward does not hold whole prompts, each from the first column on.
         """
         if self.past or self.call.shifted or bool((self.call.ends >= self._columns).any()):
             return False
@@ -113,7 +119,7 @@ class Forward:
         return True
 
     def read(self, output: Any) -> None:
-        """Keep what a block gave for the undecided rows, at the last token of their prompts."""
+        """Keep the ``output`` of a block for the undecided rows, at their last prompt token."""
         if self._decide is None:
             return
         hidden = hidden_of(output).detach()  # [rows, columns, hidden]
@@ -127,17 +133,18 @@ _running: ContextVar[Forward | None] = ContextVar("running", default=None)
 
 
 def running_forward() -> Forward | None:
-    """The forward that runs in this thread on behalf of a call, if one does."""
+    """The forward that runs in this thread for a call; None if there is none, or if the thread is
+    probing the unedited base."""
     return None if is_probing() else _running.get()
 
 
 def begin_forward(forward: Forward) -> None:
-    """``forward`` runs from now on, in this thread."""
+    """Set ``forward`` as the running forward of this thread."""
     _running.set(forward)
 
 
 def end_forward() -> Forward | None:
-    """The forward that ran; what it interrupted goes on."""
+    """The forward that has just ended; the forward that it interrupted is the running one again."""
     forward = _running.get()
     if forward is not None:
         _running.set(forward.outer)

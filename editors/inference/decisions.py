@@ -1,6 +1,6 @@
-"""Which edit answers a prompt: what is decided, and the contract of whoever decides.
+"""Which edit answers a prompt: decisions, and the contract of a router, which takes them.
 
-A decision is taken once for each prompt, from prompt tokens only, and is held while the answer is
+A decision is taken once for each prompt, from prompt tokens only. It holds while the answer is
 decoded (see :mod:`editors.inference.calls`).
 """
 
@@ -17,12 +17,13 @@ from editors.model.tokenization import Ids
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where a prompt goes.
+    """Which edit answers a prompt, and why.
 
-    ``memory``: which of the method's memories answers, -1 for the base alone. ``fact``: the id of
-    the fact that claims the prompt, or of the nearest candidate. ``score`` against ``threshold`` is
-    what was decided on; without any candidate the score is 0 and the threshold infinite.
-    ``yielded``: an edit would have answered, but a passage in the prompt speaks of its fact.
+    ``memory``: the number of the method's memory that answers, -1 for the base alone. ``fact``: the
+    id of the fact that claims the prompt, or of the nearest candidate; None if there is none, or if
+    memories have no single fact. ``score`` and ``threshold``: the score of that fact and the score
+    that a claim needs; without a candidate, 0 and infinity. ``yielded``: an edit would have
+    answered, but the prompt has a passage about its fact.
     """
 
     memory: int
@@ -33,7 +34,7 @@ class Decision:
 
     @property
     def opened(self) -> bool:
-        """An edit answers the prompt."""
+        """Whether an edit answers the prompt."""
         return self.memory >= 0
 
 
@@ -42,10 +43,11 @@ UNCLAIMED = Decision(-1)
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What can be said of prompts before the base has read them.
+    """The decisions that are possible before the base has read the prompts.
 
-    ``prompts``: those that are decided on. ``decisions``: one for each, final except for those in
-    ``candidates``, which maps the number of a prompt to the facts that may claim it.
+    ``prompts``: the token ids of each prompt. ``decisions``: one for each prompt, final unless the
+    prompt is in ``candidates``, which maps the number of a prompt to the numbers of the facts that
+    may claim it.
     """
 
     prompts: Sequence[Ids]
@@ -59,33 +61,33 @@ class Proposal:
 
 
 class Router(Protocol):
-    """Decides for prompts, given as the token ids that the model will see."""
+    """Takes decisions on prompts, which are the token ids that the model will see."""
 
     @property
     def reads(self) -> tuple[int, ...]:
-        """The blocks whose output at the last prompt token it wants, in rising order.
+        """The blocks whose output at the last prompt token is needed, in ascending order.
 
-        They are read in the forward that answers, where that is possible. Empty for a router that
-        looks elsewhere: at other text, which it runs itself, or at another model.
+        They are read in the answering forward if possible. Empty for a router that decides by
+        something else: forwards over other text, which it runs itself, or another model.
         """
         ...
 
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
-        """What can be said before the base has read the prompts."""
+        """The decisions that are possible before the base has read the prompts."""
         ...
 
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
-        """One decision for each prompt.
+        """The final decision on each prompt of ``proposal``.
 
-        ``states``: float32 ``[open rows, blocks, hidden]`` of the blocks in :attr:`reads`, or None
-        where the answering forward could not be read; then forwards of its own are due. The caller
-        holds ``base.probing()``.
+        ``states``: float32 ``[open rows, blocks, hidden]``, the outputs of the blocks in
+        :attr:`reads`. None if the answering forward could not be read; then the router runs
+        forwards itself. The caller is inside ``base.probing()``.
         """
         ...
 
 
 class NoClaims:
-    """A router for a method without edits: nothing is claimed."""
+    """A router without facts: no prompt is claimed."""
 
     reads: tuple[int, ...] = ()
 

@@ -1,6 +1,6 @@
-"""A base as it answers with edits attached: prompts are rewritten, routed, or left alone.
+"""A base with edits attached: prompts are rewritten, routed, or answered as by the base.
 
-The model's own class goes on working, so ``model.generate`` and all that is built on it do too.
+The class of the model is unchanged, so ``model.generate`` and all code that uses it still work.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from editors.model.hooks import swapped
 from editors.model.tokenization import Prompt
 
 Rewriter = Callable[[Sequence[Prompt]], list[tuple[Prompt, Decision]]]
-"""Prompts as the model is to see them, each with the decision that made it so."""
+"""From prompts to the prompts that the model is to see, each with the decision on it."""
 
 
 class EditedModel:
-    """A base with whatever is attached to it; a base alone is one too (:meth:`unedited`)."""
+    """A base with everything that is attached to it, which may be nothing (:meth:`unedited`)."""
 
     def __init__(
         self,
@@ -35,19 +35,19 @@ class EditedModel:
         *,
         routed: bool = False,
     ) -> None:
-        """``routed``: the calls of the tracker are decided by a router."""
+        """``routed``: a router decides the calls of ``tracker``."""
         self.base = base
         self._tracker, self._rewriter, self._routed = tracker, rewriter, routed
 
     @staticmethod
     def unedited(base: Base) -> EditedModel:
-        """The base as it is."""
+        """The base alone."""
         return EditedModel(base)
 
     def rewritten(self, prompts: Sequence[Prompt]) -> list[tuple[Prompt, Decision | None]]:
-        """Each prompt as the model is to see it, with the decision that was taken for that.
+        """Each prompt as the model is to see it, with the decision of the rewriter.
 
-        The decision is None where the model's own forwards decide, or nothing does.
+        The decision is None without a rewriter: then the calls are decided, or nothing is.
         """
         if self._rewriter is None or not prompts:
             return [(prompt, None) for prompt in prompts]
@@ -55,7 +55,7 @@ class EditedModel:
 
     @contextmanager
     def noting(self) -> Iterator[list[Call]]:
-        """The calls that are begun inside ``with``, in this thread, in order."""
+        """A list of the calls that begin inside ``with``, in this thread, in order."""
         if self._tracker is None:
             yield []
             return
@@ -63,18 +63,20 @@ class EditedModel:
             yield calls
 
     def decisions(self, calls: Sequence[Call]) -> Sequence[Decision] | None:
-        """What was decided of the rows of the first of ``calls``; None where nothing decides."""
+        """The decisions on the rows of the first of ``calls``; None without a router."""
         return calls[0].decisions if calls and self._routed else None
 
     @contextmanager
     def scoring(self, prompt_lengths: torch.Tensor) -> Iterator[None]:
-        """Prompts end after ``prompt_lengths`` ``[rows]`` real tokens, not where rows end."""
+        """Inside ``with``, prompts are the first ``prompt_lengths`` ``[rows]`` real tokens of
+        rows."""
         with self._tracker.scoring(prompt_lengths) if self._tracker else nullcontext():
             yield
 
     @contextmanager
     def continuing(self, call: Call | None) -> Iterator[None]:
-        """Forwards inside ``with`` come after the prompts of ``call``, and repeat its rows."""
+        """Inside ``with``, forwards hold tokens after the prompts of ``call``, whose rows they
+        repeat."""
         tracked = self._tracker is not None and call is not None
         with self._tracker.continuing(call) if tracked else nullcontext():  # type: ignore[union-attr,arg-type]
             yield
@@ -89,24 +91,25 @@ def attached(
     *,
     heads_pruned: bool = False,
 ) -> Iterator[EditedModel]:
-    """The base with modules replaced, every prompt routed, and prompts rewritten.
+    """The base, inside ``with``, with modules replaced, prompts routed, and prompts rewritten.
 
-    A replacement finds the rows of a forward that it is to change by
-    :func:`~editors.inference.calls.running_forward`. On leaving, the base is itself again, bit for
-    bit. ``heads_pruned``: the answering forward does not show the states that a router knows.
+    ``replacements``: modules by path. A replacement asks
+    :func:`~editors.inference.calls.running_forward` which rows of a forward it has to change.
+    ``heads_pruned``: heads are pruned, so the router cannot read its hidden states in the answering
+    forward. After ``with``, the base is unchanged, bit for bit.
 
     Raises:
-        EditorError: something is attached to the model already.
+        EditorError: edits are attached to the model already.
     """
     model = base.model
     if "generate" in vars(model):
         raise EditorError(
             "edits are attached to this model already", "leave the first `with` first"
         )
-    read = router.reads if router is not None else ()
-    # The forward that answers is decided by what it shows below the first module that is replaced.
-    first = min((_block_of(base, path) for path in replacements), default=0)
-    reads_forwards = bool(read) and not heads_pruned and max(read) < first
+    read_layers = router.reads if router is not None else ()
+    # A decision may be read in the answering forward only below the first replaced module.
+    first_replaced = min((_block_of(base, path) for path in replacements), default=0)
+    reads_forwards = bool(read_layers) and not heads_pruned and max(read_layers) < first_replaced
     tracker = CallTracker(base, router, reads_forwards=reads_forwards)
 
     def after_block(_: nn.Module, __: Any, output: Any) -> None:
@@ -122,7 +125,7 @@ def attached(
             model.get_submodule(base.architecture.block(layer).path).register_forward_hook(
                 after_block
             )
-            for layer in (read if reads_forwards else ())
+            for layer in (read_layers if reads_forwards else ())
         ),
     ]
     try:
@@ -136,7 +139,7 @@ def attached(
 
 
 def _block_of(base: Base, path: str) -> int:
-    """The number of the block that the module at ``path`` lies in."""
+    """The number of the block that holds the module at ``path``."""
     return next(
         block.index for block in base.architecture.blocks if path.startswith(f"{block.path}.")
     )

@@ -1,4 +1,4 @@
-"""Free-running greedy answers: what a user of the model would read."""
+"""Free-running greedy answers: the text that a user of the model would read."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from editors.model.base_model import Base
 from editors.model.tokenization import SHOWN, Prompt, Row, encode_prompts, pad_id
 
 Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Logits to choose a token from, of the ids so far and the model's logits ``[rows, vocab]``."""
+"""From the ids so far ``[rows, seq]`` and the model's logits ``[rows, vocab]`` to the logits
+``[rows, vocab]`` that the next tokens are chosen by."""
 
 Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""One ``[rows, vocab]`` of next-token logits from those of two prompts for each row."""
+"""From the next-token logits ``[rows, vocab]`` of each row's two prompts to those of the row."""
 
-EXTRA_TOKENS = 4  # that an answer may run past the longest one known before it counts as endless
+# An answer may have this many tokens more than the longest known answer.
+EXTRA_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said after a prompt, whether it stopped by itself, and what was decided of the
-    prompt (None where nothing decides)."""
+    """The ``text`` of an answer, whether the model ``stopped`` by itself, and the ``decision`` on
+    the prompt (None without a router or rewriter)."""
 
     text: str
     stopped: bool
@@ -38,36 +40,37 @@ class Answer:
 
 @torch.inference_mode()
 def answers(model: EditedModel, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
-    """The greedy answer to each prompt, of at most ``max_new_tokens`` tokens and no more than the
-    model's context has room for.
+    """The greedy answer to each prompt, of at most ``max_new_tokens`` tokens, fewer if the model's
+    context has less room.
 
-    Greedy decoding of the model itself: the checkpoint's generation settings are left out. Prompts
-    of one length are answered together, so that no row is padded. Text after the first
-    end-of-sequence token does not count; white space at both ends is dropped.
+    The generation settings of the checkpoint are ignored. Prompts of equal length are answered
+    together, so that no row is padded. Text after the first end-of-sequence token is dropped, and
+    so is white space at both ends.
 
     Raises:
         PromptTooLong: a prompt leaves no room for an answer.
+        EditorError: a prompt cannot be encoded.
     """
     base = model.base
     rewritten = model.rewritten(prompts)
     encoded = encode_prompts(base.tokenizer, [prompt for prompt, _ in rewritten])
     room = [_room(base, prompt, len(ids)) for prompt, ids in zip(prompts, encoded, strict=True)]
-    found: list[Answer | None] = [None] * len(prompts)
+    answered: list[Answer | None] = [None] * len(prompts)
     budget = Budget(pads=0, logits_per_row=base.vocabulary)
-    for part in batches([len(ids) for ids in encoded], budget):
-        batch = base.batch([Row.of_prompt(encoded[i]) for i in part])
+    for members in batches([len(ids) for ids in encoded], budget):
+        batch = base.batch([Row.of_prompt(encoded[i]) for i in members])
         with model.noting() as calls:
-            out = decode(base, batch.ids, min(max_new_tokens, room[part[0]]))
+            out = decode(base, batch.ids, min(max_new_tokens, room[members[0]]))
         decisions = model.decisions(calls)
         for row, ids in enumerate(out[:, batch.ids.shape[1] :].tolist()):
             text, stopped = read(base, ids)
-            decision = rewritten[part[row]][1] or (decisions[row] if decisions else None)
-            found[part[row]] = Answer(text, stopped, decision)
-    return [answer for answer in found if answer is not None]
+            decision = rewritten[members[row]][1] or (decisions[row] if decisions else None)
+            answered[members[row]] = Answer(text, stopped, decision)
+    return [answer for answer in answered if answer is not None]
 
 
 def _room(base: Base, prompt: Prompt, tokens: int) -> int:
-    """How many tokens may follow a prompt that has ``tokens`` as the model sees it."""
+    """The number of tokens that may follow ``prompt``, of which the model sees ``tokens``."""
     context = base.architecture.context
     if context is None:
         return sys.maxsize
@@ -83,53 +86,55 @@ def _room(base: Base, prompt: Prompt, tokens: int) -> int:
 @torch.inference_mode()
 def paired_answers(
     model: EditedModel,
-    ones: Sequence[str],
-    others: Sequence[str],
+    prompts: Sequence[str],
+    partners: Sequence[str],
     max_new_tokens: int,
     combine: Combine,
 ) -> list[Answer]:
-    """One greedy answer to each pair of prompts, both continued by the token chosen for the two.
+    """One greedy answer to each pair of a prompt and a partner.
 
-    An answer carries the decision on the one of its pair.
+    Each next token is chosen for the pair and continues both of its prompts. The decision of an
+    answer is the decision on the prompt, not the partner.
 
-    ``combine(of_ones, of_others)``: the float32 logits ``[rows, vocab]`` to choose from. The first
-    half of a batch holds the ones and its second half the others, in the same order, so each
-    forward is two runs. Pairs whose longer prompt is of one length are answered together; padding,
-    on the left of the shorter, then depends on the pair alone.
+    ``combine(of_prompts, of_partners)``: the logits ``[rows, vocab]`` that tokens are chosen by,
+    from two float32 ``[rows, vocab]``. The first half of a batch holds the prompts and the second
+    half the partners, in the same order, so each forward is two runs. Pairs are answered together
+    if their longer prompts have equal length. So the padding, on the left of the shorter prompt,
+    depends on the pair alone.
 
     Raises:
-        EditorError: there are not as many ones as others.
+        EditorError: there are not as many partners as prompts, or a prompt cannot be encoded.
     """
-    if len(ones) != len(others):
+    if len(prompts) != len(partners):
         raise EditorError(
-            f"{len(ones)} prompts cannot be paired with {len(others)}", "give one for each"
+            f"{len(prompts)} prompts cannot be paired with {len(partners)}", "give one for each"
         )
     base = model.base
-    rewritten = model.rewritten(ones)
+    rewritten = model.rewritten(prompts)
     first, second = (
         encode_prompts(base.tokenizer, [prompt for prompt, _ in texts])
-        for texts in (rewritten, model.rewritten(others))
+        for texts in (rewritten, model.rewritten(partners))
     )
     longer = [max(len(a), len(b)) for a, b in zip(first, second, strict=True)]
-    found: list[Answer | None] = [None] * len(ones)
+    answered: list[Answer | None] = [None] * len(prompts)
     budget = Budget(rows=128, pads=0, logits_per_row=2 * base.vocabulary)
-    for part in batches(longer, budget):
-        rows = [Row.of_prompt(side[i]) for side in (first, second) for i in part]
+    for members in batches(longer, budget):
+        rows = [Row.of_prompt(side[i]) for side in (first, second) for i in members]
         batch = base.batch(rows, side="left")
         with model.noting() as calls:
             out = decode(base, batch.ids, max_new_tokens, batch.mask, _InStep(combine))
         decisions = model.decisions(calls)
-        for row, ids in enumerate(out[: len(part), batch.ids.shape[1] :].tolist()):
+        for row, ids in enumerate(out[: len(members), batch.ids.shape[1] :].tolist()):
             text, stopped = read(base, ids)
-            decision = rewritten[part[row]][1] or (decisions[row] if decisions else None)
-            found[part[row]] = Answer(text, stopped, decision)
-    return [answer for answer in found if answer is not None]
+            decision = rewritten[members[row]][1] or (decisions[row] if decisions else None)
+            answered[members[row]] = Answer(text, stopped, decision)
+    return [answer for answer in answered if answer is not None]
 
 
 @torch.inference_mode()
 def greedy_logits(base: Base, ids: torch.Tensor, steps: int) -> list[torch.Tensor]:
-    """For each of ``steps`` tokens after ``ids`` ``[rows, seq]`` the logits ``[rows, vocab]`` that
-    it is chosen from, greedily; no row stops before."""
+    """The logits ``[rows, vocab]`` of each of ``steps`` greedy tokens after ``ids`` ``[rows,
+    seq]``. No row stops earlier."""
     config = GenerationConfig(
         max_new_tokens=steps,
         do_sample=False,
@@ -150,10 +155,12 @@ def decode(
     mask: torch.Tensor | None = None,
     choose: Choose | None = None,
 ) -> torch.Tensor:
-    """int64 ``[rows, columns]``: ``ids`` and what follows, the likeliest token each time.
+    """int64 ``[rows, columns]``: ``ids`` ``[rows, seq]`` and the tokens that follow, each the
+    likeliest.
 
-    ``choose``: makes of the ids so far and the model's logits ``[rows, vocab]`` those to choose
-    from. The checkpoint's generation settings are left out, except for the tokens that end a text.
+    ``mask``: int64 ``[rows, seq]``, 0 at pads; None: no pads. ``choose``: changes the logits that
+    tokens are chosen by. The generation settings of the checkpoint are ignored, except for the
+    tokens that end a text.
     """
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -173,18 +180,18 @@ def decode(
 
 @contextmanager
 def _configured(base: Base, config: GenerationConfig) -> Iterator[None]:
-    # An argument would not do: what it leaves unset, generate takes from the checkpoint's own.
-    own = base.model.generation_config
+    # Not as an argument, as generate takes what that leaves unset from the checkpoint's settings.
+    checkpoint_config = base.model.generation_config
     base.model.generation_config = config
     try:
         yield
     finally:
-        base.model.generation_config = own
+        base.model.generation_config = checkpoint_config
 
 
 @dataclass(frozen=True, slots=True)
 class _InStep:
-    """Gives both halves of a batch the same logits, so that they go on by the same token."""
+    """Gives both halves of a batch the same logits, so that both continue with the same token."""
 
     combine: Combine
 
@@ -193,16 +200,16 @@ class _InStep:
 
 
 def read(base: Base, ids: Sequence[int]) -> tuple[str, bool]:
-    """The text of generated ``ids`` up to the first end-of-sequence token, and whether there is
-    one."""
+    """The text of the generated ``ids`` before the first end-of-sequence token, and whether there
+    is such a token."""
     ends = stop_ids(base)
-    end = next((place for place, token in enumerate(ids) if token in ends), None)
+    end = next((position for position, token in enumerate(ids) if token in ends), None)
     text: str = base.tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
     return text.strip(), end is not None
 
 
 def stop_ids(base: Base) -> set[int]:
-    """The tokens that end an answer: the checkpoint's and the tokenizer's."""
+    """The ids that end an answer: those of the checkpoint and of the tokenizer."""
     configured = base.model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
     return {token for token in (*several, base.tokenizer.eos_token_id) if token is not None}

@@ -1,4 +1,4 @@
-"""What the unedited base makes of a prompt, block by block."""
+"""Hidden states of the unedited base, block by block."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from editors.model.hooks import (
 )
 from editors.model.tokenization import Batch, Ids, Row, TokenIndex
 
-MIN_SUBSET = 16  # tokens; fewer go through other kernels, whose sums differ by more
-# Pads that cost about as much as a forward itself does for reading weights and launching kernels.
+MIN_SUBSET = 16  # tokens; fewer would use other kernels, whose rounding differs more
+# This many pads take about as long as another forward (loading weights, starting kernels).
 PADS = {"cpu": 16}
 PADS_ELSEWHERE = 512
 
 Keep = Callable[[torch.Tensor], torch.Tensor]
-"""What is kept of the states ``[rows, layers, hidden]`` of some prompts, row by row."""
+"""Reduces the states ``[rows, layers, hidden]`` of some prompts, row by row, to what is kept."""
 
 
 def last_token_states(
@@ -39,25 +39,29 @@ def last_token_states(
     *,
     shared: bool = False,
 ) -> torch.Tensor:
-    """float32 ``[prompts, layers, hidden]``: the output of blocks ``layers`` (rising) at the last
-    token of each prompt, or what ``keep`` makes of that.
+    """float32 ``[prompts, layers, hidden]``: the outputs of the blocks ``layers`` (ascending) at
+    the last token of each prompt, reduced by ``keep``.
 
-    Blocks above the last of ``layers`` do not run. ``shared``: other threads may run the model
-    meanwhile, so no module is swapped.
+    Blocks above the last of ``layers`` do not run. ``shared``: other threads may use the model at
+    the same time, so no module is swapped.
     """
     budget = Budget(rows=512, pads=PADS.get(base.input_device.type, PADS_ELSEWHERE))
-    found: dict[int, torch.Tensor] = {}
-    for part in batches([len(prompt) for prompt in prompts], budget):
-        # Without a mask: a token sees what is before it alone, and pads are behind.
-        batch = base.batch([Row.of_prompt(prompts[i]) for i in part])
+    kept_by_row: dict[int, torch.Tensor] = {}
+    for members in batches([len(prompt) for prompt in prompts], budget):
+        # No mask is needed, as a token sees only earlier tokens, and pads come last.
+        batch = base.batch([Row.of_prompt(prompts[i]) for i in members])
         states = _states(base, batch.ids, layers, _last_tokens(batch), shared=shared)
-        found.update(zip(part, keep(states), strict=True))
-    return torch.stack([found[i] for i in range(len(prompts))])
+        kept_by_row.update(zip(members, keep(states), strict=True))
+    return torch.stack([kept_by_row[i] for i in range(len(prompts))])
 
 
 def all_token_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
-    """float32 ``[tokens, layers, hidden]``: :func:`last_token_states` of every beginning of
-    ``prompt``, of one forward: a state sees what is before it alone."""
+    """float32 ``[tokens, layers, hidden]``: the outputs of the blocks ``layers`` (ascending) at
+    each token of ``prompt``.
+
+    A token sees only earlier tokens. So these are the :func:`last_token_states` of every prefix of
+    the prompt, from one forward.
+    """
     ids = base.batch([Row.of_prompt(prompt)]).ids
     tokens = torch.arange(len(prompt), device=ids.device)
     return _states(base, ids, layers, (torch.zeros_like(tokens), tokens), shared=True)
@@ -66,13 +70,13 @@ def all_token_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Te
 class StateRequest:
     """A request for last-token states.
 
-    It can run on its own, or be appended to the batch of another forward of the base.
+    It can run by itself, or its rows can be appended to the batch of another forward of the base.
     """
 
     def __init__(
         self, base: Base, prompts: Sequence[Ids], layers: Sequence[int], keep: Keep = torch.clone
     ) -> None:
-        """Arguments as of :func:`last_token_states`."""
+        """The arguments are those of :func:`last_token_states`."""
         self.layers = layers
         self._base, self._prompts, self._keep = base, prompts, keep
         self._states: torch.Tensor | None = None
@@ -80,8 +84,8 @@ class StateRequest:
     def rows_to_append(self, batch: Batch, max_tokens: int) -> Batch | None:
         """The rows to append to ``batch``, padded on the right.
 
-        None where nothing is left to be read, or both together have more than ``max_tokens``
-        tokens, with their pads.
+        None if there are no prompts, if their states are known already, or if both batches together
+        would have more than ``max_tokens`` tokens, pads included.
         """
         longest = max([batch.ids.shape[1], *map(len, self._prompts)])
         full = longest * (len(batch.ids) + len(self._prompts)) > max_tokens
@@ -91,7 +95,8 @@ class StateRequest:
 
     @contextmanager
     def reading(self, appended: Batch, first: int) -> Iterator[None]:
-        """Read the one forward inside ``with``, whose rows from ``first`` on are ``appended``."""
+        """Read the states in the one forward inside ``with``, whose rows from number ``first`` on
+        are ``appended``."""
         states: list[torch.Tensor] = []
         rows, last = _last_tokens(appended)
         readers = _readers(self._base, self.layers, (rows + first, last), states.append)
@@ -100,34 +105,35 @@ class StateRequest:
         self._states = self._keep(_stacked(states))
 
     def states(self) -> torch.Tensor:
-        """float32 ``[prompts, layers, hidden]``, or what is kept of that."""
+        """float32 ``[prompts, layers, hidden]``, reduced by ``keep``; runs the base if no other
+        forward has been read."""
         if self._states is None:
             self._states = last_token_states(self._base, self._prompts, self.layers, self._keep)
         return self._states
 
 
 def projection_inputs(base: Base, prompts: Sequence[Ids]) -> list[torch.Tensor]:
-    """For each prompt, what the edited projection reads: float32 ``[tokens, in]``."""
-    found: dict[int, torch.Tensor] = {}
+    """For each prompt, the input of the edited projection: float32 ``[tokens, in]``."""
+    inputs: dict[int, torch.Tensor] = {}
 
     def read(args: tuple[Any, ...], _: dict[str, Any]) -> None:
-        # Some blocks flatten what their MLP reads to [rows * seq, in].
-        found.update(zip(part, args[0].float().view(*batch.ids.shape, -1).clone(), strict=True))
+        # Some blocks flatten the input of their MLP to [rows * seq, in].
+        inputs.update(zip(members, args[0].float().view(*batch.ids.shape, -1).clone(), strict=True))
         stop_forward()
 
     with torch.inference_mode(), reading_inputs(base.model, {base.projection.path: read}):
-        for part in batches([len(prompt) for prompt in prompts], Budget(rows=512, pads=0)):
-            batch = base.batch([Row.of_prompt(prompts[i]) for i in part])
+        for members in batches([len(prompt) for prompt in prompts], Budget(rows=512, pads=0)):
+            batch = base.batch([Row.of_prompt(prompts[i]) for i in members])
             with base.probing(), stopping_early():
                 base.model(input_ids=batch.ids, use_cache=False)
-    return [found[i] for i in range(len(prompts))]
+    return [inputs[i] for i in range(len(prompts))]
 
 
 def _states(
     base: Base, ids: torch.Tensor, layers: Sequence[int], index: TokenIndex, *, shared: bool
 ) -> torch.Tensor:
-    """float32 ``[tokens, layers, hidden]``, in main memory, at ``index``, of one forward that ends
-    when they are read."""
+    """float32 ``[tokens, layers, hidden]``, on the CPU: the states at ``index`` in one forward,
+    which ends once they are read."""
     states: list[torch.Tensor] = []
 
     def keep(part: torch.Tensor) -> None:
@@ -137,7 +143,7 @@ def _states(
 
     subsets = {}
     if len(index[0]) >= MIN_SUBSET and not shared:
-        # Of the last block that is read, nothing uses the output at other tokens.
+        # Nothing uses the output of the last block at other tokens.
         last = tokenwise_modules(base.model, base.architecture.block(layers[-1]))
         subsets = {
             path: TokenSubset(
@@ -160,7 +166,8 @@ def _states(
 def _readers(
     base: Base, layers: Sequence[int], index: TokenIndex, keep: Callable[[torch.Tensor], None]
 ) -> dict[str, OutputReader]:
-    """For each of ``layers``, what hands the output of its block at ``index`` to ``keep``."""
+    """By path of the block of each of ``layers``, a reader that passes the block's output at
+    ``index`` to ``keep``."""
 
     def read(output: Any) -> None:
         hidden = hidden_of(output)
@@ -169,12 +176,12 @@ def _readers(
     return {base.architecture.block(layer).path: read for layer in layers}
 
 
-def _stacked(of_layers: Sequence[torch.Tensor]) -> torch.Tensor:
-    """float32 ``[tokens, layers, hidden]``, in main memory."""
-    return torch.stack([states.cpu() for states in of_layers], 1)
+def _stacked(by_layer: Sequence[torch.Tensor]) -> torch.Tensor:
+    """float32 ``[tokens, layers, hidden]``, on the CPU."""
+    return torch.stack([states.cpu() for states in by_layer], 1)
 
 
 def _last_tokens(batch: Batch) -> TokenIndex:
-    """Row and column of the last token of each row, padded on the right."""
+    """The index of the last token of each row of a batch that is padded on the right."""
     last = batch.mask.sum(1) - 1  # [rows]
     return torch.arange(len(last), device=last.device), last

@@ -1,4 +1,4 @@
-"""Adding to a module's output for the rows that an edit answers, and for no other."""
+"""Changing the output of a module at the rows that an edit answers, and at no others."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from editors.errors import EditorError
 from editors.inference.calls import running_forward
 
 Change = Callable[[int, torch.Tensor], torch.Tensor]
-"""What a memory adds: of its number and ``[rows, seq, in]``, ``[rows, seq, out]``."""
+"""From the number of a memory and the inputs ``[rows, seq, in]`` of its rows to what it adds to
+their output, ``[rows, seq, out]``."""
 
 
 def with_changes(inputs: torch.Tensor, output: torch.Tensor, change: Change) -> torch.Tensor:
-    """``output`` with what each routed row's memory adds to it.
+    """``output``, to which each memory has added its change at the rows that it answers.
 
-    ``inputs``: ``[rows, seq, in]`` or, where a block flattens its rows, ``[rows * seq, in]``;
-    ``output`` likewise. Rows that no memory answers keep their output bit for bit.
+    ``inputs``: ``[rows, seq, in]``, or ``[rows * seq, in]`` if the block flattens its rows;
+    ``output``: likewise, with ``out`` features. Rows that no memory answers keep their output, bit
+    for bit. Without a running forward, ``output`` is returned.
 
     Raises:
-        EditorError: there are not the rows that were routed.
+        EditorError: ``inputs`` does not have the rows of the running forward.
     """
     forward = running_forward()
     rows_of = forward.rows_of() if forward is not None else {}
     if forward is None or not rows_of:
         return output
     if inputs.ndim == 2 and inputs.shape[0] % forward.rows == 0:
-        whole = inputs.view(forward.rows, -1, inputs.shape[-1])
+        by_row = inputs.view(forward.rows, -1, inputs.shape[-1])
         shaped = output.view(forward.rows, -1, output.shape[-1])
-        return _changed(whole, shaped, rows_of, change).flatten(0, 1)
+        return _changed(by_row, shaped, rows_of, change).flatten(0, 1)
     if inputs.ndim == 2 or inputs.shape[0] != forward.rows:
         raise EditorError(
             f"{inputs.shape[0]} rows were given to a side memory that routed {forward.rows}",

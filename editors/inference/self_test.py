@@ -1,9 +1,9 @@
-"""Does routing work on this model, with the libraries that are installed?
+"""A test that routing works on this model, with the installed libraries.
 
-Two rows with one prompt are decoded for a step behind their cache, one of them routed. The routed
-row must be so in each forward, and the other row must get the base's own logits, bit for bit. A
-release of transformers that hands its cache on in another way would otherwise go unnoticed until
-answers are wrong.
+Two rows with the same prompt are decoded: one forward over the prompt, and one more from the cache.
+Only the second row is routed. It must be routed in each forward, and the first row must have the
+logits of the base, bit for bit. Without this test, a release of transformers that passes its cache
+on differently would remain unnoticed until answers are wrong.
 """
 
 from __future__ import annotations
@@ -23,43 +23,44 @@ from editors.model.base_model import Base
 from editors.model.tokenization import Ids, encode_prompt
 
 PROMPT = "Who is it"
-MIXED = 0.2  # relative: what rows that mix anyway may change of each other's logits
-STEPS = 2  # forwards: one that reads the prompt and one that goes on from its cache
+MIXED = 0.2  # the relative change of logits that is allowed if the base itself mixes rows
+STEPS = 2  # forwards: one over the prompt and one from its cache
 
 
 def require_routing(base: Base, path: str) -> None:
-    """See that rows can be routed through the module at ``path`` while they are decoded.
+    """Check that rows can be routed through the module at ``path`` during decoding.
 
     Raises:
-        UnsupportedArchitecture: a routed row is not routed in every forward, or changes another.
+        UnsupportedArchitecture: a routed row is not routed in every forward, or changes another
+            row.
     """
     prompt = encode_prompt(base.tokenizer, PROMPT)
     ids = torch.tensor([prompt] * 2, device=base.input_device)
     expected = greedy_logits(base, ids, STEPS)
     shifted = _ShiftedRows(base.model.get_submodule(path))
     with attached(base, {path: shifted}, _SecondRow(prompt)):
-        found = greedy_logits(base, ids, STEPS)
+        routed_logits = greedy_logits(base, ids, STEPS)
     if shifted.shifts != STEPS:
         raise _refused(f"a routed prompt was routed in {shifted.shifts} of {STEPS} forwards")
-    same = all(torch.equal(a[0], b[0]) for a, b in zip(expected, found, strict=True))
-    if not same and not (_rows_mix(base, ids) and _alike(expected, found)):
+    same = all(torch.equal(a[0], b[0]) for a, b in zip(expected, routed_logits, strict=True))
+    if not same and not (_rows_mix(base, ids) and _alike(expected, routed_logits)):
         raise _refused("routing one prompt changed the answer to another")
-    if any(torch.equal(a[1], b[1]) for a, b in zip(expected, found, strict=True)):
+    if any(torch.equal(a[1], b[1]) for a, b in zip(expected, routed_logits, strict=True)):
         raise _refused("a routed prompt was answered as if it had not been routed")
 
 
 def _rows_mix(base: Base, ids: torch.Tensor) -> bool:
-    """Whether the rows of a batch change each other's logits on the base itself, as they do where
+    """Whether the rows of a batch change each other's logits on the unedited base. They do if
     weights and activations are multiplied in 8 bits."""
-    others = ids.clone()
-    others[1] = ids[1].flip(0)
-    [expected], [found] = (greedy_logits(base, rows, 1) for rows in (ids, others))
-    return not torch.equal(expected[0], found[0])
+    other_rows = ids.clone()
+    other_rows[1] = ids[1].flip(0)
+    [expected], [changed] = (greedy_logits(base, rows, 1) for rows in (ids, other_rows))
+    return not torch.equal(expected[0], changed[0])
 
 
-def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:
-    """Whether the first row's logits are nearly the same."""
-    pairs = zip(expected, found, strict=True)
+def _alike(expected: Sequence[torch.Tensor], routed: Sequence[torch.Tensor]) -> bool:
+    """Whether the logits of the first row are nearly the same in each forward."""
+    pairs = zip(expected, routed, strict=True)
     return all(float((a[0] - b[0]).norm() / a[0].norm()) < MIXED for a, b in pairs)
 
 
@@ -72,8 +73,8 @@ def _refused(what: str) -> UnsupportedArchitecture:
 
 
 class _SecondRow:
-    """Routes the second of two rows with one prompt, and no other prompt: a token that is decoded
-    must not be taken for one."""
+    """Routes the second of two rows with the same prompt. Other prompts are not routed, so that a
+    decoded token that counts as a prompt is noticed."""
 
     reads: tuple[int, ...] = ()
 
@@ -89,7 +90,8 @@ class _SecondRow:
 
 
 class _ShiftedRows(nn.Module):
-    """A module whose output is moved for routed rows; counts the forwards that had some."""
+    """A module whose output is shifted at routed rows. ``shifts`` counts the forwards with routed
+    rows."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()

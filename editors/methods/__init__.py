@@ -1,1 +1,1 @@
-"""Editing methods, a folder each, and the contract they keep. Imports ``scope`` and ``heads``."""
+"""Editing methods, one folder each, and their contract. Imports ``scope`` and ``heads``."""

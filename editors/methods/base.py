@@ -1,8 +1,8 @@
-"""The contract of an editing method.
+"""The contract of an editing method, and what all methods share.
 
-A method is one class on one base. It says how to start, train and remove, how to save and load its
-payload, which modules it replaces and how it routes or rewrites prompts. What all methods have in
-common is here: which facts change something, superseding, progress, and attaching.
+A method defines how to start, train and remove, how to save and load its payload, which modules it
+replaces, and how it routes or rewrites prompts. This module does the rest: it finds the facts that
+change something, supersedes facts, reports progress, and attaches edits to the base.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Facts that are done, of all that are to be applied, and the training steps taken so far."""
+    """``done`` of ``total`` facts are applied, with ``iterations`` training steps so far."""
 
     done: int
     total: int
@@ -47,11 +47,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What applying facts gave.
+    """The result of applying or removing facts.
 
-    ``applied``: ids now in force that were not before; ``unchanged``: ids that were in force
-    already; ``superseded``: closed id -> the id that took its place; ``failed``: ids trained
-    without success (they are in force, and ``check`` shows them); ``left``: ids not reached.
+    ``applied``: ids that are newly in force; ``unchanged``: ids that were in force before;
+    ``superseded``: closed id -> the id that replaced it; ``failed``: ids that were trained without
+    success (they are in force, and ``check`` shows them); ``left``: ids that were not reached
+    before an early stop; ``iterations``: the training steps taken.
     """
 
     state: EditState
@@ -65,8 +66,8 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What training a group of facts gave: the ids that were ``judged``, those of them that
-    ``failed``, and the steps taken."""
+    """The result of training a group: the ids that were ``judged`` at its end, those of them that
+    ``failed``, and the training steps taken (``iterations``)."""
 
     judged: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
@@ -75,11 +76,11 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What applying may take in at a time.
+    """Limits on the resources of applying facts.
 
-    ``batch_size``: facts that are trained together (None: as many as the method takes), on which
-    the result depends; ``memory_bytes``: recorded states that are held in memory (None: all of
-    them; the rest goes to temporary files), on which it does not.
+    ``batch_size``: the most facts that are trained together (None: as many as the method chooses);
+    the result depends on it. ``memory_bytes``: the bytes of recorded states that stay in memory
+    (None: all of them; the rest goes to temporary files); the result does not depend on it.
     """
 
     batch_size: int | None = None
@@ -90,7 +91,7 @@ UNLIMITED = Limits()
 
 
 class NoCache:
-    """A cache that keeps nothing."""
+    """A cache that stores nothing."""
 
     def get(self, key: str) -> bytes | None:
         return None
@@ -103,92 +104,95 @@ NO_CACHE = NoCache()
 
 
 class Method(ABC, Generic[P, S]):
-    """An editing method on one base; ``P`` is its payload and ``S`` its settings."""
+    """An editing method on one base; ``P``: the type of its payload, ``S``: of its settings."""
 
     spec: ClassVar[MethodSpec]
 
     def __init__(self, base: Base, settings: S, seed: int) -> None:
         self.base, self.settings, self.seed = base, settings, seed
 
-    # --- what a method says ---------------------------------------------------------------------
+    # --- defined by a method --------------------------------------------------------------------
 
     @abstractmethod
     def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> P:
-        """The payload of a base without edits; scope may be calibrated on ``phrasings``, and what
-        that gives be kept in ``cache``.
+        """The payload without edits. A scope signal may be calibrated on ``phrasings``, and its
+        calibration may be stored in ``cache``.
 
         Raises:
-            UnsupportedArchitecture: this base cannot be edited by the method.
+            UnsupportedArchitecture: the method cannot edit this base.
+            EditorError: the phrasings do not suffice, or the settings are not valid.
         """
 
     @abstractmethod
     def train(
         self, state: EditState, group: Sequence[Fact], cache: ByteCache, limits: Limits
     ) -> tuple[EditState, Trained]:
-        """``state``, in which ``group`` has just been entered, with the group trained.
+        """``state`` after training ``group``, whose facts are in ``state`` already.
 
-        Finished parts are kept in ``cache`` under the key of their recipe, so that a killed run
-        goes on where it was.
+        Finished work is stored in ``cache`` under a digest of everything that it depends on. So a
+        run that was killed continues where it stopped.
         """
 
     @abstractmethod
     def dump(self, payload: P) -> SavedPayload:
-        """The payload as JSON and blobs: the same bytes for the same payload."""
+        """The payload as a JSON summary and blobs: equal bytes for equal payloads."""
 
     @abstractmethod
     def load(self, saved: SavedPayload, state: EditState) -> P:
-        """What :meth:`dump` gave; ``state``: the edits that it belongs to."""
+        """The payload of ``state`` that :meth:`dump` wrote; raises StateMismatch, LookupError,
+        ValueError or TypeError for other data."""
 
     @abstractmethod
     def explain(self, decision: Decision | None, state: EditState) -> tuple[str, dict[str, Any]]:
-        """Why an answer came out as it did: a sentence, and what the method adds to its record."""
+        """Why a prompt was answered as it was: a sentence, empty for the base alone, and what the
+        method adds to the JSON record of the answer."""
 
     def edited_projections(self) -> Sequence[Projection]:
-        """The projections whose output the method changes: none, one or several."""
+        """The projections whose outputs the method changes, maybe none."""
         return self.spec.edits(self.base.architecture, self.base.layer)
 
     def replacements(self, state: EditState) -> dict[str, nn.Module]:
-        """By path, the modules that stand in for the base's while the edits are attached."""
+        """By path, the modules that replace those of the base while the edits are attached."""
         return {}
 
     def router(self, state: EditState) -> Router | None:
-        """What decides which memory answers a prompt; None for a method that is always on."""
+        """The router that decides which memory answers a prompt; None: edits are always on."""
         return None
 
     def rewriter(self, state: EditState) -> Rewriter | None:
-        """How prompts and chats are rewritten before the model is called; None: not at all."""
+        """The function that rewrites prompts for the model; None: no prompt is rewritten."""
         return None
 
     def group_size(self, state: EditState) -> int:
-        """How many facts :meth:`train` takes next."""
+        """The number of facts that :meth:`train` takes next."""
         return 1
 
     def require_trainable(self, fact: Fact) -> None:
-        """Raise EditorError for a fact that cannot be encoded, before anything is trained."""
+        """Raise EditorError if ``fact`` cannot be encoded or is too long for the model."""
 
     def finish(self, state: EditState) -> EditState:
-        """``state`` once all groups of an ``apply`` are trained."""
+        """``state`` after the last group of an :meth:`apply`."""
         return state
 
     def remove(self, state: EditState, facts: Sequence[str]) -> Applied:
-        """``state`` with these facts (ids) taken back; here by closing them. What is trained again
-        for that, and fails, is named."""
+        """``state`` with ``facts`` (ids) taken back, by default by closing them. The result names
+        remaining facts that were trained again for this and failed."""
         return Applied(state.closing({fact: FactClosure("undone") for fact in facts}))
 
-    # Several processes may train units of work, each its own, before one process applies all.
+    # Several processes may train different units of work before one process applies all facts.
 
     def work_unit(self, state: EditState) -> int:
         """The number of the unit of work that the next group belongs to."""
         return 0
 
     def skip(self, state: EditState, group: Sequence[Fact]) -> EditState:
-        """``state`` as if ``group``, which has been entered, had been trained elsewhere."""
+        """``state``, with ``group`` in it already, as if another process had trained the group."""
         return state
 
-    # --- what all methods do --------------------------------------------------------------------
+    # --- shared by all methods ------------------------------------------------------------------
 
     def start(self, phrasings: Sequence[Phrasings], cache: ByteCache = NO_CACHE) -> EditState:
-        """The state of a base without edits; arguments and errors of :meth:`initial_payload`."""
+        """The state without edits; arguments and errors are those of :meth:`initial_payload`."""
         return EditState(
             self.spec.name,
             asdict(cast("Any", self.settings)),
@@ -209,12 +213,12 @@ class Method(ABC, Generic[P, S]):
     ) -> Applied:
         """``state`` with ``facts`` applied in order, in groups, within ``limits``.
 
-        A fact in force already is left alone; one whose prompt is already edited supersedes the
-        older one. ``on_progress`` is called after each group, and says False to stop early.
+        A fact that is in force already changes nothing. A fact supersedes an older fact with the
+        same prompt. ``on_progress`` is called after each group, and returns False to stop early.
 
         Raises:
             StateMismatch: ``state`` belongs to another base.
-            EditorError: a fact cannot be trained; nothing is then applied.
+            EditorError: a fact cannot be encoded (then nothing is applied), or training failed.
         """
         self.require_base(state)
         fresh, unchanged = self._fresh(state, facts)
@@ -252,14 +256,15 @@ class Method(ABC, Generic[P, S]):
         facts: Sequence[Fact],
         *,
         cache: ByteCache,
-        mine: Callable[[int], bool],
+        takes: Callable[[int], bool],
         limits: Limits = UNLIMITED,
     ) -> None:
-        """Train, of the units of work that :meth:`apply` would train, those whose numbers are
-        ``mine``, and leave them in ``cache``.
+        """Train some of the units of work that :meth:`apply` would train, and store the results in
+        ``cache``.
 
-        Units do not depend on each other, so several processes may take some each; what
-        :meth:`apply` then finds is what it would have trained itself. Raises as :meth:`apply`.
+        ``takes(unit)``: whether this process trains that unit. Units do not depend on each other,
+        so several processes may train different units. Then :meth:`apply` reads from the cache what
+        it would have trained. Raises the errors of :meth:`apply`.
         """
         self.require_base(state)
         fresh, _ = self._fresh(state, facts)
@@ -268,7 +273,7 @@ class Method(ABC, Generic[P, S]):
             unit = self.work_unit(state)
             group = self._next_group(state, facts, fresh, reached, limits)
             state, _ = entered(state, group)
-            if mine(unit):
+            if takes(unit):
                 state, _ = self.train(state, group, cache, limits)
             else:
                 state = self.skip(state, group)
@@ -276,10 +281,11 @@ class Method(ABC, Generic[P, S]):
 
     @contextmanager
     def attach(self, state: EditState) -> Iterator[EditedModel]:
-        """The base with the edits of ``state`` and its heads pruned, inside ``with``.
+        """Inside ``with``, the base with the edits and the pruned heads of ``state``.
 
         Raises:
             StateMismatch: ``state`` belongs to another base.
+            EditorError: edits are attached to the model already.
         """
         self.require_base(state)
         mask = state.pruning.mask if state.pruning else NOTHING_PRUNED
@@ -296,19 +302,21 @@ class Method(ABC, Generic[P, S]):
             yield model
 
     def self_test(self) -> None:
-        """Raise UnsupportedArchitecture where routing does not work on this base as installed."""
+        """Raise UnsupportedArchitecture if prompts cannot be routed with the installed
+        libraries."""
         if self.spec.routed and (edited := self.edited_projections()):
             require_routing(self.base, edited[0].path)
 
     def save(self, state: EditState) -> dict[str, bytes]:
-        """``state`` as named blobs."""
+        """``state``, whose payload is loaded, as named blobs."""
         blobs = state.to_blobs(self.dump(state.payload))
         if state.pruning and (fill := state.pruning.mask.fill):
             blobs[HEAD_FILL] = to_bytes({f"{h.layer}.{h.head}": t for h, t in fill.items()})
         return blobs
 
     def open(self, state: EditState) -> EditState:
-        """``state`` with its payload loaded, and the tensors of its pruned heads."""
+        """``state`` with its payload and the tensors of its pruned heads loaded; raises
+        StateMismatch if they cannot be read."""
         saved = state.payload
         if not isinstance(saved, SavedPayload):
             return state
@@ -326,7 +334,7 @@ class Method(ABC, Generic[P, S]):
             ) from error
 
     def require_base(self, state: EditState) -> None:
-        """Raise StateMismatch where ``state`` belongs to another base."""
+        """Raise StateMismatch if ``state`` belongs to another base."""
         if state.fingerprint != self._fingerprint:
             raise StateMismatch(
                 f"these edits were made on base {state.fingerprint[:16]}, "
@@ -347,14 +355,14 @@ class Method(ABC, Generic[P, S]):
         limits: Limits,
     ) -> list[Fact]:
         size = self.group_size(state)
-        taken = fresh[reached : reached + min(size, limits.batch_size or size)]
-        return [facts[number] for number in taken]
+        numbers = fresh[reached : reached + min(size, limits.batch_size or size)]
+        return [facts[number] for number in numbers]
 
     def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[array[int], list[str]]:
-        """The numbers of the facts that change something, and the ids of those that do not.
+        """The numbers of the facts that change something, and the ids in force of those that do
+        not. Raises EditorError for a fact that cannot be encoded, before anything is trained.
 
-        ``facts`` may be read from a file one by one: none is held. What could be refused is refused
-        here, before anything is trained.
+        ``facts`` may be a lazy sequence over a file, so facts are not kept, only their numbers.
         """
         answering = {fact.prompt: (fact.target, fact.id) for fact in state.in_force()}
         fresh, unchanged = array("Q"), []
@@ -370,23 +378,23 @@ class Method(ABC, Generic[P, S]):
 
 
 def entered(state: EditState, group: Sequence[Fact]) -> tuple[EditState, dict[str, str]]:
-    """``state`` with ``group`` in its record, and closed the facts whose prompt it takes over:
-    closed id -> the id that took its place."""
+    """``state`` with the facts of ``group`` added, and older facts with the same prompts closed.
+    Also returns the closed ids, each with the id that replaced it."""
     facts, closed = dict(state.facts), dict(state.closed)
     answering = {fact.prompt: fact.id for fact in state.in_force()}
     replaced: dict[str, str] = {}
     for fact in group:
-        old = answering.get(fact.prompt)
-        if old is not None and old != fact.id:
-            closed[old] = FactClosure("superseded", fact.id)
-            replaced[old] = fact.id
+        old_id = answering.get(fact.prompt)
+        if old_id is not None and old_id != fact.id:
+            closed[old_id] = FactClosure("superseded", fact.id)
+            replaced[old_id] = fact.id
         answering[fact.prompt] = fact.id
-        facts.pop(fact.id, None)  # one that comes back is the newest again
+        facts.pop(fact.id, None)  # a fact that is applied again becomes the newest
         closed.pop(fact.id, None)
         facts[fact.id] = fact
     return replace(state, facts=facts, closed=closed), replaced
 
 
 def still_in_force(state: EditState, group: Sequence[Fact]) -> tuple[str, ...]:
-    """The ids of a group that has been entered, less those that it supersedes itself."""
+    """The ids of ``group``, entered in ``state``, without those that it supersedes itself."""
     return tuple(dict.fromkeys(fact.id for fact in group if fact.id not in state.closed))

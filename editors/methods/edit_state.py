@@ -1,7 +1,7 @@
-"""The edits of a base as data: what every method has, and one payload of the method's own.
+"""The edits of a base as data: what all methods have in common, and the payload of one method.
 
-Needs no tensor library: facts and their closures are JSON, and a payload stays as it was saved
-until its method loads it. So edits can be listed, explained and taken back without a model.
+Facts and closures are JSON, and a payload remains as saved until its method loads it. So edits can
+be listed, explained and taken back without a model. This module needs no tensor library.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ FACTS = "facts.jsonl"
 EDITS = "edits.json"
 HEAD_MASK = "head_mask.json"
 HEAD_FILL = "head_fill.safetensors"
-COMMON = (FACTS, EDITS, HEAD_MASK)  # what can be read without the method
-SHOWN = 5  # candidates named where an id is not unique
+COMMON = (FACTS, EDITS, HEAD_MASK)  # the blobs that can be read without the method
+SHOWN = 5  # candidates named in an error if an id is not unique
 
 Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
 class SavedPayload:
-    """A payload as it is stored: a summary, plain JSON, and named blobs of bytes."""
+    """A payload as it is stored: a plain JSON ``summary``, and named ``blobs`` of bytes."""
 
     summary: Mapping[str, Any]
     blobs: Mapping[str, bytes] = field(default_factory=dict)
@@ -39,9 +39,11 @@ class SavedPayload:
 class EditState:
     """All edits of one base.
 
-    ``facts``: every fact ever applied, by id, in the order of editing. ``closed``: those that no
-    longer answer. ``pruning``: the heads that are pruned, if any are. ``payload``: what the method
-    keeps, a :class:`SavedPayload` until the method loads it.
+    ``method``: its name; ``layer``: the edited block; ``modules``: the paths of the edited
+    projections; ``fingerprint``: of the base. ``payload``: the data of the method, a
+    :class:`SavedPayload` until the method loads it. ``facts``: all facts that were ever applied, by
+    id, in the order of editing. ``closed``: by id, the closures of the facts that are no longer in
+    force. ``pruning``: the pruned heads, None if there are none.
     """
 
     method: str
@@ -56,41 +58,45 @@ class EditState:
 
     @property
     def edits(self) -> str:
-        """An id of the edits in force: 12 hexadecimal digits, equal for equal sets of facts."""
+        """An id of the set of facts in force: 12 hexadecimal digits, equal for equal sets."""
         text = "\n".join(sorted(fact.id for fact in self.in_force()))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def stale(self) -> bool:
-        """Heads are pruned that were ranked with other edits in force."""
+        """Whether pruned heads were ranked with other edits in force."""
         return self.pruning is not None and self.pruning.edits != self.edits
 
     @property
     def prefers_context(self) -> bool:
-        """Heads are pruned so that a passage wins over memory and edits."""
+        """Whether heads are pruned so that a passage wins over memory and edits."""
         return self.pruning is not None and self.pruning.prefer == "context"
 
     def in_force(self) -> list[Fact]:
-        """The facts that answer, in order."""
+        """The facts in force, in the order of editing."""
         return [fact for key, fact in self.facts.items() if key not in self.closed]
 
     def closing(self, closures: Mapping[str, FactClosure]) -> EditState:
-        """The same edits with these facts closed, each named as in :meth:`find`."""
-        whole = {self.find(fact).id: closure for fact, closure in closures.items()}
-        return replace(self, closed={**self.closed, **whole})
-
-    def find(self, prefix: str) -> Fact:
-        """The fact with that id, or the only one whose id starts so.
+        """The edits with these facts closed. Each key is an id or a unique prefix of one.
 
         Raises:
-            EditorError: there is none, or several, which are named.
+            EditorError: a key matches no fact, or several.
+        """
+        full_closures = {self.find(fact).id: closure for fact, closure in closures.items()}
+        return replace(self, closed={**self.closed, **full_closures})
+
+    def find(self, prefix: str) -> Fact:
+        """The fact whose id is ``prefix``, or the only fact whose id starts with it.
+
+        Raises:
+            EditorError: there is no such fact, or there are several, which are named.
         """
         return self.facts[full_id(prefix, self.facts)]
 
     # --- as blobs -------------------------------------------------------------------------------
 
     def to_blobs(self, payload: SavedPayload) -> dict[str, bytes]:
-        """Named blobs: the facts, what became of them, pruned heads, and those of ``payload``."""
+        """The edits as named blobs: facts, closures, pruned heads, and the blobs of ``payload``."""
         lines = [
             json.dumps({"id": key, **fact.to_dict()}, ensure_ascii=False, sort_keys=True)
             for key, fact in self.facts.items()
@@ -117,14 +123,14 @@ class EditState:
 
     @staticmethod
     def from_blobs(blobs: Mapping[str, bytes]) -> EditState:
-        """The edits that :meth:`to_blobs` wrote, their payload as it was saved.
+        """The edits that :meth:`to_blobs` wrote, with a :class:`SavedPayload`.
 
         Raises:
-            StateMismatch: a blob is missing or not what it should be.
+            StateMismatch: a blob is missing or damaged.
         """
         try:
             edits = _json(blobs, EDITS)
-            # A fact applied again after an undo is recorded anew: its last place counts.
+            # A fact that was applied again after an undo may occur twice: its last line counts.
             facts: dict[str, Fact] = {}
             for line in blobs[FACTS].split(b"\n"):  # splitlines also splits inside texts
                 if line:
@@ -134,9 +140,9 @@ class EditState:
             closed = {
                 key: FactClosure.from_dict(closure) for key, closure in edits["closed"].items()
             }
-            if stray := sorted(set(closed) - set(facts)):
-                raise ValueError(f"{EDITS} closes a fact {stray[0]} that {FACTS} lacks")
-            rest = {name: data for name, data in blobs.items() if name not in COMMON}
+            if unknown := sorted(set(closed) - set(facts)):
+                raise ValueError(f"{EDITS} closes a fact {unknown[0]} that {FACTS} lacks")
+            payload_blobs = {name: data for name, data in blobs.items() if name not in COMMON}
             pruning = HeadPruning.from_dict(_json(blobs, HEAD_MASK)) if HEAD_MASK in blobs else None
             return EditState(
                 edits["method"],
@@ -144,7 +150,7 @@ class EditState:
                 edits["layer"],
                 tuple(edits["modules"]),
                 edits["fingerprint"],
-                SavedPayload(edits["payload"], rest),
+                SavedPayload(edits["payload"], payload_blobs),
                 facts,
                 closed,
                 pruning,
@@ -154,7 +160,7 @@ class EditState:
 
 
 def _json(blobs: Mapping[str, bytes], name: str) -> dict[str, Any]:
-    """A blob as a JSON object of this schema."""
+    """A blob as a JSON object; raises StateMismatch if it has another schema version."""
     record: dict[str, Any] = json.loads(blobs[name])
     if record["schema"] != SCHEMA:
         raise StateMismatch(
@@ -165,12 +171,12 @@ def _json(blobs: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 
 def full_id(prefix: str, ids: Iterable[str]) -> str:
-    """The one of ``ids`` that is ``prefix``, or the only one that starts so.
+    """The id in ``ids`` that is ``prefix``, or the only one that starts with it.
 
     Raises:
-        EditorError: there is none, or several, which are named.
+        EditorError: there is no such id, or there are several, which are named.
     """
-    matches = sorted({known for known in ids if prefix and known.startswith(prefix)})
+    matches = sorted({candidate for candidate in ids if prefix and candidate.startswith(prefix)})
     if prefix in matches:
         return prefix
     if not matches:

@@ -1,4 +1,4 @@
-"""Which editing methods there are: ours, and those that other packages register."""
+"""The registered editing methods: of this package, and of other packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of an editing method before its code is loaded. Needs no tensor library."""
+"""The description of an editing method, without its code. Needs no tensor library."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from editors.model.projection import Projection
 
 Undo = Literal["exact", "retraining"]
-"""How a fact is taken back: its gate is closed, which needs no model, or what is left is trained
-again from the start."""
+"""How a fact is taken back. "exact": closing the fact suffices, without a model. "retraining": the
+remaining facts are trained again from the start."""
 
 
 def _nothing(state: EditState) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _no_module(architecture: Architecture, layer: int) -> tuple[Projection, ...]
 
 
 def edited_projection(architecture: Architecture, layer: int) -> tuple[Projection, ...]:
-    """The MLP down-projection of block ``layer``; raises UnsupportedArchitecture."""
+    """The MLP down-projection of block ``layer``; raises UnsupportedArchitecture if it has none."""
     return (architecture.editable(layer),)
 
 
@@ -49,17 +49,17 @@ def edited_projection(architecture: Architecture, layer: int) -> tuple[Projectio
 class MethodSpec:
     """An editing method, as ``editcli methods`` lists it.
 
-    ``title`` and ``reference``: what it is called and where it was published. ``routed``: an edit
-    answers only prompts that it claims, and all others get the base's logits, bit for bit; else it
-    is always on. ``undo``: how facts are taken back. ``cost``: of an edit and of an answer, in a
-    few words. ``settings``: a dataclass of scalars with defaults. ``implementation``: the
-    :class:`~editors.methods.base.Method`, as "module:class". ``edits``: the projections that it
-    edits, of a model's structure and the block that was chosen.
+    ``title``: what it does, in a few words; ``reference``: its publication. ``routed``: an edit
+    answers only prompts that it claims, and all other prompts have the logits of the base, bit for
+    bit; otherwise edits are always on. ``undo``: how facts are taken back. ``cost``: of an edit and
+    of an answer, in a few words. ``settings``: a dataclass of scalars with defaults.
+    ``implementation``: the :class:`~editors.methods.base.Method`, as "module:class". ``edits``:
+    from an architecture and the chosen layer to the projections that the method changes.
 
-    ``named_facts``: the ids of the facts that the saved payload names, all of which a store must
-    hold. ``about`` and ``about_fact``: what the method adds to what is shown of a version and of a
-    fact, read from the saved payload. ``why_no_undo``: why these settings keep single facts from
-    being taken back, None where they do not.
+    The other fields are functions of an :class:`EditState` with a saved payload, or of settings.
+    ``named_facts``: the ids in the payload, each of which must be a fact of the state. ``about``
+    and ``about_fact``: what the method adds to the description of a version and of a fact (an id).
+    ``why_no_undo``: why single facts cannot be taken back with these settings, None if they can.
     """
 
     name: str
@@ -76,17 +76,20 @@ class MethodSpec:
     about_fact: Callable[[EditState, str], dict[str, Any]] = _nothing_of_fact
     why_no_undo: Callable[[Mapping[str, Scalar]], str | None] = _no_reason
 
-    def all_settings(self, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Every setting: those given, over the defaults.
+    def all_settings(self, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """All settings: ``chosen`` over the defaults.
 
         Raises:
-            EditorError: an unknown name, or a value of the wrong type or range.
+            EditorError: a name is unknown, or a value has the wrong type or range.
         """
-        return asdict(settings_from(self.settings, self.name, given))
+        return asdict(settings_from(self.settings, self.name, chosen))
 
     def build(self, base: Base, settings: Mapping[str, Scalar], seed: int) -> Any:
-        """The method (a :class:`~editors.methods.base.Method`) on one base; raises as
-        :meth:`all_settings`."""
+        """The method, a :class:`~editors.methods.base.Method`, on ``base``.
+
+        Raises:
+            EditorError: a setting is unknown, or has the wrong type or range.
+        """
         module, _, name = self.implementation.partition(":")
         method = getattr(import_module(module), name)
         return method(base, settings_from(self.settings, self.name, settings), seed)

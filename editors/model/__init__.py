@@ -1,2 +1,2 @@
-"""Reading a model: its blocks, projections, tokens and hooks. Imports only the modules beside it in
-``editors``."""
+"""Reading a model: its blocks, projections, tokens and hooks. Of ``editors``, it imports only the
+modules that are in no folder."""

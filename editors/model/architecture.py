@@ -1,8 +1,9 @@
-"""Where a decoder model keeps its projections and heads, read from its structure alone.
+"""The blocks, projections and heads of a decoder model, read from its structure alone.
 
-The model's name and type are never consulted. Blocks are the one stack of checkpointable layers;
-within a block two tables of leaf names, together with the place of the leaf (under the attention
-or not) and its output width, single out the two projections that write to the residual stream.
+The model's name and type are never consulted. The blocks are the only stack of checkpointable
+layers. Two projections of a block write to the residual stream: the attention output and the MLP
+down-projection. Each is identified by its last name (two tables below), by whether it lies inside
+the attention module, and by its output width.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 ATTENTION_OUT = frozenset({"o_proj", "out_proj", "dense", "c_proj", "wo"})
 MLP_DOWN = frozenset({"down_proj", "dense_4h_to_h", "fc_out", "fc2", "c_proj", "w2"})
-DEPTH = (27, 32)  # WISE edits layer 27 of the 32 of LLaMA-2-7B; other depths keep the fraction
+# WISE (arXiv 2405.14768) edits layer 27 of 32 in LLaMA-2-7B. Other depths keep the ratio.
+DEPTH = (27, 32)
 SHOWN = 8  # candidates named in an error
 
 HEADS_ONLY = "its facts cannot be edited; `editcli conflict` works on its heads"
@@ -30,9 +32,10 @@ HEADS_ONLY = "its facts cannot be edited; `editcli conflict` works on its heads"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One decoder layer. ``attention`` is the path of the attention module.
+    """One decoder layer.
 
-    ``why_not`` says what is missing and why; empty when both projections were found.
+    ``attention``: the path of the attention module. ``why_not``: which projections are missing and
+    why, or why the block has no attention; empty if nothing is missing.
     """
 
     index: int
@@ -45,10 +48,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The blocks of a decoder and the sizes that do not depend on the block.
+    """The blocks of a decoder, and the sizes that all blocks share.
 
-    ``n_heads`` counts query heads; ``n_kv_heads`` the key-value heads they share. ``context`` is
-    the longest input in tokens, None where the model has no limit of its own.
+    ``n_heads``: the query heads of a layer; ``n_kv_heads``: the key-value heads that they share.
+    ``context``: the longest input in tokens, None if the model has no limit.
     """
 
     blocks: tuple[Block, ...]
@@ -60,11 +63,11 @@ class Architecture:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Architecture:
-        """Read the architecture of ``model``; nothing is run and nothing is changed.
+        """Read the architecture of ``model``. Nothing is run and nothing is changed.
 
         Raises:
-            UnsupportedArchitecture: an encoder-decoder, no single stack of blocks, or no block
-                with a projection; the candidates are named.
+            UnsupportedArchitecture: the model is an encoder-decoder, has no single stack of blocks,
+                or no block has one of the two projections; the candidates are named.
         """
         config = _text_config(model)
         path, stack = _block_stack(model)
@@ -96,9 +99,9 @@ class Architecture:
         return self.blocks[layer]
 
     def default_layer(self) -> int:
-        """The block at 27/32 of the depth, or the editable one nearest to it; never the last.
+        """The block at 27/32 of the depth, or the nearest block that can be edited.
 
-        A model of one block has only the last to offer.
+        The last block is chosen only in a model with a single block.
         """
         last = max(len(self.blocks) - 2, 0)
         wanted = min(len(self.blocks) * DEPTH[0] // DEPTH[1], last)
@@ -109,23 +112,25 @@ class Architecture:
         """The MLP down-projection of ``layer``.
 
         Raises:
-            UnsupportedArchitecture: the block has none; the reason is given.
-            EditorError: no such layer.
+            UnsupportedArchitecture: the block has no single MLP down-projection; the message says
+                why.
+            EditorError: there is no such layer.
         """
         block = self.block(layer)
         if block.mlp_down is None:
-            others = any(other.mlp_down for other in self.blocks)
+            any_editable = any(other.mlp_down for other in self.blocks)
             raise UnsupportedArchitecture(
                 f"layer {layer} cannot be edited: {block.why_not}",
-                f"`--layer {self.default_layer()}`" if others else HEADS_ONLY,
+                f"`--layer {self.default_layer()}`" if any_editable else HEADS_ONLY,
             )
         return block.mlp_down
 
     def head_dim(self, layer: int) -> int:
-        """Width of one head at the input of the attention output projection of ``layer``.
+        """The number of features of one head at the input of the attention output projection.
 
-        Taken from the projection: what configurations say is wrong or absent on many models.
-        Raises UnsupportedArchitecture where there is no such projection or heads do not fit it.
+        The width is that of the projection, as the configurations of many models have no width or
+        a wrong one. Raises UnsupportedArchitecture if ``layer`` has no such projection, or if the
+        heads do not divide its width, and EditorError if there is no such layer.
         """
         block = self.block(layer)
         if block.attention_out is None:
@@ -139,9 +144,9 @@ class Architecture:
         return width // self.n_heads
 
     def head_slice(self, layer: int, head: int) -> slice:
-        """The input features of the attention output projection that ``head`` writes.
+        """The input features of the attention output projection that hold the output of ``head``.
 
-        Raises EditorError for a head out of range, and as ``head_dim``.
+        Raises EditorError if there is no such head, and the errors of :meth:`head_dim`.
         """
         self._check_head(head)
         width = self.head_dim(layer)
@@ -174,8 +179,8 @@ def _size(config: Any, name: str) -> int:
 
 
 def _kv_heads(config: Any, heads: int) -> int:
-    # `multi_query` comes first: such models share one key-value head whatever else they say,
-    # but for those that also declare the newer grouped layout.
+    # `multi_query` is tested first: such models share one key-value head whatever else their
+    # configuration says, except those that also declare the newer grouped layout.
     if getattr(config, "multi_query", False) and not getattr(
         config, "new_decoder_architecture", False
     ):
@@ -188,7 +193,7 @@ def _kv_heads(config: Any, heads: int) -> int:
 
 
 def _context(config: Any) -> int | None:
-    # ALiBi models extrapolate: the number they carry is the length of their training rows.
+    # ALiBi models extrapolate. The number in their configuration is the length of training rows.
     if getattr(config, "alibi", False):
         return None
     value = getattr(config, "max_position_embeddings", None)
@@ -204,17 +209,18 @@ def _block_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     }
     if len(stacks) > 1:  # vision or audio towers beside the text decoder
         decoder = model.get_decoder()
-        inside = {id(module) for module in decoder.modules()}
-        stacks = {path: modules for path, modules in stacks.items() if id(modules) in inside}
+        decoder_ids = {id(module) for module in decoder.modules()}
+        stacks = {path: modules for path, modules in stacks.items() if id(modules) in decoder_ids}
     if len(stacks) != 1:
-        found = [
+        candidates = [
             f"{path} ({len(modules)} x {type(modules[0]).__name__})"
             for path, modules in (stacks or lists).items()
             if len(modules)
         ]
         what = "several stacks" if stacks else "no stack"
         raise UnsupportedArchitecture(
-            f"a {type(model).__name__} has {what} of decoder blocks; candidates: {_listed(found)}"
+            f"a {type(model).__name__} has {what} of decoder blocks; "
+            f"candidates: {_listed(candidates)}"
         )
     return next(iter(stacks.items()))
 
@@ -225,18 +231,18 @@ def _block(model: nn.Module, index: int, path: str, hidden: int) -> Block:
         name for name, m in block.named_modules() if name and type(m).__name__.endswith("Attention")
     ]
     writers = [name for name, widths in _linears(block) if widths[1] == hidden]
-    under = [n for n in writers if any(n.startswith(f"{a}.") for a in attentions)]
-    beside = [n for n in writers if n not in under]
-    attention_out = [n for n in under if _leaf(n) in ATTENTION_OUT]
-    mlp_down = [n for n in beside if _leaf(n) in MLP_DOWN]
+    in_attention = [n for n in writers if any(n.startswith(f"{a}.") for a in attentions)]
+    outside = [n for n in writers if n not in in_attention]
+    attention_out = [n for n in in_attention if _leaf(n) in ATTENTION_OUT]
+    mlp_down = [n for n in outside if _leaf(n) in MLP_DOWN]
 
     reasons = []
     if len(mlp_down) != 1:
-        reasons.append(_why_no_mlp(block, mlp_down, beside))
+        reasons.append(_why_no_mlp(block, mlp_down, outside))
     if not attentions:
         reasons.append("it has no attention")
     elif len(attention_out) != 1:
-        reasons.append(_why("attention output projection", attention_out, under))
+        reasons.append(_why("attention output projection", attention_out, in_attention))
     return Block(
         index=index,
         path=path,
@@ -248,34 +254,35 @@ def _block(model: nn.Module, index: int, path: str, hidden: int) -> Block:
 
 
 def vocabulary_projection(model: PreTrainedModel) -> str:
-    """The path of the module that makes logits of the last hidden states."""
-    head = model.get_output_embeddings()
-    path: str = next(name for name, module in model.named_modules() if module is head)
+    """The path of the module that turns the final hidden states into logits."""
+    projection = model.get_output_embeddings()
+    path: str = next(name for name, module in model.named_modules() if module is projection)
     return path
 
 
-def _holder(attentions: Sequence[str], found: Sequence[str]) -> str:
-    # The outermost, since named_modules lists parents first: its output is what the block adds.
-    holding = [name for name in attentions if found and found[0].startswith(f"{name}.")]
-    return (holding or attentions)[0]
+def _holder(attentions: Sequence[str], projections: Sequence[str]) -> str:
+    # The outermost attention module, as named_modules lists parents first: the block adds its
+    # output to the residual stream.
+    holders = [name for name in attentions if projections and projections[0].startswith(f"{name}.")]
+    return (holders or attentions)[0]
 
 
 def _only(model: nn.Module, path: str, names: Sequence[str]) -> Projection | None:
     return Projection.at(model, f"{path}.{names[0]}") if len(names) == 1 else None
 
 
-def _why_no_mlp(block: nn.Module, found: Sequence[str], candidates: Sequence[str]) -> str:
+def _why_no_mlp(block: nn.Module, matches: Sequence[str], candidates: Sequence[str]) -> str:
     experts = next(
         (n for n, m in block.named_modules() if n and type(m).__name__.endswith("Experts")), None
     )
-    if experts is not None and not found:
+    if experts is not None and not matches:
         return f"it is a mixture of experts, whose weights {experts} keeps fused in one tensor"
-    return _why("MLP down-projection", found, candidates)
+    return _why("MLP down-projection", matches, candidates)
 
 
-def _why(what: str, found: Sequence[str], candidates: Sequence[str]) -> str:
-    if found:
-        return f"it has {len(found)} modules that could be the {what}: {_listed(found)}"
+def _why(what: str, matches: Sequence[str], candidates: Sequence[str]) -> str:
+    if matches:
+        return f"it has {len(matches)} modules that could be the {what}: {_listed(matches)}"
     return f"it has no known {what}; candidates: {_listed(candidates)}"
 
 
@@ -290,7 +297,7 @@ def _leaf(path: str) -> str:
 
 def _linears(block: nn.Module) -> Iterator[tuple[str, tuple[int, int]]]:
     for name, module in block.named_modules():
-        # What a wrapper wraps is reached through the wrapper, under the wrapper's own name.
+        # A wrapped module is read through its wrapper, under the name of the wrapper.
         if not name or "base_layer" in name.split("."):
             continue
         if (widths := widths_of(unwrapped(module))) is not None:

@@ -1,4 +1,4 @@
-"""The model under edit: its modules, its tokenizer, and the block that is edited by default."""
+"""The model to be edited, its tokenizer, and the block that edits go into."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from editors.model.architecture import Architecture
 from editors.model.projection import Projection
 from editors.model.tokenization import Batch, Row, pad_id, pad_rows
 
-# Keys of a configuration that say what a model computes, whatever release of transformers wrote it.
-# A whole configuration would not do: each release adds keys with defaults of their own.
+# The configuration keys that determine what a model computes, under every release of transformers.
+# The whole configuration would differ between releases, as each release adds keys with defaults.
 STRUCTURE = (
     *("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"),
     *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
@@ -26,7 +26,7 @@ STRUCTURE = (
     *("tie_word_embeddings", "num_local_experts", "num_experts", "num_experts_per_tok"),
 )
 
-# Attributes of a model whose other weights are packed, so that it gives other states.
+# Attributes of a model whose other weights are packed to few bits, so that hidden states differ.
 PACKED = ("is_loaded_in_8bit", "is_loaded_in_4bit")
 
 _probing: ContextVar[bool] = ContextVar("probing", default=False)
@@ -34,7 +34,7 @@ _probing: ContextVar[bool] = ContextVar("probing", default=False)
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A frozen decoder, its tokenizer, and block ``layer``, whose projection is edited."""
+    """A frozen decoder, its tokenizer, and the block (``layer``) whose projection is edited."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -47,13 +47,14 @@ class Base:
     ) -> Base:
         """Freeze ``model``, read its structure and choose block ``layer``.
 
-        By default the block is chosen by depth, and is never the last one. A model whose blocks
-        are all mixtures of experts has no projection to edit; it may be asked, and its heads
-        pruned.
+        The default is :meth:`Architecture.default_layer`. A model whose blocks are all mixtures of
+        experts has no projection to edit, but it can answer, and its heads can be pruned. Its
+        default is the middle one of the blocks with heads.
 
         Raises:
-            UnsupportedArchitecture: the model is no decoder known by structure, the block has no
+            UnsupportedArchitecture: the structure of the model is not known, the block has no
                 projection that can be edited, or the model has neither such a block nor heads.
+            EditorError: there is no such layer.
         """
         architecture = Architecture.of(model)
         with_heads = [block.index for block in architecture.blocks if block.attention_out]
@@ -67,12 +68,12 @@ class Base:
 
     @property
     def projection(self) -> Projection:
-        """The projection that edits go into; raises UnsupportedArchitecture where none can."""
+        """The projection that edits go into; raises UnsupportedArchitecture if there is none."""
         return self.architecture.editable(self.layer)
 
     @property
     def fingerprinted_projection(self) -> Projection:
-        """The edited projection, or the block's attention output where nothing can be edited."""
+        """The edited projection, or the block's attention output if nothing can be edited."""
         block = self.architecture.block(self.layer)
         return self.projection if block.mlp_down or not block.attention_out else block.attention_out
 
@@ -84,20 +85,20 @@ class Base:
 
     @property
     def input_device(self) -> torch.device:
-        """The device of the token embeddings, where batches belong."""
+        """The device of the token embeddings, where batches must be."""
         embeddings: torch.nn.Module = self.model.get_input_embeddings()
         return next(embeddings.parameters()).device
 
     @property
     def vocabulary(self) -> int:
-        """How many logits a position has."""
+        """The number of logits at each position."""
         return self.architecture.vocab_size
 
     def fingerprint(self) -> str:
-        """SHA-256 over the weights of the edited projection and the model's structure.
+        """The hex SHA-256 of the weights of the edited projection and of the model's structure.
 
-        Two bases with one fingerprint take the same edits. Equal under every supported release of
-        transformers.
+        Edits fit every base with the same fingerprint. A base has the same fingerprint under every
+        supported release of transformers.
         """
         config = self.model.config.get_text_config(decoder=True)
         values = {key: getattr(config, key, None) for key in STRUCTURE}
@@ -115,10 +116,10 @@ class Base:
 
     @contextmanager
     def probing(self) -> Iterator[None]:
-        """Forwards inside ``with`` are the tool's own, on the unedited base.
+        """Inside ``with``, forwards of this thread see the unedited base.
 
-        Whatever is attached to the model lets them pass: nothing is routed, no head is pruned, and
-        no decision is recorded. Holds in this thread only.
+        Everything that is attached to the model ignores them: nothing is routed, no head is pruned,
+        and no decision is recorded.
         """
         token = _probing.set(True)
         try:

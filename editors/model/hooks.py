@@ -1,7 +1,7 @@
-"""The one place that swaps modules and registers hooks; everything is undone on leaving.
+"""Swapping modules and registering hooks. Everything is undone at the end of ``with``.
 
-A reader sees the forwards of its own thread only, so two threads may run one model while either of
-them reads it. A swapped module stands in for all threads.
+A reader sees only the forwards of the thread that registered it, so several threads may read one
+model at the same time. A swapped module is swapped for all threads.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ OutputReader = Callable[[Any], None]
 
 
 class StandIn(nn.Module):
-    """Takes the place of a module for a while, and has the module's attributes."""
+    """A module that replaces another for a while, and has the attributes of the original."""
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
-        # Not registered as a child: state dicts and parameter lists must not see it twice.
+        # Not registered as a child, so that no state dict or parameter list holds it twice.
         object.__setattr__(self, "_original", original)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_original"), name)
 
 
-class _ForwardStopped(Exception):  # noqa: N818 - no error: the forward has done what it was for
-    """Ends a forward early."""
+class _ForwardStopped(Exception):  # noqa: N818 - this is no error
+    """Ends a forward early, once everything of interest has been read."""
 
 
 def stop_forward() -> None:
-    """End the forward that is running; called by a reader, inside :func:`stopping_early`."""
+    """End the running forward. A reader calls this, inside :func:`stopping_early`."""
     raise _ForwardStopped
 
 
 @contextmanager
 def stopping_early() -> Iterator[None]:
-    """Run one forward inside ``with``, which a reader may end by :func:`stop_forward`."""
+    """Allow a reader to end the one forward inside ``with`` by :func:`stop_forward`."""
     with suppress(_ForwardStopped):
         yield
 
 
 @contextmanager
 def swapped(model: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Put each module in the place of the one at its path; the originals return on leaving.
+    """Replace the module at each path, inside ``with``.
 
-    The rest of the model stays as it is, so ``generate`` and everything built on the model's own
-    class go on working.
+    The rest of the model is unchanged, so ``generate`` and all code for the model's class still
+    work.
     """
     originals = {path: model.get_submodule(path) for path in replacements}
     try:
@@ -58,14 +58,15 @@ def swapped(model: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator
             model.set_submodule(path, module)
         yield
     finally:
-        # Reversed, so that a child swapped after its parent is put back before the parent.
+        # In reverse, so that a child swapped after its parent is restored before the parent.
         for path, module in reversed(originals.items()):
             model.set_submodule(path, module)
 
 
 @contextmanager
 def reading_inputs(model: nn.Module, readers: Mapping[str, InputReader]) -> Iterator[None]:
-    """Call each reader with the positional and keyword arguments of its module's every call."""
+    """Call each reader with the arguments (positional, keyword) of each call of the module at its
+    path."""
     owner = get_ident()
     with ExitStack() as stack:
         for path, read in readers.items():
@@ -83,7 +84,7 @@ def reading_inputs(model: nn.Module, readers: Mapping[str, InputReader]) -> Iter
 
 @contextmanager
 def reading_outputs(model: nn.Module, readers: Mapping[str, OutputReader]) -> Iterator[None]:
-    """Call each reader with the output of its module's every call."""
+    """Call each reader with the output of each call of the module at its path."""
     owner = get_ident()
     with ExitStack() as stack:
         for path, read in readers.items():
@@ -98,7 +99,7 @@ def reading_outputs(model: nn.Module, readers: Mapping[str, OutputReader]) -> It
 
 @contextmanager
 def changing_input(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
-    """Replace the first positional argument of the module's every call by ``change`` of it."""
+    """In each call of ``module``, replace the first positional argument ``x`` by ``change(x)``."""
 
     def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (change(args[0]), *args[1:])
@@ -108,5 +109,6 @@ def changing_input(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[
 
 
 def hidden_of(output: Any) -> Any:
-    """The hidden states in a block's or attention's output: itself, or the first of a tuple."""
+    """The hidden states in the output of a block or attention: the output, or its first item if it
+    is a tuple."""
     return output[0] if isinstance(output, tuple) else output

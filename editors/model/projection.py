@@ -1,4 +1,4 @@
-"""A linear map of a model: where it is, which way round its weight is stored, and its values."""
+"""A linear map of a model: its path, the layout of its weight, and its values."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ELSEWHERE = "a decoder that is made of attention and MLP blocks can be edited"
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A linear map ``x -> W x + b`` at ``path``, whichever way round its weight is stored.
+    """A linear map ``x -> W x + b`` at ``path``, for both layouts of a stored weight.
 
-    ``transposed``: the module stores ``[in, out]`` (Conv1D) rather than ``[out, in]``. The class
-    decides, not the shape, which says nothing when the weight is square. A module that wraps the
-    original as ``base_layer`` is looked through, so the answers are those of the base model.
+    ``transposed``: the module stores ``[in, out]`` (Conv1D) rather than ``[out, in]``. This follows
+    from the class of the module, as the shape of a square weight does not tell. If a module wraps
+    the original as ``base_layer``, the original is read, so all values are those of the base.
     """
 
     path: str
@@ -34,7 +34,7 @@ class Projection:
         """The projection at ``path``.
 
         Raises:
-            UnsupportedArchitecture: no module there, or one that is not linear.
+            UnsupportedArchitecture: there is no module at ``path``, or it is not linear.
         """
         try:
             module = unwrapped(model.get_submodule(path))
@@ -50,7 +50,7 @@ class Projection:
         return cls(path, widths[0], widths[1], isinstance(module, Conv1D), has_bias)
 
     def module(self, model: nn.Module) -> nn.Module:
-        """What sits at ``path`` now, wrapper included.
+        """The module at ``path`` now, wrapper included.
 
         Raises:
             StateMismatch: the model has no such module.
@@ -63,10 +63,10 @@ class Projection:
             ) from None
 
     def weight(self, model: nn.Module) -> torch.Tensor:
-        """The weight as ``[out, in]``: a detached view of the model's own memory, in its dtype.
+        """The weight ``[out, in]``: a detached view of the model's own tensor, in its dtype.
 
         Raises:
-            StateMismatch: the model has no such module, or one of another shape.
+            StateMismatch: the model has no such module, or its weight has another shape.
             UnsupportedArchitecture: the weight is quantised, sharded or not loaded.
         """
         stored = self._stored(model)
@@ -84,22 +84,22 @@ class Projection:
         return weight
 
     def bias(self, model: nn.Module) -> torch.Tensor | None:
-        """The bias as ``[out]``, a detached view, or None. Raises as ``module``."""
+        """The bias ``[out]``, a detached view, or None. Raises the errors of :meth:`module`."""
         bias = getattr(unwrapped(self.module(model)), "bias", None)
         return bias.detach() if isinstance(bias, torch.Tensor) else None
 
     def digest(self, model: nn.Module) -> str:
-        """Hex SHA-256 over dtype, shape and bytes of the weight as stored, and of the bias.
+        """The hex SHA-256 of dtype, shape and bytes of the weight as stored, and of the bias.
 
-        Equal for equal values wherever the tensors live. Raises as ``weight``, but takes
-        quantised weights: their packed bytes are hashed.
+        The digest does not depend on the device. Of a quantised weight, the packed bytes are
+        hashed. Otherwise raises the errors of :meth:`weight`.
         """
         sha = hashlib.sha256()
         for tensor in (self._stored(model), self.bias(model)):
             if tensor is None:
                 continue
             sha.update(f"{_dtype(tensor)}{tuple(tensor.shape)}".encode())
-            # Bytes through uint8: numpy has no bfloat16.
+            # The bytes are read as uint8, as numpy has no bfloat16.
             flat = tensor.cpu().contiguous().reshape(-1)
             sha.update(flat.view(torch.uint8).numpy().data)
         return sha.hexdigest()
@@ -124,16 +124,16 @@ class Projection:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The innermost module of one that wraps another as ``base_layer``."""
+    """``module`` itself, or the innermost module that it wraps as ``base_layer``."""
     while isinstance(inner := getattr(module, "base_layer", None), nn.Module):
         module = inner
     return module
 
 
 def widths_of(module: nn.Module) -> tuple[int, int] | None:
-    """(in, out) of a linear module, None for any other.
+    """The widths (in, out) of a linear module, None for any other module.
 
-    Attributes are asked before the weight, whose shape means nothing once it is packed.
+    They are read from attributes, as the shape of a packed weight tells nothing.
     """
     if isinstance(module, Conv1D):
         return int(module.nx), int(module.nf)

@@ -1,4 +1,4 @@
-"""Named tensors as bytes: safetensors, the same bytes for the same tensors."""
+"""Named tensors as safetensors bytes: equal bytes for equal tensors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from editors.errors import StateMismatch
 
 
 def to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """Tensors as safetensors bytes, with the header ``{"format": "pt"}`` alone: with more keys
-    their order, and so the bytes, would differ from run to run."""
+    """``tensors`` as safetensors bytes. The only metadata is ``{"format": "pt"}``: the order of
+    several keys, and so the bytes, would differ from run to run."""
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     return save(plain, metadata={"format": "pt"})
 
 
 def from_bytes(data: bytes) -> dict[str, torch.Tensor]:
-    """What :func:`to_bytes` wrote; raises StateMismatch for anything else."""
+    """The tensors that :func:`to_bytes` wrote, on the CPU; raises StateMismatch for other data."""
     try:
         return load(data)
     except (SafetensorError, ValueError) as error:

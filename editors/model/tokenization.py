@@ -1,6 +1,6 @@
-"""Text to token rows: prompts, prompts with targets, and padded batches of them.
+"""From text to token rows: prompts, prompts with targets, and padded batches of rows.
 
-A prompt is a text, or the turns of a chat, which the tokenizer's chat template renders.
+A prompt is a text, or the turns of a chat, which the tokenizer's chat template turns into text.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from editors.errors import EditorError, PromptTooLong
 
-ENCODED_AT_ONCE = 1024  # texts; the tokenizer's results take more memory than the ids
-IGNORED = -100  # the label of a position that is not trained
+ENCODED_AT_ONCE = 1024  # texts; the results of a tokenizer take more memory than the ids
+IGNORED = -100  # the label of a position without a label
 SHOWN = 60  # characters of a prompt in a message
 
 Ids = tuple[int, ...]
@@ -27,12 +27,12 @@ Turn = Mapping[str, str]
 Prompt = str | Sequence[Turn]
 
 TokenIndex = tuple[torch.Tensor, ...]
-"""int64 rows and columns of some tokens of a batch."""
+"""Some tokens of a batch: int64 ``[tokens]`` row numbers and int64 ``[tokens]`` columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Token ids of a prompt and what follows it; ``ids[prompt_length:]`` are the labels."""
+    """The token ids of a prompt and its target; ``ids[prompt_length:]`` are the labels."""
 
     ids: Ids
     prompt_length: int
@@ -47,8 +47,8 @@ class Row:
 class Batch:
     """Padded rows.
 
-    ``ids`` and ``mask``: int64 ``[rows, seq]`` (mask 1 on real tokens); ``prompt_lengths``: int64
-    ``[rows]``, the number of real prompt tokens of each row.
+    ``ids``: int64 ``[rows, seq]``; ``mask``: int64 ``[rows, seq]``, 1 at real tokens and 0 at pads;
+    ``prompt_lengths``: int64 ``[rows]``, the number of prompt tokens of each row.
     """
 
     ids: torch.Tensor
@@ -56,48 +56,49 @@ class Batch:
     prompt_lengths: torch.Tensor
 
     def labels(self) -> torch.Tensor:
-        """int64 ``[rows, seq]``: the token itself after the prompt, ``IGNORED`` elsewhere."""
-        number = self.mask.cumsum(1)  # [rows, seq]: 1-based number of each real token
+        """int64 ``[rows, seq]``: the token id at real tokens after the prompt, ``IGNORED`` at all
+        others."""
+        number = self.mask.cumsum(1)  # [rows, seq]: the number of each real token, from 1
         after_prompt = (number > self.prompt_lengths[:, None]) & self.mask.bool()
         return torch.where(after_prompt, self.ids, IGNORED)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Ids:
-    """:func:`encode_prompts` of one."""
+    """The ids of one prompt; see :func:`encode_prompts`."""
     return encode_prompts(tokenizer, [prompt])[0]
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[Ids]:
     """The ids that a model sees for each prompt, special tokens included.
 
-    The end-of-sequence token of a tokenizer that closes every text is left out: nothing is asked
-    after an end.
+    Some tokenizers end every text with the end-of-sequence token. It is left out, as the answer
+    comes after the prompt.
 
     Raises:
-        EditorError: a prompt has no token at all, or is a chat and the tokenizer has no template.
+        EditorError: a prompt has no tokens, or is a chat and the tokenizer has no chat template.
     """
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     of_texts = iter(_encoded(tokenizer, texts))
-    found: list[Ids] = []
+    encoded: list[Ids] = []
     for prompt in prompts:
         if not isinstance(prompt, str):
             ids = _encoded_chat(tokenizer, prompt)
         else:
             ids = next(of_texts)
-            closed = len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
-            if closed and not prompt.endswith(str(tokenizer.eos_token)):
+            has_end = len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
+            if has_end and not prompt.endswith(str(tokenizer.eos_token)):
                 ids = ids[:-1]
         if not ids:
             raise EditorError(f"prompt {prompt!r} has no tokens")
-        found.append(tuple(ids))
-    return found
+        encoded.append(tuple(ids))
+    return encoded
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    found: list[list[int]] = []
+    encoded: list[list[int]] = []
     for start in range(0, len(texts), ENCODED_AT_ONCE):
-        found += tokenizer(list(texts[start : start + ENCODED_AT_ONCE]))["input_ids"]
-    return found
+        encoded += tokenizer(list(texts[start : start + ENCODED_AT_ONCE]))["input_ids"]
+    return encoded
 
 
 def _encoded_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[int]:
@@ -113,7 +114,10 @@ def _encoded_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> 
 def encode_pair(
     tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, *, stop: bool, context: int | None
 ) -> Row:
-    """:func:`encode_pairs` of one, which must fit; raises PromptTooLong as :func:`require_fit`."""
+    """The row of one prompt and target, which must fit the model.
+
+    Raises the errors of :func:`encode_pairs` and :func:`require_fit`.
+    """
     [row] = encode_pairs(tokenizer, [(prompt, target)], stop=stop)
     require_fit(row, prompt, context)
     return row
@@ -122,13 +126,14 @@ def encode_pair(
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], *, stop: bool
 ) -> list[Row]:
-    """Prompts continued by targets, and by the end-of-sequence token where ``stop``.
+    """Rows of prompts followed by their targets, and by the end-of-sequence token if ``stop``.
 
-    A prompt keeps exactly the tokens that it has on its own, so that training sees what answering
-    sees.
+    A prompt has exactly the tokens that it has without a target, so that training and answering
+    see the same prompt.
 
     Raises:
-        EditorError: the tokenizer has no end-of-sequence token and ``stop`` is set.
+        EditorError: a prompt has no tokens, or ``stop`` is set and the tokenizer has no
+            end-of-sequence token.
     """
     end = tokenizer.eos_token_id
     if stop and end is None:
@@ -139,24 +144,25 @@ def encode_pairs(
     texts = [text for prompt, target in pairs for text in (prompt, f"{prompt} {target}")]
     encoded = encode_prompts(tokenizer, texts)
     rows = []
-    for (_, target), head, joined in zip(pairs, encoded[::2], encoded[1::2], strict=True):
-        if joined[: len(head)] == head and len(joined) > len(head):
-            tail = joined[len(head) :]
-        else:  # a token spans the boundary: take the target's tokens alone
-            tail = tuple(tokenizer(f" {target}", add_special_tokens=False)["input_ids"])
-        rows.append(Row((*head, *tail, *([end] if stop else [])), len(head)))
+    for (_, target), prompt_ids, joined in zip(pairs, encoded[::2], encoded[1::2], strict=True):
+        if joined[: len(prompt_ids)] == prompt_ids and len(joined) > len(prompt_ids):
+            target_ids = joined[len(prompt_ids) :]
+        else:  # a token spans the boundary: encode the target by itself
+            target_ids = tuple(tokenizer(f" {target}", add_special_tokens=False)["input_ids"])
+        rows.append(Row((*prompt_ids, *target_ids, *([end] if stop else [])), len(prompt_ids)))
     return rows
 
 
 def answer_length(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> int:
-    """The number of tokens of the longest of ``answers``, as they follow a prompt; 0 for none."""
+    """The number of tokens of the longest of ``answers``, as each follows a prompt; 0 if there are
+    none."""
     texts = [f" {answer}" for answer in dict.fromkeys(answers)]
     return max(map(len, encode_prompts(tokenizer, texts)), default=0)
 
 
 def require_fit(row: Row, prompt: str, context: int | None) -> None:
-    """Raise PromptTooLong, naming ``prompt``, where a row is longer than ``context`` (None:
-    unlimited)."""
+    """Raise PromptTooLong, naming ``prompt``, if ``row`` has more than ``context`` tokens (None:
+    no limit)."""
     if context is not None and len(row.ids) > context:
         raise PromptTooLong(
             f"prompt and target have {len(row.ids)} tokens, the model takes {context}: "
@@ -166,7 +172,7 @@ def require_fit(row: Row, prompt: str, context: int | None) -> None:
 
 
 def fits(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int | None) -> bool:
-    """Whether the prompt is no longer than the model's ``context`` (None: unlimited)."""
+    """Whether ``prompt`` has at most ``context`` tokens (None: no limit)."""
     return context is None or len(encode_prompt(tokenizer, prompt)) <= context
 
 
@@ -176,21 +182,21 @@ def pad_rows(
     side: Literal["left", "right"],
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Rows padded with the id ``pad`` to the longest, on ``side``."""
+    """``rows`` padded with the id ``pad`` to the length of the longest, on ``side``."""
     longest = max(len(row.ids) for row in rows)
     ids, mask = [], []
     for row in rows:
         missing = longest - len(row.ids)
-        pads, unreal, real = [pad] * missing, [0] * missing, [1] * len(row.ids)
+        pads, pad_mask, row_mask = [pad] * missing, [0] * missing, [1] * len(row.ids)
         ids.append(pads + list(row.ids) if side == "left" else list(row.ids) + pads)
-        mask.append(unreal + real if side == "left" else real + unreal)
+        mask.append(pad_mask + row_mask if side == "left" else row_mask + pad_mask)
     lengths = torch.tensor([row.prompt_length for row in rows])
     return Batch(torch.tensor(ids).to(device), torch.tensor(mask).to(device), lengths.to(device))
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id to pad with: the pad token, else the end-of-sequence token, else 0, which the mask
-    hides."""
+    """The id to pad with: the pad token, else the end-of-sequence token, else 0. The mask hides
+    pads, so any id will do."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)

@@ -1,1 +1,1 @@
-"""Which prompts an edited fact claims: signals and what they know. Imports ``inference``."""
+"""Which prompts an edited fact claims: scope signals and their state. Imports ``inference``."""

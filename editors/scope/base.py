@@ -1,8 +1,8 @@
-"""Scope: which prompts an edited fact claims. The contract that every signal keeps.
+"""Scope: which prompts an edited fact claims. The contract of a scope signal.
 
-A *scope signal* learns what it needs of each fact when the fact is edited in, and decides which
-fact claims a prompt. It may read the forward that answers, run forwards of its own on other text,
-or ask another model altogether.
+A *scope signal* learns the keys of each fact when the fact is edited in. Its router decides which
+fact claims a prompt. It may read the answering forward, run forwards over other text, or ask
+another model.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ if TYPE_CHECKING:
 Tensors = Mapping[str, torch.Tensor]
 
 FactKeys = Tensors
-"""What a signal knows of one fact, as named tensors; the first axis of each counts keys."""
+"""What a signal knows about one fact, as named tensors. The first axis of each counts keys."""
 
 
 class Learning(Protocol):
-    """Facts that a signal is about to know.
+    """Facts that a signal is learning.
 
-    ``own``: by fact id, what the facts' own forms gave at once. ``request``: states that are still
-    wanted, which another forward may take along; None where none are.
+    ``own_keys``: by fact id, the keys of the fact's own forms, which are known immediately.
+    ``request``: states that are still needed, which may be read in a forward of somebody else; None
+    if no states are needed.
     """
 
     @property
-    def own(self) -> Mapping[str, FactKeys]: ...
+    def own_keys(self) -> Mapping[str, FactKeys]: ...
 
     @property
     def request(self) -> StateRequest | None: ...
 
     def keys(self) -> dict[str, FactKeys]:
-        """By fact id, all that the signal is to know; reads the states that are still wanted."""
+        """By fact id, all keys; runs the base if the states of ``request`` are not known yet."""
         ...
 
 
@@ -50,18 +51,17 @@ class ClaimRouter(Router, Protocol):
     """A router whose decisions name facts."""
 
     def speaks_of(self, prompt: Ids, fact: str) -> bool:
-        """Whether a passage in ``prompt`` speaks of the very fact (an id) that the prompt asks
-        for."""
+        """Whether ``prompt`` has a passage about ``fact`` (an id), the fact that it asks for."""
         ...
 
 
 class ScopeSignal(Protocol):
-    """Tells which prompts the facts of one store claim."""
+    """Decides which prompts the facts of one store claim."""
 
     name: ClassVar[str]
 
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
-        """``calibration``: what :meth:`calibrate` gave for this base."""
+        """``calibration``: the result of :meth:`calibrate` for this base."""
         ...
 
     @classmethod
@@ -72,29 +72,36 @@ class ScopeSignal(Protocol):
         prefixes: UnrelatedPrefixes,
         settings: Mapping[str, float],
     ) -> Tensors:
-        """What the signal has to know of the base, once for a store; may be nothing."""
+        """What the signal has to know about the base, computed once for a store; may be empty.
+
+        ``phrasings``: groups of prompts to calibrate on; ``settings``: "rank" and "false_open", see
+        :class:`editors.scope.settings.ScopeSettings`.
+        """
         ...
 
     def learn(self, facts: Sequence[Fact]) -> Learning:
-        """Begin to learn ``facts``."""
+        """Start learning ``facts``."""
         ...
 
-    def similarity(self, own: FactKeys, other: FactKeys) -> float:
-        """How alike the base takes two facts to be, from -1 to 1; alike facts interfere."""
+    def similarity(self, first: FactKeys, second: FactKeys) -> float:
+        """How similar two facts are to the base, from -1 to 1. Similar facts interfere."""
         ...
 
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
     ) -> ClaimRouter:
-        """A router over ``facts``. ``memories[i]`` answers what fact ``i`` claims; it is -1 where
-        the fact is closed, so that the base answers."""
+        """A router over ``facts``, which have these ``keys``.
+
+        ``memories[i]``: the number of the memory that answers the prompts that fact ``i`` claims;
+        -1 if the fact is closed, so that the base answers.
+        """
         ...
 
     def explain(self, decision: Decision) -> str:
-        """What a decision was taken on, in a few words."""
+        """The reason for ``decision``, in a few words."""
         ...
 
 
 def explain_score(decision: Decision) -> str:
-    """Score against threshold, as most signals decide."""
+    """The score and threshold of ``decision``, in words."""
     return f"score {decision.score:.3f}, threshold {decision.threshold:.3f}"

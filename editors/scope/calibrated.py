@@ -1,4 +1,4 @@
-"""The calibration of a signal for a base: made once, or found where it was made before."""
+"""The calibration of a signal for a base, computed once and then read from a cache."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from editors.scope.base import ScopeSignal, Tensors
 from editors.scope.phrasings import Phrasings
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
-VERSION = 1  # of how signals are calibrated; a change makes what was saved useless
+VERSION = 1  # of the calibration of signals; with another version, saved calibrations are not read
 
 
 class ByteCache(Protocol):
-    """Bytes that are kept under a key of lower-case hexadecimal digits."""
+    """Stores bytes under keys, which are lower-case hexadecimal digits. ``get`` returns None for an
+    unknown key."""
 
     def get(self, key: str) -> bytes | None: ...
 
@@ -32,13 +33,16 @@ def calibration_of(
     settings: Mapping[str, float],
     cache: ByteCache,
 ) -> Tensors:
-    """What ``signal`` has to know of ``base``, taken from ``cache`` if it is there."""
+    """The calibration of ``signal`` for ``base``, from ``cache`` if it holds it.
+
+    Arguments and errors are those of :meth:`ScopeSignal.calibrate`.
+    """
     groups = [[group.subject, *group.prompts] for group in phrasings]
     recipe = [VERSION, base.fingerprint(), base.layer, signal.name, dict(settings), groups]
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     saved = cache.get(key)
     if saved is not None:
         return from_bytes(saved)
-    made = signal.calibrate(base, phrasings, prefixes, settings)
-    cache.put(key, to_bytes(made))
-    return made
+    calibration = signal.calibrate(base, phrasings, prefixes, settings)
+    cache.put(key, to_bytes(calibration))
+    return calibration

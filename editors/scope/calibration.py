@@ -1,14 +1,14 @@
-"""What it is to ask the same thing in other words, learnt once for a base.
+"""Calibration of keys: learns, once for a base, when two prompts ask the same question.
 
-The base's states at the last prompt token differ between phrasings of one question, and differ
-between questions about one subject. Groups of phrasings of known facts show which difference is
-which. Fisher's linear discriminant, conditioned on the subject, keeps the few directions along
-which questions about one subject differ most for how little the phrasings of one question do. It is
-fitted in closed form; nothing in it is about any edit.
+The hidden states of the base at the last prompt token differ between phrasings of one question, and
+they differ between questions about one subject. Groups of phrasings of common facts show both kinds
+of difference. Fisher's linear discriminant, conditioned on the subject, finds the few directions
+along which questions about one subject differ most, relative to the phrasings of one question. It
+is fitted in closed form, without any edit.
 
-The groups leave one thing more: their prompts with the subject cut out, as templates. Put to the
-subject of an edit, those that ask something else are the hard negatives that the edit's keys
-compete with (:mod:`editors.scope.questions`).
+The prompts of the groups also serve as templates, with the subject cut out. Templates that ask
+something else, filled with the subject of an edit, are the hard negatives of the edit
+(:mod:`editors.scope.questions`).
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from editors.scope.questions import SUBJECT, Templates
 
 MIN_GROUPS = 10
 FOLDS = 3
-SPAN = 1024  # directions of the data that the discriminant looks at
-SPAN_PASSES = 2  # over the data, to find them
-SHRINKAGE = 1.0  # how far the spread of phrasings is pulled towards equal spread everywhere
-SAME = 0.05  # share of near misses that pass for the same question
-ALONE = 0.01  # share of near misses that may pass where no hard negative competes
+SPAN = 1024  # directions of the data that the discriminant is fitted in
+SPAN_PASSES = 2  # over the data, to find these directions
+SHRINKAGE = 1.0  # weight of a spherical covariance that is added to that of phrasings
+SAME = 0.05  # the share of near misses that count as the same question
+ALONE = 0.01  # the share of near misses that may pass where there are no hard negatives
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSettings:
-    """``rank``: width of a key; ``false_open``: share of near misses that may pass the threshold
-    before hard negatives compete."""
+    """``rank``: the number of components of a key; ``false_open``: the share of near misses
+    (other questions about the subject) that may pass the threshold. Hard negatives are compared
+    after that."""
 
     rank: int
     false_open: float
@@ -47,12 +48,12 @@ class CalibrationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How states become keys, and how near two keys must be to ask the same.
+    """How states become keys, and how similar the keys of one question are.
 
-    ``layers``: the blocks after which states are read; ``centre``: float32 ``[layers, hidden]``;
-    ``projection``: float32 ``[layers * hidden, rank]``. Thresholds on cosine: ``named`` for a
-    prompt that names the fact's subject, ``unnamed`` for facts without a subject, which every
-    prompt may be about, ``same`` from which two prompts on one subject count as one question.
+    ``layers``: the blocks whose outputs are read; ``centre``: float32 ``[layers, hidden]``, the
+    mean state; ``projection``: float32 ``[layers * hidden, rank]``. Thresholds on cosine:
+    ``named``, for prompts that name the subject of the fact; ``unnamed``, for facts without a
+    subject; ``same``, above which two prompts about one subject count as one question.
     """
 
     layers: tuple[int, ...]
@@ -64,19 +65,19 @@ class Calibration:
     templates: Templates
 
     def keys(self, states: torch.Tensor) -> torch.Tensor:
-        """``[n, layers, hidden]`` -> ``[n, rank]`` of length 1."""
+        """The keys of ``states`` ``[n, layers, hidden]``: ``[n, rank]``, of length 1."""
         return F.normalize(_centred(states, self.centre) @ self.projection, dim=-1)
 
     def hard_negatives(self, keys: torch.Tensor, subject: str, count: int) -> list[str]:
-        """The ``count`` templates most like a fact that ask something else, put to ``subject``.
+        """The ``count`` templates most similar to a fact that ask something else, with ``subject``.
 
-        ``keys``: float32 ``[n, rank]``, the fact's own, that of its prompt first.
+        ``keys``: float32 ``[n, rank]``, the keys of the fact, the key of its prompt first.
         """
         chosen = self.templates.unlike(keys, self.named, self.same)[:count]
         return [self.templates.texts[i].replace(SUBJECT, subject) for i in chosen]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All of it as tensors; texts as the UTF-8 bytes of a JSON list."""
+        """The calibration as named tensors. Texts are the UTF-8 bytes of a JSON list."""
         texts = json.dumps(self.templates.texts).encode()
         return {
             "layers": torch.tensor(self.layers),
@@ -86,12 +87,12 @@ class Calibration:
             "templates": torch.tensor(list(texts), dtype=torch.uint8),
             "centroids": self.templates.centroids,
             "questions": self.templates.questions,
-            "beside": self.templates.beside,
+            "beside": self.templates.share_subject,
         }
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, torch.Tensor]) -> Calibration:
-        """What :meth:`tensors` gave; raises StateMismatch where a part is missing."""
+        """The calibration that :meth:`tensors` wrote; raises StateMismatch if a part is missing."""
         try:
             named, unnamed, same = tensors["thresholds"].tolist()
             texts = tuple(json.loads(bytes(tensors["templates"].tolist())))
@@ -118,10 +119,10 @@ def calibrate(
 ) -> Calibration:
     """Fit the projection on ``groups`` and set the thresholds.
 
-    ``prefixes``: unrelated beginnings; one phrasing of each group also stands behind one of them.
+    ``prefixes``: unrelated texts. Each group gets one more form, a phrasing with a prefix.
 
     Raises:
-        EditorError: fewer than ``MIN_GROUPS`` groups.
+        EditorError: there are fewer than ``MIN_GROUPS`` groups, or a prompt cannot be encoded.
     """
     if len(groups) < MIN_GROUPS:
         raise EditorError(
@@ -156,30 +157,32 @@ def calibrate(
 
 
 def key_layers(base: Base) -> list[int]:
-    """The blocks whose states make a key: at most eight, from the first quarter of the model to the
-    block below the edited one, so that a forward is decided on before it gets there."""
+    """The blocks whose outputs make a key: at most eight, from the first quarter of the model to
+    the block below the edited one. So an answering forward is decided before it reaches the edit.
+    """
     last = max(base.layer - 1, 0)
     first = min((len(base.architecture.blocks) - 1) / 4, last)
     return sorted({round(first + (last - first) * i / 7) for i in range(8)})
 
 
 def _centred(states: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-    """``[n, layers, hidden]`` -> ``[n, layers * hidden]``: centred, each layer of equal length."""
+    """``[n, layers, hidden]`` -> ``[n, layers * hidden]``: centred, and scaled so that all layers
+    have equal length and the whole has length 1."""
     unit = F.normalize(states - centre, dim=-1)
     flat: torch.Tensor = (unit / unit.shape[1] ** 0.5).flatten(1)
     return flat
 
 
 def _span(data: torch.Tensor) -> torch.Tensor:
-    """float32 ``[width, span]``: an orthonormal basis of the directions that ``data`` ``[n,
-    width]`` spreads along most. A large model's states are far wider than the data are many."""
+    """float32 ``[width, span]``: an orthonormal basis of the directions in which ``data`` ``[n,
+    width]`` varies most. A large model has states that are far wider than ``n``."""
     count, width = data.shape
     if width <= SPAN:
         return torch.eye(width)
     if count <= SPAN:
         basis: torch.Tensor = torch.linalg.qr(data.T).Q
         return basis
-    # Block power iteration: only the space matters, so no singular vectors are needed.
+    # Block power iteration. Only the spanned space matters, so singular vectors are not needed.
     basis = torch.randn(width, SPAN, generator=torch.Generator().manual_seed(0))
     for _ in range(SPAN_PASSES):
         basis = torch.linalg.qr(data.T @ (data @ basis)).Q
@@ -189,23 +192,24 @@ def _span(data: torch.Tensor) -> torch.Tensor:
 def _discriminant(forms: torch.Tensor, subject_of: torch.Tensor, rank: int) -> torch.Tensor:
     """float32 ``[span, rank]``: the leading directions of Fisher's discriminant.
 
-    Within: the spread of the forms of a group around their mean. Between: the differences of the
-    means of groups on one subject (of all groups, where no subject has two).
-    ``forms``: ``[groups, forms, span]``; ``subject_of``: the subject of each group.
+    Its covariance within classes is that of the forms of a group around their mean. Its covariance
+    between classes is that of differences between the means of groups about one subject (of all
+    groups, if no subject has two). ``forms``: ``[groups, forms, span]``; ``subject_of``:
+    ``[groups]``, the number of each group's subject.
     """
     forms = forms.double()
     means = forms.mean(1)  # [groups, span]
-    inside = (forms - means[:, None]).flatten(0, 1)
-    within = inside.T @ inside / len(inside)
+    deviations = (forms - means[:, None]).flatten(0, 1)
+    within = deviations.T @ deviations / len(deviations)
     pairs = (subject_of[:, None] == subject_of[None, :]).double()
     if int(pairs.sum()) == len(pairs):  # no subject has two groups
         pairs = torch.ones_like(pairs)
-    # Sum over pairs of (a - b)(a - b)^T, without forming the pairs: the Laplacian of their graph.
+    # The Laplacian of the graph of pairs gives the sum of (a - b)(a - b)^T over all pairs.
     laplacian = torch.diag(pairs.sum(1)) - pairs
     count = (pairs.sum() - len(pairs)) / 2
     between = means.T @ laplacian @ means / count
-    even = within.trace() / len(within) * torch.eye(len(within), dtype=torch.float64)
-    root = torch.linalg.cholesky(within + SHRINKAGE * even)
+    spherical = within.trace() / len(within) * torch.eye(len(within), dtype=torch.float64)
+    root = torch.linalg.cholesky(within + SHRINKAGE * spherical)
     half = torch.linalg.solve_triangular(root, between, upper=False)
     ratio = torch.linalg.solve_triangular(root, half.T, upper=False)
     leading = torch.linalg.eigh((ratio + ratio.T) / 2).eigenvectors[:, -rank:]
@@ -216,15 +220,21 @@ def _discriminant(forms: torch.Tensor, subject_of: torch.Tensor, rank: int) -> t
 def _held_out_scores(
     forms: torch.Tensor, subject_of: torch.Tensor, rank: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How near forms come to other groups, on the same subject and on any, where the discriminant
-    was not fitted on the subject (or the group, where there are too few subjects to leave out)."""
-    enough = int(subject_of.max()) + 1 >= 2 * FOLDS
-    fold_of = (subject_of if enough else torch.arange(len(forms))) % FOLDS
+    """The similarities of forms to the nearest form of another group: about the same subject, and
+    about any subject.
+
+    Cross-validated: the discriminant is not fitted on the subject (or on the group, if there are
+    too few subjects to leave some out).
+    """
+    by_subject = int(subject_of.max()) + 1 >= 2 * FOLDS
+    fold_of = (subject_of if by_subject else torch.arange(len(forms))) % FOLDS
     near, far = [], []
     for fold in range(FOLDS):
-        held = fold_of == fold
-        directions = _discriminant(forms[~held], subject_of[~held], rank)
-        same_subject, any_subject = _nearest_others(forms[held] @ directions, subject_of[held])
+        held_out = fold_of == fold
+        directions = _discriminant(forms[~held_out], subject_of[~held_out], rank)
+        same_subject, any_subject = _nearest_others(
+            forms[held_out] @ directions, subject_of[held_out]
+        )
         near.append(same_subject)
         far.append(any_subject)
     scores = torch.cat(far)
@@ -234,20 +244,21 @@ def _held_out_scores(
 def _nearest_others(
     projected: torch.Tensor, subject_of: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each form, its nearest form in another group: on the same subject, and on any.
+    """For each form, the cosine of the nearest form of another group: about the same subject, and
+    about any subject.
 
     ``projected``: ``[groups, forms, rank]``. Forms without such a group are left out.
     """
     keys = F.normalize(projected, dim=-1)
     scores = torch.stack([(group @ keys.mT).amax(-1) for group in keys])  # [own, other, forms]
-    own = torch.eye(len(keys), dtype=torch.bool)[..., None]
-    elsewhere = (subject_of[:, None] != subject_of[None, :])[..., None]
-    far = scores.masked_fill(own, -1.0).amax(1).flatten()
-    near = scores.masked_fill(own | elsewhere, -1.0).amax(1).flatten()
+    same_group = torch.eye(len(keys), dtype=torch.bool)[..., None]
+    other_subject = (subject_of[:, None] != subject_of[None, :])[..., None]
+    far = scores.masked_fill(same_group, -1.0).amax(1).flatten()
+    near = scores.masked_fill(same_group | other_subject, -1.0).amax(1).flatten()
     return near[near > -1], far[far > -1]
 
 
 def _exceeded_by(scores: torch.Tensor, share: float) -> float:
-    """The score that a ``share`` of ``scores`` lies above."""
+    """The score that a ``share`` of ``scores`` exceeds."""
     rank = min(len(scores) - 1, int(len(scores) * (1 - share)))
     return float(scores.sort().values[rank])

@@ -1,4 +1,4 @@
-"""A router that lets an edit yield to the passage, for those who prefer the context."""
+"""A router that lets an edit yield to a passage, for versions that prefer the context."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from editors.scope.base import ClaimRouter
 
 
 class ContextFirstRouter:
-    """Sends a prompt with a passage that speaks of the very fact it asks for to the base, which
-    reads the passage, and every other prompt where another router sends it."""
+    """Lets the base answer a prompt with a passage about the fact that the prompt asks for. On all
+    other prompts, the decision is that of another router."""
 
-    reads: tuple[int, ...] = ()  # a passage lies in the middle of a prompt, not at its end
+    reads: tuple[int, ...] = ()  # the end of a prompt does not show the passage before it
 
     def __init__(self, router: ClaimRouter) -> None:
         self._router = router

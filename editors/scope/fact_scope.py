@@ -1,4 +1,4 @@
-"""A scope signal at work: what a routed method asks to know which prompts its facts claim."""
+"""The scope signal of a routed method: learns facts, and makes routers over them."""
 
 from __future__ import annotations
 
@@ -18,35 +18,38 @@ from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 
 class FactScope:
-    """The signal that the settings name, on one base; what it knows is in a
+    """The scope signal that the settings name, on one base. What it knows is in a
     :class:`~editors.scope.scope_state.ScopeState`."""
 
     def __init__(self, base: Base, settings: ScopeSettings) -> None:
         self._base, self._settings = base, settings
         self.prefixes = UnrelatedPrefixes(base)
-        self._last: tuple[Tensors, ScopeSignal] | None = None  # of the calibration beside it
+        self._loaded: tuple[Tensors, ScopeSignal] | None = None  # a calibration and its signal
 
     def start(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> ScopeState:
-        """What the signal knows before any fact: the base, calibrated on ``phrasings``."""
+        """The state without facts: the signal is calibrated on ``phrasings``, or read from
+        ``cache``."""
         settings = self._settings
-        wanted = {"rank": settings.rank, "false_open": settings.false_open}
+        signal_settings = {"rank": settings.rank, "false_open": settings.false_open}
         signal = SIGNALS.load(settings.scope)
-        calibration = calibration_of(signal, self._base, phrasings, self.prefixes, wanted, cache)
+        calibration = calibration_of(
+            signal, self._base, phrasings, self.prefixes, signal_settings, cache
+        )
         return ScopeState(settings.scope, calibration)
 
     def signal(self, state: ScopeState) -> ScopeSignal:
         """The signal with the calibration of ``state``."""
-        if self._last is None or self._last[0] is not state.calibration:
-            made = SIGNALS.load(state.signal)(self._base, state.calibration, self.prefixes)
-            self._last = state.calibration, made
-        return self._last[1]
+        if self._loaded is None or self._loaded[0] is not state.calibration:
+            signal = SIGNALS.load(state.signal)(self._base, state.calibration, self.prefixes)
+            self._loaded = state.calibration, signal
+        return self._loaded[1]
 
     def learn(self, state: ScopeState, facts: Sequence[Fact]) -> Learning:
-        """Begin to learn ``facts``."""
+        """Start learning ``facts``."""
         return self.signal(state).learn(facts)
 
     def knowing(self, state: ScopeState, facts: Sequence[Fact]) -> ScopeState:
-        """``state`` with what the signal knows of these facts; those it lacks are learnt."""
+        """``state`` with the keys of all of ``facts``; facts without keys are learnt."""
         unknown = [fact for fact in facts if fact.id not in state.keys]
         return state.knowing(self.learn(state, unknown).keys()) if unknown else state
 
@@ -58,12 +61,12 @@ class FactScope:
         *,
         context_first: bool,
     ) -> Router:
-        """A router over the facts that the signal knows; ``facts``: at least those, by id.
+        """A router over the facts in ``state``; ``facts``: at least these facts, by id.
 
-        ``memory_of(id)``: what answers for a fact, -1 for the base. ``context_first``: an edit
-        yields to a passage that speaks of its fact.
+        ``memory_of(id)``: the number of the memory that answers for a fact, -1 for the base.
+        ``context_first``: an edit yields to a passage about its fact.
         """
-        known = [facts[fact] for fact in state.keys]
+        learnt = [facts[fact] for fact in state.keys]
         memories = [memory_of(fact) for fact in state.keys]
-        router = self.signal(state).router(known, [*state.keys.values()], memories)
+        router = self.signal(state).router(learnt, [*state.keys.values()], memories)
         return ContextFirstRouter(router) if context_first else router

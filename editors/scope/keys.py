@@ -1,11 +1,11 @@
-"""The signal ``key``: scope is decided by what the unedited base makes of the last prompt token.
+"""The scope signal ``key``: decides by hidden states of the unedited base at the last prompt token.
 
-A fact owns keys: projections of the base's states at the last token of its prompt, of its variants
+A fact has keys: projections of the hidden states at the last token of its prompt, of its variants
 and of a few prefixed forms. It also has hard negatives: keys of other questions about its subject.
-A prompt is a candidate for a fact if it names the fact's subject, or if the fact has none. Among
-the candidates the nearest key names the fact. The fact claims the prompt if that key is near enough
-and no hard negative is nearer. :mod:`editors.scope.calibration` says how states become keys, which
-other questions there are, and how near is near enough.
+A fact is a candidate for a prompt if the prompt names its subject, or if the fact has no subject.
+Of the candidates, the fact with the nearest key is chosen. It claims the prompt if that key is
+nearer than a threshold and nearer than every hard negative. :mod:`editors.scope.calibration` fits
+the projection, the other questions and the threshold.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from editors.scope.subjects import Subjects
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 from editors.text_matching import whole_word_pattern
 
-PREFIXED = 2  # keys of a fact behind an unrelated beginning
-HARD_NEGATIVES = 20  # of a fact, before those that ask the same are left out
+PREFIXED = 2  # forms of a fact with an unrelated prefix
+HARD_NEGATIVES = 20  # of a fact, before those that ask the same question are left out
 
 _SENTENCE_END = re.compile(r"[.!?:;](?=\s)|\n")
 
 
 class KeySignal:
-    """Scope by keys of the base's own states."""
+    """Decides by keys made of the hidden states of the base."""
 
     name: ClassVar[str] = "key"
 
@@ -54,17 +54,17 @@ class KeySignal:
         prefixes: UnrelatedPrefixes,
         settings: Mapping[str, float],
     ) -> Tensors:
-        """Fit projection and thresholds; ``settings``: ``rank`` and ``false_open``."""
-        wanted = CalibrationSettings(int(settings["rank"]), settings["false_open"])
-        return calibrate(base, phrasings, prefixes.all, wanted).tensors()
+        """Fit the projection and the thresholds; raises EditorError for too few phrasings."""
+        key_settings = CalibrationSettings(int(settings["rank"]), settings["false_open"])
+        return calibrate(base, phrasings, prefixes.all, key_settings).tensors()
 
     def learn(self, facts: Sequence[Fact]) -> KeyLearning:
-        """Read the facts' own forms now; what their hard negatives are depends on that."""
+        """Read the forms of the facts now, as the choice of their hard negatives depends on it."""
         return KeyLearning(self._base, facts, self.calibration, self._prefixes.all)
 
-    def similarity(self, own: FactKeys, other: FactKeys) -> float:
-        """The cosine between the keys of the two prompts."""
-        return float(own["keys"][0] @ other["keys"][0])
+    def similarity(self, first: FactKeys, second: FactKeys) -> float:
+        """The cosine of the keys of the two prompts."""
+        return float(first["keys"][0] @ second["keys"][0])
 
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
@@ -76,8 +76,7 @@ class KeySignal:
 
 
 class KeyLearning:
-    """Facts whose own forms have been read, and whose hard negatives are chosen and still
-    wanted."""
+    """Facts whose forms have been read, and whose hard negatives are chosen but not read yet."""
 
     def __init__(
         self,
@@ -88,44 +87,49 @@ class KeyLearning:
     ) -> None:
         self._base, self._calibration = base, calibration
         forms = [[f.prompt, *f.variants, *prefixed(f, prefixes, PREFIXED)] for f in facts]
-        own = self._keys(*self._request(forms))
-        self.own = {fact.id: {"keys": keys} for fact, keys in zip(facts, own, strict=True)}
+        positives = self._keys(*self._request(forms))
+        self.own_keys = {
+            fact.id: {"keys": keys} for fact, keys in zip(facts, positives, strict=True)
+        }
         negatives = [
             []
             if fact.subject is None
             else calibration.hard_negatives(keys, fact.subject, HARD_NEGATIVES)
-            for fact, keys in zip(facts, own, strict=True)
+            for fact, keys in zip(facts, positives, strict=True)
         ]
         self.request, self._counts = self._request(negatives)
 
     def keys(self) -> dict[str, FactKeys]:
-        """By fact id: ``keys`` and ``negatives``, float32 ``[n, rank]`` of length 1."""
+        """By fact id: ``keys`` and ``negatives``, each float32 ``[n, rank]``, of length 1."""
         negatives = self._keys(self.request, self._counts)
         same = self._calibration.same
-        found: dict[str, FactKeys] = {}
-        for (fact, own), other in zip(self.own.items(), negatives, strict=True):
-            # What is as near as another phrasing would be asks the same thing.
-            asks_else = (other @ own["keys"].T).amax(1) < same
-            found[fact] = {"keys": own["keys"], "negatives": other[asks_else]}
-        return found
+        keys_by_fact: dict[str, FactKeys] = {}
+        for (fact, positives), candidates in zip(self.own_keys.items(), negatives, strict=True):
+            # A candidate as near as another phrasing would be asks the same question.
+            asks_else = (candidates @ positives["keys"].T).amax(1) < same
+            keys_by_fact[fact] = {"keys": positives["keys"], "negatives": candidates[asks_else]}
+        return keys_by_fact
 
-    def _request(self, texts: Sequence[Sequence[str]]) -> tuple[StateRequest, list[int]]:
-        """For the texts that fit the model, and how many of each list do."""
+    def _request(self, text_lists: Sequence[Sequence[str]]) -> tuple[StateRequest, list[int]]:
+        """A request for the texts that fit the model, and the number of them in each list."""
         base, calibration = self._base, self._calibration
         context = base.architecture.context or inf
-        encoded = iter(encode_prompts(base.tokenizer, [text for part in texts for text in part]))
-        parts = [
-            [ids for ids in islice(encoded, len(part)) if len(ids) <= context] for part in texts
+        encoded = iter(
+            encode_prompts(base.tokenizer, [text for texts in text_lists for text in texts])
+        )
+        encoded_lists = [
+            [ids for ids in islice(encoded, len(texts)) if len(ids) <= context]
+            for texts in text_lists
         ]
-        prompts = [ids for part in parts for ids in part]
-        request = StateRequest(base, prompts, calibration.layers, calibration.keys)
-        return request, [len(part) for part in parts]
+        all_ids = [ids for texts in encoded_lists for ids in texts]
+        request = StateRequest(base, all_ids, calibration.layers, calibration.keys)
+        return request, [len(texts) for texts in encoded_lists]
 
     def _keys(self, request: StateRequest, counts: Sequence[int]) -> list[torch.Tensor]:
-        """For each list of texts its keys, float32 ``[n, rank]``."""
+        """For each list of texts, their keys, float32 ``[n, rank]``."""
         if not any(counts):
             return [self._calibration.projection.new_zeros(0, self._rank) for _ in counts]
-        return [part.clone() for part in torch.split(request.states(), list(counts))]
+        return [keys.clone() for keys in torch.split(request.states(), list(counts))]
 
     @property
     def _rank(self) -> int:
@@ -133,7 +137,7 @@ class KeyLearning:
 
 
 class KeyRouter:
-    """Routes by the keys of facts."""
+    """Takes decisions by the keys of facts."""
 
     def __init__(
         self,
@@ -143,7 +147,8 @@ class KeyRouter:
         keys: Sequence[FactKeys],
         memories: Sequence[int],
     ) -> None:
-        """``memories[i]``: what answers for fact ``i``, -1 for the base (a closed fact)."""
+        """``memories[i]``: the number of the memory that answers for fact ``i``, -1 for the base
+        (a closed fact)."""
         self._base, self._calibration = base, calibration
         self._facts, self._keys, self._memories = facts, keys, memories
         self._subjects = Subjects([fact.subject for fact in facts])
@@ -155,16 +160,16 @@ class KeyRouter:
         return self._calibration.layers
 
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
-        """Who is named, and whose own prompt it is."""
+        """Decide prompts that are the prompt of a fact, and find the candidates for all others."""
         decisions, candidates = [UNCLAIMED] * len(prompts), {}
         texts = self._base.tokenizer.batch_decode(
             [list(prompt) for prompt in prompts], skip_special_tokens=True
         )
         for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
-            own = self._fact_of_prompt.get(prompt)
-            if own is not None:
-                threshold = self._threshold(own)
-                decisions[i] = Decision(self._memories[own], self._facts[own].id, 1.0, threshold)
+            fact = self._fact_of_prompt.get(prompt)
+            if fact is not None:
+                threshold = self._threshold(fact)
+                decisions[i] = Decision(self._memories[fact], self._facts[fact].id, 1.0, threshold)
             elif named := self._subjects.named_in(text):
                 candidates[i] = named
         return Proposal(prompts, decisions, candidates)
@@ -180,23 +185,24 @@ class KeyRouter:
         return decisions
 
     def speaks_of(self, prompt: Ids, fact: str) -> bool:
-        """Whether a passage in ``prompt`` speaks of the fact (an id) that the prompt asks for.
+        """Whether ``prompt`` has a passage about ``fact`` (an id), the fact that it asks for.
 
-        So it does where a beginning of the prompt asks for the fact too: one that ends behind the
-        first mention of the subject and before the sentence with the last, which is the question.
-        "The capital of France is" is a beginning of "The capital of France is Lyon. What is the
-        capital of France?". No passage speaks of a fact without a subject.
+        It has one if a prefix of the prompt asks for the fact too. The prefix has to end after the
+        first mention of the subject, and before the sentence with the last mention, which is the
+        question. For example, "The capital of France is" is a prefix of "The capital of France is
+        Lyon. What is the capital of France?". For a fact without a subject, the result is False.
         """
-        asked = next(i for i, known in enumerate(self._facts) if known.id == fact)
-        passage = self._passage(prompt, self._facts[asked].subject)
+        number = next(i for i, candidate in enumerate(self._facts) if candidate.id == fact)
+        passage = self._passage(prompt, self._facts[number].subject)
         if passage is None:
             return False
         states = all_token_states(self._base, prompt, self.reads)  # [tokens, layers, hidden]
         queries = self._calibration.keys(states[passage])
-        return any(self._claims(query, asked) for query in queries)
+        return any(self._claims(query, number) for query in queries)
 
     def _passage(self, prompt: Ids, subject: str | None) -> slice | None:
-        """The tokens from the end of the first mention of ``subject`` up to the question."""
+        """The tokens from the end of the first mention of ``subject`` to the question; None without
+        two mentions."""
 
         def decoded(tokens: int) -> str:
             ids = list(prompt[:tokens])
@@ -214,16 +220,16 @@ class KeyRouter:
         ends = list(_SENTENCE_END.finditer(text, 0, mentions[-1].start()))
         question = ends[-1].end() if ends else 0
         counts = range(len(prompt) + 1)
-        # Token number n is the last of a beginning of n + 1 tokens.
-        first = bisect_left(counts, mentions[0].end(), key=length) - 1
-        last = bisect_right(counts, question, key=length) - 1
-        return slice(first, last)
+        # Token number n is the last token of a prefix of n + 1 tokens.
+        first_token = bisect_left(counts, mentions[0].end(), key=length) - 1
+        last_token = bisect_right(counts, question, key=length) - 1
+        return slice(first_token, last_token)
 
     def _decide(self, query: torch.Tensor, candidates: Sequence[int]) -> Decision:
         scores = [(_nearest(self._keys[fact]["keys"], query), fact) for fact in candidates]
-        # One that is not near enough itself cannot keep another from being chosen.
-        near = [(score, fact) for score, fact in scores if score > self._threshold(fact)]
-        score, fact = max(near or scores)
+        # Thresholds differ: a candidate below its own must not win against one above its own.
+        near_enough = [(score, fact) for score, fact in scores if score > self._threshold(fact)]
+        score, fact = max(near_enough or scores)
         threshold = self._required(query, fact)
         memory = self._memories[fact] if score > threshold else -1
         return Decision(memory, self._facts[fact].id, score, threshold)
@@ -241,5 +247,6 @@ class KeyRouter:
 
 
 def _nearest(keys: torch.Tensor, query: torch.Tensor) -> float:
-    """The cosine of ``query`` ``[rank]`` and the nearest of ``keys`` ``[n, rank]``; -1 of none."""
+    """The cosine of ``query`` ``[rank]`` with the nearest of ``keys`` ``[n, rank]``; -1 without
+    keys."""
     return float((keys @ query).max()) if len(keys) else -1.0

@@ -1,4 +1,4 @@
-"""Groups of prompts that ask the same thing, which a scope signal is calibrated on."""
+"""Groups of prompts that ask the same question. Scope signals are calibrated on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from editors.errors import EditorError
 
 @dataclass(frozen=True, slots=True)
 class Phrasings:
-    """Several ways of asking the same thing about ``subject``, and nothing else."""
+    """Several prompts that ask the same question about ``subject``."""
 
     subject: str
     prompts: tuple[str, ...]
@@ -20,7 +20,7 @@ class Phrasings:
         """The group that a parsed JSON object describes.
 
         Raises:
-            EditorError: it lacks a subject, or has fewer than two prompts.
+            EditorError: the object has no subject, or fewer than two prompts.
         """
         subject, prompts = row.get("subject"), row.get("prompts")
         if not isinstance(subject, str) or not subject:

@@ -1,4 +1,4 @@
-"""Which prompts of a calibration ask one question, and which questions are asked of one subject."""
+"""The templates of a calibration: which ask the same question, and which share a subject."""
 
 from __future__ import annotations
 
@@ -10,78 +10,83 @@ from torch.nn import functional as F
 
 from editors.scope.phrasings import Phrasings
 
-SUBJECT = "{s}"  # where a template takes its subject
-USES = 3  # a prompt that is put to so many subjects is a template
+SUBJECT = "{s}"  # stands for the subject in a template
+USES = 3  # a prompt that occurs with this many subjects is a template
 
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """Prompts with ``SUBJECT`` in the place of the subject.
+    """Prompts with ``SUBJECT`` in place of the subject.
 
-    ``centroids``: float32 ``[templates, rank]``, their mean keys; ``questions``: int64
-    ``[templates]``, which question each asks; ``beside``: bool ``[questions, questions]``, those
-    that are both asked about one subject.
+    ``centroids``: float32 ``[templates, rank]``, the mean key of each; ``questions``: int64
+    ``[templates]``, the number of the question that each asks; ``share_subject``: bool
+    ``[questions, questions]``, whether both questions are asked about some subject.
     """
 
     texts: tuple[str, ...]
     centroids: torch.Tensor
     questions: torch.Tensor
-    beside: torch.Tensor
+    share_subject: torch.Tensor
 
     @staticmethod
     def of(groups: Sequence[Phrasings], keys: torch.Tensor) -> Templates:
-        """The prompts that several subjects share. Those that stand in one group ask the same.
+        """The prompts that occur with several subjects. Templates of one group ask one question.
 
-        ``keys``: ``[groups, forms, rank]``; the last form of a group is a prefixed one.
+        ``keys``: float32 ``[groups, forms, rank]``; the last form of a group has a prefix.
         """
         uses: dict[str, dict[str, torch.Tensor]] = {}  # text -> subject -> key
-        same = _UnionFind()
-        for group, own in zip(groups, keys, strict=True):
-            together = []
-            for prompt, key in zip(group.prompts, own[:-1], strict=False):
+        same_question = _UnionFind()
+        for group, group_keys in zip(groups, keys, strict=True):
+            templates = []
+            for prompt, key in zip(group.prompts, group_keys[:-1], strict=False):
                 if prompt.count(group.subject) == 1 and SUBJECT not in prompt:
-                    together.append(prompt.replace(group.subject, SUBJECT))
-                    uses.setdefault(together[-1], {})[group.subject] = key
-            same.join(together)
-        used = {text: by_subject for text, by_subject in uses.items() if len(by_subject) >= USES}
-        if not used:
+                    templates.append(prompt.replace(group.subject, SUBJECT))
+                    uses.setdefault(templates[-1], {})[group.subject] = key
+            same_question.join(templates)
+        repeated = {
+            text: by_subject for text, by_subject in uses.items() if len(by_subject) >= USES
+        }
+        if not repeated:
             nothing = torch.zeros(0, dtype=torch.long)
             return Templates((), keys.new_zeros(0, keys.shape[-1]), nothing, torch.zeros(0, 0) > 0)
-        means = [torch.stack([*by_subject.values()]).mean(0) for by_subject in used.values()]
-        numbers = {root: n for n, root in enumerate(dict.fromkeys(map(same.root, used)))}
-        questions = torch.tensor([numbers[same.root(text)] for text in used])
+        means = [torch.stack([*by_subject.values()]).mean(0) for by_subject in repeated.values()]
+        numbers = {
+            root: n for n, root in enumerate(dict.fromkeys(map(same_question.root, repeated)))
+        }
+        questions = torch.tensor([numbers[same_question.root(text)] for text in repeated])
         subjects = {name: n for n, name in enumerate(dict.fromkeys(g.subject for g in groups))}
-        asked = torch.zeros(len(numbers), len(subjects))  # of which subjects
-        for question, by_subject in zip(questions.tolist(), used.values(), strict=True):
-            asked[question, [subjects[subject] for subject in by_subject]] = 1
+        asked_of = torch.zeros(len(numbers), len(subjects))  # 1 where a question has the subject
+        for question, by_subject in zip(questions.tolist(), repeated.values(), strict=True):
+            asked_of[question, [subjects[subject] for subject in by_subject]] = 1
         centroids = F.normalize(torch.stack(means), dim=-1)
-        return Templates(tuple(used), centroids, questions, asked @ asked.T > 0)
+        return Templates(tuple(repeated), centroids, questions, asked_of @ asked_of.T > 0)
 
     def unlike(self, keys: torch.Tensor, named: float, same: float) -> list[int]:
-        """The templates that ask something else than a fact with ``keys``, the most like it first.
+        """The numbers of the templates that ask something else than a fact, the most similar first.
 
-        Left out are paraphrases of the fact's own question, and questions that are never asked
-        together with it and whose mean similarity is at least ``named``: the same question about
-        another type of subject. ``same``: from which similarity a template asks the fact's
-        question.
+        ``keys``: float32 ``[n, rank]``, the keys of the fact, the key of its prompt first. A
+        template asks the question of the fact if its similarity is at least ``same``. Then the
+        templates of that question are left out. So are the templates of similar questions (mean
+        similarity at least ``named``) that share no subject with it, as those ask the same about
+        another type of subject.
         """
         if not self.texts:
             return []
         similarity = self.centroids @ keys.T  # [templates, keys]
         order = similarity[:, 0].argsort(descending=True)
         if float(similarity[order[0], 0]) >= same:
-            own = self.questions[order[0]]
-            mean = torch.zeros(len(self.beside)).scatter_reduce(
+            question = self.questions[order[0]]
+            means = torch.zeros(len(self.share_subject)).scatter_reduce(
                 0, self.questions, similarity.amax(1), "mean", include_self=False
             )
-            alike = ~self.beside[own] & (mean >= named)
-            alike[own] = True
+            alike = ~self.share_subject[question] & (means >= named)
+            alike[question] = True
             order = order[~alike[self.questions[order]]]
         return [int(i) for i in order]
 
 
 class _UnionFind:
-    """Texts in disjoint sets; a set is known by the text that came first."""
+    """Disjoint sets of texts. Each set is represented by its root, the text that came first."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
@@ -92,9 +97,9 @@ class _UnionFind:
         return text
 
     def join(self, texts: Iterable[str]) -> None:
-        """Put ``texts``, and all that were joined with one of them, into one set."""
-        first = ""
+        """Merge the sets of all of ``texts``."""
+        first_root = ""
         for text in texts:
             root = self.root(text)
-            first = first or root
-            self._parent[root] = first
+            first_root = first_root or root
+            self._parent[root] = first_root

@@ -1,4 +1,4 @@
-"""Which scope signals there are: ours, and those that other packages register."""
+"""The registered scope signals: of this package, and of other packages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a signal knows, as data: of the base, and of each fact.
+"""What a scope signal knows, as data: about the base, and about each fact.
 
-Keys are stored in pages of facts, so that a version which adds a fact stores the keys of one page
-anew, not those of all facts.
+Keys are stored in pages of facts. So a version that adds a fact stores only the keys of one page
+again, not the keys of all facts.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _COUNTS = ".counts"
 
 @dataclass(frozen=True, slots=True)
 class ScopeState:
-    """``signal``: its name; ``calibration``: what it knows of the base; ``keys``: of each fact, by
-    id; ``pages``: the ids as they are stored together."""
+    """``signal``: the name of the signal; ``calibration``: what it knows about the base; ``keys``:
+    the keys of each fact, by id; ``pages``: the ids that are stored together."""
 
     signal: str
     calibration: Tensors = field(default_factory=dict)
@@ -32,7 +32,7 @@ class ScopeState:
     pages: tuple[tuple[str, ...], ...] = ()
 
     def knowing(self, keys: Mapping[str, FactKeys]) -> ScopeState:
-        """The same with the keys of further facts, or other keys of the same facts."""
+        """The state with ``keys`` added; they replace earlier keys of the same facts."""
         pages = list(self.pages)
         for fact in keys:
             if fact in self.keys:
@@ -44,14 +44,14 @@ class ScopeState:
         return replace(self, keys={**self.keys, **keys}, pages=tuple(pages))
 
     def only(self, facts: Sequence[str]) -> ScopeState:
-        """The same without the keys of facts that are not named, in the order of ``facts``."""
-        kept = set(facts)
-        pages = tuple(tuple(fact for fact in page if fact in kept) for page in self.pages)
+        """The state with the keys of ``facts`` (ids) only, in this order."""
+        wanted = set(facts)
+        pages = tuple(tuple(fact for fact in page if fact in wanted) for page in self.pages)
         keys = {fact: self.keys[fact] for fact in facts}
         return replace(self, keys=keys, pages=tuple(page for page in pages if page))
 
     def dump(self) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """As plain JSON, and as named blobs."""
+        """The state as a plain JSON summary and named blobs."""
         blobs = {CALIBRATION: to_bytes(self.calibration)} if self.calibration else {}
         for number, page in enumerate(self.pages):
             blobs[_page(number)] = to_bytes(packed([self.keys[fact] for fact in page]))
@@ -65,10 +65,11 @@ class ScopeState:
 
     @staticmethod
     def load(summary: Mapping[str, Any], blobs: Mapping[str, bytes]) -> ScopeState:
-        """What :meth:`dump` gave.
+        """The state that :meth:`dump` wrote.
 
         Raises:
-            StateMismatch: the blobs do not hold what the summary says.
+            StateMismatch: a blob cannot be read, or the blobs have other facts than the summary.
+            LookupError, ValueError: the summary or a blob is not complete.
         """
         pages = tuple(tuple(page) for page in summary["pages"])
         keys: dict[str, FactKeys] = {}
@@ -82,17 +83,17 @@ class ScopeState:
 
 
 def packed(facts: Sequence[FactKeys]) -> dict[str, torch.Tensor]:
-    """The keys of several facts as tensors to save: each kind joined, and how many each fact
-    has."""
-    found: dict[str, torch.Tensor] = {}
+    """The keys of several facts as tensors to save: for each name, the tensors of all facts joined,
+    and the number of keys of each fact."""
+    tensors: dict[str, torch.Tensor] = {}
     for name in facts[0] if facts else ():
-        found[name] = torch.cat([fact[name] for fact in facts])
-        found[name + _COUNTS] = torch.tensor([len(fact[name]) for fact in facts])
-    return found
+        tensors[name] = torch.cat([fact[name] for fact in facts])
+        tensors[name + _COUNTS] = torch.tensor([len(fact[name]) for fact in facts])
+    return tensors
 
 
 def unpacked(tensors: Tensors) -> list[FactKeys]:
-    """What :func:`packed` gave ``tensors`` for."""
+    """The keys of the facts that :func:`packed` joined to ``tensors``."""
     names = [name for name in tensors if name + _COUNTS in tensors]
     parts = {name: torch.split(tensors[name], tensors[name + _COUNTS].tolist()) for name in names}
     count = len(next(iter(parts.values()), ()))

@@ -1,4 +1,4 @@
-"""The settings of scope that every routed method takes. Needs no tensor library."""
+"""The scope settings of every routed method. Needs no tensor library."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from editors.schema import Number, String, Whole, record
 
 @record(EditorError)
 class ScopeSettings:
-    """``scope``: the signal that tells which prompts a fact claims. ``rank`` and ``false_open``:
-    see :class:`editors.scope.calibration.CalibrationSettings`."""
+    """``scope``: the name of the scope signal. ``rank`` and ``false_open``: see
+    :class:`editors.scope.calibration.CalibrationSettings`."""
 
     scope: String = "key"
     false_open: Annotated[Number, Field(ge=0, le=1)] = 0.1

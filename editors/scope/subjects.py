@@ -1,4 +1,4 @@
-"""Which facts' subjects a text names."""
+"""Finds the subjects of facts in a text."""
 
 from __future__ import annotations
 
@@ -11,45 +11,48 @@ _NEXT_WORD = re.compile(r"[ -](\w)(\w)")  # its first two letters
 
 
 class Subjects:
-    """Subjects of facts, found in text as whole words where they can be seen, whatever the case.
+    """The subjects of facts, found as whole words (in scripts that separate words), in any case.
 
-    A name that goes on is another name: "Porto Alegre" does not name Porto.
+    A longer name is another name: "Porto Alegre" does not name Porto.
     """
 
     def __init__(self, subjects: Sequence[str | None]) -> None:
-        self._without = [i for i, subject in enumerate(subjects) if subject is None]
+        self._without_subject = [i for i, subject in enumerate(subjects) if subject is None]
         self._by_word: dict[str, dict[str, list[int]]] = {}
         for i, subject in enumerate(subjects):
             if subject is not None:
                 folded = subject.casefold()
-                word = max(words(folded), key=len, default="")  # few names share it, unlike "the"
+                # Few names share their longest word, unlike "the".
+                word = max(words(folded), key=len, default="")
                 self._by_word.setdefault(word, {}).setdefault(folded, []).append(i)
 
     def named_in(self, text: str) -> list[int]:
-        """The numbers of the facts whose subject ``text`` names, and of those without a subject."""
+        """The numbers, ascending, of the facts whose subject ``text`` names, and of all facts
+        without a subject."""
         folded = text.casefold()
-        found = list(self._without)
-        for word in {*words(folded), ""}:  # "": subjects made of signs alone
+        named = list(self._without_subject)
+        for word in {*words(folded), ""}:  # "": subjects without letters or digits
             for subject, facts in self._by_word.get(word, {}).items():
-                if subject not in folded:  # patterns take a hundred times as long
+                if subject not in folded:  # a pattern takes a hundred times as long
                     continue
                 pattern = whole_word_pattern(subject)
                 if re.search(pattern, folded) and not _always_goes_on(pattern, text):
-                    found.extend(facts)
-        return sorted(found)
+                    named.extend(facts)
+        return sorted(named)
 
 
 def _always_goes_on(pattern: str, text: str) -> bool:
-    """Wherever ``text`` has the name, a capitalised word follows that makes it a longer name.
+    """Whether each match of ``pattern`` in ``text`` is part of a longer name: a capitalised word
+    follows.
 
-    Only where capitals tell something: not in a text that has them everywhere or on every word.
+    Always False for a text without a word in lower case, as its capitals mean nothing.
     """
-    places = list(re.finditer(pattern, text, re.IGNORECASE))
-    longer = bool(places) and all(
-        place.group()[:1].isupper()
-        and (following := _NEXT_WORD.match(text, place.end())) is not None
+    mentions = list(re.finditer(pattern, text, re.IGNORECASE))
+    longer = bool(mentions) and all(
+        mention.group()[:1].isupper()
+        and (following := _NEXT_WORD.match(text, mention.end())) is not None
         and following[1].isupper()
         and following[2].islower()
-        for place in places
+        for mention in mentions
     )
     return longer and any(word[0].islower() for word in words(text))

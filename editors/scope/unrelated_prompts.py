@@ -1,4 +1,4 @@
-"""Prompts that no edit is about, and beginnings that say nothing of what comes after them."""
+"""Prompts that no edit is about, and prefixes that are unrelated to the prompt after them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from editors.inference.edited_model import EditedModel
 from editors.inference.generation import answers
 from editors.model.base_model import Base
 
-# Beginnings that the base continues into prefixes (WISE section 3.1 uses ten such texts).
+# The base continues these to prefixes. WISE (arXiv 2405.14768, section 3.1) uses ten such texts.
 PREFIX_SEEDS = ("I", "You", "Because", "Yes", "In the morning")
-PREFIX_LENGTHS = (5, 10)  # tokens that each is continued by
+PREFIX_LENGTHS = (5, 10)  # the tokens that each seed is continued by
 
 UNRELATED = (
     "The kettle began to whistle while nobody was in the kitchen",
@@ -43,29 +43,30 @@ UNRELATED = (
 
 
 class UnrelatedPrefixes:
-    """Beginnings that a base puts before anything, made when they are first asked for."""
+    """Texts to put before a prompt that they are unrelated to. They are generated at first use."""
 
     def __init__(self, base: Base) -> None:
         self._base = base
 
     @cached_property
     def generated(self) -> list[str]:
-        """Ten beginnings: each seed, continued by the base by 5 and by 10 tokens."""
-        model, found = EditedModel.unedited(self._base), []
+        """Ten prefixes: each seed, continued by the base by 5 tokens and by 10 tokens."""
+        model, prefixes = EditedModel.unedited(self._base), []
         for length in PREFIX_LENGTHS:
             with self._base.probing():
                 continued = answers(model, PREFIX_SEEDS, length)
             pairs = zip(PREFIX_SEEDS, continued, strict=True)
-            found += [f"{seed} {answer.text}".strip() for seed, answer in pairs]
-        return found
+            prefixes += [f"{seed} {answer.text}".strip() for seed, answer in pairs]
+        return prefixes
 
     @cached_property
     def all(self) -> list[str]:
-        """Those of the base, and plain sentences."""
+        """The generated prefixes, and the plain sentences of ``UNRELATED``."""
         return [*self.generated, *UNRELATED]
 
 
-def prefixed(fact: Fact, beginnings: Sequence[str], count: int) -> list[str]:
-    """The fact's prompt after ``count`` of the ``beginnings``: always the same ones for a fact."""
+def prefixed(fact: Fact, prefixes: Sequence[str], count: int) -> list[str]:
+    """The prompt of ``fact`` after each of ``count`` of the ``prefixes``, which are always the same
+    for a fact."""
     start = int(fact.canonical_id(), 16)
-    return [f"{beginnings[(start + j) % len(beginnings)]} {fact.prompt}" for j in range(count)]
+    return [f"{prefixes[(start + j) % len(prefixes)]} {fact.prompt}" for j in range(count)]

@@ -1,6 +1,6 @@
 """The stretches of atlas's training, in order: which rows, how worded, with which heads removed.
 
-docs/benchmarks-notes.md says why each came after the one before.
+scripts/atlas/README.md says why each came after the one before.
 """
 
 from __future__ import annotations

@@ -173,7 +173,8 @@ _LIMITS = [
     "moves for memory. With more of them gone the passage wins more often, and then passages on",
     "something else mislead too: on the dev split the check on irrelevant passages leaves the",
     "larger sets out. That the heads share the work was put there by training",
-    "(`scripts/atlas/roles.py`); how is told in [benchmarks-notes.md](benchmarks-notes.md).",
+    "(`scripts/atlas/roles.py`); how is told in",
+    "[scripts/atlas/README.md](../scripts/atlas/README.md).",
     "",
 ]
 _HEAD = [

@@ -3,6 +3,7 @@
     python scripts/bench/edits.py                         # everything, several hours on two cores
     python scripts/bench/edits.py --method in-context     # the cells of one method
     python scripts/bench/edits.py --only robust:100       # one cell, saved beside the others
+    python scripts/bench/edits.py --only daily            # how long daily commands take
     python scripts/bench/edits.py --page                  # the page from what is saved
 
 Cells are saved in docs/benchmarks.json, so that a table can be completed in several runs; a cell is
@@ -19,8 +20,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import daily
 import torch
-from benchmark import DOCS, Results, parser_of, run
+from benchmark import Parts, Results, parser_of, run
 from workbench import Workbench, atlas_facts
 
 from editors import Fact
@@ -30,10 +32,10 @@ from editors.inference.generation import answers
 from editors.methods.edit_state import Scalar
 from editors.text_matching import normalised
 
-NOTES = DOCS / "benchmarks-notes.md"
 SINGLE = 50  # single edits averaged for T=1
 ANSWER_TOKENS = 24
 STREAM = "stream"
+DAILY = "daily"
 SIZES = {"1": 1, "100": 100, "1000": 1000}
 BARS = {
     "1": (0.99, 0.97, 0.99, 1.0),
@@ -162,11 +164,12 @@ def measure(entry: Entry, size: str, _: Results) -> Cell:
     return measure_together(bench, facts[: SIZES[size]])
 
 
-PARTS = {
+CELLS = {
     f"{name}:{size}": partial(measure, entry, size)
     for name, entry in ENTRIES.items()
     for size in BARS
 }
+PARTS: Parts = {**CELLS, DAILY: lambda _: daily.measure()}
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -189,9 +192,11 @@ signal.
 
 | method | T | reliability | generalization | near locality | far locality | bit-identical |
 |---|---|---|---|---|---|---|""".splitlines()
+_TAIL = "What was tried, and what limits these figures: [what-was-tried.md](what-was-tried.md)."
 
 
-def page(cells: Mapping[str, Cell]) -> str:
+def page(results: Results) -> str:
+    cells = {part: cell for part, cell in results.items() if part != DAILY}
     lines = [*_HEAD]
     for size, bars in BARS.items():
         of_bars = " | ".join(f">= {bar}" for bar in bars)
@@ -241,6 +246,9 @@ def page(cells: Mapping[str, Cell]) -> str:
             values = " ".join(f"{value:.2f}" for value in bands)
             title = ENTRIES[name].title
             lines += ["", f"Retention, {title}, T={size}, newest to oldest tenth: {values}"]
+    if DAILY in results:
+        lines += ["", daily.section(results[DAILY])]
+    lines += ["", _TAIL]
     return "\n".join(lines) + "\n"
 
 
@@ -254,11 +262,6 @@ def _shown(rate: Sequence[Any]) -> str:
     return "-" if value is None else f"{value:.3f} ({low:.3f}-{high:.3f})"
 
 
-def document(cells: Mapping[str, Cell]) -> str:
-    """The page, and what is to be said about it."""
-    return page(cells) + "\n" + NOTES.read_text(encoding="utf-8")
-
-
 def main() -> None:
     parser = parser_of(__doc__.splitlines()[0], PARTS)
     parser.add_argument(
@@ -267,9 +270,9 @@ def main() -> None:
     args = parser.parse_args()
     methods = args.method or METHODS
     chosen = args.only or [
-        part for part in PARTS if ENTRIES[part.partition(":")[0]].method in methods
+        part for part in CELLS if ENTRIES[part.partition(":")[0]].method in methods
     ]
-    run(args, PARTS, chosen, "benchmarks", document)
+    run(args, PARTS, chosen, "benchmarks", page)
 
 
 if __name__ == "__main__":

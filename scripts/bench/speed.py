@@ -36,12 +36,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from workbench import Workbench, atlas_facts, few_phrasings
 
 from editcli.files.phrasings import read_phrasings
-from editcli.models.libraries import plan_no_attention
+from editcli.models.libraries import disable_cudnn_attention
 from editcli.models.loading import load_base
 from editcli.models.locations import ATLAS
 from editors import Fact
 from editors.methods.edit_state import EditState, Scalar
-from editors.methods.training.suffix_replay import record
+from editors.methods.training.suffix_replay import record_states
 from editors.methods.wise.shards import Mask, Shard
 from editors.methods.wise.training.masked_delta import MaskedDelta
 from editors.methods.wise.training.sequential import SequentialSettings, train_sequentially
@@ -87,7 +87,7 @@ def base_of(shape: str) -> Iterator[Base]:
         yield load_base(ATLAS, device="cpu")
         return
     if shape == GPU:
-        plan_no_attention()
+        disable_cudnn_attention()
         yield Base.of(*random_weights(shape, "cuda", torch.bfloat16), layer=LAYERS[shape])
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -180,7 +180,7 @@ def iteration(shape: str) -> dict[str, Any]:
 def suffix_share(base: Base, rows: Sequence[Row], seconds: Sequence[float]) -> tuple[float, float]:
     """The share of an edit's time that is not recording, and what recording takes."""
     recording = statistics.median(
-        timed(lambda: record(base, [base.batch(rows)]))[0] for _ in range(REPEATS)
+        timed(lambda: record_states(base, [base.batch(rows)]))[0] for _ in range(REPEATS)
     )
     return 1 - recording / (statistics.median(seconds) * STEPS), recording
 
@@ -188,7 +188,7 @@ def suffix_share(base: Base, rows: Sequence[Row], seconds: Sequence[float]) -> t
 def used_flops(base: Base, rows: Sequence[Row], mask: Mask) -> float:
     """Floating-point operations of one step, counted."""
     change = MaskedDelta(mask.entries(), None, base.projection.weight(base.model))
-    suffix = record(base, [base.batch(rows)])
+    suffix = record_states(base, [base.batch(rows)])
     with FlopCounterMode(display=False) as counter, suffix.replaying():
         [batch] = suffix.records
         logits, labels = suffix.logits(batch, batch.side(change))

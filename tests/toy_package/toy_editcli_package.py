@@ -152,8 +152,8 @@ class ToySignal:
     def learn(self, facts: Sequence[Fact]) -> Learning:
         return ToyLearning({fact.id: {"key": self.key(fact)[None]} for fact in facts})
 
-    def similarity(self, own: FactKeys, other: FactKeys) -> float:
-        return float(torch.cosine_similarity(own["key"][0], other["key"][0], 0))
+    def similarity(self, first: FactKeys, second: FactKeys) -> float:
+        return float(torch.cosine_similarity(first["key"][0], second["key"][0], 0))
 
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
@@ -174,11 +174,11 @@ class ToySignal:
 class ToyLearning:
     """What was learnt at once."""
 
-    own: Mapping[str, FactKeys]
+    own_keys: Mapping[str, FactKeys]
     request: StateRequest | None = None
 
     def keys(self) -> dict[str, FactKeys]:
-        return dict(self.own)
+        return dict(self.own_keys)
 
 
 class _Reading(Named):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation, counted
+from editcli.cli.invocation import Invocation
 from editcli.cli.options import READS, RUNS_MODEL, VersionOption, shared
+from editcli.wording import counted
 
 if TYPE_CHECKING:
     from editors import FactClosure
@@ -21,14 +22,16 @@ if TYPE_CHECKING:
 @shared(*READS, *RUNS_MODEL)
 def command(
     call: Invocation,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask the model.")],
     context: Annotated[
-        str | None, typer.Option("--context", metavar="TEXT", help="A passage to read first.")
+        str | None,
+        typer.Option("--context", metavar="TEXT", help="A passage to put before the prompt."),
     ] = None,
     version: VersionOption = "HEAD",
     base: Annotated[bool, typer.Option("--base", help="Ask the unedited base model.")] = False,
     max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer.")
+        int,
+        typer.Option("--max-new-tokens", metavar="N", min=1, help="The longest answer, in tokens."),
     ] = 32,
 ) -> None:
     """Ask the edited model, and see whether an edit answered and why.
@@ -64,7 +67,7 @@ def command(
         return
     out.finding(answer.text)
     if not answer.stopped:
-        out.note("the answer is cut off; `--max-new-tokens` says how long it may be")
+        out.note("the answer is cut off; `--max-new-tokens` sets how long it may be")
     out.note(why or _why_base(decision, closure, base=base))
     if state and pruning:
         _note_pruning(out, state)
@@ -73,13 +76,13 @@ def command(
 def _record(
     decision: Decision | None, details: dict[str, Any], closure: FactClosure | None
 ) -> dict[str, Any]:
-    """What was decided of the prompt; ``edited`` is null where edits are always on."""
-    near = decision is not None and decision.threshold != float("inf")
+    """The decision on the prompt; ``edited`` is null where the method is always on."""
+    scored = decision is not None and decision.threshold != float("inf")
     return {
         "edited": decision.opened if decision else None,
         "fact": decision.fact if decision and decision.opened else None,
-        "score": round(decision.score, 4) if decision and near else None,
-        "threshold": round(decision.threshold, 4) if decision and near else None,
+        "score": round(decision.score, 4) if decision and scored else None,
+        "threshold": round(decision.threshold, 4) if decision and scored else None,
         "closed": closure is not None,
         "yielded": bool(decision and decision.yielded),
         **details,
@@ -87,7 +90,7 @@ def _record(
 
 
 def _closure(decision: Decision, state: EditState) -> FactClosure | None:
-    """How the fact ended that the prompt asks for, where it does not answer any more."""
+    """Why the fact that the prompt asks for is no longer in force; None where it is."""
     if decision.fact is None or decision.score <= decision.threshold:
         return None
     return state.closed.get(decision.fact)
@@ -100,9 +103,14 @@ def _why_base(decision: Decision | None, closure: FactClosure | None, *, base: b
     if decision is None or decision.threshold == float("inf"):
         return "the base model: no edit claims this prompt"
     if decision.yielded:
-        return f"the base model: the passage speaks of fact {decision.fact}, and is preferred"
+        return (
+            f"the base model: the passage speaks of fact {decision.fact}, and this version prefers "
+            "the passage"
+        )
     if closure:
-        return f"the base model: fact {decision.fact}, which this asks for, was {closure.reason}"
+        return (
+            f"the base model: the prompt asks for fact {decision.fact}, which was {closure.reason}"
+        )
     return f"the base model: score {decision.score:.3f}, threshold {decision.threshold:.3f}"
 
 

@@ -10,24 +10,25 @@ import typer
 
 from editcli import exit_codes
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation, counted
+from editcli.cli.invocation import Invocation
 from editcli.cli.options import READS, RUNS_MODEL, VersionOption, shared
 from editcli.files.facts import read_facts
+from editcli.wording import counted
 from editors import EditorError, Fact
 
 if TYPE_CHECKING:
     from editors.evaluation.edit_scores import EditScores
     from editors.evaluation.metrics import Rate
 
-SHOWN = 10  # lines remarked on one by one
+SHOWN = 10  # remarks on lines of the file, printed one by one
 MEASURED_ON = {
     "reliability": "a prompt",
     "generalization": "`rephrases`",
     "locality": "`locality` prompts",
 }
 
-Protocol = Literal["generate", "teacher-forced", "both"]
-Least = float | None
+Protocol = Literal["generate", "both"]
+Minimum = float | None
 
 
 @shared(*READS, *RUNS_MODEL)
@@ -44,27 +45,51 @@ def command(
     protocol: Annotated[
         Protocol,
         typer.Option(
-            "--protocol", help="Free-running answers, answers with gold tokens given, or both."
+            "--protocol",
+            help="generate: free-running answers alone. both: answers with the gold tokens given "
+            "as well.",
         ),
     ] = "both",
     min_reliability: Annotated[
-        Least, typer.Option("--min-reliability", metavar="X", min=0, max=1, help="Else exit 3.")
+        Minimum,
+        typer.Option(
+            "--min-reliability",
+            metavar="X",
+            min=0,
+            max=1,
+            help="Exit with 3 if reliability is below X.",
+        ),
     ] = None,
     min_generalization: Annotated[
-        Least, typer.Option("--min-generalization", metavar="X", min=0, max=1, help="Else exit 3.")
+        Minimum,
+        typer.Option(
+            "--min-generalization",
+            metavar="X",
+            min=0,
+            max=1,
+            help="Exit with 3 if generalization is below X.",
+        ),
     ] = None,
     min_locality: Annotated[
-        Least, typer.Option("--min-locality", metavar="X", min=0, max=1, help="Else exit 3.")
+        Minimum,
+        typer.Option(
+            "--min-locality",
+            metavar="X",
+            min=0,
+            max=1,
+            help="Exit with 3 if locality is below X.",
+        ),
     ] = None,
     per_fact: Annotated[
-        bool, typer.Option("--per-fact", help="Print how each fact did, too.")
+        bool, typer.Option("--per-fact", help="Print the scores of each fact, too.")
     ] = False,
 ) -> None:
     """Score a version: what was edited, and what must not change.
 
     Reliability is about the edited prompts, generalization about other phrasings of them, locality
-    about prompts that must not change. The headline is greedy, free-running answers that stop by
-    themselves. The exit code is 3 when a score lies below its --min.
+    about prompts whose answers must not change. Scores are those of greedy, free-running answers,
+    which must stop by themselves. The teacher-forced scores are for comparison with papers. The
+    exit code is 3 when a score is below its minimum.
 
     \b
     Examples:
@@ -73,17 +98,18 @@ def command(
       editcli check --min-reliability 0.99 --min-locality 0.98
     """
     out = call.out
-    found = None
+    fact_file = None
     if file is not None:
-        found = read_facts(file)
-        found.require()
-        for line in found.remarks(SHOWN):
+        fact_file = read_facts(file)
+        fact_file.require()
+        for line in fact_file.remarks(SHOWN):
             out.note(line)
     store = call.open_store()
     chosen = store.version(version)
-    if found is None and not chosen.facts:
+    if fact_file is None and not chosen.facts:
         raise EditorError(
-            f"{chosen.id} has no facts to check", "`editcli apply FILE`, or name a file to check"
+            f"{chosen.id} has no facts to check",
+            "`editcli apply FILE` applies some; `editcli check FILE` checks those of a file",
         )
 
     from editcli.operations.session import Session
@@ -92,8 +118,8 @@ def command(
     session = Session.open(call, store)
     state = session.state(chosen)
     facts: Sequence[Fact] = state.in_force()
-    if found is not None:
-        facts = found.refusing(session.why_unfit).require()
+    if fact_file is not None:
+        facts = fact_file.refusing(session.why_unfit).require()
     with out.progress("checking", None, unit="stages") as bar:
         scores = score_edits(
             session.base,
@@ -116,17 +142,17 @@ def command(
     )
 
 
-def _require(out: Output, wanted: Sequence[tuple[str, Rate, Least]]) -> None:
-    """Name the scores that are lower than wanted, and exit with 3 if there are any."""
+def _require(out: Output, required: Sequence[tuple[str, Rate, Minimum]]) -> None:
+    """Name the scores that are below their minimum, and exit with 3 if there are any."""
     below = False
-    for name, rate, least in wanted:
-        if least is None or rate.value >= least:
+    for name, rate, minimum in required:
+        if minimum is None or rate.value >= minimum:
             continue
         below = True
         if rate.n:
-            out.warn(f"{name} {rate.value:.4f} is below {least}")
+            out.warn(f"{name} {rate.value:.4f} is below {minimum}")
         else:
-            out.warn(f"{name} cannot be at least {least}: no fact has {MEASURED_ON[name]}")
+            out.warn(f"{name} cannot be at least {minimum}: no fact has {MEASURED_ON[name]}")
     if below:
         raise typer.Exit(exit_codes.BELOW_THRESHOLD)
 
@@ -153,9 +179,9 @@ def _print(out: Output, version: str, scores: EditScores, *, per_fact: bool) -> 
                 "value": f"{rate.value:.3f}",
                 "95 %": f"{rate.low:.3f}-{rate.high:.3f}",
                 "n": rate.n,
-                "teacher-forced": f"{other.value:.3f}" if other else "",
+                "teacher-forced": f"{forced_rate.value:.3f}" if forced_rate else "",
             }
-            for name, rate, other in rows
+            for name, rate, forced_rate in rows
             if rate.n
         ],
         ["score", "value", "95 %", "n", "teacher-forced"],

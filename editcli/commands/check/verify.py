@@ -1,4 +1,4 @@
-"""`editcli verify`: is the store what was written, and the base what it was made on?"""
+"""`editcli verify`: is the store as it was written, on the base that it was made on?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from editcli import exit_codes
-from editcli.cli.invocation import Invocation, counted
+from editcli.cli.invocation import Invocation
 from editcli.cli.options import READS, RUNS_MODEL, shared
 from editcli.errors import UsageError
 from editcli.models.libraries import use_threads
@@ -15,6 +15,7 @@ from editcli.models.loading import load_store_base
 from editcli.store.edits import edits_of
 from editcli.store.integrity import Problem
 from editcli.store.store import Store
+from editcli.wording import counted
 from editors import EditorError
 from editors.methods.edit_state import EDITS, FACTS
 
@@ -23,13 +24,13 @@ from editors.methods.edit_state import EDITS, FACTS
 def command(
     call: Invocation,
     no_base: Annotated[
-        bool, typer.Option("--no-base", help="Do not load the base model to compare it.")
+        bool, typer.Option("--no-base", help="Do not load and compare the base model.")
     ] = False,
 ) -> None:
-    """Check that the store and its base are what they were.
+    """Check that the store and its base model are unchanged.
 
-    Every hash is checked, the chain of the history, the facts, and the base model.
-    The exit code is 1, and all that is wrong is listed, unless the store is sound.
+    This checks every hash, the chain of the history, the facts and the base model. Everything that
+    is wrong is listed; the exit code is then 1.
 
     \b
     Examples:
@@ -59,23 +60,23 @@ def command(
 def _fact_problems(store: Store) -> list[Problem]:
     """Versions whose facts cannot be read, or are not those that the manifest lists."""
     problems = []
-    read: dict[tuple[str | None, str | None], set[str]] = {}  # versions share these blobs
+    in_force: dict[tuple[str | None, str | None], set[str]] = {}  # versions share these blobs
     for version in store.versions():
         key = (version.blobs.get(FACTS), version.blobs.get(EDITS))
         try:
-            if key not in read:
-                read[key] = {fact.id for fact in edits_of(store, version).in_force()}
+            if key not in in_force:
+                in_force[key] = {fact.id for fact in edits_of(store, version).in_force()}
         except EditorError as error:
             problems.append(Problem(f"versions/{version.id}.json", error.message))
             continue
-        if read[key] != set(version.facts):
-            detail = f"lists {len(version.facts)} facts, {len(read[key])} are in force"
+        if in_force[key] != set(version.facts):
+            detail = f"lists {counted(len(version.facts), 'fact')}; in force: {len(in_force[key])}"
             problems.append(Problem(f"versions/{version.id}.json", detail))
     return problems
 
 
 def _base_error(store: Store, call: Invocation) -> EditorError | None:
-    """Why the base cannot be loaded, or is another; raises where an option is at fault."""
+    """Why the base cannot be loaded or is another one; raises UsageError for a wrong option."""
     use_threads(call.threads)
     try:
         load_store_base(store.config, device=call.device, dtype=call.dtype, verbose=call.verbose)

@@ -11,7 +11,7 @@ group = typer.Typer(no_args_is_help=True)
 
 @group.callback()
 def conflict() -> None:
-    """Measure, locate and resolve conflicts of passage and memory.
+    """Measure, locate and resolve conflicts between passage and memory.
 
     A conflict file holds one JSON object a line; question, context and context_answer are
     required. Optional are memory_answer (else the model is asked), relation, subject, kind

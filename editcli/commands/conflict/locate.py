@@ -26,9 +26,10 @@ from editcli.commands.conflict.options import (
     UnitOption,
 )
 from editcli.files.conflicts import read_conflicts
+from editcli.wording import counted
 
-SHOWN = 10
-STABLE = 0.9
+SHOWN = 10  # heads of each kind, on a terminal
+STABLE = 0.9  # share of the resamples, from which on a head counts as stable
 
 
 @shared(*READS, *RUNS_MODEL)
@@ -113,8 +114,8 @@ def command(
     )
     if ranking.collided:
         out.warn(
-            f"{ranking.collided} rows left out: both answers begin with the same token",
-            "answers that begin differently can be told apart by their first tokens",
+            f"{counted(ranking.collided, 'row')} left out: both answers begin with the same token",
+            "give rows whose two answers begin with different tokens",
         )
     _print(out, heads)
 
@@ -122,7 +123,7 @@ def command(
 def _print(out: Output, heads: list[dict[str, Any]]) -> None:
     if out.terminal:
         for score in ("memory", "context"):
-            out.text(f"{score} heads, the darker the higher the score:")
+            out.text(f"{score} heads; a denser sign is a higher score:")
             for line in terminal_map(heads, score):
                 out.text(line)
     for score in ("memory", "context"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from editors.conflicts.measure import ConflictResults, RowResult
     from editors.conflicts.uncertainty import Entails, Uncertainty
 
-TEMPERATURE = 0.5
+TEMPERATURE = 0.5  # of sampled answers
 
 
 @shared(*READS, *RUNS_MODEL)
@@ -42,8 +42,8 @@ def command(
             "--samples",
             metavar="N",
             min=0,
-            help="Measure semantic entropy and coherent persuasion, too, on N sampled answers a "
-            "row.",
+            help="Measure semantic entropy and coherent persuasion, too, on N sampled answers to "
+            "each row.",
         ),
     ] = 0,
     entailment: Annotated[
@@ -51,12 +51,13 @@ def command(
         typer.Option(
             "--entailment",
             metavar="MODEL",
-            help="With --samples: a classifier (folder or Hub id) that tells which answers mean "
-            "the same; without it, equal texts do.",
+            help="With --samples: a classifier (folder or Hub id) that says which answers mean "
+            "the same; without it, only equal texts mean the same.",
         ),
     ] = None,
     per_row: Annotated[
-        bool, typer.Option("--per-row", help="Print how each row was answered, too (JSON).")
+        bool,
+        typer.Option("--per-row", help="Print how each row was answered, too (only with --json)."),
     ] = False,
     version: VersionOption = "HEAD",
     skip_bad: SkipBadOption = False,
@@ -65,9 +66,9 @@ def command(
     """Measure which source wins where passage and memory differ.
 
     Each question is asked after its passage: is the answer memory's, the passage's, or another?
-    Answers are greedy and free-running; whole words within the first five decide whose they are.
-    Rows about an edited fact have four outcomes: edit, context, before (the answer that the model
-    gave before the edit), other.
+    Answers are greedy and free-running; an answer belongs to the source that its first five words
+    name. Rows about an edited fact have four outcomes: edit, context, before (the answer that the
+    model gave before the edit), other.
 
     \b
     Examples:
@@ -78,7 +79,9 @@ def command(
     out = call.out
     rows = read_conflicts(file, skip_bad=skip_bad).chosen(split, limit)
     if entailment is not None and not samples:
-        raise UsageError("--entailment groups sampled answers", "add `--samples 10`")
+        raise UsageError(
+            "--entailment compares sampled answers, and none are sampled", "add `--samples 10`"
+        )
     store = call.open_store()
     chosen = store.version(version)
 
@@ -136,39 +139,39 @@ def _uncertainty(
     from editors.conflicts.uncertainty import Uncertainty, same_answer, samples
 
     tokens = max_answer_tokens(conflicts.session.base, cases)
-    found: list[Uncertainty] = []
+    measured: list[Uncertainty] = []
     with conflicts.attached() as model, out.progress("sampling", len(cases), unit="rows") as bar:
         for case in cases:
             row = case.row
             informed, alone, again = (
-                samples(model, [prompt], count, tokens, TEMPERATURE, of)[0]
-                for prompt, of in (
+                samples(model, [prompt], count, tokens, TEMPERATURE, sample_seed)[0]
+                for prompt, sample_seed in (
                     (row.prompt, seed),
                     (row.question, seed),
                     (row.question, seed + 1),
                 )
             )
-            found.append(Uncertainty.of(informed, alone, again, entails or same_answer))
+            measured.append(Uncertainty.of(informed, alone, again, entails or same_answer))
             bar.advance()
 
     def mean(values: Sequence[float]) -> float | None:
         return finite(sum(values) / len(values))
 
     return {
-        "semantic_entropy": mean([u.semantic_entropy for u in found]),
-        "semantic_entropy_with_context": mean([u.semantic_entropy_with_context for u in found]),
-        "cluster_entropy": mean([u.cluster_entropy for u in found]),
-        "cluster_entropy_with_context": mean([u.cluster_entropy_with_context for u in found]),
-        "coherent_persuasion": mean([u.persuasion.raw for u in found]),
-        "coherent_persuasion_control": mean([u.persuasion.control for u in found]),
-        "coherent_persuasion_net": mean([u.persuasion.value for u in found]),
+        "semantic_entropy": mean([u.semantic_entropy for u in measured]),
+        "semantic_entropy_with_context": mean([u.semantic_entropy_with_context for u in measured]),
+        "cluster_entropy": mean([u.cluster_entropy for u in measured]),
+        "cluster_entropy_with_context": mean([u.cluster_entropy_with_context for u in measured]),
+        "coherent_persuasion": mean([u.persuasion.raw for u in measured]),
+        "coherent_persuasion_control": mean([u.persuasion.control for u in measured]),
+        "coherent_persuasion_net": mean([u.persuasion.value for u in measured]),
     }
 
 
 # --- for people -----------------------------------------------------------------------------------
 
 COLUMNS = ["rows", "memory", "context", "other", "n", "95 % memory", "BCU", "CCU"]
-FOUR = ["rows", "edit", "context", "before", "other"]
+EDITED_COLUMNS = ["rows", "edit", "context", "before", "other"]
 
 
 def _print(out: Output, record: dict[str, Any], results: ConflictResults) -> None:
@@ -183,12 +186,12 @@ def _print(out: Output, record: dict[str, Any], results: ConflictResults) -> Non
         (relation, part, record["by_relation"][relation])
         for relation, part in conflicting.by(lambda case: case.row.relation).items()
     ]
-    out.table([_line(name, part, of) for name, part, of in parts if part.results], COLUMNS)
+    out.table([_line(name, part, values) for name, part, values in parts if part.results], COLUMNS)
     ratio = record["memorization_ratio"]
     out.text(
         f"memorization ratio {'undefined' if ratio is None else f'{ratio:.3f}'}, "
         f"BCU {record['bcu']:.3f}, CCU {record['ccu']:+.3f}, "
-        f"{record['several_named']} answers name both"
+        f"answers that name both: {record['several_named']}"
     )
     if "edited" in record:
         edited = record["edited"]
@@ -196,10 +199,10 @@ def _print(out: Output, record: dict[str, Any], results: ConflictResults) -> Non
         states = {"all": edited, **edited["by_state"]}
         out.table(
             [
-                {"passage": state, **{key: values[key] for key in FOUR}}
+                {"passage": state, **{key: values[key] for key in EDITED_COLUMNS}}
                 for state, values in states.items()
             ],
-            ["passage", *FOUR],
+            ["passage", *EDITED_COLUMNS],
         )
         if "router" in edited:
             opened = edited["router"]["opened_with_passage"]

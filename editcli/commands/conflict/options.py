@@ -1,4 +1,4 @@
-"""What the three conflict commands take alike."""
+"""Options that the conflict commands share."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ LimitOption = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")
 ]
 SplitOption = Annotated[
-    Literal["all", "locate", "dev", "test"], typer.Option("--split", help="Which rows.")
+    Literal["all", "locate", "dev", "test"], typer.Option("--split", help="Which rows to use.")
 ]
 CorruptionOption = Annotated[
     Literal["each", "both"],
     typer.Option(
         "--corruption",
         help="What to corrupt. each: the subject for memory scores, the answer for context scores; "
-        "both: always both.",
+        "both: subject and answer for all scores.",
     ),
 ]
 UnitOption = Annotated[
     Literal["head", "group"],
-    typer.Option("--unit", help="Single query heads, or all that share a key-value head."),
+    typer.Option(
+        "--unit",
+        help="head: single query heads; group: all query heads that share a key-value head.",
+    ),
 ]

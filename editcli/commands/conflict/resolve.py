@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation, counted
+from editcli.cli.invocation import Invocation
 from editcli.cli.options import (
     RUNS_MODEL,
     WRITES,
@@ -22,6 +22,7 @@ from editcli.commands.conflict.options import CorruptionOption, FileArgument, Un
 from editcli.errors import BelowThreshold, UsageError
 from editcli.files.conflicts import read_conflicts
 from editcli.files.texts import read_texts
+from editcli.wording import counted
 from editors import EditorError
 
 if TYPE_CHECKING:
@@ -36,13 +37,13 @@ ONLY_PRUNING = (
     *("heads", "ablation", "at", "scale", "corruption", "unit", "seed"),
     *("neutral", "force", "message", "author"),
 )
-"""The options that mean nothing to the decoding baselines."""
+"""The options of pruning, which a decoding baseline does not take."""
 
 
 @shared(*WRITES, *RUNS_MODEL)
 def command(
     call: Invocation,
-    context: typer.Context,
+    typer_context: typer.Context,
     file: FileArgument,
     prefer: Annotated[
         Literal["context", "memory"],
@@ -60,11 +61,13 @@ def command(
     ] = "prune",
     ablation: Annotated[
         Literal["zero", "mean"],
-        typer.Option("--ablation", help="What takes the place of a pruned head's output."),
+        typer.Option(
+            "--ablation", help="What replaces the output of a pruned head: zero, or its mean."
+        ),
     ] = "zero",
     at: Annotated[
         Literal["all", "end"],
-        typer.Option("--at", help="At all positions, or from the end of the prompt on."),
+        typer.Option("--at", help="Prune at all positions, or only from the end of the prompt on."),
     ] = "all",
     scale: Annotated[
         float, typer.Option("--scale", metavar="X", help="Scale heads by X instead of pruning.")
@@ -81,7 +84,8 @@ def command(
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Save even if a check of locality loses too much.")
+        bool,
+        typer.Option("--force", help="Save even if a check of locality loses more than its limit."),
     ] = False,
     dry_run: DryRunOption = False,
     skip_bad: SkipBadOption = False,
@@ -91,9 +95,9 @@ def command(
 
     To prefer the context, memory heads are pruned; to prefer memory, context heads. Heads are
     ranked on the split "locate", with the edits in force attached. Their number is chosen on "dev",
-    with a penalty for what else suffers. "test" is used once. When a check of locality loses more
-    than its limit, nothing is saved and the exit code is 3, unless --force is given. `editcli undo
-    --heads` and `editcli checkout` take the pruning back.
+    with a penalty for what the checks of locality lose. The result is measured once, on "test".
+    When a check of locality loses more than its limit, nothing is saved and the exit code is 3,
+    unless --force is given. `editcli undo --heads` and `editcli checkout` take the pruning back.
 
     --by cad (contrastive decoding) and --by juice (heads scaled in two runs) measure what decoding
     with a second pass reaches on the same rows. They take no option of pruning and save nothing.
@@ -106,7 +110,7 @@ def command(
     """
     out = call.out
     if by != "prune":
-        _refuse_pruning_options(context, by)
+        _refuse_pruning_options(typer_context, by)
     count = _count(heads)
     if not math.isfinite(scale):
         raise UsageError(f"--scale takes a number, not {scale}", "`--scale 0.5`")
@@ -131,10 +135,10 @@ def command(
             bar.describe("memory's answers")
             locate, dev, test = conflicts.splits(conflict_file, out)
             bar.describe(f"tuning {by}")
-            measured = measure_baseline(by, conflicts, locate, dev, test, prefer)
-            _print_baseline(out, measured, prefer)
+            baseline = measure_baseline(by, conflicts, locate, dev, test, prefer)
+            _print_baseline(out, baseline, prefer)
             return
-        found = find_heads(
+        result = find_heads(
             conflicts,
             conflict_file,
             prefer,
@@ -144,8 +148,8 @@ def command(
             out,
             bar.describe,
         )
-    refused = bool(found.refused) and not force
-    version = None if refused or dry_run else _save(call, conflicts, parent, found, prefer)
+    refused = bool(result.refused) and not force
+    version = None if refused or dry_run else _save(call, conflicts, parent, result, prefer)
     record = {
         "version": version.id if version else None,
         "parent": parent.id,
@@ -153,13 +157,13 @@ def command(
         "by": by,
     }
     if call.json or call.quiet:
-        out.record({**record, **found.to_dict(), "report": dict(found.report)})
+        out.record({**record, **result.to_dict(), "report": dict(result.report)})
     else:
-        _print(out, record, found)
+        _print(out, record, result)
     if refused:
-        lost = ", ".join(f"{name} lost {found.lost[name]:.3f}" for name in found.refused)
+        lost = ", ".join(f"{name} lost {result.lost[name]:.3f}" for name in result.refused)
         raise BelowThreshold(
-            f"nothing is saved: beyond the limits of locality: {lost}",
+            f"nothing is saved: locality lost more than its limits: {lost}",
             "fewer heads (`--heads K`), `--at end`, `--ablation mean` or `--scale 0.5` cost less; "
             "`--force` saves it all the same",
         )
@@ -169,12 +173,12 @@ def _save(
     call: Invocation,
     conflicts: ConflictSession,
     parent: Version,
-    found: PruningTest,
+    result: PruningTest,
     prefer: Source,
 ) -> Version:
     session = conflicts.session
-    pruning = found.as_pruning(prefer, conflicts.state.edits)
-    # Measuring takes minutes and keeps nobody out; what was measured holds for `parent` alone.
+    pruning = result.as_pruning(prefer, conflicts.state.edits)
+    # Measuring takes minutes and does not lock the store; its result holds for `parent` alone.
     with session.store.writing(call.command) as transaction:
         if (now := session.store.head().id) != parent.id:
             raise EditorError(
@@ -188,14 +192,14 @@ def _save(
             replace(conflicts.state, pruning=pruning),
             author=call.who,
             message=call.message,
-            extra={"prefer": prefer, **found.to_dict(), "forced": bool(found.refused)},
+            extra={"prefer": prefer, **result.to_dict(), "forced": bool(result.refused)},
         )
 
 
-def _refuse_pruning_options(context: typer.Context, by: str) -> None:
-    """A baseline is measured as it is: an option of pruning would be taken for one of its own."""
+def _refuse_pruning_options(typer_context: typer.Context, by: str) -> None:
+    """Raise UsageError for an option of pruning that was given for a decoding baseline."""
     for name in ONLY_PRUNING:
-        source = context.get_parameter_source(name)
+        source = typer_context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise UsageError(
                 f"--{name} is an option of pruning, and --by {by} prunes no heads",
@@ -238,41 +242,41 @@ def _print_baseline(out: Output, baseline: Baseline, prefer: str) -> None:
     out.text(", ".join(f"{key} {value}" for key, value in baseline.settings.items()))
     by = str(baseline.settings["by"])
     _print_test(out, {"plain decoding": baseline.before, by: baseline.after})
-    out.note(f"decoding takes {baseline.cost:.2f} times as long; no version is made of it")
+    out.note(f"decoding takes {baseline.cost:.2f} times as long; nothing is saved")
 
 
-def _print(out: Output, record: dict[str, Any], found: PruningTest) -> None:
-    heads = ", ".join(f"{head.layer}.{head.head}" for head in found.mask.heads)
+def _print(out: Output, record: dict[str, Any], result: PruningTest) -> None:
+    heads = ", ".join(f"{head.layer}.{head.head}" for head in result.mask.heads)
     out.text(
         f"{record['version'] or 'not saved'}: prefer {record['prefer']}, "
-        f"{counted(len(found.mask.heads), 'head')} pruned: {heads}"
+        f"{counted(len(result.mask.heads), 'head')} pruned: {heads}"
     )
-    _print_test(out, {"before": found.before, "after": found.after})
+    _print_test(out, {"before": result.before, "after": result.after})
     out.table(
         [
             {
                 "locality": name,
-                "before": f"{found.scores['before'][name]:.3f}",
-                "after": f"{found.scores['after'][name]:.3f}",
+                "before": f"{result.scores['before'][name]:.3f}",
+                "after": f"{result.scores['after'][name]:.3f}",
                 "lost": f"{lost:+.3f}",
-                "limit": f"{found.limits[name]:.2f}",
-                "": "BEYOND" if name in found.refused else "",
+                "limit": f"{result.limits[name]:.2f}",
+                "": "BEYOND" if name in result.refused else "",
             }
-            for name, lost in found.lost.items()
+            for name, lost in result.lost.items()
         ],
         ["locality", "before", "after", "lost", "limit", ""],
     )
-    following = found.report["next_token"]
-    kl = "undefined" if following["kl"] is None else f"{following['kl']:.4f} nat"
+    next_token = result.report["next_token"]
+    kl = "undefined" if next_token["kl"] is None else f"{next_token['kl']:.4f} nat"
     out.text(
-        f"next tokens on neutral text: KL {kl}, {following['same_top']:.1%} keep the likeliest one"
+        f"next tokens on neutral text: KL {kl}, {next_token['same_top']:.1%} keep the likeliest one"
     )
-    if following["alarm"]:
+    if next_token["alarm"]:
         out.warn("fewer than 98 % of neutral prompts keep their likeliest next token")
     out.text(
-        "taken off again, logits are the same bit for bit"
-        if found.report["reversible"]
-        else "TAKEN OFF AGAIN, LOGITS ARE NOT THE SAME"
+        "with the heads put back, logits are the same bit for bit"
+        if result.report["reversible"]
+        else "WITH THE HEADS PUT BACK, LOGITS ARE NOT THE SAME"
     )
     if record["version"]:
-        out.hint("`editcli undo --heads` takes it back")
+        out.hint("`editcli undo --heads` takes the pruning back")

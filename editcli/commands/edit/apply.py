@@ -11,7 +11,7 @@ import typer
 
 from editcli import exit_codes
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation, counted
+from editcli.cli.invocation import Invocation
 from editcli.cli.options import (
     RUNS_MODEL,
     WRITES,
@@ -25,13 +25,14 @@ from editcli.errors import UsageError
 from editcli.files.facts import FactFile, read_facts
 from editcli.operations.distributed import Ranks
 from editcli.store.edits import edits_of
+from editcli.wording import counted_are
 
 if TYPE_CHECKING:
     from editcli.operations.apply import ApplyResult
     from editors import Fact
     from editors.methods.edit_state import EditState
 
-SHOWN = 10  # lines remarked on, and failed facts, one by one
+SHOWN = 10  # remarks on lines, and ids of failed facts, that are printed
 
 
 @shared(*WRITES, *RUNS_MODEL)
@@ -57,7 +58,7 @@ def command(
             "--memory-budget",
             metavar="GIB",
             min=0,
-            help="Memory for recorded states; the rest goes to temporary files.",
+            help="Memory for the states that training records; the rest goes to temporary files.",
         ),
     ] = None,
     on_conflict: OnConflictOption = "refuse",
@@ -67,9 +68,9 @@ def command(
     """Edit a file of facts into the model, as one new version.
 
     Facts that are in force already are left alone. So after an interruption, run the same command
-    again: it goes on where it stopped. Ctrl-C finishes the facts in hand and saves them. Facts that
-    the model does not answer after training are saved too, and named; the exit code is then 1 (4
-    where lines were left out as well).
+    again: it goes on where it stopped. Ctrl-C finishes the facts that are being trained, and saves
+    them. Facts that the model does not answer after training are saved too, and named; the exit
+    code is then 1 (4 where lines were left out as well).
 
     Under torchrun, each process trains some of the facts, and the first one saves the version. The
     result is the same as with one process. Ctrl-C then stops at once; finished work is kept.
@@ -82,23 +83,25 @@ def command(
       torchrun --nproc-per-node 4 -m editcli apply facts.jsonl
     """
     ranks = Ranks.of(environ)
-    # Of several processes the first one speaks for all; the others name what goes wrong in them.
+    # Of several processes, the first one prints for all; the others print only their errors.
     call = replace(call, quiet=call.quiet or not ranks.leads)
     out = call.out
     if file == "-" and ranks.count > 1:
-        raise UsageError("standard input cannot be read by several processes", "name a file")
-    found = read_facts(file, on_conflict=on_conflict)
-    found.require(skip_bad=skip_bad)  # said before a large model is loaded, not after
+        raise UsageError(
+            "standard input cannot be read by several processes", "name a file: `apply FILE`"
+        )
+    fact_file = read_facts(file, on_conflict=on_conflict)
+    fact_file.require(skip_bad=skip_bad)  # before a large model is loaded, not after
     store = call.open_store()
     edits = edits_of(store)
-    found = found.refusing(_id_clash(edits))
-    for line in found.remarks(SHOWN):
+    fact_file = fact_file.refusing(_id_clash(edits))
+    for line in fact_file.remarks(SHOWN):
         out.note(line)
     if dry_run:
         if ranks.leads:
-            facts = found.require(skip_bad=skip_bad)[:limit]
-            out.record(_forecast(edits, facts, len(found.refused)))
-            _warn_refused(out, found)
+            facts = fact_file.require(skip_bad=skip_bad)[:limit]
+            out.record(_forecast(edits, facts, len(fact_file.refused)))
+            _warn_refused(out, fact_file)
         return
 
     from editcli.operations.apply import apply_facts, help_to_apply
@@ -106,99 +109,96 @@ def command(
     from editors.methods.base import Limits
 
     session = Session.open(call, store, ranks.device(call.device))
-    found = found.refusing(session.why_unfit, limit)
-    facts = found.require(skip_bad=skip_bad)
+    fact_file = fact_file.refusing(session.why_unfit, limit)
+    facts = fact_file.require(skip_bad=skip_bad)
     limits = Limits(batch, None if memory_budget is None else round(memory_budget * 2**30))
     if not ranks.leads:
         help_to_apply(session, facts, ranks, limits)
         return
-    done = apply_facts(
+    result = apply_facts(
         session,
         facts,
         call,
         operation="apply",
-        refused=len(found.refused),
+        refused=len(fact_file.refused),
         limits=limits,
         ranks=ranks,
     )
     if call.json or call.quiet:
-        out.record(done.to_dict())
+        out.record(result.to_dict())
     else:
-        out.text(_summary(done))
-    if done.failed:
-        more = " and others" if len(done.failed) > SHOWN else ""
+        out.text(_summary(result))
+    if result.failed:
+        more = " and others" if len(result.failed) > SHOWN else ""
         out.warn(
-            f"{_facts_are(len(done.failed))} saved, but not answered by the model: "
-            f"{', '.join(done.failed[:SHOWN])}{more}",
+            f"{counted_are(len(result.failed), 'fact')} saved, but not answered by the model: "
+            f"{', '.join(result.failed[:SHOWN])}{more}",
             "`editcli check --per-fact` shows what the model says",
         )
-    if done.left:
+    if result.left:
         out.warn(
-            f"interrupted: {_facts_are(done.left)} left; what was done is saved as {done.version}",
+            f"interrupted: {counted_are(result.left, 'fact')} left; what was done is saved as "
+            f"{result.version}",
             "run the same command again to go on",
         )
         raise typer.Exit(exit_codes.INTERRUPTED)
-    _warn_refused(out, found)
-    if done.failed:
+    _warn_refused(out, fact_file)
+    if result.failed:
         raise typer.Exit(exit_codes.FAILED)
 
 
-def _summary(done: ApplyResult) -> str:
-    if not done.applied and not done.left:
-        count = len(done.unchanged)
+def _summary(result: ApplyResult) -> str:
+    if not result.applied and not result.left:
+        count = len(result.unchanged)
         every = "the fact is" if count == 1 else f"all {count} facts are"
-        return f"{done.version}: nothing to do, {every} in force already"
+        return f"{result.version}: nothing to do, {every} in force already"
     counts = [
-        (done.applied, "applied"),
-        (done.superseded, "superseded"),
-        (len(done.unchanged), "in force already"),
-        (len(done.failed), "failed"),
+        (result.applied, "applied"),
+        (result.superseded, "superseded"),
+        (len(result.unchanged), "in force already"),
+        (len(result.failed), "failed"),
     ]
     listed = ", ".join(f"{count} {what}" for count, what in counts if count or what == "applied")
-    each = f", {done.seconds / done.applied:.2f} s an edit" if done.applied else ""
-    return f"{done.version}: {listed} ({done.seconds:.1f} s{each})"
+    each = f", {result.seconds / result.applied:.2f} s an edit" if result.applied else ""
+    return f"{result.version}: {listed} ({result.seconds:.1f} s{each})"
 
 
 def _forecast(edits: EditState, facts: Sequence[Fact], refused: int) -> dict[str, object]:
-    """What applying would do, as far as can be told without the model."""
+    """What applying would do, as far as that is known without the model."""
     current = {fact.prompt: fact.target for fact in edits.in_force()}
-    known = unchanged = 0
+    edited = unchanged = 0  # facts whose prompt is edited, and those in force already
     for fact in facts:
         target = current.get(fact.prompt)
-        known += target is not None
+        edited += target is not None
         unchanged += target == fact.target
     return {
         "would_apply": len(facts) - unchanged,
-        "would_supersede": known - unchanged,
+        "would_supersede": edited - unchanged,
         "unchanged": unchanged,
         "refused": refused,
     }
 
 
 def _id_clash(edits: EditState) -> Callable[[Fact], str | None]:
-    """Objects to a fact whose id names another fact, in force or not: the record needs both."""
+    """Refuses a fact whose id names another fact of the store, in force or closed."""
 
     def objection(fact: Fact) -> str | None:
-        other = edits.facts.get(fact.id, fact)
-        if other.prompt != fact.prompt:
-            return f"id: {fact.id!r} names another fact in the store: {other.prompt!r}"
-        if other.target != fact.target:
+        recorded = edits.facts.get(fact.id, fact)
+        if recorded.prompt != fact.prompt:
+            return f"id: {fact.id!r} names another fact in the store: {recorded.prompt!r}"
+        if recorded.target != fact.target:
             return (
-                f"id: {fact.id!r} names the fact in the store that says {other.target!r}; "
-                "what says otherwise needs an id of its own"
+                f"id: {fact.id!r} names a fact in the store with the target {recorded.target!r}; "
+                "a fact with another target needs an id of its own"
             )
         return None
 
     return objection
 
 
-def _warn_refused(out: Output, found: FactFile) -> None:
+def _warn_refused(out: Output, fact_file: FactFile) -> None:
     """Name the lines left out, and exit with 4 if there are any."""
-    for finding in found.findings():
+    for finding in fact_file.findings():
         out.warn(f"left out {finding}")
-    if found.refused:
+    if fact_file.refused:
         raise typer.Exit(exit_codes.SOME_REFUSED)
-
-
-def _facts_are(count: int) -> str:
-    return f"{counted(count, 'fact')} {'is' if count == 1 else 'are'}"

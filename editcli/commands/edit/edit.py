@@ -11,7 +11,9 @@ from editcli.cli.invocation import Invocation
 from editcli.cli.options import RUNS_MODEL, WRITES, shared
 from editors import Fact, InvalidFact, Probe
 
-Phrasing = list[str] | None
+Prompts = list[str] | None
+
+SHOW_ANSWERS = "`editcli check --per-fact` shows what the model says"
 
 
 @shared(*WRITES, *RUNS_MODEL)
@@ -25,28 +27,37 @@ def command(
     ],
     subject: Annotated[
         str | None,
-        typer.Option("--subject", "-s", metavar="S", help="What the fact is about, as in PROMPT."),
+        typer.Option(
+            "--subject", "-s", metavar="S", help="What the fact is about, spelt as in PROMPT."
+        ),
     ] = None,
     rephrase: Annotated[
-        Phrasing,
-        typer.Option("--rephrase", metavar="R", help="Another phrasing: measured, never trained."),
+        Prompts,
+        typer.Option(
+            "--rephrase", metavar="R", help="Another phrasing, measured and never trained."
+        ),
     ] = None,
     variant: Annotated[
-        Phrasing,
-        typer.Option("--variant", metavar="V", help="Another phrasing that is trained as well."),
+        Prompts,
+        typer.Option("--variant", metavar="V", help="Another phrasing, trained as well."),
     ] = None,
     near: Annotated[
-        Phrasing, typer.Option("--near", metavar="P", help="A close prompt that must not change.")
+        Prompts,
+        typer.Option("--near", metavar="P", help="A close prompt whose answer must not change."),
     ] = None,
     far: Annotated[
-        Phrasing,
-        typer.Option("--far", metavar="P", help="An unrelated prompt that must not change."),
+        Prompts,
+        typer.Option(
+            "--far", metavar="P", help="An unrelated prompt whose answer must not change."
+        ),
     ] = None,
     source: Annotated[
         str | None, typer.Option("--source", metavar="TEXT", help="Where the fact comes from.")
     ] = None,
 ) -> None:
     """Edit one fact into the model, as a new version.
+
+    --rephrase, --variant, --near and --far may be repeated.
 
     \b
     Examples:
@@ -73,31 +84,27 @@ def command(
     )
     session = Session.open(call)
     if reason := session.why_unfit(fact):
-        raise InvalidFact(reason, "shorten it")
-    done = apply_facts(session, [fact], call, operation="edit")
-    in_force = done.unchanged[0] if done.unchanged else fact.id
+        raise InvalidFact(reason, "shorten the text that is named")
+    result = apply_facts(session, [fact], call, operation="edit")
+    in_force = result.unchanged[0] if result.unchanged else fact.id
     if call.json or call.quiet:
-        out.record({**done.to_dict(), "fact": in_force})
-    elif done.unchanged:
-        out.text(f"{done.version}: the model is already edited to say so; nothing was changed")
+        out.record({**result.to_dict(), "fact": in_force})
+    elif result.unchanged:
+        out.text(f"{result.version}: the model is already edited to say so; nothing was changed")
         out.text(f"fact {in_force}")
     else:
-        instead = " in place of an older edit" if done.superseded else ""
-        out.text(
-            f"{done.version}: edited{instead} in {done.seconds:.1f} s ({done.iterations} steps)"
-        )
+        instead = " in place of an older edit" if result.superseded else ""
+        cost = f"{result.seconds:.1f} s ({result.iterations} steps)"
+        out.text(f"{result.version}: edited{instead} in {cost}")
         out.text(f"fact {in_force}")
     if subject is None and not call.json:
         out.hint("`--subject` names what the fact is about, so that other phrasings find the edit")
-    if spoilt := [other for other in done.failed if other != fact.id]:
+    if spoilt := [fact_id for fact_id in result.failed if fact_id != fact.id]:
         out.warn(
-            f"older edits that share its memory are not answered any more: {', '.join(spoilt)}",
-            "`editcli check --per-fact` shows what the model says",
+            f"older edits are not answered any more: {', '.join(spoilt)}",
+            SHOW_ANSWERS,
         )
-    if fact.id in done.failed:
-        out.warn(
-            "the edit is saved, but the model does not answer as it says",
-            "`editcli check --per-fact` shows what the model says",
-        )
-    if done.failed:
+    if fact.id in result.failed:
+        out.warn(f"the edit is saved, but the model does not answer {target!r}", SHOW_ANSWERS)
+    if result.failed:
         raise typer.Exit(exit_codes.FAILED)

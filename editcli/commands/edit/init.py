@@ -41,7 +41,7 @@ def command(
     ] = "wise",
     layer: Annotated[
         int | None,
-        typer.Option("--layer", metavar="N", help="The block to edit; without it chosen by depth."),
+        typer.Option("--layer", metavar="N", help="The block to edit; by default chosen by depth."),
     ] = None,
     settings: SetOption = None,
     calibration: Annotated[
@@ -59,9 +59,9 @@ def command(
 ) -> None:
     """Make a store on a base model.
 
-    The store is .editcli in this folder, unless --store names another place. The model is loaded
-    once: to see that the method can edit it, to record its fingerprint, and to calibrate what
-    decides which prompts an edit answers. An existing store is never touched.
+    The store is .editcli in this folder, unless --store names another folder. The model is loaded
+    once: to see that the method can edit it, to record its fingerprint, and to calibrate the scope
+    signal, which decides which prompts an edit answers. An existing store is never touched.
 
     \b
     Examples:
@@ -72,12 +72,12 @@ def command(
     """
     out = call.out
     path = new_store_path(call.store, Path.cwd(), os.environ)
-    Store.require_free(path)  # said before a large model is loaded, not after
+    Store.require_free(path)  # before a large model is loaded, not after
     spec = METHODS.load(method)
     given = parse_settings(settings or ())
     if "layer" in given:
         raise UsageError("the layer is no setting of the method", f"`--layer {given['layer']}`")
-    # All of them, so that a default that changes cannot change what a store means.
+    # All settings are stored: a default that changes later must not change this store.
     values = spec.all_settings(given)
     if from_hub(model) and not call.json:
         out.note(f"looking for {model} on the Hub")
@@ -92,9 +92,9 @@ def command(
         verbose=call.verbose,
         edits=spec.edits,
     )
-    editing = spec.build(base, values, seed)
-    editing.self_test()
-    state = editing.start(read_phrasings(calibration), ShippedCalibrations())
+    built_method = spec.build(base, values, seed)
+    built_method.self_test()
+    state = built_method.start(read_phrasings(calibration), ShippedCalibrations())
     config = StoreConfig(
         base=name,
         revision=revision,
@@ -105,18 +105,18 @@ def command(
         dtype=dtype_name(base),
         seed=seed,
     )
-    made = Store.create(
+    store = Store.create(
         path,
         config,
-        blobs=editing.save(state),
+        blobs=built_method.save(state),
         author=call.who,
         message=call.message,
         tools=tools(),
     )
     out.record(
         {
-            "store": str(made.path),
-            "version": made.head().id,
+            "store": str(store.path),
+            "version": store.head().id,
             "base": name,
             "revision": revision,
             "fingerprint": config.fingerprint,
@@ -129,4 +129,4 @@ def command(
         }
     )
     if not call.json:
-        out.hint("`editcli edit PROMPT TARGET` makes the first edit")
+        out.hint("`editcli edit PROMPT TARGET --subject SUBJECT` makes the first edit")

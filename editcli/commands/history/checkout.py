@@ -7,15 +7,13 @@ from typing import Annotated
 import typer
 
 from editcli.cli.invocation import Invocation
-from editcli.cli.options import WRITES, shared
+from editcli.cli.options import VERSION_HELP, WRITES, shared
 
 
 @shared(*WRITES)
 def command(
     call: Invocation,
-    version: Annotated[
-        str, typer.Argument(metavar="V", help="A version: an id, a number, a tag, or V~N.")
-    ],
+    version: Annotated[str, typer.Argument(metavar="V", help=VERSION_HELP)],
 ) -> None:
     """Move HEAD to another version.
 

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from editcli.cli.invocation import Invocation, local_time
+from editcli.cli.invocation import Invocation
 from editcli.cli.options import READS, shared
 from editcli.store import history
 from editcli.store.history import Event
+from editcli.wording import local_time
 from editors.methods.edit_state import full_id
 
 COLUMNS = ("version", "when", "who", "operation", "changes", "message", "tags")
@@ -19,22 +20,28 @@ COLUMNS = ("version", "when", "who", "operation", "changes", "message", "tags")
 def command(
     call: Invocation,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="The newest N only.")
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Only the newest N entries.")
     ] = None,
     fact: Annotated[
-        str | None, typer.Option("--fact", metavar="ID", help="Only what touched this fact.")
+        str | None,
+        typer.Option("--fact", metavar="ID", help="Only entries that changed this fact."),
     ] = None,
     operation: Annotated[
-        str | None, typer.Option("--operation", metavar="NAME", help="Only this operation.")
+        str | None,
+        typer.Option(
+            "--operation",
+            metavar="NAME",
+            help="Only this operation: init, edit, apply, undo, resolve, tag or checkout.",
+        ),
     ] = None,
     who: Annotated[
-        str | None, typer.Option("--who", metavar="WHO", help="Only what this person did.")
+        str | None, typer.Option("--who", metavar="WHO", help="Only entries by this author.")
     ] = None,
 ) -> None:
     """List what was done, newest first.
 
-    That is: versions made, versions named, HEAD moved. Changes are counted: +added -removed
-    ~superseded facts. With -q only the ids of new versions are printed.
+    Each entry is a version made, a version tagged, or a move of HEAD. Changes count facts: +added
+    -removed ~superseded. With -q, only the ids of new versions are printed.
 
     \b
     Examples:
@@ -42,14 +49,14 @@ def command(
       editcli log --limit 10 --who ann
       editcli log --fact 1f3a5c7e9b0d --json
     """
-    everything = call.open_store().history()
+    all_events = call.open_store().history()
     if fact is not None:
-        touched = (i for e in everything for i in (*e.added, *e.removed, *e.superseded))
-        fact = full_id(fact, touched)
-    events = history.select(everything, fact=fact, operation=operation, who=who)[::-1]
+        changed = (i for e in all_events for i in (*e.added, *e.removed, *e.superseded))
+        fact = full_id(fact, changed)
+    events = history.select(all_events, fact=fact, operation=operation, who=who)[::-1]
     if call.quiet:
         events = tuple(event for event in events if event.manifest)
-    names = _names(everything)
+    names = _names(all_events)
     row = _record if call.json else _row
     call.out.table((row(event, names.get(event.seq, [])) for event in events[:limit]), COLUMNS)
 
@@ -73,8 +80,8 @@ def _row(event: Event, names: list[str]) -> dict[str, object]:
 
 def _names(events: tuple[Event, ...]) -> dict[int, list[str]]:
     """HEAD and the tags, each under the `seq` of the event that made its version."""
-    made = {event.version: event.seq for event in events if event.manifest}
+    published = {event.version: event.seq for event in events if event.manifest}
     names: dict[int, list[str]] = {}
     for name, version in {"HEAD": events[-1].head, **history.tags(events)}.items():
-        names.setdefault(made[version], []).append(name)
+        names.setdefault(published[version], []).append(name)
     return names

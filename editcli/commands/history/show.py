@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from editcli.cli.invocation import Invocation, local_time
+from editcli.cli.invocation import Invocation
 from editcli.cli.options import READS, VersionOption, shared
 from editcli.errors import UnknownVersion
 from editcli.store import history
 from editcli.store.edits import edits_of
 from editcli.store.records import Version
 from editcli.store.store import Store
+from editcli.wording import local_time
 from editors import METHODS, EditorError, Fact
 from editors.heads.pruning import HeadPruning
 from editors.methods.edit_state import EditState, full_id
@@ -33,7 +34,7 @@ def command(
 ) -> None:
     """Show a version, its facts, or one fact with its provenance.
 
-    A fact is looked up in the version that --version names.
+    --version names the version that a fact is looked up in.
 
     \b
     Examples:
@@ -140,10 +141,10 @@ def _leaves(values: Mapping[str, object]) -> Iterable[tuple[str, str]]:
 # --- a fact ---------------------------------------------------------------------------------------
 
 
-def _fact(store: Store, edits: EditState, what: str, where: Version, hint: str) -> Fact:
-    """Raises EditorError that says where such a fact is, when it is not in this version.
+def _fact(store: Store, edits: EditState, what: str, version: Version, hint: str) -> Fact:
+    """The fact of ``version`` whose id is, or begins with, ``what``.
 
-    `hint` is what to say when there never was one.
+    Raises EditorError, which names a version that has the fact, or gives ``hint`` where none has.
     """
     try:
         return edits.find(what)
@@ -151,27 +152,27 @@ def _fact(store: Store, edits: EditState, what: str, where: Version, hint: str) 
         if any(fact.startswith(what) for fact in edits.facts):
             raise
         events = store.history()
-        ever = {fact_id for event in events for fact_id in event.added}
-        if any(fact_id.startswith(what) for fact_id in ever):
-            wanted = full_id(what, ever)
+        ids = {fact_id for event in events for fact_id in event.added}
+        if any(fact_id.startswith(what) for fact_id in ids):
+            wanted = full_id(what, ids)
             last = [event.version for event in history.select(events, fact=wanted)][-1]
             raise EditorError(
-                f"fact {wanted} is not in {where.id}", f"`editcli show {wanted} --version {last}`"
+                f"fact {wanted} is not in {version.id}", f"`editcli show {wanted} --version {last}`"
             ) from error
         raise EditorError(f"no version, tag or fact is called {what!r}", hint) from error
 
 
-def _fact_record(store: Store, where: Version, edits: EditState, fact: Fact) -> dict[str, object]:
-    line = store.ancestry(where)
-    added = next((version for version in line if fact.id in version.added), None)
+def _fact_record(store: Store, version: Version, edits: EditState, fact: Fact) -> dict[str, object]:
+    ancestry = store.ancestry(version)
+    added = next((v for v in ancestry if fact.id in v.added), None)
     closure = edits.closed.get(fact.id)
     closed = None
     if closure:
-        by = next((v for v in line if fact.id in (*v.removed, *v.superseded)), None)
-        closed = {**closure.to_dict(), **_event(by)}
+        closing = next((v for v in ancestry if fact.id in (*v.removed, *v.superseded)), None)
+        closed = {**closure.to_dict(), **_event(closing)}
     return {
         "id": fact.id,
-        "version": where.id,
+        "version": version.id,
         "in_force": closure is None,
         "closed": closed,
         **METHODS.load(edits.method).about_fact(edits, fact.id),
@@ -193,8 +194,8 @@ def _event(version: Version | None) -> dict[str, object]:
 
 
 def _fact_lines(fact: Fact, record: Mapping[str, object]) -> dict[str, object]:
-    """One line a field, the most wanted first."""
-    named = ("id", "version", "in_force", "closed", "added", "fact")
+    """One line a field, the most important first."""
+    shown_above = ("id", "version", "in_force", "closed", "added", "fact")
     closed, added = record["closed"], record["added"]
     state = "yes"
     if isinstance(closed, Mapping):
@@ -206,7 +207,7 @@ def _fact_lines(fact: Fact, record: Mapping[str, object]) -> dict[str, object]:
         "target": fact.target,
         f"in force in {record['version']}": state,
         "added": _when(added).strip(" ,") if isinstance(added, Mapping) else None,
-        **{key: value for key, value in record.items() if key not in named},
+        **{key: value for key, value in record.items() if key not in shown_above},
         **{k: v for k, v in fact.to_dict().items() if k not in ("id", "prompt", "target")},
     }
 

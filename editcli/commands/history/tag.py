@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from editcli.cli.invocation import Invocation, local_time
-from editcli.cli.options import WRITES, shared
+from editcli.cli.invocation import Invocation
+from editcli.cli.options import VERSION_HELP, WRITES, shared
 from editcli.errors import UsageError
 from editcli.store.store import Store
+from editcli.wording import local_time
 
 COLUMNS = ("tag", "version", "when", "who", "message")
 
@@ -18,15 +19,15 @@ COLUMNS = ("tag", "version", "when", "who", "message")
 def command(
     call: Invocation,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="The tag; without it all are listed.")
+        str | None, typer.Argument(metavar="NAME", help="The tag; without it, all tags are listed.")
     ] = None,
     version: Annotated[
         str | None,
-        typer.Argument(metavar="V", help="A version: an id, a number, a tag; HEAD if not given."),
+        typer.Argument(metavar="V", help=f"{VERSION_HELP}  [default: HEAD]"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Move a tag that exists.")] = False,
 ) -> None:
-    """Name a version, or list the names.
+    """Name a version, or list all tags.
 
     \b
     Examples:

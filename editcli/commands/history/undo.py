@@ -11,13 +11,14 @@ import typer
 
 from editcli import exit_codes
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation, counted
+from editcli.cli.invocation import Invocation
 from editcli.cli.options import RUNS_MODEL, WRITES, DryRunOption, shared
 from editcli.errors import UsageError
 from editcli.models.libraries import tools
 from editcli.store.edits import edits_of, publish_closing
 from editcli.store.records import Version
 from editcli.store.transaction import Transaction
+from editcli.wording import counted
 from editors import METHODS, EditorError, Fact, FactClosure
 from editors.methods.edit_state import EditState
 
@@ -27,21 +28,23 @@ def command(
     call: Invocation,
     facts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FACT", help="Facts in force, each by its id or the start of it."),
+        typer.Argument(
+            metavar="FACT", help="Facts in force, each by its id or the start of its id."
+        ),
     ] = None,
     heads: Annotated[
-        bool, typer.Option("--heads", help="Take back the pruning of heads too, or alone.")
+        bool, typer.Option("--heads", help="Take back the pruning of heads, with or without facts.")
     ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Take edits back and save that as a new version.
 
-    A fact's prompts are answered by the base model again, every other prompt exactly as before. No
-    model is loaded, but for a method that undoes by retraining (`editcli methods` says which):
-    there the facts that stay are trained again.
+    Prompts of these facts get the base model's answers again, and all others are answered as
+    before. No model is loaded. Where the method undoes by retraining (`editcli methods` says
+    which), the model is loaded, and the facts that stay are trained again.
 
-    A fact that took the place of an older one does not bring the older one back: apply that again.
-    Either all that is named is taken back, or nothing.
+    An older fact that was superseded does not come back: apply it again. Either everything that is
+    named is taken back, or nothing.
 
     \b
     Examples:
@@ -50,17 +53,19 @@ def command(
       editcli undo --heads
     """
     if not (facts or heads):
-        raise UsageError("nothing is named to take back", "`editcli undo FACT` or `--heads`")
+        raise UsageError(
+            "nothing is named to take back", "`editcli undo FACT` or `editcli undo --heads`"
+        )
     out, store = call.out, call.open_store()
     with nullcontext() if dry_run else store.writing(call.command) as transaction:
         parent = store.head()
         edits = edits_of(store, parent)
         undone = _in_force(edits, parent, facts or ())
-        left = _without(edits, parent, undone, heads=heads)
+        remaining = _without(edits, parent, undone, heads=heads)
         version = None
         if transaction:
-            extra = {"heads": heads, "stale": left.stale}
-            version = _publish(call, transaction, parent, left, undone, extra)
+            extra = {"heads": heads, "stale": remaining.stale}
+            version = _publish(call, transaction, parent, remaining, undone, extra)
     if call.json or (call.quiet and version):
         out.record(
             {
@@ -68,7 +73,7 @@ def command(
                 "parent": parent.id,
                 "undone": [fact.id for fact in undone],
                 "heads": heads,
-                "stale": left.stale,
+                "stale": remaining.stale,
             }
         )
     else:
@@ -79,7 +84,7 @@ def command(
             f"trained again, but not answered by the model: {', '.join(failed)}",
             "`editcli check --per-fact` shows what the model says",
         )
-    if left.stale:
+    if remaining.stale:
         out.warn(
             "the pruned heads were ranked with other edits in force",
             "`editcli conflict resolve` ranks them again",
@@ -88,23 +93,23 @@ def command(
         raise typer.Exit(exit_codes.FAILED)
 
 
-def _in_force(edits: EditState, version: Version, wanted: Sequence[str]) -> list[Fact]:
-    """The facts that are meant, each once. Raises EditorError for one that is not in force."""
-    found = {fact.id: fact for fact in map(edits.find, wanted)}
-    for fact_id in found:
+def _in_force(edits: EditState, version: Version, prefixes: Sequence[str]) -> list[Fact]:
+    """The facts that these ids mean, each once. Raises EditorError for one not in force."""
+    facts = {fact.id: fact for fact in map(edits.find, prefixes)}
+    for fact_id in facts:
         if closure := edits.closed.get(fact_id):
             by = f" by {closure.replaced_by}" if closure.replaced_by else ""
             raise EditorError(
                 f"fact {fact_id} is not in force in {version.id}: it was {closure.reason}{by}",
-                f"`editcli show {fact_id}` tells when and by whom",
+                f"`editcli show {fact_id}` shows when and by whom",
             )
-    return list(found.values())
+    return list(facts.values())
 
 
 def _without(
     edits: EditState, version: Version, undone: Sequence[Fact], *, heads: bool
 ) -> EditState:
-    """The edits of a version less what is taken back.
+    """The edits of a version without those that are taken back.
 
     Raises EditorError when no heads are pruned, or single facts cannot be taken back.
     """
@@ -115,26 +120,26 @@ def _without(
         )
     if undone and (reason := METHODS.load(edits.method).why_no_undo(edits.settings)):
         raise EditorError(reason, "`editcli checkout V` goes back to a version without the fact")
-    left = edits.closing({fact.id: FactClosure("undone") for fact in undone})
-    return replace(left, pruning=None) if heads else left
+    remaining = edits.closing({fact.id: FactClosure("undone") for fact in undone})
+    return replace(remaining, pruning=None) if heads else remaining
 
 
 def _publish(
     call: Invocation,
     transaction: Transaction,
     parent: Version,
-    left: EditState,
+    remaining: EditState,
     undone: Sequence[Fact],
     extra: Mapping[str, object],
 ) -> Version:
-    """Publish what is ``left``, trained again where the method undoes so."""
+    """Publish the ``remaining`` edits, trained again where the method undoes by retraining."""
     ids = [fact.id for fact in undone]
-    if not undone or METHODS.load(left.method).undo == "exact":
+    if not undone or METHODS.load(remaining.method).undo == "exact":
         return publish_closing(
             transaction,
             "undo",
             parent,
-            left,
+            remaining,
             removed=ids,
             author=call.who,
             message=call.message,
@@ -145,22 +150,22 @@ def _publish(
     from editcli.operations.session import Session
 
     session = Session.open(call)
-    done = session.method.remove(session.state(parent), ids)
+    result = session.method.remove(session.state(parent), ids)
     return session.publish(
         transaction,
         "undo",
-        replace(done.state, pruning=left.pruning and done.state.pruning),
+        replace(result.state, pruning=remaining.pruning and result.state.pruning),
         removed=ids,
         author=call.who,
         message=call.message,
-        extra={**extra, "iterations": done.iterations, "failed": list(done.failed)},
+        extra={**extra, "iterations": result.iterations, "failed": list(result.failed)},
     )
 
 
 def _print(out: Output, version: Version | None, undone: Sequence[Fact], *, heads: bool) -> None:
-    named = [counted(len(undone), "fact")] * bool(undone) + ["the pruned heads"] * heads
-    taken = " and ".join(named)
-    out.text(f"{version.id}: took back {taken}" if version else f"would take back {taken}")
+    parts = [counted(len(undone), "fact")] * bool(undone) + ["the pruned heads"] * heads
+    named = " and ".join(parts)
+    out.text(f"{version.id}: took back {named}" if version else f"would take back {named}")
     if undone:
         out.table(
             ({"fact": f.id, "prompt": f.prompt, "target": f.target} for f in undone),

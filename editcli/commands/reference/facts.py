@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from editcli import exit_codes
-from editcli.cli.invocation import Invocation, counted
+from editcli.cli.invocation import Invocation
 from editcli.cli.options import (
     PRINTS,
     FactFileArgument,
@@ -15,6 +15,7 @@ from editcli.cli.options import (
 )
 from editcli.files.consistency import Replaced
 from editcli.files.facts import FactFile, read_facts
+from editcli.wording import counted_are
 
 group = typer.Typer(no_args_is_help=True)
 
@@ -38,7 +39,7 @@ def facts() -> None:
 def validate(
     call: Invocation, file: FactFileArgument, on_conflict: OnConflictOption = "refuse"
 ) -> None:
-    """Check every line of a fact file and name all that is wrong.
+    """Check every line of a fact file and name everything that is wrong.
 
     The exit code is 4 when lines are refused, and 2 when the file cannot be read at all.
 
@@ -49,22 +50,22 @@ def validate(
       editcli facts validate facts.jsonl --json
     """
     out = call.out
-    found = read_facts(file, on_conflict=on_conflict)
+    fact_file = read_facts(file, on_conflict=on_conflict)
     if call.json:
-        out.record(_summary(found))
+        out.record(_summary(fact_file))
     else:
-        for finding in found.findings():
+        for finding in fact_file.findings():
             out.finding(finding)
-        for line in found.remarks():
+        for line in fact_file.remarks():
             out.note(line)
         out.text(
-            f"{_are(len(found.facts), 'fact')} fine, "
-            f"{_are(len(found.refused), 'line')} refused, "
-            f"{_are(len(found.duplicates), 'line')} left out as repeated"
+            f"{counted_are(len(fact_file.facts), 'fact')} fine, "
+            f"{counted_are(len(fact_file.refused), 'line')} refused, "
+            f"{counted_are(len(fact_file.duplicates), 'line')} left out as repeated"
         )
-    if found.refused:
+    if fact_file.refused:
         if not call.json:
-            out.hint(found.hint())
+            out.hint(fact_file.hint())
         raise typer.Exit(exit_codes.SOME_REFUSED)
 
 
@@ -85,28 +86,24 @@ def dedupe(
       cat *.jsonl | editcli facts dedupe - --skip-bad | editcli apply -
     """
     out = call.out
-    found = read_facts(file, on_conflict=on_conflict)
-    for fact in found.require(skip_bad=skip_bad):
+    fact_file = read_facts(file, on_conflict=on_conflict)
+    for fact in fact_file.require(skip_bad=skip_bad):
         out.json_line(fact.to_dict())
-    for finding in found.findings():
+    for finding in fact_file.findings():
         out.warn(f"left out {finding}")
-    for line in found.remarks():
+    for line in fact_file.remarks():
         out.note(line)
-    if found.refused:
+    if fact_file.refused:
         raise typer.Exit(exit_codes.SOME_REFUSED)
 
 
-def _are(number: int, noun: str) -> str:
-    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
-
-
-def _summary(found: FactFile) -> dict[str, object]:
+def _summary(fact_file: FactFile) -> dict[str, object]:
     return {
-        "file": found.name,
-        "facts": len(found.facts),
-        "refused": [{"line": bad.line, "reason": bad.reason} for bad in found.refused],
-        "duplicates": [_replaced(entry) for entry in found.duplicates],
-        "superseded": [_replaced(entry) for entry in found.superseded],
+        "file": fact_file.name,
+        "facts": len(fact_file.facts),
+        "refused": [{"line": bad.line, "reason": bad.reason} for bad in fact_file.refused],
+        "duplicates": [_replaced(entry) for entry in fact_file.duplicates],
+        "superseded": [_replaced(entry) for entry in fact_file.superseded],
     }
 
 

@@ -1,1 +1,1 @@
-"""Other ways to decode in a conflict, to compare with. Imports ``inference`` and ``heads``."""
+"""Baselines: other decoding methods for conflicts. Imports ``inference`` and ``heads``."""

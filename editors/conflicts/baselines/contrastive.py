@@ -1,9 +1,9 @@
-"""Context-aware decoding: an answer that leans to what its context says, or to what memory says.
+"""Context-aware decoding: answers that lean towards the context, or towards memory.
 
-Two prompts that ask the same, one with a context and one without, are continued together. The next
-token is chosen from ``(1 + alpha) * with - alpha * without``, their logits combined (CAD: Shi et
-al., NAACL 2024, arXiv 2305.14739). AdaCAD (Wang et al., NAACL 2025, arXiv 2409.07394) takes for
-``alpha`` how far the two next-token distributions are apart.
+A prompt with a context and the same question without it are continued together. The next token is
+chosen by the logits ``(1 + alpha) * with - alpha * without`` (CAD: Shi et al., NAACL 2024, arXiv
+2305.14739). AdaCAD (Wang et al., NAACL 2025, arXiv 2409.07394) sets ``alpha`` to the divergence of
+the two next-token distributions.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ def contrastive_answers(
     max_new_tokens: int,
     alpha: float | None,
 ) -> list[Answer]:
-    """The greedy answer to each prompt, against what its question alone would be answered.
+    """The greedy answer to each prompt, contrasted with its question alone.
 
-    ``prompts[i]`` is a context and the question ``questions[i]``. ``alpha`` above 0 leans to the
-    context, below 0 to memory; 0 answers the prompts and -1 the questions; None adapts it at every
-    token of every row. Logits are those that the model returns, after any soft cap.
+    ``prompts[i]`` is a context and the question ``questions[i]``. ``alpha`` above 0 leans towards
+    the context, below 0 towards memory. 0 gives the answers to the prompts, -1 the answers to the
+    questions. None is AdaCAD: alpha is set for each token of each row. Logits are those that the
+    model returns, after any soft cap.
 
     Raises:
         EditorError: there are not as many questions as prompts, or ``alpha`` is below -1.
@@ -47,15 +48,16 @@ def contrastive_answers(
 
 
 def adaptive_weight(informed: torch.Tensor, alone: torch.Tensor) -> torch.Tensor:
-    """``[rows]``: the Jensen-Shannon divergence of two distributions, in nats (0 to ln 2).
+    """``[rows]``: the alpha of AdaCAD, the Jensen-Shannon divergence of the two next-token
+    distributions, in nats (0 to ln 2).
 
-    ``informed``, ``alone``: logits ``[rows, vocab]`` with the context and without it (AdaCAD).
+    ``informed``, ``alone``: logits ``[rows, vocab]`` with the context and without it.
     """
     p, q = informed.softmax(-1), alone.softmax(-1)
-    # From entropies, whose terms are 0 where a probability is: no logarithm of 0.
+    # As a difference of entropies, whose terms are 0 for a probability of 0.
     return _entropy((p + q) / 2) - (_entropy(p) + _entropy(q)) / 2
 
 
 def _entropy(probabilities: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = torch.special.entr(probabilities).sum(-1)
-    return found
+    entropy: torch.Tensor = torch.special.entr(probabilities).sum(-1)
+    return entropy

@@ -1,10 +1,10 @@
-"""Scaling heads by what they wrote in an undisturbed run, and choosing which (JuICE).
+"""JuICE (arXiv 2503.10996): scaling heads by their outputs in an undisturbed run, and choosing
+them.
 
-Two runs go side by side over the same tokens. The first is the model as it is; in the second,
-which chooses the tokens, what the first run's heads wrote is added to what the same heads write,
-times a factor: heads are boosted or suppressed by what they would have said had no other head been
-touched (JuICE, arXiv 2503.10996). A head is the slice that its layer's attention output projection
-reads, so its bias stays.
+Two runs over the same tokens go side by side. The first run is the plain model. In the second run,
+which chooses the tokens, each chosen head gets a multiple of its output in the first run added. So
+heads are boosted or suppressed independently of each other. The output of a head is a slice of the
+input of the attention output projection, whose bias does not change.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from editors.model.tokenization import Row, encode_prompts
 
 @dataclass(frozen=True, slots=True)
 class TwoRun:
-    """Heads to boost and to suppress, and by how many times what they write undisturbed.
+    """Heads to ``boost`` and to ``suppress``, and the factors on their undisturbed outputs.
 
-    A head may be in both; then the factors add up.
+    A head may be in both lists; then both factors apply. Raises EditorError if a head is twice in
+    one list.
     """
 
     boost: tuple[Head, ...]
@@ -46,10 +47,10 @@ class TwoRun:
     def answers(
         self, model: EditedModel, prompts: Sequence[str], max_new_tokens: int
     ) -> list[Answer]:
-        """The greedy answer of the second run to each prompt; the base is itself again after.
+        """The greedy answer of the second run to each prompt.
 
-        Both runs are halves of one batch, at prompt and generated tokens alike, so an answer costs
-        twice what it costs without.
+        Heads are scaled at all tokens of prompt and answer. The two runs are the halves of one
+        batch, so an answer takes twice the computation.
 
         Raises:
             EditorError: there is no such layer or head.
@@ -60,7 +61,7 @@ class TwoRun:
 
     @contextmanager
     def _attached(self, base: Base) -> Iterator[None]:
-        """Inside ``with`` the second half of every batch is the run that is intervened in."""
+        """Inside ``with``, the heads of the second half of every batch are scaled."""
         by_layer: dict[int, list[tuple[slice, float]]] = {}
         for heads, factor in ((self.boost, self.boost_by), (self.suppress, -self.suppress_by)):
             for layer, head in heads:
@@ -69,7 +70,7 @@ class TwoRun:
 
         def adding(terms: list[tuple[slice, float]]) -> Callable[[torch.Tensor], torch.Tensor]:
             def added(inputs: torch.Tensor) -> torch.Tensor:
-                if is_probing():  # a router's rows are no two runs
+                if is_probing():  # the rows of a router are not two runs
                     return inputs
                 changed = inputs.clone()  # [2 * rows, seq, in]
                 first, second = changed.chunk(2)
@@ -89,12 +90,12 @@ class TwoRun:
 def head_effects(
     base: Base, prompts: Sequence[str], tokens: torch.Tensor, factors: Sequence[float]
 ) -> torch.Tensor:
-    """float32 ``[factors, layers, heads, rows]``: how much likelier a scaled head makes a token.
+    """float32 ``[factors, layers, heads, rows]``: the effect of scaling a head on a probability.
 
-    The change of the probability of ``tokens[row]`` (int64 ``[rows]``) after ``prompts[row]`` when
-    ``factor`` times what one head writes is added to it at all positions, in a single run (JuICE
-    takes the factors 1, 3, 5, 10, 30 and -1, -2, -5; -1 prunes). Layers without separable heads
-    have effect 0.
+    The effect is the change of the probability of ``tokens[row]`` (int64 ``[rows]``) after
+    ``prompts[row]`` when ``factor`` times the output of the head is added to that output at all
+    positions, in a single run. JuICE uses the factors 1, 3, 5, 10, 30 and -1, -2, -5; -1 prunes
+    the head. Layers without separable heads have effect 0.
 
     Raises:
         EditorError: there are not as many tokens as prompts.
@@ -110,47 +111,53 @@ def head_effects(
         raise UnsupportedArchitecture("no block has attention heads that could be scaled")
     effects = torch.zeros(len(factors), len(blocks), count, len(prompts))
     encoded = encode_prompts(base.tokenizer, prompts)
-    for part in batches([len(ids) for ids in encoded], Budget(pads=0)):
-        ids = base.batch([Row.of_prompt(encoded[i]) for i in part]).ids
-        plain = _probabilities(base, ids, tokens[part])
+    for members in batches([len(ids) for ids in encoded], Budget(pads=0)):
+        ids = base.batch([Row.of_prompt(encoded[i]) for i in members]).ids
+        plain = _probabilities(base, ids, tokens[members])
         for i, factor in enumerate(factors):
             for layer in layers:
                 for head in range(count):
                     with pruning_heads(base, HeadMask((Head(layer, head),), 1 + factor)):
-                        scaled = _probabilities(base, ids, tokens[part])
-                    effects[i, layer, head, part] = scaled - plain
+                        scaled = _probabilities(base, ids, tokens[members])
+                    effects[i, layer, head, members] = scaled - plain
     return effects
 
 
 def select(
     effects_by_kind: Sequence[torch.Tensor], factors: Sequence[float], count: int
 ) -> tuple[tuple[Head, ...], tuple[Head, ...]]:
-    """The heads to boost and those to suppress, up to ``count`` of each, best first (JuICE).
+    """The heads to boost and the heads to suppress, up to ``count`` of each, best first (JuICE).
 
-    ``effects_by_kind``: one ``[factors, layers, heads, rows]`` of :func:`head_effects` for each
-    kind of prompt. A head's score on a kind is its mean effect over rows and the positive factors
-    (to boost) or the negative ones (to suppress). Only heads with a positive score on every kind
-    are kept, in the order of their summed scores; there are none where no factor has that sign.
+    ``effects_by_kind``: for each kind of prompt, the result of :func:`head_effects` for
+    ``factors``, ``[factors, layers, heads, rows]``. The score of a head on a kind is its mean
+    effect over rows and over the positive factors (to boost) or the negative factors (to suppress).
+    Only heads with a positive score on every kind are chosen, in the order of their summed scores.
+    Without a factor of that sign, no head is chosen.
     """
-    given = torch.tensor(factors)
-    return _best(effects_by_kind, given > 0, count), _best(effects_by_kind, given < 0, count)
+    factor_values = torch.tensor(factors)
+    return _best(effects_by_kind, factor_values > 0, count), _best(
+        effects_by_kind, factor_values < 0, count
+    )
 
 
 def _best(
     effects_by_kind: Sequence[torch.Tensor], chosen: torch.Tensor, count: int
 ) -> tuple[Head, ...]:
     scores = torch.stack([effects[chosen].mean((0, 3)) for effects in effects_by_kind])
-    kept = (scores > 0).all(0).nonzero().tolist()  # scores: [kinds, layers, heads]
+    positive = (scores > 0).all(0).nonzero().tolist()  # scores: [kinds, layers, heads]
     total = scores.sum(0)
-    kept.sort(key=lambda place: -float(total[tuple(place)]))
-    return tuple(Head(*place) for place in kept[:count])
+    positive.sort(key=lambda position: -float(total[tuple(position)]))
+    return tuple(Head(*position) for position in positive[:count])
 
 
 @torch.inference_mode()
 def _probabilities(base: Base, ids: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """float32 ``[rows]``, in main memory: of each row's token, after its prompt ``[rows, seq]``."""
-    # Only the last token's state goes on to the vocabulary.
+    """float32 ``[rows]``, on the CPU: the probability of each row's token (``tokens``, int64
+    ``[rows]``) after its prompt in ``ids``, int64 ``[rows, seq]``."""
+    # Only the state of the last token is projected to the vocabulary.
     with changing_input(base.model.get_output_embeddings(), lambda states: states[:, -1:]):
         logits = base.model(input_ids=ids, use_cache=False).logits[:, -1]
-    found: torch.Tensor = logits.float().softmax(-1).cpu().gather(1, tokens.cpu()[:, None])[:, 0]
-    return found
+    probabilities: torch.Tensor = (
+        logits.float().softmax(-1).cpu().gather(1, tokens.cpu()[:, None])[:, 0]
+    )
+    return probabilities

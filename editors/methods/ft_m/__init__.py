@@ -1,8 +1,8 @@
-"""FT-M: fine-tuning of one projection on targets alone, with a bound on the change; always on.
+"""FT-M: fine-tuning of one projection on targets only, with a bound on the change; always on.
 
-Zhang et al., "A Comprehensive Study of Knowledge Editing for Large Language Models" (arXiv
-2401.01286) call so the fine-tuning whose loss is on the target's tokens, the prompt's masked. The
-bound on each entry is that of Zhu et al., "Modifying Memories in Transformer Models" (arXiv
+The name is from Zhang et al., "A Comprehensive Study of Knowledge Editing for Large Language
+Models" (arXiv 2401.01286): the loss is on the tokens of the target, with the prompt masked. The
+bound on each entry is from Zhu et al., "Modifying Memories in Transformer Models" (arXiv
 2012.00363). This module needs no tensor library.
 """
 
@@ -21,10 +21,10 @@ from editors.schema import Number, Whole, record
 
 @record(EditorError)
 class FtMSettings:
-    """``learning_rate`` and ``bound``, the largest change of any entry, are in units of the
+    """``learning_rate`` and ``bound`` (the largest change of any entry) are in units of the
     projection's root mean square weight. ``confidence``: the probability that each target token
-    must reach; training ends there, or after ``max_steps``. ``group_size``: facts that are trained
-    together."""
+    must reach; then training ends, or after ``max_steps``. ``group_size``: the number of facts that
+    are trained together."""
 
     learning_rate: Annotated[Number, Field(ge=1e-8, le=1e3)] = 0.05
     bound: Annotated[Number, Field(ge=1e-8, le=1e3)] = 1.0

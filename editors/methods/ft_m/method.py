@@ -1,4 +1,4 @@
-"""FT-M on one base: facts are trained in groups, one group after the other."""
+"""FT-M on one base. Facts are trained in groups, one group after the other."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DELTA = "delta.safetensors"
 @dataclass(frozen=True, slots=True)
 class FtMPayload:
     """``groups``: the ids of the facts that were trained together, in order; ``delta``: ``[out,
-    in]``, what that has added to the projection, in the base's dtype (None: nothing yet)."""
+    in]``, the change of the weight of the projection, in the dtype of the base (None: none yet)."""
 
     groups: tuple[tuple[str, ...], ...] = ()
     delta: torch.Tensor | None = None
@@ -72,7 +72,7 @@ class FtM(Method[FtMPayload, FtMSettings]):
     def train(
         self, state: EditState, group: Sequence[Fact], cache: ByteCache, limits: Limits
     ) -> tuple[EditState, Trained]:
-        """Fine-tune on ``group``, from where the last group left the projection."""
+        """Fine-tune on ``group``, starting from the change by the groups before."""
         payload: FtMPayload = state.payload
         ids = still_in_force(state, group)
         groups = (*payload.groups, ids)
@@ -98,20 +98,20 @@ class FtM(Method[FtMPayload, FtMSettings]):
         return state, Trained(ids, failed, int(tensors["steps"]))
 
     def remove(self, state: EditState, facts: Sequence[str]) -> Applied:
-        """Train what is left again from the start, in the groups in which it came: the same as if
-        ``facts``, and those closed before them, had never been applied."""
-        left = state.closing({fact: FactClosure("undone") for fact in facts})
-        again = replace(left, payload=FtMPayload())
+        """Train all remaining facts again from the start, in the same groups. The result is as if
+        ``facts``, and all facts closed earlier, had never been applied."""
+        closed_state = state.closing({fact: FactClosure("undone") for fact in facts})
+        retrained = replace(closed_state, payload=FtMPayload())
         failed: list[str] = []
         steps = 0
         for group in state.payload.groups:
-            if ids := [fact for fact in group if fact not in left.closed]:
-                again, trained = self.train(
-                    again, [left.facts[fact] for fact in ids], NO_CACHE, UNLIMITED
+            if ids := [fact for fact in group if fact not in closed_state.closed]:
+                retrained, trained = self.train(
+                    retrained, [closed_state.facts[fact] for fact in ids], NO_CACHE, UNLIMITED
                 )
                 failed += trained.failed
                 steps += trained.iterations
-        return Applied(again, failed=tuple(failed), iterations=steps)
+        return Applied(retrained, failed=tuple(failed), iterations=steps)
 
     def dump(self, payload: FtMPayload) -> SavedPayload:
         blobs = {} if payload.delta is None else {DELTA: to_bytes({"delta": payload.delta})}
@@ -133,13 +133,13 @@ class FtM(Method[FtMPayload, FtMSettings]):
         return "fine-tuned weights, which answer every prompt" if tuned else "", {}
 
     def _recipe(self, state: EditState, groups: Sequence[Sequence[str]]) -> str:
-        """A digest of all that training depends on."""
-        named = [[state.facts[fact] for fact in group] for group in groups]
+        """A digest of everything that the result of training depends on."""
+        facts = [[state.facts[fact] for fact in group] for group in groups]
         recipe = [
             state.fingerprint,
             self.base.layer,
             asdict(cast("Any", self.settings)),
             self.seed,
-            [[[fact.prompt, fact.target, *fact.variants] for fact in group] for group in named],
+            [[[fact.prompt, fact.target, *fact.variants] for fact in group] for group in facts],
         ]
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Fine-tuning a projection: a dense change, trained on targets and kept within a bound."""
+"""Fine-tuning a projection: a dense change of its weight, trained on targets within a bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editors.inference.batching import Budget, batches
 from editors.methods.ft_m import FtMSettings
 from editors.methods.training.confidence import rows_answered, unsure_rows
 from editors.methods.training.state_offload import StateOffload
-from editors.methods.training.suffix_replay import record
+from editors.methods.training.suffix_replay import record_states
 from editors.model.base_model import Base, is_probing
 from editors.model.tokenization import Row
 
@@ -30,7 +30,7 @@ class DenseDelta(nn.Module):
         self._delta = delta
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """``[..., in]`` -> ``[..., out]``; a probing forward gets what the base module gives."""
+        """``[..., in]`` -> ``[..., out]``; in a probing forward, the output of the base module."""
         output: torch.Tensor = self.base_layer(inputs)
         if is_probing():
             return output
@@ -39,8 +39,11 @@ class DenseDelta(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class FineTuning:
-    """What training gave: ``delta`` ``[out, in]`` in the base's dtype, in main memory; the numbers
-    of the facts that are not answered; the steps taken."""
+    """The result of training.
+
+    ``delta``: ``[out, in]``, in the dtype of the base, on the CPU; ``failed``: the numbers of the
+    facts whose target is not the greedy answer; ``steps``: the steps taken.
+    """
 
     delta: torch.Tensor
     failed: tuple[int, ...]
@@ -55,35 +58,39 @@ def fine_tune(
     seed: int,
     memory_bytes: int | None,
 ) -> FineTuning:
-    """Train the rows of ``facts`` from ``start`` until all are answered with confidence.
+    """Train the rows of ``facts`` until all are confident, or until ``settings.max_steps``.
 
-    ``facts``: of each its rows, prompts with targets, the bare prompt first. The loss is the cross
-    entropy of target tokens. After each step of Adam every entry is cut to the bound (arXiv
-    2012.00363, section 3).
+    ``facts``: the rows of each fact (prompts with targets), the bare prompt first. ``start``:
+    ``[out, in]``, the change to start from, None for zeros. The loss is the cross entropy of the
+    target tokens. After each step of Adam, every entry is clamped to the bound (arXiv 2012.00363,
+    section 3). ``seed``: of the order of batches. ``memory_bytes``: the bytes of recorded states
+    that stay in memory, None for all.
 
     Raises:
-        EditorError: training gave values that are no numbers.
+        EditorError: training gave values that are not finite.
     """
     weight = base.projection.weight(base.model)
     unit = float(weight.float().square().mean().sqrt())
     delta = torch.zeros(weight.shape, device=weight.device) if start is None else start
     delta = delta.to(weight.device, torch.float32, copy=True).requires_grad_()
     optimizer = torch.optim.Adam([delta], lr=settings.learning_rate * unit)
-    rows = [row for own in facts for row in own]
+    rows = [row for fact_rows in facts for row in fact_rows]
     groups = batches([len(row.ids) for row in rows], STEP)
     padded = [base.batch([rows[i] for i in group]) for group in groups]
-    suffix = record(base, padded, StateOffload(memory_bytes))
+    suffix = record_states(base, padded, StateOffload(memory_bytes))
     generator = torch.Generator().manual_seed(seed)
     steps, unsure = 0, True
     with suffix.replaying():
         while unsure and steps < settings.max_steps:
             unsure = False
             for turn in torch.randperm(len(groups), generator=generator).tolist():
-                part = suffix.records[turn]
-                logits, labels = suffix.logits(part, part.side(lambda x: F.linear(x, delta.to(x))))
+                record = suffix.records[turn]
+                logits, labels = suffix.logits(
+                    record, record.side(lambda x: F.linear(x, delta.to(x)))
+                )
                 if steps == settings.max_steps:
                     break
-                if not unsure_rows(part, logits, labels, settings.confidence):
+                if not unsure_rows(record, logits, labels, settings.confidence):
                     continue
                 optimizer.zero_grad()
                 torch.autograd.backward(F.cross_entropy(logits.float(), labels), inputs=[delta])
@@ -99,9 +106,11 @@ def fine_tune(
             )
         answered: dict[int, bool] = {}
         with torch.no_grad():
-            for group, part in zip(groups, suffix.records, strict=True):
-                side = part.side(lambda x: F.linear(x, rounded.to(x)))
-                answered |= zip(group, rows_answered(part, *suffix.logits(part, side)), strict=True)
-    firsts = [sum(map(len, facts[:number])) for number in range(len(facts))]
-    failed = tuple(number for number, first in enumerate(firsts) if not answered[first])
+            for group, record in zip(groups, suffix.records, strict=True):
+                side = record.side(lambda x: F.linear(x, rounded.to(x)))
+                answered |= zip(
+                    group, rows_answered(record, *suffix.logits(record, side)), strict=True
+                )
+    bare_rows = [sum(map(len, facts[:number])) for number in range(len(facts))]
+    failed = tuple(number for number, bare_row in enumerate(bare_rows) if not answered[bare_row])
     return FineTuning(rounded.cpu(), failed, steps)

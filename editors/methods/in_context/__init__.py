@@ -1,7 +1,7 @@
-"""In-context editing: the fact that a prompt asks for is put before it; no weight changes.
+"""In-context editing: the fact that a prompt asks for is put before the prompt; no weight changes.
 
-What a team builds instead of editing a model, and so the rival of every edit (compare IKE, Zheng et
-al., EMNLP 2023, arXiv 2305.12740). This module needs no tensor library.
+This is the usual alternative to editing a model, and so a baseline for the other methods (compare
+IKE, Zheng et al., EMNLP 2023, arXiv 2305.12740). This module needs no tensor library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""In-context editing on one base: prompts are rewritten before the model is called."""
+"""In-context editing on one base. Prompts are rewritten before the model is called."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from editors.scope.fact_scope import FactScope
 from editors.scope.phrasings import Phrasings
 from editors.scope.scope_state import ScopeState
 
-FACTS_AT_ONCE = 100  # that the scope signal learns together
+FACTS_AT_ONCE = 100  # facts that the scope signal learns together
 
 
 class InContext(Method[ScopeState, InContextSettings]):
-    """In-context editing; its payload is what the scope signal knows."""
+    """In-context editing. The payload is the state of the scope signal."""
 
     spec: ClassVar[MethodSpec] = SPEC
 
@@ -53,7 +53,7 @@ class InContext(Method[ScopeState, InContextSettings]):
 
     def finish(self, state: EditState) -> EditState:
         in_force = state.in_force()
-        scope = self._scope.knowing(state.payload, in_force)  # one that came back may be unknown
+        scope = self._scope.knowing(state.payload, in_force)  # facts reapplied after an undo
         return replace(state, payload=scope.only([fact.id for fact in in_force]))
 
     def dump(self, payload: ScopeState) -> SavedPayload:
@@ -86,7 +86,7 @@ class InContext(Method[ScopeState, InContextSettings]):
         return rewrite
 
     def _with_fact(self, prompt: Prompt, fact: Fact) -> Prompt:
-        """A prompt with the fact before it; a chat with the fact in its system turn."""
+        """``prompt`` with the fact before it; of a chat, with the fact in its system turn."""
         if isinstance(prompt, str):
             return self.settings.before(fact, prompt)
         instruction, turns = self.settings.instruction(fact), list(prompt)

@@ -14,16 +14,16 @@ from editors.scope.settings import ScopeSettings
 
 
 def _named(*names: str) -> AfterValidator:
-    """Sees that a template has just these fields, each in braces."""
+    """A validator of a template: it must have exactly the fields ``names``, each in braces."""
 
     def check(template: str) -> str:
         try:
-            found = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+            fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
         except ValueError as error:
             raise ValueError(f"cannot be read as a template: {error}") from None
-        if found != set(names):
-            wanted = ", ".join(f"{{{name}}}" for name in names)
-            raise ValueError(f"must hold {wanted} and nothing else in braces")
+        if fields != set(names):
+            expected = ", ".join(f"{{{name}}}" for name in names)
+            raise ValueError(f"must hold {expected} and nothing else in braces")
         return template
 
     return AfterValidator(check)
@@ -31,9 +31,9 @@ def _named(*names: str) -> AfterValidator:
 
 @record(EditorError)
 class InContextSettings(ScopeSettings):
-    """``template``: a claimed prompt as the model sees it, where ``{prompt}`` and ``{target}`` are
-    the fact's and ``{query}`` is the prompt that was asked. ``system``: what a chat's system turn
-    is given instead."""
+    """``template``: a claimed prompt as the model sees it; ``{prompt}`` and ``{target}`` are those
+    of the fact, ``{query}`` is the claimed prompt. ``system``: for a chat, the text that is added
+    to its system turn instead."""
 
     template: Annotated[Text, _named("prompt", "target", "query")] = "{prompt} {target}.\n{query}"
     system: Annotated[Text, _named("prompt", "target")] = (
@@ -45,5 +45,5 @@ class InContextSettings(ScopeSettings):
         return self.template.format(prompt=fact.prompt, target=fact.target, query=query)
 
     def instruction(self, fact: Fact) -> str:
-        """What the system turn of a chat says of ``fact``."""
+        """The text about ``fact`` in the system turn of a chat."""
         return self.system.format(prompt=fact.prompt, target=fact.target)

@@ -1,1 +1,1 @@
-"""What methods that train a projection share. Imports ``scope``, ``inference`` and ``model``."""
+"""Shared by the methods that train a projection. Imports ``scope``, ``inference`` and ``model``."""

@@ -1,4 +1,5 @@
-"""How sure a model is of the labels of recorded rows, and whether it gives them."""
+"""The probabilities of the labels of recorded rows, and whether the labels are the greedy
+answer."""
 
 from __future__ import annotations
 
@@ -7,28 +8,34 @@ import torch
 from editors.methods.training.records import Record
 
 
-def least_by_row(part: Record, of_labels: torch.Tensor) -> list[float]:
-    """For each row, the smallest of its labels' values ``[labels]``, which are at most 1."""
-    rows = part.labelled[0].cpu()
-    smallest = torch.ones(part.rows).scatter_reduce(0, rows, of_labels.cpu(), "amin")
-    values: list[float] = smallest.tolist()
-    return values
+def least_by_row(record: Record, values: torch.Tensor) -> list[float]:
+    """For each row, the smallest of the ``values`` ``[labels]``, at most 1 each, of its labels."""
+    rows = record.labelled[0].cpu()
+    smallest = torch.ones(record.rows).scatter_reduce(0, rows, values.cpu(), "amin")
+    result: list[float] = smallest.tolist()
+    return result
 
 
 def probabilities(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """float32 ``[labels]``: the probability of each of ``labels`` by ``logits`` ``[labels,
-    vocab]``."""
+    """float32 ``[labels]``: the probability of each of ``labels`` ``[labels]``, from ``logits``
+    ``[labels, vocab]``."""
     return logits.detach().float().softmax(-1).gather(1, labels[:, None])[:, 0]
 
 
 def unsure_rows(
-    part: Record, logits: torch.Tensor, labels: torch.Tensor, wanted: float
+    record: Record, logits: torch.Tensor, labels: torch.Tensor, confidence: float
 ) -> list[int]:
-    """Rows with a label below the probability ``wanted``, or NaN, in order."""
-    least = least_by_row(part, probabilities(logits, labels))
-    return [row for row, probability in enumerate(least) if not probability >= wanted]
+    """The numbers of the rows with a label whose probability is below ``confidence``, or NaN.
+
+    ``logits``: ``[labels, vocab]``; ``labels``: int64 ``[labels]``.
+    """
+    least = least_by_row(record, probabilities(logits, labels))
+    return [row for row, probability in enumerate(least) if not probability >= confidence]
 
 
-def rows_answered(part: Record, logits: torch.Tensor, labels: torch.Tensor) -> list[bool]:
-    """For each row, whether all its labels are the likeliest tokens."""
-    return [*map(bool, least_by_row(part, (logits.argmax(-1) == labels).float()))]
+def rows_answered(record: Record, logits: torch.Tensor, labels: torch.Tensor) -> list[bool]:
+    """For each row, whether all its labels are the likeliest tokens.
+
+    ``logits``: ``[labels, vocab]``; ``labels``: int64 ``[labels]``.
+    """
+    return [*map(bool, least_by_row(record, (logits.argmax(-1) == labels).float()))]

@@ -1,5 +1,5 @@
-"""What one forward leaves at the edited block, for training to go on from: rows of batches, that
-can be cut and put together again."""
+"""Recorded states of the edited block, from which training continues. Rows of several records can
+be joined to new records."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from editors.model.tokenization import IGNORED, Batch, TokenIndex
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one forward left at the edited block, for one right-padded batch.
+    """The states of the edited block in one forward over a batch that is padded on the right.
 
-    ``states``: "inputs" ``[rows, seq, in]`` into the projection; "projected": what main memory
-    makes of them; "hidden" ``[rows, seq, hidden]`` into the block; "attention": what the block's
-    attention gives. ``real`` and ``labelled``: the tokens that are no pads, and those before a
-    label; ``labels``: the labels, in the same order; ``lengths``: the tokens of each row.
+    ``states``: "inputs" ``[rows, seq, in]``, the input of the projection; "projected" ``[rows, seq,
+    out]``, its output; "hidden" ``[rows, seq, hidden]``, the input of the block; "attention"
+    ``[rows, seq, hidden]``, the output of its attention. ``real``: the index of all tokens except
+    pads; ``labelled``: the index of the tokens before a label; ``labels``: int64 ``[labels]``, in
+    the order of ``labelled``; ``lengths``: the number of tokens of each row.
     """
 
     batch: Batch
@@ -40,28 +41,29 @@ class Record:
 
     @property
     def inputs(self) -> torch.Tensor:
-        """``[rows, seq, in]``: what the projection reads."""
+        """``[rows, seq, in]``: the input of the projection."""
         return self.states["inputs"]
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self.lengths)
 
     def side(self, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """``[rows, seq, out]``: what ``change``, of ``[..., in]``, makes of the real tokens that
-        the projection reads; without meaning at pads."""
+        """``[rows, seq, out]``: the result of ``change`` (``[..., in]`` -> ``[..., out]``) for the
+        input of the projection. It has no meaning at pads."""
         inputs = self.inputs
         side: torch.Tensor = run_at(self.real, inputs, change, max_wasted_on(inputs.device))
         return side
 
     def of_rows(self, rows: Sequence[int]) -> Record:
-        """Some rows of the batch alone, cut to the longest of them."""
+        """A record of some rows only, cut to the longest of them."""
         return Record.joined([(self, rows)])
 
     @staticmethod
     def joined(parts: Sequence[tuple[Record, Sequence[int]]]) -> Record:
-        """Some rows of each record, in this order, as one: no longer than the longest of them."""
+        """One record of some rows of each of several records, in this order, padded to the longest
+        of these rows."""
         first, rows = parts[0]
         if len(parts) == 1 and list(rows) == list(range(first.rows)):
             return first
@@ -75,16 +77,17 @@ class Record:
         return Record.of(batch, OffloadedTensors.of(states))
 
     def _cut(self, rows: list[int]) -> tuple[Batch, dict[str, torch.Tensor]]:
-        """Some rows of the batch, cut to the longest, and their states ``[rows, seq, size]``."""
-        longest, whole = max(self.lengths[row] for row in rows), self.batch
-        batch = Batch(
-            whole.ids[rows, :longest], whole.mask[rows, :longest], whole.prompt_lengths[rows]
+        """A batch of some rows, cut to the longest of them, and their states ``[rows, seq,
+        size]``."""
+        longest, batch = max(self.lengths[row] for row in rows), self.batch
+        cut = Batch(
+            batch.ids[rows, :longest], batch.mask[rows, :longest], batch.prompt_lengths[rows]
         )
-        return batch, {name: self.states.part(name, rows, longest) for name in self.states}
+        return cut, {name: self.states.part(name, rows, longest) for name in self.states}
 
 
 def stacked(batches: Sequence[Batch]) -> Batch:
-    """Batches as one, their rows in order, padded to the longest."""
+    """One batch of the rows of all ``batches``, in order, padded on the right to the longest."""
     if len(batches) == 1:
         return batches[0]
     longest = max(batch.ids.shape[1] for batch in batches)
@@ -94,7 +97,7 @@ def stacked(batches: Sequence[Batch]) -> Batch:
 
 
 def _widened(tokens: torch.Tensor, width: int) -> torch.Tensor:
-    """``[rows, seq, ...]`` -> ``[rows, width, ...]``, zeros behind."""
+    """``[rows, seq, ...]`` -> ``[rows, width, ...]``, with zeros at the end."""
     more = width - tokens.shape[1]
     return F.pad(tokens, (*(0, 0) * (tokens.ndim - 2), 0, more)) if more else tokens
 

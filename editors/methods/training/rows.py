@@ -1,4 +1,4 @@
-"""The rows that a fact is trained on: its prompt, its variants, and prefixed forms."""
+"""The rows that a fact is trained on: its prompt, its variants, and its prefixed forms."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 def training_rows(
     base: Base, facts: Sequence[Fact], prefixes: UnrelatedPrefixes, count: int
 ) -> list[list[Row]]:
-    """For each fact its prompt, its variants and ``count`` prefixed forms, each with the target.
+    """For each fact, the rows of its prompt, its variants and ``count`` prefixed forms, each with
+    the target. Prefixed forms that are too long for the model are left out.
 
     Raises:
         EditorError: a prompt or a variant cannot be encoded, or is too long for the model.
     """
-    beginnings = prefixes.generated if count else []
-    forms = [[f.prompt, *f.variants, *prefixed(f, beginnings, count)] for f in facts]
-    pairs = [(text, f.target) for f, own in zip(facts, forms, strict=True) for text in own]
+    unrelated = prefixes.generated if count else []
+    forms = [[f.prompt, *f.variants, *prefixed(f, unrelated, count)] for f in facts]
+    pairs = [(text, f.target) for f, texts in zip(facts, forms, strict=True) for text in texts]
     encoded = iter(encode_pairs(base.tokenizer, pairs, stop=True))
     context = base.architecture.context
-    found = []
-    for fact, own in zip(facts, forms, strict=True):
-        rows = list(islice(encoded, len(own)))
+    rows_by_fact = []
+    for fact, texts in zip(facts, forms, strict=True):
+        rows = list(islice(encoded, len(texts)))
         for prompt, row in zip((fact.prompt, *fact.variants), rows, strict=False):
             require_fit(row, prompt, context)
-        # A beginning of ours must not refuse a long prompt.
-        found.append([row for row in rows if context is None or len(row.ids) <= context])
-    return found
+        # A long prompt must not be refused because of a prefix.
+        rows_by_fact.append([row for row in rows if context is None or len(row.ids) <= context])
+    return rows_by_fact

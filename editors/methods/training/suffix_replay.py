@@ -1,14 +1,15 @@
-"""The part of a decoder that an edit can change, replayed from recorded activations.
+"""The part of a decoder that an edit can change (the suffix), replayed from recorded states.
 
-Everything up to the edited projection gives the same result in every training step, so it runs once
+Everything up to the edited projection has the same result in every training step, so it runs once
 and is recorded. A step runs the change of the projection, the blocks above it, and the vocabulary
-projection at the labelled positions; a plain loop spends about 79 % of its operations on what is
-replayed here. Rows are padded behind and a token sees only what is before it, so no forward needs a
-mask. Outside the edited block, padding is skipped; in the last block everything but keys and values
-is computed at labelled positions only, when that is faster.
+projection at the labelled positions. A plain training loop spends about 79 % of its operations on
+what is replayed here. Rows are padded on the right and a token sees only earlier tokens, so no
+forward needs a mask. Pads are skipped in all blocks except the edited one. In the last block, only
+keys and values are computed at unlabelled positions. Both are done only where they are faster.
 
-The model's own forward does the replaying, with recorded modules swapped in, so masks, positions
-and norms are the model's own. :func:`require_replay` checks that blocks hand on nothing else.
+The forward of the model itself runs the replay, with recorded modules swapped in. So masks,
+positions and norms are those of the model. :func:`require_replay` checks that blocks pass nothing
+but hidden states to each other.
 """
 
 from __future__ import annotations
@@ -48,20 +49,20 @@ from editors.model.hooks import (
 )
 from editors.model.tokenization import Batch, TokenIndex
 
-# Tokens, with pads, up to which batches share the forward that records them.
+# Batches share a recording forward if together they have at most this many tokens, pads included.
 SHARED_TOKENS = {"cpu": 0}
 SHARED_TOKENS_ELSEWHERE = 4096
-REPLAY_TOLERANCE = 0.02  # of logits, relative: what a replay may differ by from the model itself
+REPLAY_TOLERANCE = 0.02  # the relative difference allowed between logits of replay and model
 
 
 @dataclass(frozen=True, slots=True)
 class _Shapes:
-    """How the modules of the edited block hand on what they make.
+    """The form of the outputs of the modules of the edited block.
 
-    ``block``, ``attention``, ``mlp``: the length of the tuple that each gives, 0 for a tensor.
-    ``flat``: the recorded states that have two axes, as some blocks flatten what their MLP reads.
-    ``whole_mlp``: the MLP gives what the projection gives, so all of it may be skipped.
-    ``max_wasted``: so many pads are run, not skipped.
+    ``block``, ``attention``, ``mlp``: the length of the tuple that each returns, 0 for a tensor.
+    ``flat``: the recorded states with two axes, as some blocks flatten the input of their MLP.
+    ``whole_mlp``: the MLP returns the output of the projection, so all of it can be skipped.
+    ``max_wasted``: up to this many pads are run rather than skipped.
     """
 
     block: int
@@ -73,7 +74,8 @@ class _Shapes:
 
 
 class _Capture:
-    """Keeps what the modules of the edited block read and give, and ends the forward after it."""
+    """Keeps inputs and outputs of the modules of the edited block, and ends the forward after
+    it."""
 
     def __init__(self, base: Base) -> None:
         self.block = base.architecture.block(base.layer)
@@ -84,7 +86,8 @@ class _Capture:
         self._mlp_arguments = 0
 
     def readers(self) -> tuple[dict[str, InputReader], dict[str, OutputReader]]:
-        """What reads the inputs and the outputs of modules; that of the block comes last."""
+        """Readers of inputs and of outputs, by path. The reader of the block's output ends the
+        forward."""
         inputs = {
             self.projection.path: self._input("inputs"),
             self.block.path: self._input("hidden"),
@@ -95,7 +98,7 @@ class _Capture:
         if self.mlp != self.block.path:
             inputs[self.mlp] = self._input("mlp_in")
             outputs[self.mlp] = self._output("mlp_out")
-        outputs[self.block.path] = self._last
+        outputs[self.block.path] = self._block_output
         return inputs, outputs
 
     def recorded(self) -> tuple[str, ...]:
@@ -104,7 +107,7 @@ class _Capture:
         return ("inputs", "projected", "hidden", *attention)
 
     def shapes(self, max_wasted: int) -> _Shapes:
-        """How the block hands on what it makes, seen in the last forward."""
+        """The form of the block's outputs, from the last forward."""
         whole_mlp = (
             self.mlp != self.block.path
             and self._mlp_arguments == 1
@@ -129,19 +132,20 @@ class _Capture:
 
     def _output(self, name: str) -> OutputReader:
         def read(output: Any) -> None:
-            # A copy: some blocks go on to add to what their MLP gave, in its place.
+            # A copy, as some blocks add to the output of their MLP in place.
             self.states[name] = hidden_of(output).detach().clone()
             self._tuples[name] = len(output) if isinstance(output, tuple) else 0
 
         return read
 
-    def _last(self, output: Any) -> None:
+    def _block_output(self, output: Any) -> None:
         self._tuples["block"] = len(output) if isinstance(output, tuple) else 0
         stop_forward()
 
 
 class _Replay(StandIn):
-    """Gives what ``value`` gives, shaped like the module's own output."""
+    """Returns ``value`` of the hidden states it is called with, in the form of the original's
+    output."""
 
     def __init__(self, original: nn.Module, value: Any, tuple_size: int) -> None:
         super().__init__(original)
@@ -153,7 +157,7 @@ class _Replay(StandIn):
         return value if self._tuple_size == 0 else (value, *[None] * (self._tuple_size - 1))
 
 
-def record(
+def record_states(
     base: Base,
     batches: Sequence[Batch],
     offload: StateOffload | None = None,
@@ -162,12 +166,13 @@ def record(
     max_wasted: int | None = None,
     shared_tokens: int | None = None,
 ) -> SuffixReplay:
-    """Run each right-padded batch up to the edited block and keep what the suffix needs.
+    """Run each batch, padded on the right, up to the edited block, and record what the suffix
+    needs.
 
-    ``offload``: where it is kept; by default all of it in memory. ``request``: states that the last
-    forward takes along, where there is room and they are read below the block. ``max_wasted``: so
-    many pads are run, not skipped; ``shared_tokens``: neighbouring batches run together up to so
-    many tokens; both by default as pays on the device of the batches.
+    ``offload``: keeps the states; by default all of them stay in memory. ``request``: states that
+    are read in the last forward if it has room and they lie below the edited block. ``max_wasted``:
+    up to this many pads are run rather than skipped. ``shared_tokens``: neighbouring batches run
+    together up to this many tokens. Both have a default for the device of the batches.
 
     Raises:
         UnsupportedArchitecture: the block has no projection to edit.
@@ -178,9 +183,9 @@ def record(
     wasted = max_wasted_on(device) if max_wasted is None else max_wasted
     if shared_tokens is None:
         shared_tokens = SHARED_TOKENS.get(device.type, SHARED_TOKENS_ELSEWHERE)
-    parts = _neighbours(batches, shared_tokens)
-    forwards = [stacked(part) for part in parts]
-    readings: list[AbstractContextManager[None]] = [nullcontext() for _ in parts]
+    groups = _neighbours(batches, shared_tokens)
+    forwards = [stacked(group) for group in groups]
+    readings: list[AbstractContextManager[None]] = [nullcontext() for _ in groups]
     if request is not None and request.layers[-1] < base.layer:
         appended = request.rows_to_append(forwards[-1], shared_tokens)
         if appended is not None:
@@ -188,10 +193,10 @@ def record(
             forwards[-1] = stacked([forwards[-1], appended])
     capture, offload = _Capture(base), offload or StateOffload()
     inputs, outputs = capture.readers()
-    real: TokenIndex = ()  # of the batch that runs
+    real_tokens: TokenIndex = ()  # of the running batch
     pads = max(int((batch.mask == 0).sum()) for batch in forwards)
     without_pads = {
-        path: TokenSubset(base.model.get_submodule(path), lambda: real, wasted)
+        path: TokenSubset(base.model.get_submodule(path), lambda: real_tokens, wasted)
         for below in (base.architecture.blocks[: base.layer] if pads > wasted else ())
         for path in tokenwise_modules(base.model, below)
     }
@@ -202,11 +207,11 @@ def record(
         reading_inputs(base.model, inputs),
         reading_outputs(base.model, outputs),
     ):
-        for part, batch, reading in zip(parts, forwards, readings, strict=True):
-            real = batch.mask.nonzero(as_tuple=True)
+        for group, batch, reading in zip(groups, forwards, readings, strict=True):
+            real_tokens = batch.mask.nonzero(as_tuple=True)
             with reading, stopping_early():
                 base.model(input_ids=batch.ids, use_cache=False)
-            # Bound to no name: what is put away would lie beside the states of the next forward.
+            # Not bound to a name, so that states on the device are freed before the next forward.
             records += _split(
                 Record.of(
                     batch,
@@ -217,32 +222,32 @@ def record(
                         }
                     ),
                 ),
-                [len(one.ids) for one in part],
+                [len(member.ids) for member in group],
                 offload,
             )
     return SuffixReplay(base, records, capture.shapes(wasted))
 
 
 class SuffixReplay:
-    """The forward from the edited projection to the logits of labelled positions.
+    """The forward from the edited projection to the logits at labelled positions.
 
-    Made by :func:`record`; ``records``: what it kept of each batch. ``logits`` may be called only
+    Made by :func:`record_states`. ``records``: one for each batch. ``logits`` may be called only
     inside ``with suffix.replaying():``.
     """
 
     def __init__(self, base: Base, records: Sequence[Record], shapes: _Shapes | None) -> None:
-        """``shapes``: None where nothing was recorded."""
+        """``shapes``: None if nothing was recorded."""
         self._base, self.records, self._shapes = base, records, shapes
         self._active: Record | None = None
         self._side: torch.Tensor | None = None
 
     def with_records(self, records: Sequence[Record]) -> SuffixReplay:
-        """The same with these records, which were made of the same model and block."""
+        """The suffix with other records, of the same model and block."""
         return SuffixReplay(self._base, records, self._shapes)
 
     @contextmanager
     def replaying(self) -> Iterator[None]:
-        """Swap the recorded modules in; the model is itself again on leaving."""
+        """Inside ``with``, recorded states replace the modules below the suffix."""
         if not self.records:
             yield
             return
@@ -258,9 +263,9 @@ class SuffixReplay:
             modules[path] = _Replay(model.get_submodule(path), value, tuple_size)
 
         for below in blocks[: self._base.layer]:
-            # The first block hands out what the edited block read; the others pass it on.
-            first = below.index == 0
-            replay(below.path, self._hidden if first else (lambda given: given), shapes.block)
+            # The first block returns the input of the edited block; the others pass it on.
+            is_first = below.index == 0
+            replay(below.path, self._hidden if is_first else (lambda hidden: hidden), shapes.block)
         if block.attention is not None:
             replay(block.attention, lambda _: self._state("attention"), shapes.attention)
         projection = self._base.projection.path
@@ -269,25 +274,26 @@ class SuffixReplay:
         else:
             replay(projection, self._projected, 0)
         for above in blocks[self._base.layer + 1 :]:
-            last = above.index == len(blocks) - 1
-            for path, alone in tokenwise_modules(model, above).items():
-                # After the last block, nothing looks at other tokens than the labelled ones.
-                index = self._labelled if last and alone else self._real
+            is_last = above.index == len(blocks) - 1
+            for path, used_alone in tokenwise_modules(model, above).items():
+                # After the last block, only the labelled tokens are used.
+                index = self._labelled if is_last and used_alone else self._real
                 module = model.get_submodule(path)
                 modules[path] = TokenSubset(module, index, shapes.max_wasted)
         with ExitStack() as stack:
             stack.enter_context(swapped(model, modules))
             stack.enter_context(changing_input(model.get_output_embeddings(), self._before_labels))
-            # The fused CPU kernel's backward is many times slower than plain products.
+            # On a CPU, the backward pass of the fused kernel is many times slower than this one.
             if self.records[0].batch.ids.device.type == "cpu":
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             yield
 
     def logits(self, record: Record, side: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits ``[labels, vocab]`` and labels ``[labels]`` of a record, or of rows of one.
+        """The logits ``[labels, vocab]`` and labels, int64 ``[labels]``, of a record.
 
-        ``side``: ``[rows, seq, out]``, added to what the projection gives; gradients flow to it.
-        Rows are in batch order, positions in text order.
+        ``record``: one of ``records``, or rows of them. ``side``: ``[rows, seq, out]``, added to
+        the output of the projection; gradients flow to it. Labels are ordered by row, then by
+        position.
         """
         self._active, self._side = record, side
         try:
@@ -296,13 +302,13 @@ class SuffixReplay:
         finally:
             self._active = self._side = None
 
-    def _now(self) -> Record:
+    def _active_record(self) -> Record:
         assert self._active is not None, "logits() runs only inside replaying()"
         return self._active
 
     def _state(self, name: str) -> torch.Tensor:
         assert self._shapes is not None
-        state = self._now().states[name]
+        state = self._active_record().states[name]
         return state.flatten(0, 1) if name in self._shapes.flat else state
 
     def _hidden(self, _: Any) -> torch.Tensor:
@@ -314,35 +320,36 @@ class SuffixReplay:
         return main + self._side.reshape(main.shape)
 
     def _before_labels(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[rows, seq, hidden]`` -> ``[1, labels, hidden]``: the positions before a label."""
+        """``[rows, seq, hidden]`` -> ``[1, labels, hidden]``: the states before each label."""
         if self._active is None:
             return hidden
         return hidden[on(hidden.device, self._active.labelled)][None]
 
     def _labelled(self) -> TokenIndex:
-        return self._now().labelled
+        return self._active_record().labelled
 
     def _real(self) -> TokenIndex:
-        return self._now().real
+        return self._active_record().real
 
 
 def require_replay(base: Base, batch: Batch) -> None:
-    """Check that, without a change, the recorded suffix gives ``batch`` the model's own logits.
+    """Check that replaying ``batch`` without a change gives the logits of the model.
 
     Raises:
-        UnsupportedArchitecture: it does not: blocks hand each other more than hidden states.
+        UnsupportedArchitecture: the logits differ, or the replay fails, as blocks pass more than
+            hidden states to each other.
     """
     with torch.no_grad():
-        whole = base.model(input_ids=batch.ids, use_cache=False).logits
+        expected = base.model(input_ids=batch.ids, use_cache=False).logits
     problem: Exception | None = None
     try:
-        suffix = record(base, [batch], max_wasted=0)
+        suffix = record_states(base, [batch], max_wasted=0)
         [recorded] = suffix.records
         unchanged = recorded.inputs.new_zeros(*batch.ids.shape, base.projection.out_features)
         with torch.no_grad(), suffix.replaying():
             replayed, _ = suffix.logits(recorded, unchanged)
-        own = whole[on(whole.device, recorded.labelled)]
-        same = bool((replayed - own).norm() <= REPLAY_TOLERANCE * own.norm())
+        labelled = expected[on(expected.device, recorded.labelled)]
+        same = bool((replayed - labelled).norm() <= REPLAY_TOLERANCE * labelled.norm())
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         same, problem = False, error
     if not same:
@@ -354,20 +361,21 @@ def require_replay(base: Base, batch: Batch) -> None:
 
 
 def _neighbours(batches: Sequence[Batch], max_tokens: int) -> list[list[Batch]]:
-    """Neighbouring batches together, up to so many tokens with the pads that this takes."""
-    parts: list[list[Batch]] = []
+    """Groups of neighbouring batches, each of at most ``max_tokens`` tokens, pads included. A
+    larger batch is a group by itself."""
+    groups: list[list[Batch]] = []
     for batch in batches:
-        together = [*(parts[-1] if parts else ()), batch]
-        longest = max(one.ids.shape[1] for one in together)
-        if parts and longest * sum(len(one.ids) for one in together) <= max_tokens:
-            parts[-1] = together
+        joined = [*(groups[-1] if groups else ()), batch]
+        longest = max(member.ids.shape[1] for member in joined)
+        if groups and longest * sum(len(member.ids) for member in joined) <= max_tokens:
+            groups[-1] = joined
         else:
-            parts.append([batch])
-    return parts
+            groups.append([batch])
+    return groups
 
 
-def _split(run: Record, rows: Sequence[int], offload: StateOffload) -> list[Record]:
-    """``run`` cut into records of so many rows each, their states where ``offload`` keeps them."""
-    starts = [0, *accumulate(rows)]
-    cut = (run.of_rows(range(*between)) for between in pairwise(starts))
-    return [replace(record, states=offload.keep(record.states)) for record in cut]
+def _split(record: Record, row_counts: Sequence[int], offload: StateOffload) -> list[Record]:
+    """``record`` cut into records of ``row_counts`` rows each, with states kept by ``offload``."""
+    starts = [0, *accumulate(row_counts)]
+    cut = (record.of_rows(range(*between)) for between in pairwise(starts))
+    return [replace(part, states=offload.keep(part.states)) for part in cut]

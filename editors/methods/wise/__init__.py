@@ -1,9 +1,9 @@
-"""WISE: lifelong edits in a side memory of one projection, sharded and routed.
+"""WISE: lifelong edits in side memories of one projection, split into shards and routed.
 
 Wang et al., "WISE: Rethinking the Knowledge Memory for Lifelong Model Editing of Large Language
-Models", NeurIPS 2024 (arXiv 2405.14768). Only this folder knows of shards. This module needs no
-tensor library; ``method`` is the conductor, ``training`` makes shards, ``memory_layer`` applies
-them.
+Models", NeurIPS 2024 (arXiv 2405.14768). Only this folder uses shards: ``method`` chooses the facts
+of a shard, ``training`` trains it, ``memory_layer`` applies it. This module needs no tensor
+library.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The paper's own scope: how much a side memory would change what the projection gives.
+"""The routing of the WISE paper (arXiv 2405.14768): by how much a side memory changes the output.
 
-WISE routes by the activation of its side memories (Eq. 3) against thresholds that were measured
-while the edits were trained (Eq. 6). It names memories, not facts.
+A memory answers if its routing activation (Eq. 3) reaches a threshold that was measured during
+training (Eq. 6). Decisions name memories, not facts.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from editors.methods.wise.shards import Memory
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids
 
-ROUNDING = 1e-4  # the edit that set a threshold lies exactly on it, and must pass
+ROUNDING = 1e-4  # relative; the edit that set a threshold lies exactly on it, and must pass
 
 
 def activation(inputs: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     """The routing activation of one prompt (WISE Eq. 3): a scalar, differentiable in ``delta``.
 
-    ``inputs``: ``[tokens, in]``, what the edited projection reads; ``delta``: ``[out, in]``, the
-    side memory's weight minus the main memory's. The norm of what the side memory changes, as a
-    mean over the prompt's tokens.
+    It is the norm of the change of the projection's output, as a mean over the tokens of the
+    prompt. ``inputs``: ``[tokens, in]``, the input of the edited projection; ``delta``: ``[out,
+    in]``, the weight of the side memory minus the weight of the main memory.
     """
     return activations((inputs @ delta.T)[None], torch.tensor([len(inputs)]))[0]
 
@@ -32,8 +32,8 @@ def activation(inputs: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
 def activations(side: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """``[rows]``: the :func:`activation` of each row, over its first ``lengths`` ``[rows]`` tokens.
 
-    ``side``: ``[rows, tokens, out]``, what the side memory adds to the projection's output; what
-    lies after a row's tokens does not matter.
+    ``side``: ``[rows, tokens, out]``, what the side memory adds to the output of the projection.
+    Values at later tokens do not matter.
     """
     lengths = lengths.to(side.device)
     moved = safe_norm(side.square().sum(-1))  # [rows, tokens]
@@ -42,20 +42,21 @@ def activations(side: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 
 def safe_norm(squares: torch.Tensor) -> torch.Tensor:
-    """The square root with gradient 0 at 0, where nothing has moved yet (WISE at W' = W)."""
+    """The square root, with gradient 0 at 0: before training, the side memory changes nothing."""
     moved = squares > 0
     return torch.where(moved, squares.where(moved, 1.0).sqrt(), 0.0)
 
 
 class ActivationRouter:
-    """Chooses the memory with the largest activation that reaches its own threshold.
+    """Chooses, of the memories that reach their thresholds, the one with the largest activation.
 
-    WISE Eq. 6, and Top-1 over eligible memories (section 2.3.3): one that fails its threshold
-    cannot keep another from being chosen. Eq. 6 asks for more than the threshold; as the threshold
-    is the smallest activation over the edits, that would shut out the edit that set it.
+    This is WISE Eq. 6 with Top-1 (section 2.3.3). Memories below their threshold are left out
+    before the choice, so they cannot win against a memory above its threshold. Eq. 6 requires more
+    than the threshold. Here, reaching it suffices: the threshold is the smallest activation over
+    the edits, so otherwise the edit with that activation would never be answered.
     """
 
-    reads: tuple[int, ...] = ()  # it reads what the edited projection itself reads
+    reads: tuple[int, ...] = ()  # no block, but the input of the edited projection
 
     def __init__(self, base: Base, memories: Sequence[Memory], ratio: float = 1.0) -> None:
         self._base = base
@@ -64,7 +65,7 @@ class ActivationRouter:
 
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
         inputs = projection_inputs(self._base, prompts)
-        return Proposal(prompts, [self._decide(one) for one in inputs])
+        return Proposal(prompts, [self._decide(prompt_inputs) for prompt_inputs in inputs])
 
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         return proposal.decisions
@@ -75,10 +76,10 @@ class ActivationRouter:
     def _decide(self, inputs: torch.Tensor) -> Decision:
         scores = [float(activation(inputs, delta)) for delta in self._deltas]
         order = sorted(range(len(scores)), key=lambda memory: scores[memory], reverse=True)
-        # Thresholds were measured as the base computes, in batches.
+        # Thresholds were measured in batches, with the rounding of the dtype of the base.
         slack = max(ROUNDING, torch.finfo(self._base.model.dtype).eps)
-        least = [threshold * (1 - slack) for threshold in self._thresholds]
-        best = next((memory for memory in order if scores[memory] >= least[memory]), None)
+        required = [threshold * (1 - slack) for threshold in self._thresholds]
+        best = next((memory for memory in order if scores[memory] >= required[memory]), None)
         shown = order[0] if best is None else best
         memory = -1 if best is None else best
         return Decision(memory, None, scores[shown], self._thresholds[shown])

@@ -14,14 +14,14 @@ from editors.inference.calls import running_forward
 from editors.inference.row_changes import with_changes
 from editors.methods.wise.shards import Memory
 
-MAX_DENSE = 16  # dense copies held at once; a memory is unpacked when a row needs it
+MAX_DENSE = 16  # dense deltas in memory; a side memory is unpacked when a row needs it
 
 
 class SideMemoryLinear(nn.Module):
-    """A projection with its side memory: each row goes through main memory alone, or one memory's
-    change is added to it, as was decided of its prompt.
+    """A projection with its side memories. By the decision on its prompt, a row goes through the
+    main memory (the projection) alone, or one side memory adds its change.
 
-    Rows on main memory get exactly what the base module gives them.
+    Rows on the main memory alone have the output of the base module, bit for bit.
     """
 
     def __init__(self, base_layer: nn.Module, memories: Sequence[Memory]) -> None:
@@ -35,10 +35,10 @@ class SideMemoryLinear(nn.Module):
         self._unpacking = Lock()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """``[rows, seq, in]`` -> ``[rows, seq, out]``; also of rows that a block flattened.
+        """``[rows, seq, in]`` -> ``[rows, seq, out]``, or the same with flattened rows.
 
         Raises:
-            EditorError: there are not as many rows as were routed.
+            EditorError: ``inputs`` does not have the rows of the running forward.
         """
         main: torch.Tensor = self.base_layer(inputs)
         return with_changes(inputs, main, self._change)
@@ -51,7 +51,7 @@ class SideMemoryLinear(nn.Module):
         with self._unpacking:
             if key not in self._dense:
                 self._dense[key] = self._memories[memory].delta().to(device, dtype)
-                # Never fewer than a step needs: it would unpack them again at every token.
+                # Keep as many as one forward needs, or each token would unpack them again.
                 forward = running_forward()
                 needed = len(forward.rows_of()) if forward is not None else 0
                 if len(self._dense) > max(MAX_DENSE, needed):

@@ -1,6 +1,7 @@
-"""Merging the deltas of several shards into one: TIES, and the plain linear mean.
+"""Merging the deltas of several shards into one: TIES, or the mean.
 
-Pure functions of tensors. A delta is a shard's weight minus the main memory's (WISE Eq. 8).
+Pure functions of tensors. A delta is the weight of a shard minus the weight of the main memory
+(WISE, arXiv 2405.14768, Eq. 8).
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from editors.errors import EditorError
 
 
 def ties(deltas: Sequence[torch.Tensor], density: float = 1.0) -> torch.Tensor:
-    """Trim, elect a sign, and take the mean of those that agree (TIES; WISE Eq. 8).
+    """TIES (arXiv 2306.01708; WISE Eq. 8): trim each delta, elect a sign for each entry, and take
+    the mean of the values with that sign.
 
-    ``deltas``: tensors of one shape. ``density`` in (0, 1]: the share of each delta's entries, by
-    magnitude, that is kept before the election; 1 trims nothing. An entry set in one delta only
-    keeps its full value; where signs conflict the side with the larger sum wins alone.
+    ``deltas``: tensors of one shape, also that of the result. ``density`` in (0, 1]: the share of
+    the entries of each delta, largest first, that is kept; 1 trims nothing. An entry that is
+    nonzero in one delta only keeps its value. Of conflicting signs, the one with the larger sum is
+    elected.
     """
     stacked = torch.stack([_trim(delta, density) for delta in deltas])  # [shard, ...]
     elected = stacked.sum(0).sign()  # [...]
@@ -27,7 +30,7 @@ def ties(deltas: Sequence[torch.Tensor], density: float = 1.0) -> torch.Tensor:
 
 
 def linear(deltas: Sequence[torch.Tensor], density: float = 1.0) -> torch.Tensor:
-    """The mean of the deltas, each trimmed to ``density``."""
+    """The mean of the deltas, each trimmed to ``density``; arguments as for :func:`ties`."""
     return torch.stack([_trim(delta, density) for delta in deltas]).mean(0)
 
 
@@ -38,7 +41,7 @@ _MERGES: dict[str, Callable[[Sequence[torch.Tensor], float], torch.Tensor]] = {
 
 
 def merge(name: str, deltas: Sequence[torch.Tensor], density: float = 1.0) -> torch.Tensor:
-    """The named merge of ``deltas``.
+    """``deltas`` merged by the function called ``name``.
 
     Raises:
         EditorError: no merge has that name, or ``density`` is outside (0, 1].

@@ -1,11 +1,11 @@
-"""WISE on one base: which facts share a shard, how it is trained, and where prompts go.
+"""WISE on one base: which facts share a shard, how a shard is trained, and who answers a prompt.
 
-The main memory stays frozen; a shard holds at most ``shard_size`` facts on a random mask of its
-own; a router decides which memory answers. ``profile=paper`` takes the paper's choices: edits
-trained one after the other with the margins of Eq. 5, scope by activation, and shards merged by
-TIES. ``profile=robust``, the default, trains the facts of a shard together on their targets, and
-lets a scope signal decide. A fact that comes to a shard alone is trained beside those that it might
-spoil.
+The main memory stays frozen. A shard holds at most ``shard_size`` facts on a random mask. A router
+decides which memory answers. ``profile=paper`` makes the choices of the paper (arXiv 2405.14768):
+edits are trained one after the other with the margins of Eq. 5, memories are chosen by activation,
+and shards are merged by TIES. ``profile=robust``, the default, trains the facts of a shard together
+on their targets, and a scope signal decides. New facts of a shard are trained together with the
+earlier facts of the shard that are most similar to them.
 """
 
 from __future__ import annotations
@@ -54,13 +54,11 @@ from editors.scope.phrasings import Phrasings
 from editors.scope.scope_state import ScopeState, packed, unpacked
 from editors.scope.unrelated_prompts import UNRELATED
 
-REHEARSAL_FACTS = 8  # facts that a shard holds which are trained again beside a new one
-CHECKED_PER_REHEARSED = (
-    4  # times as many are checked, and trained again where a new one spoilt them
-)
-ENTRIES_A_FACT = 5000  # of the projection; with fewer, facts get in each other's way
+REHEARSAL_FACTS = 8  # the least number of earlier facts that are trained together with new facts
+CHECKED_PER_REHEARSED = 4  # times as many are checked, and trained again if need be
+ENTRIES_A_FACT = 5000  # of the projection; with fewer entries, facts interfere
 MIN_SHARD, MAX_SHARD = 20, 200  # facts
-ACTIVATION = "activation"  # the scope that names memories, not facts
+ACTIVATION = "activation"  # the scope of the paper, whose decisions name memories and no facts
 
 
 class Wise(Method[WisePayload, WiseSettings]):
@@ -72,7 +70,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         super().__init__(base, settings, seed)
         self._scope = FactScope(base, settings)
         self._names_facts = settings.scope != ACTIVATION
-        self._merged: tuple[tuple[Shard, ...], list[Memory]] | None = None  # the last ones
+        self._merged: tuple[tuple[Shard, ...], list[Memory]] | None = None  # shards, their memories
 
     def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> WisePayload:
         base = self.base
@@ -94,7 +92,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         training_rows(self.base, [fact], self._scope.prefixes, 0)
 
     def group_size(self, state: EditState) -> int:
-        """As many facts as the shard in hand has room for."""
+        """As many facts as the present shard has room for."""
         number, shards = self.work_unit(state), _payload(state).shards
         return self._shard_size - (len(shards[number].facts) if number < len(shards) else 0)
 
@@ -106,7 +104,7 @@ class Wise(Method[WisePayload, WiseSettings]):
 
     @cached_property
     def _shard_size(self) -> int:
-        """How many facts a shard takes: as set, or as many as its projection has room for."""
+        """The facts of a full shard: as set, or as many as the projection has room for."""
         entries = self.base.projection.out_features * self.base.projection.in_features
         fitting = min(MAX_SHARD, max(MIN_SHARD, entries // ENTRIES_A_FACT))
         return self.settings.shard_size or fitting
@@ -114,7 +112,7 @@ class Wise(Method[WisePayload, WiseSettings]):
     def train(
         self, state: EditState, group: Sequence[Fact], cache: ByteCache, limits: Limits
     ) -> tuple[EditState, Trained]:
-        """Train ``group`` into the shard in hand, beside what the shard already answers, and let
+        """Train ``group`` into the present shard, together with similar facts of the shard, and let
         the scope signal learn it."""
         payload, number = _payload(state), self.work_unit(state)
         fresh = still_in_force(state, group)
@@ -143,13 +141,14 @@ class Wise(Method[WisePayload, WiseSettings]):
             cache.put(key, to_bytes(tensors))
         payload = payload.with_shard(number, Shard.from_tensors(groups, tensors))
         if self._names_facts:
-            known = dict(zip(fresh, unpacked(tensors), strict=True))
-            payload = replace(payload, scope=payload.scope.knowing(known))
+            learnt = dict(zip(fresh, unpacked(tensors), strict=True))
+            payload = replace(payload, scope=payload.scope.knowing(learnt))
         failed = tuple(facts[i] for i in tensors["failed"].tolist())
         return replace(state, payload=payload), Trained(facts, failed, int(tensors["iterations"]))
 
     def skip(self, state: EditState, group: Sequence[Fact]) -> EditState:
-        """Only which facts a shard holds matters for the groups to come, not its values."""
+        """Enter the ids of ``group`` in the present shard. Later groups do not depend on its
+        values."""
         payload, number = _payload(state), self.work_unit(state)
         groups = payload.shards[number].groups if number < len(payload.shards) else ()
         fresh = still_in_force(state, group)
@@ -157,40 +156,41 @@ class Wise(Method[WisePayload, WiseSettings]):
         return replace(state, payload=payload.with_shard(number, untrained))
 
     def finish(self, state: EditState) -> EditState:
-        """The scope signal knows all facts in force, and no others."""
+        """``state`` with the scope keys of all facts in force, and of no other facts."""
         if not self._names_facts:
             return state
         payload, in_force = _payload(state), state.in_force()
-        scope = self._scope.knowing(payload.scope, in_force)  # one that came back may be unknown
+        scope = self._scope.knowing(payload.scope, in_force)  # facts reapplied after an undo
         scope = scope.only([fact.id for fact in in_force])
         return replace(state, payload=replace(payload, scope=scope))
 
     def _facts_to_train(
         self, state: EditState, number: int, fresh: Group
     ) -> tuple[WisePayload, Group, Learning | None]:
-        """The facts that shard ``number`` is trained on or checked for.
+        """The facts that shard ``number`` is trained on or checked for, with the scope keys that
+        are learnt for that.
 
-        New facts first, then the most similar facts already in the shard (similar facts interfere).
-        Their number is capped, so that the cost of an edit does not grow. Where similarity takes a
-        look at the new facts, that comes with them.
+        ``fresh`` (new facts) come first, then the most similar facts of the shard, as similar facts
+        interfere. The number of these is limited, so that the cost of an edit does not grow with
+        the shard. The learning of the new facts is returned if their similarity was needed.
         """
         payload = _payload(state)
         if number == len(payload.shards) or self.settings.training == "sequential":
             return payload, fresh, None
-        gone = {*fresh, *state.closed}
-        held = [fact for fact in payload.shards[number].facts if fact not in gone]
+        excluded = {*fresh, *state.closed}
+        others = [fact for fact in payload.shards[number].facts if fact not in excluded]
         learning = None
-        if self._names_facts and fresh and len(held) > _rehearsed(fresh):
-            scope = self._scope.knowing(payload.scope, [state.facts[fact] for fact in held])
+        if self._names_facts and fresh and len(others) > _rehearsed(fresh):
+            scope = self._scope.knowing(payload.scope, [state.facts[fact] for fact in others])
             payload = replace(payload, scope=scope)
             learning = self._scope.learn(scope, [state.facts[fact] for fact in fresh])
-            new, known, signal = learning.own, scope.keys, self._scope.signal(scope)
+            new_keys, keys, signal = learning.own_keys, scope.keys, self._scope.signal(scope)
             nearest = {
-                fact: max(signal.similarity(new[one], known[fact]) for one in fresh)
-                for fact in held
+                fact: max(signal.similarity(new_keys[new_fact], keys[fact]) for new_fact in fresh)
+                for fact in others
             }
-            held.sort(key=lambda fact: -nearest[fact])
-        return payload, (*fresh, *held[: CHECKED_PER_REHEARSED * _rehearsed(fresh)]), learning
+            others.sort(key=lambda fact: -nearest[fact])
+        return payload, (*fresh, *others[: CHECKED_PER_REHEARSED * _rehearsed(fresh)]), learning
 
     def _train_shard(
         self,
@@ -198,11 +198,12 @@ class Wise(Method[WisePayload, WiseSettings]):
         number: int,
         shard: Shard | None,
         facts: Group,
-        taught: int,
+        trained_count: int,
         limits: Limits,
         learning: Learning | None,
     ) -> ShardTraining:
-        """The values of a shard, trained on the first ``taught`` of ``facts``."""
+        """Train shard ``number`` on the first ``trained_count`` of ``facts``; the others are only
+        checked. ``shard``: its values so far, None for a new shard."""
         settings, base = self.settings, self.base
         mask = shard.mask if shard else self._mask(number)
         start = shard.values if shard else None
@@ -218,7 +219,9 @@ class Wise(Method[WisePayload, WiseSettings]):
             )
             request = learning.request if learning else None
             seed, memory = self.seed + number, limits.memory_bytes
-            return train_jointly(base, rows, taught, mask, start, joint, seed, memory, request)
+            return train_jointly(
+                base, rows, trained_count, mask, start, joint, seed, memory, request
+            )
         sequential = SequentialSettings(
             settings.max_steps,
             settings.learning_rate,
@@ -243,8 +246,8 @@ class Wise(Method[WisePayload, WiseSettings]):
         fresh: Group,
         facts: Group,
     ) -> str:
-        """The key of a shard: a digest of all that its training and the look at it depend on."""
-        named = [state.facts[fact] for group in groups for fact in group]
+        """A digest of everything that the values of a shard and the keys of its facts depend on."""
+        recorded_facts = [state.facts[fact] for group in groups for fact in group]
         recipe = [
             state.fingerprint,
             self.base.layer,
@@ -255,7 +258,7 @@ class Wise(Method[WisePayload, WiseSettings]):
             [list(group) for group in groups],
             list(fresh),
             list(facts),
-            {f.id: [f.subject, f.prompt, f.target, *f.variants] for f in named},
+            {f.id: [f.subject, f.prompt, f.target, *f.variants] for f in recorded_facts},
             [batch_size_on(self.base.device), *BETAS, LATE_CONFIDENCE, RECHECK_AFTER],
         ]
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
@@ -270,7 +273,8 @@ class Wise(Method[WisePayload, WiseSettings]):
         return {path: SideMemoryLinear(self.base.model.get_submodule(path), memories)}
 
     def _memories(self, shards: tuple[Shard, ...]) -> list[Memory]:
-        """The shards, every full ``merge_every`` of them merged into one (WISE section 2.3.3)."""
+        """The side memories: the shards, or each ``merge_every`` shards merged into one (WISE
+        section 2.3.3)."""
         if self._merged is None or self._merged[0] is not shards:
             self._merged = shards, self._merge(shards)
         return self._merged[1]
@@ -323,5 +327,5 @@ def _payload(state: EditState) -> WisePayload:
 
 
 def _rehearsed(group: Sized) -> int:
-    """How many facts that a shard holds are trained again beside ``group``."""
+    """The number of earlier facts that are trained again together with ``group``."""
     return max(REHEARSAL_FACTS, len(group))

@@ -1,4 +1,4 @@
-"""What WISE keeps: its shards, and what its scope signal knows."""
+"""The payload of WISE: its shards, and the state of its scope signal."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from editors.scope.scope_state import ScopeState
 
 @dataclass(frozen=True, slots=True)
 class WisePayload:
-    """``shards`` in the order in which they were begun; ``scope``: what the signal knows."""
+    """``scope``: what the scope signal knows; ``shards``: in the order in which they were begun."""
 
     scope: ScopeState
     shards: tuple[Shard, ...] = field(default=())
 
     def shard_of(self) -> dict[str, int]:
-        """The number of the shard that holds each fact."""
+        """By fact id, the number of the last shard that holds the fact."""
         return {fact: n for n, shard in enumerate(self.shards) for fact in shard.facts}
 
     def with_shard(self, number: int, shard: Shard) -> WisePayload:
-        """The same with ``shard`` as the last one, ``number``."""
+        """The payload with ``shard`` as shard ``number``, the last one."""
         return replace(self, shards=(*self.shards[:number], shard))
 
     def dump(self) -> SavedPayload:
@@ -36,7 +36,8 @@ class WisePayload:
 
     @staticmethod
     def load(saved: SavedPayload) -> WisePayload:
-        """What :meth:`dump` gave; raises StateMismatch or LookupError for anything else."""
+        """The payload that :meth:`dump` wrote; raises StateMismatch, LookupError or ValueError for
+        other data."""
         listed: Sequence[Any] = saved.summary["shards"]
         shards = tuple(_shard(number, groups, saved.blobs) for number, groups in enumerate(listed))
         return WisePayload(ScopeState.load(saved.summary["scope"], saved.blobs), shards)

@@ -1,4 +1,4 @@
-"""The settings of WISE, their ranges, and the two profiles. Needs no tensor library."""
+"""The settings of WISE, their ranges, and its two profiles. Needs no tensor library."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 class WiseSettings(ScopeSettings):
     """The settings of the method; ``--set key=value`` takes these names.
 
-    ``scope``: a scope signal, or "activation", the paper's own.
-    ``training``: the facts of a shard jointly, or one edit after the other (sequential).
-    ``shard_size``: facts that share a shard (0: as many as the projection has room for).
-    ``mask_ratio``: the share of the projection's entries that a shard may change. ``prefixes``:
-    forms of each fact behind an unrelated beginning that are trained beside the bare prompt.
-    ``merge_every``: so many shards are merged into one memory by ``merge``, each trimmed to
-    ``density`` (0: none are). ``learning_rate``: in units of the projection's root mean square
-    weight (jointly), or of plain SGD (sequentially). ``confidence``: the probability that each
-    target token must reach. ``alpha``, ``beta``, ``gamma``: the margins of WISE Eq. 5;
+    ``scope``: a scope signal, or "activation", the routing of the paper (arXiv 2405.14768).
+    ``training``: "joint" trains the facts of a shard together, "sequential" one after the other.
+    ``shard_size``: the facts of a shard (0: as many as the projection has room for).
+    ``mask_ratio``: the share of the entries of the projection that a shard may change.
+    ``prefixes``: the number of prefixed forms of each fact that are trained with the bare prompt.
+    ``merge_every``: this many shards are merged into one memory (0: none), by ``merge``, each
+    trimmed to ``density``. ``learning_rate``: of joint training, in units of the projection's root
+    mean square weight; of sequential training, that of plain SGD. ``confidence``: the probability
+    that each target token must reach in joint training. ``max_steps``: for the facts of a group
+    (joint) or for each edit (sequential). ``alpha``, ``beta``, ``gamma``: the margins of Eq. 5;
     ``act_ratio``: the factor on the thresholds of Eq. 6.
     """
 

@@ -1,4 +1,4 @@
-"""Shards: what a group of facts changes in one projection, on a random mask of its own."""
+"""Shards: the change of one projection by some facts, on a random mask."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import torch
 
 from editors.errors import StateMismatch
 
-DRAWN_AT_ONCE = 1 << 20  # words of a mask's generator
-DRAWING_THREADS = 4  # more get in the way of what runs beside
+DRAWN_AT_ONCE = 1 << 20  # 64-bit words of the generator of a mask
+DRAWING_THREADS = 4  # more would slow down what runs at the same time
 
 Group = tuple[str, ...]
-"""Ids of facts that were trained together."""
+"""The ids of facts that were trained together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """The entries of a projection that a shard may change, drawn at random (WISE section 2.3.2).
+    """The entries of a projection that a shard may change, drawn at random (WISE, arXiv 2405.14768,
+    section 2.3.2).
 
-    Each entry of ``shape`` (out, in) is in with probability ``ratio``. A mask is known by its
-    ``seed``: the counter-based generator behind it gives the same bits on every machine and with
-    every release, so the bits themselves need not be stored.
+    Each entry of ``shape`` (out, in) is in the mask with probability ``ratio``. Only the ``seed``
+    is stored: the bits come from a counter-based generator, which gives the same bits on every
+    machine and with every release.
     """
 
     shape: tuple[int, int]
@@ -34,63 +35,66 @@ class Mask:
     seed: int
 
     def entries(self) -> torch.Tensor:
-        """bool ``[out, in]``."""
+        """bool ``[out, in]``: True for the entries in the mask."""
         rows, columns = self.shape
-        words = -(-rows * columns // 2)  # of 64 bits, for two entries each
-        least = round(self.ratio * 2**32)
-        below = np.empty(2 * words, dtype=bool)
+        words = -(-rows * columns // 2)  # of 64 bits; each word decides two entries
+        bound = round(self.ratio * 2**32)
+        inside = np.empty(2 * words, dtype=bool)
 
         def draw(first: int) -> None:
             drawn = _philox(self.seed, first, min(DRAWN_AT_ONCE, words - first))
-            below[2 * first : 2 * (first + len(drawn))] = drawn.view("<u4") < least
+            inside[2 * first : 2 * (first + len(drawn))] = drawn.view("<u4") < bound
 
         with ThreadPoolExecutor(min(DRAWING_THREADS, torch.get_num_threads())) as threads:
             list(threads.map(draw, range(0, words, DRAWN_AT_ONCE)))
-        return torch.from_numpy(below[: rows * columns]).view(rows, columns)
+        return torch.from_numpy(inside[: rows * columns]).view(rows, columns)
 
     @property
     def count(self) -> int:
-        """How many entries are in."""
+        """The number of entries in the mask."""
         return int(self.entries().count_nonzero())
 
 
 def _philox(key: int, first: int, count: int) -> npt.NDArray[np.uint64]:
-    """``[count]`` words from word ``first``, a multiple of four, of the generator's stream."""
+    """``[count]`` words of the Philox stream of ``key``, from word ``first``, a multiple of
+    four."""
 
-    def there() -> np.random.Philox:
+    def stream() -> np.random.Philox:
         generator = np.random.Philox(key=key)
-        generator.advance(first // 4)  # a count gives four words
+        generator.advance(first // 4)  # the generator makes four words at a time
         return generator
 
-    # Lets other threads run meanwhile. What it makes of the stream may change with a release, the
-    # stream itself may not: so the last word is compared.
-    drawn = np.random.Generator(there()).integers(2**64 - 1, size=count, dtype="u8", endpoint=True)
-    if drawn[-1] != there().advance((count - 1) // 4).random_raw(4)[(count - 1) % 4]:
-        drawn = there().random_raw(count)
+    # `integers` lets other threads run meanwhile, but numpy may change how it uses the stream. The
+    # stream is fixed, so the last word is compared with it, and `random_raw` is the fallback.
+    drawn = np.random.Generator(stream()).integers(2**64 - 1, size=count, dtype="u8", endpoint=True)
+    if drawn[-1] != stream().advance((count - 1) // 4).random_raw(4)[(count - 1) % 4]:
+        drawn = stream().random_raw(count)
     return drawn.astype("<u8", copy=False)
 
 
 class Memory(Protocol):
-    """A change to the edited projection that a row can be sent through."""
+    """A side memory: a change of the edited projection that rows can be routed to."""
 
     @property
     def threshold(self) -> float:
-        """The smallest routing activation over its edits (WISE Alg. 1; infinite: not measured)."""
+        """The smallest routing activation over its edits (WISE Alg. 1); infinite if not
+        measured."""
         ...
 
     def delta(self) -> torch.Tensor:
-        """float32 ``[out, in]``: what it adds to the main memory's weight."""
+        """float32 ``[out, in]``: what the memory adds to the weight of the main memory."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The change that some facts made to the edited projection, on the shard's mask only.
+    """The change of the edited projection by some facts, on the shard's mask only.
 
-    ``groups``: the ids of the facts that were trained together, group by group in order. The shard
-    is a function of the base, the settings, its number, these groups, and what it held each time.
-    ``values``: ``[mask.count]``, the change of each masked entry in row-major order, in the dtype
-    that the base computes in. ``threshold``: see :class:`Memory`.
+    ``groups``: the ids of the facts that were trained together, in the order of training. The
+    values are a function of the base, the settings, the number of the shard, the groups, and the
+    facts that were in force at each training. ``values``: ``[mask.count]``, the change of each
+    masked entry in row-major order, in the dtype that the base computes in. ``threshold``: see
+    :class:`Memory`.
     """
 
     groups: tuple[Group, ...]
@@ -100,26 +104,27 @@ class Shard:
 
     @property
     def facts(self) -> Group:
-        """The ids in the shard, in the order in which they came."""
+        """The ids in the shard, in the order in which they were entered."""
         return tuple(dict.fromkeys(fact for group in self.groups for fact in group))
 
     def delta(self) -> torch.Tensor:
-        """float32 ``[out, in]``: zero outside the mask.
+        """float32 ``[out, in]``: the change, zero outside the mask.
 
         Raises:
-            StateMismatch: there are not as many values as masked entries.
+            StateMismatch: the number of values is not the number of masked entries.
         """
-        inside = self.mask.entries()
-        masked = int(inside.count_nonzero())
+        entries = self.mask.entries()
+        masked = int(entries.count_nonzero())
         if len(self.values) != masked:
             raise StateMismatch(
                 f"a shard has {len(self.values)} values for {masked} masked entries",
                 "`editcli verify`",
             )
-        return torch.zeros(self.mask.shape).masked_scatter_(inside, self.values.float())
+        return torch.zeros(self.mask.shape).masked_scatter_(entries, self.values.float())
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All but the groups, as tensors to save: what the mask is drawn from, not its bits."""
+        """The shard without its groups, as tensors to save. Of the mask, the seed is saved and not
+        the bits."""
         return {
             "shape": torch.tensor(self.mask.shape),
             "ratio": torch.tensor([self.mask.ratio], dtype=torch.float64),
@@ -130,7 +135,7 @@ class Shard:
 
     @staticmethod
     def from_tensors(groups: tuple[Group, ...], tensors: Mapping[str, torch.Tensor]) -> Shard:
-        """The shard that :meth:`tensors` came from.
+        """The shard that :meth:`tensors` wrote.
 
         Raises:
             StateMismatch: the tensors do not fit together.
@@ -148,7 +153,8 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class MergedShards:
-    """Several shards as one: ``change`` float32 ``[out, in]``, their smallest ``threshold``."""
+    """Several shards as one memory. ``change``: float32 ``[out, in]``; ``threshold``: the smallest
+    of the shards."""
 
     change: torch.Tensor
     threshold: float

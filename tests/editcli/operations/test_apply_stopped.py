@@ -154,7 +154,7 @@ def test_ctrl_c_finishes_the_shard_in_hand_and_the_same_command_goes_on(
     assert record["version"] == "v0002"
     assert 2 <= record["applied"] < SHARDS
     assert record["applied"] + record["left"] == SHARDS
-    assert "stopping after the facts in hand; press Ctrl-C again to stop at once" in errors
+    assert "stopping after the facts that are being trained; press Ctrl-C again" in errors
     assert "left; what was done is saved as v0002" in errors
     assert errors.endswith("hint: run the same command again to go on\n")
     store = store_in(folder)
@@ -184,7 +184,7 @@ def test_a_second_ctrl_c_stops_at_once_and_keeps_what_is_finished(
     store = store_in(folder)
     assert store.verify() == []
     if "error: interrupted" in errors:  # else the shard in hand was finished before
-        assert errors.endswith("go on; what is finished is kept\n")
+        assert errors.endswith("go on; finished work is kept\n")
         assert store.head().id == "v0001"
         assert len(store.journal.keys()) >= 2
     assert start(folder, *APPLY).ended() == 0

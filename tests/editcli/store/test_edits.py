@@ -169,9 +169,9 @@ def without(key: str) -> dict[str, bytes]:
     [
         ({}, r"v0002 has no edits\.json"),
         ({"facts.jsonl": b""}, r"v0002 has no edits\.json"),
-        ({"edits.json": b"{}"}, "the facts of v0002: .* cannot be read: 'schema'"),
-        ({"edits.json": changed()["edits.json"]}, "the facts of v0002: .*: 'facts.jsonl'"),
-        (changed() | {"facts.jsonl": b"not json\n"}, "the facts of v0002: .* cannot be read"),
+        ({"edits.json": b"{}"}, "v0002: .* cannot be read: 'schema'"),
+        ({"edits.json": changed()["edits.json"]}, "v0002: .*: 'facts.jsonl'"),
+        (changed() | {"facts.jsonl": b"not json\n"}, "v0002: .* cannot be read"),
         (changed() | {"facts.jsonl": b'{"prompt": "a"}\n'}, "target: is required"),
         (
             changed(closed={"x": {"reason": "undone", "replaced_by": None}}),
@@ -179,11 +179,11 @@ def without(key: str) -> dict[str, bytes]:
         ),
         (changed(closed={PARIS.id: {"reason": "lost", "replaced_by": None}}), "closed as 'lost'"),
         (changed(closed={PARIS.id: {"reason": "undone"}}), "'replaced_by'"),
-        (changed(closed=[]), "the facts of v0002: .* cannot be read"),
+        (changed(closed=[]), "v0002: .* cannot be read"),
         (without("payload"), "'payload'"),
         (without("modules"), "'modules'"),
-        (changed() | {"edits.json": b"[]"}, "the facts of v0002: .* cannot be read"),
-        (changed() | {"head_mask.json": b"{}"}, "the facts of v0002: .* cannot be read"),
+        (changed() | {"edits.json": b"[]"}, "v0002: .* cannot be read"),
+        (changed() | {"head_mask.json": b"{}"}, "v0002: .* cannot be read"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(

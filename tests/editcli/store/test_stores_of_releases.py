@@ -1,7 +1,7 @@
 """Stores that a release has written open for ever: they are read, asked, verified and changed.
 
-`tests/data/stores-0.2` holds what editcli 0.2.0 wrote with each method on a tiny model, and what each
-version answered then.
+`tests/data/stores-0.2` holds what editcli 0.2.0 wrote with each method on a tiny model, and what
+each version answered then.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ METHODS = ["ft-m", "in-context", "wise"]
 
 
 @pytest.fixture(params=METHODS)
-def store(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A copy of a store, its base where EDITCLI_MODEL says."""
     monkeypatch.setenv("EDITCLI_MODEL", str(STORES / "model"))
     monkeypatch.chdir(tmp_path)

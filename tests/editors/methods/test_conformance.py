@@ -267,7 +267,7 @@ def test_several_processes_make_what_one_makes(method: Any) -> None:
     cache = CountingCache()
     for process in range(2):
         method.prepare(
-            no_edits(method), FACTS, cache=cache, mine=lambda unit, own=process: unit % 2 == own
+            no_edits(method), FACTS, cache=cache, takes=lambda unit, own=process: unit % 2 == own
         )
     together = edit(method, FACTS, cache=cache)
     assert method.save(together.state) == method.save(edit(method, FACTS).state)

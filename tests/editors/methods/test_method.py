@@ -176,7 +176,7 @@ def test_one_fact_that_cannot_be_encoded_stops_all_before_training(method: Any) 
     with pytest.raises(PromptTooLong, match="the model takes 128"):
         edit(method, [FRANCE, long], cache=cache)
     with pytest.raises(PromptTooLong, match="the model takes 128"):
-        method.prepare(no_edits(method), [FRANCE, long], cache=cache, mine=lambda _: True)
+        method.prepare(no_edits(method), [FRANCE, long], cache=cache, takes=lambda _: True)
     assert cache.entries == {}
 
 
@@ -218,10 +218,10 @@ def test_what_was_prepared_is_what_applying_finds(method: Any) -> None:
     """As where several processes train some units of work each."""
     cache, units = CountingCache(), set()
     start = no_edits(method)
-    method.prepare(start, FACTS, cache=cache, mine=lambda unit: units.add(unit) is not None)
+    method.prepare(start, FACTS, cache=cache, takes=lambda unit: units.add(unit) is not None)
     assert cache.entries == {}, "no unit was wanted"
     for wanted in units:
-        method.prepare(start, FACTS, cache=cache, mine=lambda unit, n=wanted: unit == n)
+        method.prepare(start, FACTS, cache=cache, takes=lambda unit, n=wanted: unit == n)
     entries = len(cache.entries)
     cache.hits = 0
     done = edit(method, FACTS, cache=cache)

@@ -197,7 +197,7 @@ def test_alike_facts_are_those_whose_prompts_the_base_takes_for_alike(tiny_wise:
     method = tiny_wise("llama")
     signal = method._scope.signal(no_edits(method).payload.scope)
     same = Fact(FACTS[0].prompt, "elsewhere", subject="France", variants=("the sea is",))
-    own = signal.learn([FACTS[0], same, FACTS[1]]).own
+    own = signal.learn([FACTS[0], same, FACTS[1]]).own_keys
     one, again, other = (own[fact.id] for fact in (FACTS[0], same, FACTS[1]))
     assert signal.similarity(one, again) == pytest.approx(1)
     assert signal.similarity(one, other) == pytest.approx(signal.similarity(other, one))

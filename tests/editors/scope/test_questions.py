@@ -63,9 +63,9 @@ def test_forms_of_one_group_ask_one_question_and_those_of_one_subject_stand_besi
     assert [len(capital), len(sea), len(born)] == [1, 1, 1]
     [one], [two], [three] = capital, sea, born
     assert len({one, two, three}) == 3
-    assert found.beside[one, two]
-    assert found.beside[two, one]
-    assert not found.beside[one, three]
+    assert found.share_subject[one, two]
+    assert found.share_subject[two, one]
+    assert not found.share_subject[one, three]
 
 
 def test_groups_that_share_a_form_ask_the_same() -> None:

@@ -1,1 +1,1 @@
-"""How the values of a shard are trained. Imports ``methods.training`` and the shards above."""
+"""Training the values of a shard. Imports ``methods.training`` and the shards of ``wise``."""

@@ -1,8 +1,8 @@
-"""The trainable change of a shard: values on its mask, applied to what the projection reads.
+"""The trainable change of a shard: values on its mask, applied to the input of the projection.
 
-A step needs what the change adds to the projection's output, and its gradient on the mask. So the
-weight itself is never copied, and of the gradient only the masked entries are kept; the optimiser
-sees ``[masked]`` values (WISE section 2.3.2).
+A training step needs only what the change adds to the output of the projection, and the gradient on
+the mask. So the weight is never copied, only the masked entries of the gradient are kept, and the
+optimiser sees ``[masked]`` values (WISE, arXiv 2405.14768, section 2.3.2).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from editors.errors import EditorError
 
 
 class _MaskedDeltaLinear(torch.autograd.Function):
-    """``inputs @ dense.T``, whose gradient goes to the values that ``dense`` holds at ``index``."""
+    """``inputs @ dense.T``, whose gradient goes to ``values``: those of ``dense`` at ``index``."""
 
     @staticmethod
     def forward(
@@ -32,52 +32,54 @@ class _MaskedDeltaLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor, None, None]:
         inputs, index = ctx.saved_tensors
-        whole = gradient.flatten(0, -2).T @ inputs.flatten(0, -2)  # [out, in]
-        return None, whole.flatten()[index].to(ctx.dtype), None, None
+        dense_gradient = gradient.flatten(0, -2).T @ inputs.flatten(0, -2)  # [out, in]
+        return None, dense_gradient.flatten()[index].to(ctx.dtype), None, None
 
 
 class MaskedDelta:
-    """The values of a shard while they are trained.
+    """The values of a shard during training.
 
-    ``values``: float32 ``[masked]``, a leaf that an optimiser may change in place. What is applied
-    is their rounding to the dtype that the base computes in, which is all that the base will see.
+    ``values``: float32 ``[masked]``, a leaf that an optimiser may change in place. They are rounded
+    to the dtype of the base before they are applied, as they will be when the base answers.
     """
 
     def __init__(
         self, entries: torch.Tensor, start: torch.Tensor | None, like: torch.Tensor
     ) -> None:
-        """``entries``: bool ``[out, in]``, the mask's; ``start``: ``[masked]``, None for zeros;
-        ``like``: the projection's weight, whose device and dtype are taken."""
+        """``entries``: bool ``[out, in]``, the mask; ``start``: ``[masked]``, None for zeros;
+        ``like``: the weight of the projection, which gives the device and the dtype."""
         device = like.device
         self._index = entries.to(device).flatten().nonzero().squeeze(1)
-        first = torch.zeros(len(self._index), device=device) if start is None else start
-        self.values = first.to(device, torch.float32, copy=True).requires_grad_()
+        initial = torch.zeros(len(self._index), device=device) if start is None else start
+        self.values = initial.to(device, torch.float32, copy=True).requires_grad_()
         self._dense = torch.zeros(entries.shape, dtype=like.dtype, device=device)
-        self._written = -1  # the version of the values that the dense form holds
+        self._written = -1  # the version of ``values`` that ``_dense`` holds
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """``[..., in]`` -> ``[..., out]``: what the change adds; gradients flow to ``values``."""
+        """``[..., in]`` -> ``[..., out]``: what the change adds to the output of the projection.
+        Gradients flow to ``values``."""
         side: torch.Tensor = _MaskedDeltaLinear.apply(  # type: ignore[no-untyped-call]
             inputs, self.values, self.delta(), self._index
         )
         return side
 
     def delta(self) -> torch.Tensor:
-        """``[out, in]``, zero outside the mask, in the base's dtype; valid until values change."""
+        """``[out, in]``: the change, zero outside the mask, in the dtype of the base. Valid until
+        ``values`` change."""
         if self._written != self.values._version:
             self._dense.view(-1)[self._index] = self.rounded()
             self._written = self.values._version
         return self._dense
 
     def rounded(self) -> torch.Tensor:
-        """``[masked]``: the values in the base's dtype."""
+        """``[masked]``: the values in the dtype of the base."""
         return self.values.detach().to(self._dense.dtype)
 
     def result(self) -> torch.Tensor:
-        """``[masked]``: what training has made of the values, rounded, in main memory.
+        """``[masked]``: the trained values, rounded, on the CPU.
 
         Raises:
-            EditorError: they are no numbers.
+            EditorError: a value is not finite.
         """
         values = self.rounded()
         if not bool(values.isfinite().all()):

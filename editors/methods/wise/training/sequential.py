@@ -1,5 +1,5 @@
-"""Training one edit after the other, with margins on the routing activation: the paper's own
-way."""
+"""Training one edit after the other, with margins on the routing activation, as in the paper (WISE,
+arXiv 2405.14768)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from editors.methods.training.records import Record
 from editors.methods.training.state_offload import StateOffload
-from editors.methods.training.suffix_replay import record
+from editors.methods.training.suffix_replay import record_states
 from editors.methods.wise.activation import activations
 from editors.methods.wise.shards import Mask
 from editors.methods.wise.training.joint import ShardTraining, step
@@ -22,8 +22,8 @@ from editors.model.tokenization import Row
 
 @dataclass(frozen=True, slots=True)
 class SequentialSettings:
-    """Plain SGD and the three margins of Eq. 5 (WISE Table 10, section 2.3.1); an edit ends when
-    its loss is at most ``enough``."""
+    """Plain SGD and the three margins of WISE Eq. 5 (values: Table 10, section 2.3.1). An edit is
+    trained until its loss is at most ``enough``, or for ``max_steps``."""
 
     max_steps: int = 70
     learning_rate: float = 1.0
@@ -36,10 +36,11 @@ class SequentialSettings:
 def margin_loss(
     edited: torch.Tensor, irrelevant: torch.Tensor, settings: SequentialSettings
 ) -> torch.Tensor:
-    """WISE Eq. 5: irrelevant activations below alpha, edited ones above beta, gamma between.
+    """The margin loss (WISE Eq. 5), a scalar: routing activations of irrelevant prompts should be
+    below alpha, those of edited prompts above beta, and their differences above gamma.
 
-    ``edited`` ``[rows]`` and ``irrelevant`` ``[prompts]`` are routing activations; the mean over
-    edited rows and the mean over irrelevant prompts.
+    ``edited``: ``[rows]``; ``irrelevant``: ``[prompts]``. Each term is a mean over rows, prompts or
+    pairs.
     """
     below_alpha = F.relu(irrelevant - settings.alpha).mean()
     above_beta = F.relu(settings.beta - edited).mean()
@@ -56,19 +57,23 @@ def train_sequentially(
     settings: SequentialSettings,
     memory_bytes: int | None = None,
 ) -> ShardTraining:
-    """One edit after the other, each from where the last one left the values (WISE Alg. 1).
+    """Train one edit after the other, each from the values of the last one (WISE Alg. 1).
 
-    ``edits``: for each edit its bare prompt with the target, then the same behind prefixes;
-    ``irrelevant``: prompts (no labels) that must stay below the margin. The threshold is the
-    smallest activation of a bare prompt, each measured after its own edit. ``memory_bytes``: as of
+    ``edits``: the rows of each edit, its bare prompt with the target first, then prefixed forms;
+    ``irrelevant``: prompts without labels, whose activations should stay below the margin. The
+    threshold is the smallest activation of a bare prompt, measured directly after its edit.
+    ``start`` and ``memory_bytes``: see
     :func:`~editors.methods.wise.training.joint.train_jointly`.
+
+    Raises:
+        EditorError: training gave values that are not finite.
     """
     change = MaskedDelta(mask.entries(), start, base.projection.weight(base.model))
-    [unrelated] = record(base, [base.batch(irrelevant)]).records
+    [unrelated] = record_states(base, [base.batch(irrelevant)]).records
     steps, failed, threshold = 0, [], float("inf")
     for number, rows in enumerate(edits):
-        # An edit's states are done with when the next edit begins.
-        suffix = record(base, [base.batch(rows)], StateOffload(memory_bytes))
+        # The recorded states of an edit are freed when the next edit begins.
+        suffix = record_states(base, [base.batch(rows)], StateOffload(memory_bytes))
         [edit] = suffix.records
         optimizer = torch.optim.SGD([change.values], lr=settings.learning_rate)
         with suffix.replaying():
@@ -89,13 +94,16 @@ def train_sequentially(
                 side = edit.side(change)
                 logits, labels = suffix.logits(edit, side)
                 bare = edit.labelled[0].to(labels.device) == 0
-                right = (logits.argmax(-1) == labels)[bare]
+                correct = (logits.argmax(-1) == labels)[bare]
                 threshold = min(threshold, float(_activations(edit, side)[0]))
-        if not bool(right.all()):
+        if not bool(correct.all()):
             failed.append(number)
     return ShardTraining(change.result(), steps, tuple(failed), threshold)
 
 
 def _activations(recorded: Record, side: torch.Tensor) -> torch.Tensor:
-    """``[rows]``: the routing activation of each recorded row, over its prompt tokens."""
+    """``[rows]``: the routing activation of each recorded row over its prompt tokens.
+
+    ``side``: ``[rows, seq, out]``, what the side memory adds to the output of the projection.
+    """
     return activations(side.float(), recorded.batch.prompt_lengths)

@@ -65,7 +65,7 @@ def test_people_read_the_answer_and_who_gave_it_apart(edited: Store) -> None:
     by_base = run("ask", ELSEWHERE, "--max-new-tokens", "2")
     assert len(by_base.stdout.splitlines()) == 1
     assert by_base.stderr.splitlines() == [
-        "the answer is cut off; `--max-new-tokens` says how long it may be",
+        "the answer is cut off; `--max-new-tokens` sets how long it may be",
         "the base model: no edit claims this prompt",
     ]
     base = run("ask", FRANCE.prompt, "--base", "--max-new-tokens", "2")
@@ -87,7 +87,9 @@ def test_a_fact_that_was_taken_back_is_named_as_such(edited: Store) -> None:
     record = json_of(run("ask", FRANCE.prompt, "--json"))
     assert (record["edited"], record["fact"], record["closed"]) == (False, None, True)
     reason = run("ask", FRANCE.prompt).stderr
-    assert reason.endswith(f"the base model: fact {FRANCE.id}, which this asks for, was undone\n")
+    assert reason.endswith(
+        f"the base model: the prompt asks for fact {FRANCE.id}, which was undone\n"
+    )
 
 
 def test_quiet_prints_the_answer_alone(edited: Store) -> None:
@@ -223,7 +225,9 @@ def test_in_context_a_fact_that_was_taken_back_is_put_before_no_prompt(
     assert (record["answer"], record["edited"]) == (base["answer"], False)
     assert (record["fact"], record["closed"]) == (None, True)
     reason = run("ask", FRANCE.prompt).stderr
-    assert reason.endswith(f"the base model: fact {FRANCE.id}, which this asks for, was undone\n")
+    assert reason.endswith(
+        f"the base model: the prompt asks for fact {FRANCE.id}, which was undone\n"
+    )
     assert json_of(run("ask", JAPAN.prompt, "--json"))["fact"] == JAPAN.id
 
 

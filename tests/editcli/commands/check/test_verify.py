@@ -74,8 +74,8 @@ def test_verify_lists_all_damage(model_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "facts", "detail"),
     [
-        (blobs([PARIS]), [], "lists 0 facts, 1 are in force"),
-        (blobs([]), [PARIS.id], "lists 1 facts, 0 are in force"),
+        (blobs([PARIS]), [], "lists 0 facts; in force: 1"),
+        (blobs([]), [PARIS.id], "lists 1 fact; in force: 0"),
         ({"facts.jsonl": b""}, [], "v0002 has no edits.json"),
     ],
 )

@@ -115,7 +115,7 @@ def test_beyond_the_limits_nothing_is_saved_and_the_exit_code_is_3(
     assert set(record["report"]) == REPORT
     lost, refused = record["locality"]["lost"], record["locality"]["refused"]
     assert refused
-    assert sentence_of(result).startswith("nothing is saved: beyond the limits of locality: ")
+    assert sentence_of(result).startswith("nothing is saved: locality lost more than its limits: ")
     assert all(f"{name} lost {lost[name]:.3f}" in result.stderr for name in refused)
     assert record["locality"]["reversible"] is True
     assert content(store.path) == before
@@ -245,7 +245,7 @@ def test_where_nothing_is_lost_the_version_is_saved_without_force(store: Store) 
     result = run(*RESOLVE, "--prefer", "context", "--heads", "1", "--scale", "1", "-m", "as is")
     assert result.exit_code == 0, result.stderr
     assert "BEYOND" not in result.stdout
-    assert "taken off again, logits are the same bit for bit" in result.stdout
+    assert "with the heads put back, logits are the same bit for bit" in result.stdout
     assert "`editcli undo --heads`" in result.stderr
     assert (store.head().id, store.head().operation) == ("v0003", "resolve")
     assert store.head().message == "as is"

@@ -295,7 +295,9 @@ def test_edits_yield_to_a_passage_that_is_preferred_until_the_preference_is_undo
         assert result.stderr.endswith("\npruned to prefer context: 2 heads\n")
         if record["yielded"]:
             yielded += 1
-            assert f"the passage speaks of fact {fact.id}, and is preferred" in result.stderr
+            assert (
+                f"the passage speaks of fact {fact.id}, and this version prefers" in result.stderr
+            )
     assert yielded
     assert run("undo", "--heads").exit_code == 0
     assert json_of(run(*words, "--json")) == before

@@ -21,8 +21,7 @@ def test_methods_lists_each_method_with_its_promises() -> None:
     ]
     for name, _, _, what, cost in lines:
         spec = METHODS.load(name)
-        assert what == f"{spec.title} ({spec.reference})"
-        assert "arXiv" in what
+        assert what == spec.title != ""
         assert cost == spec.cost != ""
 
 

@@ -14,7 +14,7 @@ from tiny_models import EDITABLE
 
 from editors.errors import UnsupportedArchitecture
 from editors.methods.training.records import Record
-from editors.methods.training.suffix_replay import SuffixReplay, record, require_replay
+from editors.methods.training.suffix_replay import SuffixReplay, record_states, require_replay
 from editors.model.tokenization import Row
 
 BaseOf = Callable[..., Any]
@@ -46,7 +46,7 @@ def test_labelled_logits_are_those_of_the_whole_model(
 ) -> None:
     base = replace(tiny_base(family), layer=layer)
     projection = base.projection
-    suffix = record(base, [base.batch(ROWS)])
+    suffix = record_states(base, [base.batch(ROWS)])
     weight = projection.weight(base.model) + 0.1
     with suffix.replaying(), torch.no_grad():
         found, labels = logits(base, suffix, 0, weight)
@@ -67,7 +67,7 @@ def test_pads_that_are_run_as_well_change_nothing(tiny_base: BaseOf, family: str
     found, gradients = [], []
     for wasted in (0, 10**6):
         batches = [base.batch(ROWS)]
-        suffix = record(base, batches, max_wasted=wasted)
+        suffix = record_states(base, batches, max_wasted=wasted)
         weight = (base.projection.weight(base.model) + 0.1).requires_grad_()
         with suffix.replaying():
             given, labels = logits(base, suffix, 0, weight)
@@ -85,7 +85,7 @@ def test_batches_that_share_a_forward_are_recorded_as_alone(tiny_base: BaseOf, f
     forwards: list[int] = []
     with base.model.register_forward_hook(lambda *_: forwards.append(1), always_call=True):
         alone, some, together = (
-            record(base, batches, shared_tokens=most) for most in (0, 21, 10**6)
+            record_states(base, batches, shared_tokens=most) for most in (0, 21, 10**6)
         )
     assert len(forwards) == 3 + 2 + 1
     for one in zip(alone.records, some.records, together.records, strict=True):
@@ -109,7 +109,7 @@ def test_recorded_inputs_are_what_the_projection_reads(
     tiny_base: BaseOf, full_loop: ModuleType, family: str
 ) -> None:
     base = tiny_base(family)
-    suffix = record(base, [base.batch(ROWS)])
+    suffix = record_states(base, [base.batch(ROWS)])
     recorded = suffix.records[0].inputs
     assert recorded.shape[:2] == (len(ROWS), max(len(row.ids) for row in ROWS))
     projection = base.projection
@@ -125,7 +125,7 @@ def test_cross_entropy_of_a_batch_is_the_mean_over_unpadded_rows(
 ) -> None:
     base = tiny_base("gpt2")  # absolute positions would show pads that count
     weight = other_weight(base)
-    suffix = record(base, [base.batch(ROWS)])
+    suffix = record_states(base, [base.batch(ROWS)])
     with suffix.replaying(), torch.no_grad():
         found = F.cross_entropy(*logits(base, suffix, 0, weight))
     full = full_loop.FullModel(base.model, base.projection.path, stored_transposed=True)
@@ -136,7 +136,7 @@ def test_cross_entropy_of_a_batch_is_the_mean_over_unpadded_rows(
 
 def test_recording_nothing_and_replaying_it_leaves_the_model_alone(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
-    suffix = record(base, [])
+    suffix = record_states(base, [])
     with suffix.replaying(), torch.no_grad():
         inside = base.model(input_ids=torch.tensor([ROWS[0].ids])).logits
     with torch.no_grad():
@@ -147,8 +147,8 @@ def test_recording_nothing_and_replaying_it_leaves_the_model_alone(tiny_base: Ba
 def test_several_batches_are_kept_apart(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     batches = [base.batch(ROWS[:2]), base.batch(ROWS[2:])]
-    both = record(base, batches)
-    alone = record(base, batches[1:])
+    both = record_states(base, batches)
+    alone = record_states(base, batches[1:])
     weight = other_weight(base)
     with both.replaying():
         found = logits(base, both, 1, weight)[0]
@@ -163,7 +163,7 @@ def test_rows_of_several_records_together_give_what_each_gives(
 ) -> None:
     base = tiny_base(family)
     batches = [base.batch(ROWS[:2]), base.batch(ROWS[2:])]
-    suffix = record(base, batches)
+    suffix = record_states(base, batches)
     joined = Record.joined([(suffix.records[1], [1, 0]), (suffix.records[0], [1])])
     assert joined.lengths == [len(ROWS[row].ids) for row in (3, 2, 1)]
     change = other_weight(base) - base.projection.weight(base.model)
@@ -179,7 +179,7 @@ def test_rows_of_several_records_together_give_what_each_gives(
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
 def test_rows_of_a_batch_alone_give_what_they_give_in_it(tiny_base: BaseOf, family: str) -> None:
     base = tiny_base(family)
-    suffix = record(base, [base.batch(ROWS)])
+    suffix = record_states(base, [base.batch(ROWS)])
     [recorded] = suffix.records
     weight = other_weight(base)
     change = weight - base.projection.weight(base.model)
@@ -219,7 +219,7 @@ def test_blocks_that_hand_on_more_than_hidden_states_are_refused(tiny_base: Base
 
 def test_only_the_weight_gets_a_gradient(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
-    suffix = record(base, [base.batch(ROWS)])
+    suffix = record_states(base, [base.batch(ROWS)])
     weight = other_weight(base).requires_grad_()
     with suffix.replaying():
         loss = F.cross_entropy(*logits(base, suffix, 0, weight))
@@ -234,7 +234,7 @@ def test_the_model_is_itself_again_also_after_an_error(tiny_base: BaseOf) -> Non
     ids = torch.tensor([ROWS[0].ids])
     with torch.no_grad():
         before = base.model(input_ids=ids).logits
-    suffix = record(base, [base.batch(ROWS)])
+    suffix = record_states(base, [base.batch(ROWS)])
     with pytest.raises(RuntimeError), suffix.replaying():
         suffix.logits(suffix.records[0], torch.zeros(2, 2))
     with torch.no_grad():

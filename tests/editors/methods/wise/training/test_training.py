@@ -17,7 +17,7 @@ from tiny_edits import FACTS, FAST, edit, no_edits
 from editors import METHODS, EditorError
 from editors.inference.generation import answers
 from editors.methods.training import suffix_replay
-from editors.methods.training.suffix_replay import record
+from editors.methods.training.suffix_replay import record_states
 from editors.methods.wise.activation import activation, activations
 from editors.methods.wise.shards import Mask, Shard
 from editors.methods.wise.training.joint import JointSettings, ShardTraining, train_jointly
@@ -193,7 +193,7 @@ def test_the_threshold_is_the_smallest_activation_measured_after_its_own_edit(
         trained = sequentially(base, mask, settings, edits[:count])
         last = edits[count - 1][0]
         batches = [base.batch([last])]
-        [recorded] = record(base, batches).records
+        [recorded] = record_states(base, batches).records
         delta = edited(base, mask, trained) - base.projection.weight(base.model)
         measured.append(float(activation(recorded.inputs[0, : last.prompt_length], delta)))
         thresholds.append(trained.threshold)
@@ -344,7 +344,7 @@ def test_at_the_main_memory_the_margins_are_flat_and_the_gradient_finite(
     base = tiny_base(family)
     mask = mask_of(base)
     batches = [base.batch(unrelated_rows(base))]
-    [recorded] = record(base, batches).records
+    [recorded] = record_states(base, batches).records
     change = MaskedDelta(
         mask.entries(), torch.zeros(mask.count), base.projection.weight(base.model)
     )

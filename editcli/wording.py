@@ -1,0 +1,20 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 fact", "3 facts"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def counted_are(number: int, noun: str) -> str:
+    """The same with its verb: "1 fact is", "3 facts are"."""
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+
+
+def local_time(moment: str) -> str:
+    """An ISO 8601 time with its zone, as people here read it: 2026-03-01 12:03."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
