@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TextIO
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TextIO
 
 from editcli.settings import env_flag
 from editors import EditorError
@@ -27,8 +28,8 @@ SCHEMA = 1  # of the JSON records that commands print
 Row = Mapping[str, object]
 
 
-class Progress(Protocol):
-    """A running progress display."""
+class Progress:
+    """A progress display; this one shows nothing."""
 
     def advance(self, n: int = 1) -> None:
         """`n` more units are done."""
@@ -37,16 +38,7 @@ class Progress(Protocol):
         """Replace the label."""
 
 
-class _Silent:
-    """A progress display that shows nothing."""
-
-    def advance(self, n: int = 1) -> None:
-        """Show nothing."""
-
-    def describe(self, text: str) -> None:
-        """Show nothing."""
-
-
+@dataclass(frozen=True)
 class Output:
     """Prints the results and messages of one command.
 
@@ -54,27 +46,17 @@ class Output:
     column, usually ids, and drops notes, hints and progress; warnings stay. `verbose` counts `-v`.
     """
 
-    def __init__(
-        self,
-        *,
-        json_mode: bool = False,
-        quiet: bool = False,
-        verbose: int = 0,
-        stdout: TextIO | None = None,
-        stderr: TextIO | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> None:
-        self.json_mode = json_mode
-        self.quiet = quiet
-        self.verbose = verbose
-        self._stdout = sys.stdout if stdout is None else stdout
-        self._stderr = sys.stderr if stderr is None else stderr
-        self._env = os.environ if env is None else env
+    json_mode: bool = False
+    quiet: bool = False
+    verbose: int = 0
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    env: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
     @property
     def terminal(self) -> bool:
         """Whether data is laid out for reading on a terminal."""
-        return self._stdout.isatty() and not (self.json_mode or self.quiet)
+        return self.stdout.isatty() and not (self.json_mode or self.quiet)
 
     # Data, on stdout.
 
@@ -83,13 +65,13 @@ class Output:
         if self.json_mode:
             for row in rows:
                 self.json_line(row)
-        elif self.quiet:
-            for row in rows:
-                self._write(_one_line(row.get(columns[0])))
-        elif self._stdout.isatty():
+        elif self.terminal:
             self._rich_table(rows, columns)
         else:
-            self._write("\t".join(columns))
+            if self.quiet:
+                columns = columns[:1]
+            else:
+                self._write("\t".join(columns))
             for row in rows:
                 self._write("\t".join(_one_line(row.get(name)) for name in columns))
 
@@ -98,20 +80,16 @@ class Output:
         if self.json_mode:
             self.json_line({"schema": SCHEMA, **values})
         elif self.quiet:
-            for value in list(values.values())[:1]:
-                self._write(_one_line(value))
-        elif self._stdout.isatty():
-            width = max((len(key) for key in values), default=0)
-            for key, value in values.items():
-                self._write(f"{key:<{width}}  {_one_line(value)}")
+            self._write(_one_line(next(iter(values.values()))))
         else:
+            width, gap = (max(map(len, values)), "  ") if self.terminal else (0, "\t")
             for key, value in values.items():
-                self._write(f"{key}\t{_one_line(value)}")
+                self._write(f"{key:<{width}}{gap}{_one_line(value)}")
 
     def json_line(self, values: Row) -> None:
         """One JSON object on one line, whatever the mode."""
         # Escapes keep the line valid JSON where the stream cannot encode every character.
-        utf8 = (self._stdout.encoding or "").lower().replace("-", "") in ("utf8", "")
+        utf8 = (self.stdout.encoding or "").lower().replace("-", "") in ("utf8", "")
         self._write(json.dumps(values, ensure_ascii=not utf8, allow_nan=False))
 
     def text(self, line: str) -> None:
@@ -151,7 +129,7 @@ class Output:
         """`error: ...`, and its hint after a blank line."""
         self._message("error", error.message)
         if error.hint:
-            self._stderr.write("\n")
+            self.stderr.write("\n")
             self._message("hint", error.hint)
 
     @contextmanager
@@ -159,37 +137,33 @@ class Output:
         """A bar with speed (`unit`/s) and time left, on stderr of a terminal; silent elsewhere."""
         if (
             self.quiet
-            or not self._stderr.isatty()
-            or env_flag(self._env, "EDITCLI_NO_PROGRESS")
-            or self._env.get("TERM") == "dumb"
+            or not self.stderr.isatty()
+            or env_flag(self.env, "EDITCLI_NO_PROGRESS")
+            or self.env.get("TERM") == "dumb"
         ):
-            yield _Silent()
+            yield Progress()
             return
         from editcli.cli.progress import progress_bar
 
-        with progress_bar(self._console(self._stderr), label, total, unit) as bar:
+        with progress_bar(self._console(self.stderr), label, total, unit) as bar:
             yield bar
 
     # How data and messages are written.
 
     def _write(self, line: str) -> None:
-        self._stdout.write(line + "\n")
+        self.stdout.write(line + "\n")
 
     def _message(self, kind: str, message: str) -> None:
-        self._stdout.flush()
-        text = printable(message, keep_lines=True)
-        if not kind:
-            self._stderr.write(text + "\n")
-            return
-        prefix = f"{kind}:"
-        if self._colour(self._stderr):
-            prefix = f"\x1b[{_COLOURS[kind]}m{prefix}\x1b[0m"
-        self._stderr.write(f"{prefix} {text}\n")
+        self.stdout.flush()
+        prefix = f"{kind}: " if kind else ""
+        if kind and self._colour(self.stderr):
+            prefix = f"\x1b[{_COLOURS[kind]}m{kind}:\x1b[0m "
+        self.stderr.write(f"{prefix}{printable(message, keep_lines=True)}\n")
 
     def _colour(self, stream: TextIO) -> bool:
-        if self._env.get("NO_COLOR"):
+        if self.env.get("NO_COLOR"):
             return False
-        return bool(self._env.get("FORCE_COLOR")) or stream.isatty()
+        return bool(self.env.get("FORCE_COLOR")) or stream.isatty()
 
     def _console(self, stream: TextIO) -> Console:
         from rich.console import Console
@@ -211,48 +185,35 @@ class Output:
             table.add_column(Text(name), overflow="fold")
         for row in rows:
             table.add_row(*(Text(_one_line(row.get(name))) for name in columns))
-        self._console(self._stdout).print(table)
+        self._console(self.stdout).print(table)
 
 
 _COLOURS = {"error": "1;31", "warning": "1;33", "hint": "1;36"}
 
 
+# Control characters, surrogates (which cannot be encoded), and what breaks lines or reorders text.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
+
+
 def printable(text: str, *, keep_lines: bool = False) -> str:
     """`text` with control characters as escapes, so that it cannot steer a terminal or a pipe."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char == "\n" and keep_lines else _escape(char) if _is_control(char) else char
-        for char in text
-    )
-
-
-def _is_control(char: str) -> bool:
-    # Cc: control characters; Cs: surrogates, which cannot be encoded; the others reorder text or
-    # break lines.
-    return (
-        unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
-        or "\u202a" <= char <= "\u202e"
-        or "\u2066" <= char <= "\u2069"
-    )
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+    if keep_lines:
+        return "\n".join(map(printable, text.split("\n")))
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def _one_line(value: object) -> str:
     """A value as a cell shows it: text as it is, None as nothing, structures as JSON."""
     if value is None:
         return ""
-    if isinstance(value, str):
-        return printable(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}" if value == value and abs(value) < 1e6 else str(value)
+        return f"{value:.4g}" if abs(value) < 1e6 else str(value)
     if isinstance(value, list | tuple) and all(isinstance(item, str | int) for item in value):
-        return ", ".join(printable(str(item)) for item in value)
-    if isinstance(value, Mapping | list | tuple):
-        return printable(json.dumps(value, ensure_ascii=False))
+        value = ", ".join(map(str, value))
+    elif isinstance(value, Mapping | list | tuple):
+        value = json.dumps(value, ensure_ascii=False)
     return printable(str(value))

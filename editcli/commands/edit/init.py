@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from editcli.cli.invocation import Invocation
-from editcli.cli.options import PRINTS, RUNS_MODEL, SeedOption, SetOption, shared
+from editcli.cli.options import PRINTS, RUNS_MODEL, SeedOption, shared
 from editcli.errors import UsageError
 from editcli.files.packaged import ShippedCalibrations
 from editcli.files.phrasings import read_phrasings
@@ -43,7 +43,12 @@ def command(
         int | None,
         typer.Option("--layer", metavar="N", help="The block to edit; by default chosen by depth."),
     ] = None,
-    settings: SetOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the method; may be repeated."
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
