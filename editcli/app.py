@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 from importlib import import_module
+from itertools import chain
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from editcli import exit_codes
 from editcli.cli.console import Output
+from editcli.errors import Interrupted
 from editcli.models.libraries import tools
 from editcli.settings import env_flag
 from editors import EditorError
@@ -40,33 +41,29 @@ class _Root(TyperGroup):
     """The root group: groups commands by panel, and turns errors into messages and exit codes."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        panels: dict[str, list[tuple[str, Any]]] = {panel: [] for panel in COMMANDS}
-        for name in self.list_commands(ctx):
-            command = self.get_command(ctx, name)
-            if command is not None and not command.hidden:
-                panels[str(getattr(command, "rich_help_panel", ""))].append((name, command))
-        width = max((len(name) for rows in panels.values() for name, _ in rows), default=0)
-        for panel, rows in panels.items():
+        width = max(map(len, self.commands))
+        limit = formatter.width - 6 - width
+        for panel, modules in COMMANDS.items():
             with formatter.section(panel):
-                limit = formatter.width - 6 - width
                 formatter.write_dl(
                     # Padded, so that the columns of all panels are aligned.
-                    [(f"{name:<{width}}", row.get_short_help_str(limit)) for name, row in rows]
+                    (f"{name:<{width}}", self.commands[name].get_short_help_str(limit))
+                    for name in map(_name, modules)
                 )
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except EditorError as error:
+        except (EditorError, KeyboardInterrupt) as raised:
             if env_flag(os.environ, "EDITCLI_DEBUG"):
                 raise
+            error = raised if isinstance(raised, EditorError) else Interrupted("interrupted")
             Output().error(error)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            if env_flag(os.environ, "EDITCLI_DEBUG"):
-                raise
-            Output().error(EditorError("interrupted"))
-            raise typer.Exit(exit_codes.INTERRUPTED) from error
+            raise typer.Exit(error.exit_code) from raised
+
+
+def _name(module: str) -> str:
+    return module.rpartition(".")[2]
 
 
 def _print_versions(wanted: bool) -> None:
@@ -116,27 +113,20 @@ def _root(
     """
 
 
-for _panel, _modules in COMMANDS.items():
-    for _path in _modules:
-        _module = import_module(f"editcli.commands.{_path}")
-        _name = _path.rpartition(".")[2]
-        if hasattr(_module, "group"):
-            app.add_typer(_module.group, name=_name, rich_help_panel=_panel)
-        else:
-            app.command(_name, rich_help_panel=_panel)(_module.command)
+for _path in chain.from_iterable(COMMANDS.values()):
+    _module = import_module(f"editcli.commands.{_path}")
+    if hasattr(_module, "group"):
+        app.add_typer(_module.group, name=_name(_path))
+    else:
+        app.command(_name(_path))(_module.command)
 
 
-def command_paths() -> list[tuple[str, ...]]:
-    """Every command and group, the root `()` first, as the words that call it."""
-    paths: list[tuple[str, ...]] = []
-
-    def walk(command: Any, path: tuple[str, ...]) -> None:
-        paths.append(path)
-        for name, child in getattr(command, "commands", {}).items():
-            walk(child, (*path, name))
-
-    walk(typer.main.get_command(app), ())
-    return paths
+def command_paths(command: Any = None, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command and group below `command` (the root), itself first, as the words that call
+    it."""
+    children = getattr(command or typer.main.get_command(app), "commands", {})
+    below = (command_paths(child, (*path, name)) for name, child in children.items())
+    return [path, *chain.from_iterable(below)]
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from editcli.cli.console import Output
 from editcli.cli.invocation import Invocation
@@ -22,16 +22,14 @@ if TYPE_CHECKING:
 @shared(*READS, *RUNS_MODEL)
 def command(
     call: Invocation,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to ask the model.")],
+    prompt: Annotated[str, Argument(metavar="PROMPT", help="What to ask the model.")],
     context: Annotated[
-        str | None,
-        typer.Option("--context", metavar="TEXT", help="A passage to put before the prompt."),
+        str | None, Option(metavar="TEXT", help="A passage to put before the prompt.")
     ] = None,
     version: VersionOption = "HEAD",
-    base: Annotated[bool, typer.Option("--base", help="Ask the unedited base model.")] = False,
+    base: Annotated[bool, Option("--base", help="Ask the unedited base model.")] = False,
     max_new_tokens: Annotated[
-        int,
-        typer.Option("--max-new-tokens", metavar="N", min=1, help="The longest answer, in tokens."),
+        int, Option(metavar="N", min=1, help="The longest answer, in tokens.")
     ] = 32,
 ) -> None:
     """Ask the edited model, and see whether an edit answered and why.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Argument, Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.console import Output
@@ -21,6 +21,21 @@ if TYPE_CHECKING:
     from editors.evaluation.metrics import Rate
 
 SHOWN = 10  # remarks on lines of the file, printed one by one
+
+# The scores in the order of printing: the key in JSON, and what a person reads.
+RATES = {
+    "reliability": "reliability",
+    "generalization": "generalization",
+    "locality_near": "locality, near",
+    "locality_far": "locality, far",
+    "locality": "locality, all",
+    "portability": "portability",
+    "old_answers": "still the old answer",
+    "identical": "bit-identical logits",
+    "opened_in_scope": "routed right, in scope",
+    "opened_out_of_scope": "opened, out of scope",
+}
+# The scores that may have a minimum, and the part of a fact that each is measured on.
 MEASURED_ON = {
     "reliability": "a prompt",
     "generalization": "`rephrases`",
@@ -28,7 +43,10 @@ MEASURED_ON = {
 }
 
 Protocol = Literal["generate", "both"]
-Minimum = float | None
+
+
+def _minimum(score: str) -> Any:
+    return Option(metavar="X", min=0, max=1, help=f"Exit with 3 if {score} is below X.")
 
 
 @shared(*READS, *RUNS_MODEL)
@@ -36,7 +54,7 @@ def command(
     call: Invocation,
     file: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="[FILE]",
             help="A fact file, or - for standard input; without it, the facts of the version.",
         ),
@@ -44,44 +62,16 @@ def command(
     version: VersionOption = "HEAD",
     protocol: Annotated[
         Protocol,
-        typer.Option(
-            "--protocol",
+        Option(
             help="generate: free-running answers alone. both: answers with the gold tokens given "
-            "as well.",
+            "as well."
         ),
     ] = "both",
-    min_reliability: Annotated[
-        Minimum,
-        typer.Option(
-            "--min-reliability",
-            metavar="X",
-            min=0,
-            max=1,
-            help="Exit with 3 if reliability is below X.",
-        ),
-    ] = None,
-    min_generalization: Annotated[
-        Minimum,
-        typer.Option(
-            "--min-generalization",
-            metavar="X",
-            min=0,
-            max=1,
-            help="Exit with 3 if generalization is below X.",
-        ),
-    ] = None,
-    min_locality: Annotated[
-        Minimum,
-        typer.Option(
-            "--min-locality",
-            metavar="X",
-            min=0,
-            max=1,
-            help="Exit with 3 if locality is below X.",
-        ),
-    ] = None,
+    min_reliability: Annotated[float | None, _minimum("reliability")] = None,
+    min_generalization: Annotated[float | None, _minimum("generalization")] = None,
+    min_locality: Annotated[float | None, _minimum("locality")] = None,
     per_fact: Annotated[
-        bool, typer.Option("--per-fact", help="Print the scores of each fact, too.")
+        bool, Option("--per-fact", help="Print the scores of each fact, too.")
     ] = False,
 ) -> None:
     """Score a version: what was edited, and what must not change.
@@ -128,60 +118,41 @@ def command(
             teacher_forced=protocol != "generate",
             on_stage=bar.describe,
         )
+    rates = {key: getattr(scores, key.removeprefix("locality_")) for key in RATES}
     if call.json or call.quiet:
-        out.record(_record(chosen.id, protocol, scores, per_fact=per_fact))
+        out.record(_record(chosen.id, protocol, scores, rates, per_fact=per_fact))
     else:
-        _print(out, chosen.id, scores, per_fact=per_fact)
-    _require(
-        out,
-        [
-            ("reliability", scores.reliability, min_reliability),
-            ("generalization", scores.generalization, min_generalization),
-            ("locality", scores.locality, min_locality),
-        ],
-    )
-
-
-def _require(out: Output, required: Sequence[tuple[str, Rate, Minimum]]) -> None:
-    """Name the scores that are below their minimum, and exit with 3 if there are any."""
+        _print(out, chosen.id, scores, rates, per_fact=per_fact)
+    minima = (min_reliability, min_generalization, min_locality)
     below = False
-    for name, rate, minimum in required:
+    for (name, prompts), minimum in zip(MEASURED_ON.items(), minima, strict=True):
+        rate = rates[name]
         if minimum is None or rate.value >= minimum:
             continue
         below = True
         if rate.n:
             out.warn(f"{name} {rate.value:.4f} is below {minimum}")
         else:
-            out.warn(f"{name} cannot be at least {minimum}: no fact has {MEASURED_ON[name]}")
+            out.warn(f"{name} cannot be at least {minimum}: no fact has {prompts}")
     if below:
-        raise typer.Exit(exit_codes.BELOW_THRESHOLD)
+        raise Exit(exit_codes.BELOW_THRESHOLD)
 
 
-def _print(out: Output, version: str, scores: EditScores, *, per_fact: bool) -> None:
-    forced = scores.teacher_forced
-    rows: list[tuple[str, Rate, Rate | None]] = [
-        ("reliability", scores.reliability, forced.reliability if forced else None),
-        ("generalization", scores.generalization, forced.generalization if forced else None),
-        ("locality, near", scores.near, None),
-        ("locality, far", scores.far, None),
-        ("locality, all", scores.locality, forced.locality if forced else None),
-        ("portability", scores.portability, None),
-        ("still the old answer", scores.old_answers, None),
-        ("bit-identical logits", scores.identical, None),
-        ("routed right, in scope", scores.opened_in_scope, None),
-        ("opened, out of scope", scores.opened_out_of_scope, None),
-    ]
+def _print(
+    out: Output, version: str, scores: EditScores, rates: Mapping[str, Rate], *, per_fact: bool
+) -> None:
     out.text(f"{version}: {counted(scores.facts, 'fact')}")
+    forced = {key: getattr(scores.teacher_forced, key, None) for key in RATES}
     out.table(
         [
             {
-                "score": name,
+                "score": RATES[key],
                 "value": f"{rate.value:.3f}",
                 "95 %": f"{rate.low:.3f}-{rate.high:.3f}",
                 "n": rate.n,
-                "teacher-forced": f"{forced_rate.value:.3f}" if forced_rate else "",
+                "teacher-forced": f"{forced[key].value:.3f}" if forced[key] else "",
             }
-            for name, rate, forced_rate in rows
+            for key, rate in rates.items()
             if rate.n
         ],
         ["score", "value", "95 %", "n", "teacher-forced"],
@@ -207,55 +178,40 @@ def _print(out: Output, version: str, scores: EditScores, *, per_fact: bool) -> 
 
 
 def _record(
-    version: str, protocol: Protocol, scores: EditScores, *, per_fact: bool
+    version: str,
+    protocol: Protocol,
+    scores: EditScores,
+    rates: Mapping[str, Rate],
+    *,
+    per_fact: bool,
 ) -> dict[str, object]:
-    rates: dict[str, Rate] = {
-        "reliability": scores.reliability,
-        "generalization": scores.generalization,
-        "locality_near": scores.near,
-        "locality_far": scores.far,
-        "locality": scores.locality,
-        "portability": scores.portability,
-        "old_answers": scores.old_answers,
-        "identical": scores.identical,
-        "opened_in_scope": scores.opened_in_scope,
-        "opened_out_of_scope": scores.opened_out_of_scope,
-    }
-    values = {name: round(rate.value, 6) if rate.n else None for name, rate in rates.items()}
-    record: dict[str, Any] = {
+    values = {key: _value(rate) for key, rate in rates.items()}
+    record: dict[str, object] = {
         "version": version,
         "facts": scores.facts,
         "protocol": protocol,
-        "reliability": values["reliability"],
-        "generalization": values["generalization"],
+        **{key: values[key] for key in ("reliability", "generalization")},
         "locality": {
             "near": values["locality_near"],
             "far": values["locality_far"],
             "all": values["locality"],
             "identical": values["identical"],
         },
-        "portability": values["portability"],
-        "old_answers": values["old_answers"],
-        "routing": {
-            "opened_in_scope": values["opened_in_scope"],
-            "opened_out_of_scope": values["opened_out_of_scope"],
-        },
-        "ci95": {name: [round(r.low, 6), round(r.high, 6)] for name, r in rates.items() if r.n},
-        "n": {name: rate.n for name, rate in rates.items() if rate.n},
+        **{key: values[key] for key in ("portability", "old_answers")},
+        "routing": {key: values[key] for key in ("opened_in_scope", "opened_out_of_scope")},
+        "ci95": {key: [round(r.low, 6), round(r.high, 6)] for key, r in rates.items() if r.n},
+        "n": {key: rate.n for key, rate in rates.items() if rate.n},
         "retention": [
             {"age": [band.newer, band.older], "reliability": round(band.reliability, 6)}
             for band in scores.retention
         ],
     }
     if forced := scores.teacher_forced:
-        record["teacher_forced"] = {
-            name: round(rate.value, 6) if rate.n else None
-            for name, rate in (
-                ("reliability", forced.reliability),
-                ("generalization", forced.generalization),
-                ("locality", forced.locality),
-            )
-        }
+        record["teacher_forced"] = {key: _value(getattr(forced, key)) for key in MEASURED_ON}
     if per_fact:
         record["per_fact"] = [asdict(score) for score in scores.per_fact]
     return record
+
+
+def _value(rate: Rate) -> float | None:
+    return round(rate.value, 6) if rate.n else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.invocation import Invocation
@@ -24,7 +24,7 @@ from editors.methods.edit_state import EDITS, FACTS
 def command(
     call: Invocation,
     no_base: Annotated[
-        bool, typer.Option("--no-base", help="Do not load and compare the base model.")
+        bool, Option("--no-base", help="Do not load and compare the base model.")
     ] = False,
 ) -> None:
     """Check that the store and its base model are unchanged.
@@ -52,7 +52,7 @@ def command(
     if error and error.hint and not call.json:
         out.hint(error.hint)
     if problems:
-        raise typer.Exit(exit_codes.FAILED)
+        raise Exit(exit_codes.FAILED)
     base = "not compared" if no_base else "the one it was made on"
     out.text(f"sound: {counted(len(store.versions()), 'version')}, the base is {base}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Literal
 
-import typer
+from typer import Option
 
 from editcli.cli.console import Output
 from editcli.cli.invocation import Invocation
@@ -41,7 +41,7 @@ def command(
     corruption: CorruptionOption = "each",
     mlps: Annotated[
         Literal["recomputed", "frozen"],
-        typer.Option("--mlps", help="recomputed: path patching; frozen: direct logit attribution."),
+        Option(help="recomputed: path patching; frozen: direct logit attribution."),
     ] = "recomputed",
     unit: UnitOption = "head",
     version: VersionOption = "HEAD",

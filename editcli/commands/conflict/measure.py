@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from editcli.cli.console import Output
 from editcli.cli.invocation import Invocation
@@ -38,8 +38,7 @@ def command(
     limit: LimitOption = None,
     samples: Annotated[
         int,
-        typer.Option(
-            "--samples",
+        Option(
             metavar="N",
             min=0,
             help="Measure semantic entropy and coherent persuasion, too, on N sampled answers to "
@@ -48,16 +47,14 @@ def command(
     ] = 0,
     entailment: Annotated[
         str | None,
-        typer.Option(
-            "--entailment",
+        Option(
             metavar="MODEL",
             help="With --samples: a classifier (folder or Hub id) that says which answers mean "
             "the same; without it, only equal texts mean the same.",
         ),
     ] = None,
     per_row: Annotated[
-        bool,
-        typer.Option("--per-row", help="Print how each row was answered, too (only with --json)."),
+        bool, Option("--per-row", help="Print how each row was answered, too (only with --json).")
     ] = False,
     version: VersionOption = "HEAD",
     skip_bad: SkipBadOption = False,

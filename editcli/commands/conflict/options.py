@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 FileArgument = Annotated[
-    str,
-    typer.Argument(metavar="FILE", help="A conflict file (JSON Lines), or - for standard input."),
+    str, Argument(metavar="FILE", help="A conflict file (JSON Lines), or - for standard input.")
 ]
-LimitOption = Annotated[
-    int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")
-]
-SplitOption = Annotated[
-    Literal["all", "locate", "dev", "test"], typer.Option("--split", help="Which rows to use.")
-]
+LimitOption = Annotated[int | None, Option(metavar="N", min=1, help="Only the first N rows.")]
+SplitOption = Annotated[Literal["all", "locate", "dev", "test"], Option(help="Which rows to use.")]
 CorruptionOption = Annotated[
     Literal["each", "both"],
-    typer.Option(
-        "--corruption",
+    Option(
         help="What to corrupt. each: the subject for memory scores, the answer for context scores; "
-        "both: subject and answer for all scores.",
+        "both: subject and answer for all scores."
     ),
 ]
 UnitOption = Annotated[
     Literal["head", "group"],
-    typer.Option(
-        "--unit",
-        help="head: single query heads; group: all query heads that share a key-value head.",
-    ),
+    Option(help="head: single query heads; group: all query heads that share a key-value head."),
 ]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from editcli.cli.console import Output
 from editcli.cli.invocation import Invocation
@@ -46,46 +47,36 @@ def command(
     typer_context: typer.Context,
     file: FileArgument,
     prefer: Annotated[
-        Literal["context", "memory"],
-        typer.Option("--prefer", help="Which source should win.", show_default=False),
+        Literal["context", "memory"], Option(help="Which source should win.", show_default=False)
     ],
     heads: Annotated[
-        str,
-        typer.Option(
-            "--heads", metavar="auto|K", help="How many heads; auto: chosen on the dev split."
-        ),
+        str, Option(metavar="auto|K", help="How many heads; auto: chosen on the dev split.")
     ] = "auto",
     by: Annotated[
         Literal["prune", "juice", "cad"],
-        typer.Option("--by", help="Prune heads, or measure a decoding baseline (see above)."),
+        Option(help="Prune heads, or measure a decoding baseline (see above)."),
     ] = "prune",
     ablation: Annotated[
         Literal["zero", "mean"],
-        typer.Option(
-            "--ablation", help="What replaces the output of a pruned head: zero, or its mean."
-        ),
+        Option(help="What replaces the output of a pruned head: zero, or its mean."),
     ] = "zero",
     at: Annotated[
         Literal["all", "end"],
-        typer.Option("--at", help="Prune at all positions, or only from the end of the prompt on."),
+        Option(help="Prune at all positions, or only from the end of the prompt on."),
     ] = "all",
-    scale: Annotated[
-        float, typer.Option("--scale", metavar="X", help="Scale heads by X instead of pruning.")
-    ] = 0.0,
+    scale: Annotated[float, Option(metavar="X", help="Scale heads by X instead of pruning.")] = 0.0,
     corruption: CorruptionOption = "each",
     unit: UnitOption = "head",
     neutral: Annotated[
         str | None,
-        typer.Option(
-            "--neutral",
+        Option(
             metavar="FILE",
             help="Held-out plain text that must not suffer, instead of the texts that ship with "
             "editcli.",
         ),
     ] = None,
     force: Annotated[
-        bool,
-        typer.Option("--force", help="Save even if a check of locality loses more than its limit."),
+        bool, Option("--force", help="Save even if a check of locality loses more than its limit.")
     ] = False,
     dry_run: DryRunOption = False,
     skip_bad: SkipBadOption = False,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from os import environ
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.console import Output
@@ -39,13 +39,10 @@ SHOWN = 10  # remarks on lines, and ids of failed facts, that are printed
 def command(
     call: Invocation,
     file: FactFileArgument,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N facts.")
-    ] = None,
+    limit: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N facts.")] = None,
     batch: Annotated[
         int | None,
-        typer.Option(
-            "--batch",
+        Option(
             metavar="N",
             min=1,
             help="Train at most N facts together. Smaller batches are slower, but lose less work "
@@ -54,8 +51,7 @@ def command(
     ] = None,
     memory_budget: Annotated[
         float | None,
-        typer.Option(
-            "--memory-budget",
+        Option(
             metavar="GIB",
             min=0,
             help="Memory for the states that training records; the rest goes to temporary files.",
@@ -141,10 +137,10 @@ def command(
             f"{result.version}",
             "run the same command again to go on",
         )
-        raise typer.Exit(exit_codes.INTERRUPTED)
+        raise Exit(exit_codes.INTERRUPTED)
     _warn_refused(out, fact_file)
     if result.failed:
-        raise typer.Exit(exit_codes.FAILED)
+        raise Exit(exit_codes.FAILED)
 
 
 def _summary(result: ApplyResult) -> str:
@@ -201,4 +197,4 @@ def _warn_refused(out: Output, fact_file: FactFile) -> None:
     for finding in fact_file.findings():
         out.warn(f"left out {finding}")
     if fact_file.refused:
-        raise typer.Exit(exit_codes.SOME_REFUSED)
+        raise Exit(exit_codes.SOME_REFUSED)

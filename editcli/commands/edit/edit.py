@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.invocation import Invocation
@@ -19,41 +19,25 @@ SHOW_ANSWERS = "`editcli check --per-fact` shows what the model says"
 @shared(*WRITES, *RUNS_MODEL)
 def command(
     call: Invocation,
-    prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="The prompt, as the model sees it.")
-    ],
-    target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="What the model should say after it.")
-    ],
+    prompt: Annotated[str, Argument(metavar="PROMPT", help="The prompt, as the model sees it.")],
+    target: Annotated[str, Argument(metavar="TARGET", help="What the model should say after it.")],
     subject: Annotated[
         str | None,
-        typer.Option(
-            "--subject", "-s", metavar="S", help="What the fact is about, spelt as in PROMPT."
-        ),
+        Option("--subject", "-s", metavar="S", help="What the fact is about, spelt as in PROMPT."),
     ] = None,
     rephrase: Annotated[
-        Prompts,
-        typer.Option(
-            "--rephrase", metavar="R", help="Another phrasing, measured and never trained."
-        ),
+        Prompts, Option(metavar="R", help="Another phrasing, measured and never trained.")
     ] = None,
     variant: Annotated[
-        Prompts,
-        typer.Option("--variant", metavar="V", help="Another phrasing, trained as well."),
+        Prompts, Option(metavar="V", help="Another phrasing, trained as well.")
     ] = None,
     near: Annotated[
-        Prompts,
-        typer.Option("--near", metavar="P", help="A close prompt whose answer must not change."),
+        Prompts, Option(metavar="P", help="A close prompt whose answer must not change.")
     ] = None,
     far: Annotated[
-        Prompts,
-        typer.Option(
-            "--far", metavar="P", help="An unrelated prompt whose answer must not change."
-        ),
+        Prompts, Option(metavar="P", help="An unrelated prompt whose answer must not change.")
     ] = None,
-    source: Annotated[
-        str | None, typer.Option("--source", metavar="TEXT", help="Where the fact comes from.")
-    ] = None,
+    source: Annotated[str | None, Option(metavar="TEXT", help="Where the fact comes from.")] = None,
 ) -> None:
     """Edit one fact into the model, as a new version.
 
@@ -107,4 +91,4 @@ def command(
     if fact.id in result.failed:
         out.warn(f"the edit is saved, but the model does not answer {target!r}", SHOW_ANSWERS)
     if result.failed:
-        raise typer.Exit(exit_codes.FAILED)
+        raise Exit(exit_codes.FAILED)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from editcli.cli.invocation import Invocation
 from editcli.cli.options import PRINTS, RUNS_MODEL, SeedOption, shared
@@ -27,32 +27,26 @@ from editors import METHODS
 def command(
     call: Invocation,
     model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="atlas (embedded), a folder, or a Hub id[@revision]."),
+        str, Argument(metavar="MODEL", help="atlas (embedded), a folder, or a Hub id[@revision].")
     ] = ATLAS,
     method: Annotated[
         str,
-        typer.Option(
-            "--method",
+        Option(
             metavar="NAME",
             envvar=env_name("method"),
             help="The editing method; `editcli methods` lists them.",
         ),
     ] = "wise",
     layer: Annotated[
-        int | None,
-        typer.Option("--layer", metavar="N", help="The block to edit; by default chosen by depth."),
+        int | None, Option(metavar="N", help="The block to edit; by default chosen by depth.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="A setting of the method; may be repeated."
-        ),
+        Option("--set", metavar="KEY=VALUE", help="A setting of the method; may be repeated."),
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(
-            "--calibration",
+        Option(
             metavar="FILE",
             envvar=env_name("calibration"),
             help="Phrasings to calibrate the scope signal on, instead of those that ship with "

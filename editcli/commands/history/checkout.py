@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Argument
 
 from editcli.cli.invocation import Invocation
 from editcli.cli.options import VERSION_HELP, WRITES, shared
@@ -13,7 +13,7 @@ from editcli.cli.options import VERSION_HELP, WRITES, shared
 @shared(*WRITES)
 def command(
     call: Invocation,
-    version: Annotated[str, typer.Argument(metavar="V", help=VERSION_HELP)],
+    version: Annotated[str, Argument(metavar="V", help=VERSION_HELP)],
 ) -> None:
     """Move HEAD to another version.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from editcli.cli.invocation import Invocation
 from editcli.cli.options import READS, shared
@@ -20,23 +20,19 @@ COLUMNS = ("version", "when", "who", "operation", "changes", "message", "tags")
 def command(
     call: Invocation,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Only the newest N entries.")
+        int | None, Option(metavar="N", min=1, help="Only the newest N entries.")
     ] = None,
     fact: Annotated[
-        str | None,
-        typer.Option("--fact", metavar="ID", help="Only entries that changed this fact."),
+        str | None, Option(metavar="ID", help="Only entries that changed this fact.")
     ] = None,
     operation: Annotated[
         str | None,
-        typer.Option(
-            "--operation",
+        Option(
             metavar="NAME",
             help="Only this operation: init, edit, apply, undo, resolve, tag or checkout.",
         ),
     ] = None,
-    who: Annotated[
-        str | None, typer.Option("--who", metavar="WHO", help="Only entries by this author.")
-    ] = None,
+    who: Annotated[str | None, Option(metavar="WHO", help="Only entries by this author.")] = None,
 ) -> None:
     """List what was done, newest first.
 

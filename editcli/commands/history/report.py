@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from editcli.cli.invocation import Invocation
 from editcli.cli.options import READS, VersionOption, shared
@@ -18,12 +18,10 @@ from editors import EditorError
 def command(
     call: Invocation,
     target: Annotated[
-        Path, typer.Argument(metavar="OUT.html", help="The file to write.", show_default=False)
+        Path, Argument(metavar="OUT.html", help="The file to write.", show_default=False)
     ],
     version: VersionOption = "HEAD",
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Overwrite a file that exists.")
-    ] = False,
+    force: Annotated[bool, Option("--force", "-f", help="Overwrite a file that exists.")] = False,
 ) -> None:
     """Write one HTML page about a version.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from editcli.cli.invocation import Invocation
 from editcli.cli.options import READS, VersionOption, shared
@@ -24,12 +24,11 @@ from editors.methods.edit_state import EditState, full_id
 def command(
     call: Invocation,
     what: Annotated[
-        str,
-        typer.Argument(metavar="V|FACT", help="A version, or a fact by its id or the start of it."),
+        str, Argument(metavar="V|FACT", help="A version, or a fact by its id or the start of it.")
     ] = "HEAD",
     version: VersionOption = "HEAD",
     facts: Annotated[
-        bool, typer.Option("--facts", help="Print the facts in force, as JSON Lines.")
+        bool, Option("--facts", help="Print the facts in force, as JSON Lines.")
     ] = False,
 ) -> None:
     """Show a version, its facts, or one fact with its provenance.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from editcli.cli.invocation import Invocation
 from editcli.cli.options import VERSION_HELP, WRITES, shared
@@ -19,13 +19,12 @@ COLUMNS = ("tag", "version", "when", "who", "message")
 def command(
     call: Invocation,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="The tag; without it, all tags are listed.")
+        str | None, Argument(metavar="NAME", help="The tag; without it, all tags are listed.")
     ] = None,
     version: Annotated[
-        str | None,
-        typer.Argument(metavar="V", help=f"{VERSION_HELP}  [default: HEAD]"),
+        str | None, Argument(metavar="V", help=f"{VERSION_HELP}  [default: HEAD]")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Move a tag that exists.")] = False,
+    force: Annotated[bool, Option("--force", "-f", help="Move a tag that exists.")] = False,
 ) -> None:
     """Name a version, or list all tags.
 

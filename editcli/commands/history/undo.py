@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.console import Output
@@ -28,12 +28,10 @@ def command(
     call: Invocation,
     facts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="FACT", help="Facts in force, each by its id or the start of its id."
-        ),
+        Argument(metavar="FACT", help="Facts in force, each by its id or the start of its id."),
     ] = None,
     heads: Annotated[
-        bool, typer.Option("--heads", help="Take back the pruning of heads, with or without facts.")
+        bool, Option("--heads", help="Take back the pruning of heads, with or without facts.")
     ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -90,7 +88,7 @@ def command(
             "`editcli conflict resolve` ranks them again",
         )
     if failed:
-        raise typer.Exit(exit_codes.FAILED)
+        raise Exit(exit_codes.FAILED)
 
 
 def _in_force(edits: EditState, version: Version, prefixes: Sequence[str]) -> list[Fact]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typer
+from typer import Exit
 
 from editcli import exit_codes
 from editcli.cli.invocation import Invocation
@@ -66,7 +67,7 @@ def validate(
     if fact_file.refused:
         if not call.json:
             out.hint(fact_file.hint())
-        raise typer.Exit(exit_codes.SOME_REFUSED)
+        raise Exit(exit_codes.SOME_REFUSED)
 
 
 @group.command()
@@ -94,7 +95,7 @@ def dedupe(
     for line in fact_file.remarks():
         out.note(line)
     if fact_file.refused:
-        raise typer.Exit(exit_codes.SOME_REFUSED)
+        raise Exit(exit_codes.SOME_REFUSED)
 
 
 def _summary(fact_file: FactFile) -> dict[str, object]:
