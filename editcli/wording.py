@@ -1,8 +1,15 @@
-"""Numbers and times as people read them."""
+"""Words that several commands use, and numbers and times as people read them."""
 
 from __future__ import annotations
 
 from datetime import datetime
+
+SHOW_ANSWERS = "`editcli check --per-fact` shows what the model says"
+STALE_HEADS = (
+    "the pruned heads were ranked with other edits in force",
+    "`editcli conflict resolve` ranks them again",
+)
+"""The warning about pruned heads that no longer fit the edits, and its hint."""
 
 
 def counted(number: int, noun: str) -> str:

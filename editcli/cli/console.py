@@ -60,8 +60,12 @@ class Output:
 
     # Data, on stdout.
 
-    def table(self, rows: Iterable[Row], columns: Sequence[str]) -> None:
-        """A list of records; JSON Lines carry all keys of a row, text only `columns`."""
+    def table(self, rows: Iterable[Row], columns: Sequence[str] = ()) -> None:
+        """A list of records; JSON Lines carry all keys of a row, text only `columns` (by default
+        all keys of the first row, which there must be)."""
+        if not columns:
+            rows = list(rows)
+            columns = list(rows[0])
         if self.json_mode:
             for row in rows:
                 self.json_line(row)

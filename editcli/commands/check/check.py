@@ -142,7 +142,7 @@ def _print(
     out: Output, version: str, scores: EditScores, rates: Mapping[str, Rate], *, per_fact: bool
 ) -> None:
     out.text(f"{version}: {counted(scores.facts, 'fact')}")
-    forced = {key: getattr(scores.teacher_forced, key, None) for key in RATES}
+    forced: dict[str, Any] = {key: getattr(scores.teacher_forced, key, None) for key in RATES}
     out.table(
         [
             {
@@ -154,8 +154,7 @@ def _print(
             }
             for key, rate in rates.items()
             if rate.n
-        ],
-        ["score", "value", "95 %", "n", "teacher-forced"],
+        ]
     )
     if len(scores.retention) > 1:
         by_age = " ".join(f"{band.reliability:.2f}" for band in scores.retention)
@@ -172,8 +171,7 @@ def _print(
                     "answer": score.answer,
                 }
                 for score in scores.per_fact
-            ],
-            ["fact", "reliable", "rephrases", "near", "far", "answer"],
+            ]
         )
 
 

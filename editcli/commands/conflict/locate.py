@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from typer import Option
@@ -18,7 +19,7 @@ from editcli.cli.options import (
     shared,
 )
 from editcli.cli.terminal_heatmap import terminal_map
-from editcli.commands.conflict.options import (
+from editcli.commands.conflict.common import (
     CorruptionOption,
     FileArgument,
     LimitOption,
@@ -28,6 +29,7 @@ from editcli.commands.conflict.options import (
 from editcli.files.conflicts import read_conflicts
 from editcli.wording import counted
 
+COLUMNS = ("memory", "context", "joint", "stable")
 SHOWN = 10  # heads of each kind, on a terminal
 STABLE = 0.9  # share of the resamples, from which on a head counts as stable
 
@@ -92,13 +94,7 @@ def command(
                 "version": chosen.id,
                 "edits": conflicts.state.edits,
                 "rows": counts,
-                "settings": {
-                    "corruption": corruption,
-                    "mlps": mlps,
-                    "unit": unit,
-                    "seed": seed,
-                    "split": split,
-                },
+                "settings": {**asdict(settings), "split": split},
                 "seconds": round(seconds, 3),
                 "heads": heads,
             }
@@ -133,13 +129,11 @@ def _print(out: Output, heads: list[dict[str, Any]]) -> None:
             [
                 {
                     f"{score} heads": f"{h['layer']}.{h['head']}",
-                    "memory": f"{h['memory']:+.3f}",
-                    "context": f"{h['context']:+.3f}",
-                    "joint": f"{h['joint']:+.3f}",
+                    **{key: f"{h[key]:+.3f}" for key in COLUMNS[:3]},
                     "stable": f"{h['stable'][score]:.2f}",
                 }
                 for h in ranked
             ],
-            [f"{score} heads", "memory", "context", "joint", "stable"],
+            [f"{score} heads", *COLUMNS],
         )
         out.note(f"{stable} of these {len(ranked)} are among the ten best in 90 % of resamples")

@@ -17,14 +17,14 @@ from editcli.cli.options import (
     VersionOption,
     shared,
 )
-from editcli.commands.conflict.options import FileArgument, LimitOption, SplitOption
+from editcli.commands.conflict.common import FileArgument, LimitOption, SplitOption, rate_cells
 from editcli.errors import UsageError
 from editcli.files.conflicts import read_conflicts
 
 if TYPE_CHECKING:
     from editcli.operations.conflict_session import ConflictSession
     from editors.conflicts.cases import ConflictCase
-    from editors.conflicts.measure import ConflictResults, RowResult
+    from editors.conflicts.measure import RowResult
     from editors.conflicts.uncertainty import Entails, Uncertainty
 
 TEMPERATURE = 0.5  # of sampled answers
@@ -116,7 +116,7 @@ def command(
     if call.json or call.quiet:
         out.record(record)
     else:
-        _print(out, record, results)
+        _print(out, record)
 
 
 def _outcome(result: RowResult) -> str:
@@ -167,39 +167,26 @@ def _uncertainty(
 
 # --- for people -----------------------------------------------------------------------------------
 
-COLUMNS = ["rows", "memory", "context", "other", "n", "95 % memory", "BCU", "CCU"]
-EDITED_COLUMNS = ["rows", "edit", "context", "before", "other"]
 
-
-def _print(out: Output, record: dict[str, Any], results: ConflictResults) -> None:
-    conflicting = results.conflicting
-    out.text(f"{record['version']}: {len(results.results)} rows, {record['rows']} conflicting")
-    parts = [("all conflicting", conflicting, record)]
-    parts += [
-        (kind, part, record["by_kind"][kind])
-        for kind, part in results.by(lambda case: case.row.kind).items()
-    ]
-    parts += [
-        (relation, part, record["by_relation"][relation])
-        for relation, part in conflicting.by(lambda case: case.row.relation).items()
-    ]
-    out.table([_line(name, part, values) for name, part, values in parts if part.results], COLUMNS)
+def _print(out: Output, record: dict[str, Any]) -> None:
+    rows = sum(part["rows"] for part in record["by_kind"].values())
+    out.text(f"{record['version']}: {rows} rows, {record['rows']} conflicting")
+    parts = [("all conflicting", record), *record["by_kind"].items()]
+    parts += record["by_relation"].items()
+    out.table([_line(name, part) for name, part in parts if part["rows"]])
     ratio = record["memorization_ratio"]
     out.text(
         f"memorization ratio {'undefined' if ratio is None else f'{ratio:.3f}'}, "
         f"BCU {record['bcu']:.3f}, CCU {record['ccu']:+.3f}, "
         f"answers that name both: {record['several_named']}"
     )
-    if "edited" in record:
-        edited = record["edited"]
+    if edited := record.get("edited"):
         out.text("rows about edited facts, by what the passage says:")
         states = {"all": edited, **edited["by_state"]}
+        outcomes = ("rows", "edit", "context", "before", "other")
         out.table(
-            [
-                {"passage": state, **{key: values[key] for key in EDITED_COLUMNS}}
-                for state, values in states.items()
-            ],
-            ["passage", *EDITED_COLUMNS],
+            {"passage": state, **{key: values[key] for key in outcomes}}
+            for state, values in states.items()
         )
         if "router" in edited:
             opened = edited["router"]["opened_with_passage"]
@@ -208,15 +195,12 @@ def _print(out: Output, record: dict[str, Any], results: ConflictResults) -> Non
         out.text(f"{name.replace('_', ' ')}: {value}")
 
 
-def _line(name: str, part: ConflictResults, record: dict[str, Any]) -> dict[str, object]:
-    rates = part.rates
+def _line(name: str, part: dict[str, Any]) -> dict[str, object]:
+    low, high = part["ci95"]["memory"]
     return {
         "rows": name,
-        "memory": f"{rates.memory.value:.3f}",
-        "context": f"{rates.context.value:.3f}",
-        "other": f"{rates.other.value:.3f}",
-        "n": rates.memory.n,
-        "95 % memory": f"{rates.memory.low:.3f}-{rates.memory.high:.3f}",
-        "BCU": f"{record['bcu']:.3f}" if "bcu" in record else "",
-        "CCU": f"{record['ccu']:+.3f}" if "ccu" in record else "",
+        **rate_cells(part),
+        "95 % memory": f"{low:.3f}-{high:.3f}",
+        "BCU": f"{part['bcu']:.3f}" if "bcu" in part else "",
+        "CCU": f"{part['ccu']:+.3f}" if "ccu" in part else "",
     }

@@ -19,7 +19,7 @@ from editcli.cli.options import (
     SkipBadOption,
     shared,
 )
-from editcli.commands.conflict.options import CorruptionOption, FileArgument, UnitOption
+from editcli.commands.conflict.common import CorruptionOption, FileArgument, UnitOption, rate_cells
 from editcli.errors import BelowThreshold, UsageError
 from editcli.files.conflicts import read_conflicts
 from editcli.files.texts import read_texts
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from editcli.operations.decoding_baselines import Baseline
     from editcli.operations.prune_heads import PruningTest
     from editcli.store.records import Version
-    from editors.conflicts.measure import ConflictResults
     from editors.heads.pruning import Source
 
 ONLY_PRUNING = (
@@ -142,13 +141,14 @@ def command(
     refused = bool(result.refused) and not force
     version = None if refused or dry_run else _save(call, conflicts, parent, result, prefer)
     record = {
-        "version": version.id if version else None,
+        "version": version and version.id,
         "parent": parent.id,
         "prefer": prefer,
         "by": by,
+        **result.to_dict(),
     }
     if call.json or call.quiet:
-        out.record({**record, **result.to_dict(), "report": dict(result.report)})
+        out.record({**record, "report": dict(result.report)})
     else:
         _print(out, record, result)
     if refused:
@@ -191,10 +191,10 @@ def _refuse_pruning_options(typer_context: typer.Context, by: str) -> None:
     """Raise UsageError for an option of pruning that was given for a decoding baseline."""
     for name in ONLY_PRUNING:
         source = typer_context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if source and source.name == "COMMANDLINE":
             raise UsageError(
                 f"--{name} is an option of pruning, and --by {by} prunes no heads",
-                f"leave out --{name}, or take `--by prune`",
+                f"leave out --{name}, or use `--by prune`",
             )
 
 
@@ -209,30 +209,18 @@ def _count(heads: str) -> int | None:
 # --- for people -----------------------------------------------------------------------------------
 
 
-def _rates(results: ConflictResults) -> dict[str, str]:
-    rates = results.conflicting.rates
-    return {
-        "memory": f"{rates.memory.value:.3f}",
-        "context": f"{rates.context.value:.3f}",
-        "other": f"{rates.other.value:.3f}",
-        "n": str(rates.memory.n),
-    }
-
-
-def _print_test(out: Output, rows: dict[str, ConflictResults]) -> None:
-    out.table(
-        [{"test split": name, **_rates(results)} for name, results in rows.items()],
-        ["test split", "memory", "context", "other", "n"],
-    )
+def _print_test(out: Output, rows: dict[str, dict[str, Any]]) -> None:
+    out.table({"test split": name, **rate_cells(record)} for name, record in rows.items())
 
 
 def _print_baseline(out: Output, baseline: Baseline, prefer: str) -> None:
+    record = baseline.to_dict()
     if out.json_mode or out.quiet:
-        out.record({"version": None, "prefer": prefer, **baseline.to_dict()})
+        out.record({"version": None, "prefer": prefer, **record})
         return
     out.text(", ".join(f"{key} {value}" for key, value in baseline.settings.items()))
-    by = str(baseline.settings["by"])
-    _print_test(out, {"plain decoding": baseline.before, by: baseline.after})
+    by = baseline.settings["by"]
+    _print_test(out, {"plain decoding": record["before"], by: record["after"]})
     out.note(f"decoding takes {baseline.cost:.2f} times as long; nothing is saved")
 
 
@@ -242,20 +230,18 @@ def _print(out: Output, record: dict[str, Any], result: PruningTest) -> None:
         f"{record['version'] or 'not saved'}: prefer {record['prefer']}, "
         f"{counted(len(result.mask.heads), 'head')} pruned: {heads}"
     )
-    _print_test(out, {"before": result.before, "after": result.after})
+    _print_test(out, {when: record[when] for when in ("before", "after")})
     out.table(
         [
             {
                 "locality": name,
-                "before": f"{result.scores['before'][name]:.3f}",
-                "after": f"{result.scores['after'][name]:.3f}",
+                **{when: f"{scores[name]:.3f}" for when, scores in result.scores.items()},
                 "lost": f"{lost:+.3f}",
                 "limit": f"{result.limits[name]:.2f}",
                 "": "BEYOND" if name in result.refused else "",
             }
             for name, lost in result.lost.items()
-        ],
-        ["locality", "before", "after", "lost", "limit", ""],
+        ]
     )
     next_token = result.report["next_token"]
     kl = "undefined" if next_token["kl"] is None else f"{next_token['kl']:.4f} nat"

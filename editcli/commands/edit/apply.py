@@ -25,7 +25,7 @@ from editcli.errors import UsageError
 from editcli.files.facts import FactFile, read_facts
 from editcli.operations.distributed import Ranks
 from editcli.store.edits import edits_of
-from editcli.wording import counted_are
+from editcli.wording import SHOW_ANSWERS, counted_are
 
 if TYPE_CHECKING:
     from editcli.operations.apply import ApplyResult
@@ -129,7 +129,7 @@ def command(
         out.warn(
             f"{counted_are(len(result.failed), 'fact')} saved, but not answered by the model: "
             f"{', '.join(result.failed[:SHOWN])}{more}",
-            "`editcli check --per-fact` shows what the model says",
+            SHOW_ANSWERS,
         )
     if result.left:
         out.warn(

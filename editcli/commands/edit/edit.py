@@ -9,11 +9,10 @@ from typer import Argument, Exit, Option
 from editcli import exit_codes
 from editcli.cli.invocation import Invocation
 from editcli.cli.options import RUNS_MODEL, WRITES, shared
+from editcli.wording import SHOW_ANSWERS
 from editors import Fact, InvalidFact, Probe
 
 Prompts = list[str] | None
-
-SHOW_ANSWERS = "`editcli check --per-fact` shows what the model says"
 
 
 @shared(*WRITES, *RUNS_MODEL)
@@ -68,26 +67,22 @@ def command(
     )
     session = Session.open(call)
     if reason := session.why_unfit(fact):
-        raise InvalidFact(reason, "shorten the text that is named")
+        raise InvalidFact(reason, "shorten the text")
     result = apply_facts(session, [fact], call, operation="edit")
     in_force = result.unchanged[0] if result.unchanged else fact.id
     if call.json or call.quiet:
         out.record({**result.to_dict(), "fact": in_force})
-    elif result.unchanged:
-        out.text(f"{result.version}: the model is already edited to say so; nothing was changed")
-        out.text(f"fact {in_force}")
     else:
-        instead = " in place of an older edit" if result.superseded else ""
-        cost = f"{result.seconds:.1f} s ({result.iterations} steps)"
-        out.text(f"{result.version}: edited{instead} in {cost}")
+        done = "the model is already edited to say so; nothing was changed"
+        if not result.unchanged:
+            instead = " in place of an older edit" if result.superseded else ""
+            done = f"edited{instead} in {result.seconds:.1f} s ({result.iterations} steps)"
+        out.text(f"{result.version}: {done}")
         out.text(f"fact {in_force}")
     if subject is None and not call.json:
         out.hint("`--subject` names what the fact is about, so that other phrasings find the edit")
     if spoilt := [fact_id for fact_id in result.failed if fact_id != fact.id]:
-        out.warn(
-            f"older edits are not answered any more: {', '.join(spoilt)}",
-            SHOW_ANSWERS,
-        )
+        out.warn(f"older edits are not answered any more: {', '.join(spoilt)}", SHOW_ANSWERS)
     if fact.id in result.failed:
         out.warn(f"the edit is saved, but the model does not answer {target!r}", SHOW_ANSWERS)
     if result.failed:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from typer import Argument, Exit, Option
 
 from editcli import exit_codes
-from editcli.cli.console import Output
 from editcli.cli.invocation import Invocation
 from editcli.cli.options import RUNS_MODEL, WRITES, DryRunOption, shared
 from editcli.errors import UsageError
@@ -18,7 +17,7 @@ from editcli.models.libraries import tools
 from editcli.store.edits import edits_of, publish_closing
 from editcli.store.records import Version
 from editcli.store.transaction import Transaction
-from editcli.wording import counted
+from editcli.wording import SHOW_ANSWERS, STALE_HEADS, counted
 from editors import METHODS, EditorError, Fact, FactClosure
 from editors.methods.edit_state import EditState
 
@@ -51,42 +50,32 @@ def command(
       editcli undo --heads
     """
     if not (facts or heads):
-        raise UsageError(
-            "nothing is named to take back", "`editcli undo FACT` or `editcli undo --heads`"
-        )
+        raise UsageError("no fact was given", "`editcli undo FACT` or `editcli undo --heads`")
     out, store = call.out, call.open_store()
     with nullcontext() if dry_run else store.writing(call.command) as transaction:
         parent = store.head()
         edits = edits_of(store, parent)
         undone = _in_force(edits, parent, facts or ())
-        remaining = _without(edits, parent, undone, heads=heads)
-        version = None
-        if transaction:
-            extra = {"heads": heads, "stale": remaining.stale}
-            version = _publish(call, transaction, parent, remaining, undone, extra)
+        ids = [fact.id for fact in undone]
+        remaining = _without(edits, parent, ids, heads=heads)
+        extra = {"heads": heads, "stale": remaining.stale}
+        version = transaction and _publish(call, transaction, parent, remaining, ids, extra)
     if call.json or (call.quiet and version):
-        out.record(
-            {
-                "version": version.id if version else None,
-                "parent": parent.id,
-                "undone": [fact.id for fact in undone],
-                "heads": heads,
-                "stale": remaining.stale,
-            }
-        )
+        new = version and version.id
+        out.record({"version": new, "parent": parent.id, "undone": ids, **extra})
     else:
-        _print(out, version, undone, heads=heads)
+        named = [counted(len(ids), "fact")] * bool(ids) + ["the pruned heads"] * heads
+        done = f"{version.id}: took back" if version else "would take back"
+        out.text(f"{done} {' and '.join(named)}")
+        if undone:
+            out.table(
+                {"fact": fact.id, "prompt": fact.prompt, "target": fact.target} for fact in undone
+            )
     failed: Any = version.extra.get("failed") if version else None
     if failed:
-        out.warn(
-            f"trained again, but not answered by the model: {', '.join(failed)}",
-            "`editcli check --per-fact` shows what the model says",
-        )
+        out.warn(f"trained again, but not answered by the model: {', '.join(failed)}", SHOW_ANSWERS)
     if remaining.stale:
-        out.warn(
-            "the pruned heads were ranked with other edits in force",
-            "`editcli conflict resolve` ranks them again",
-        )
+        out.warn(*STALE_HEADS)
     if failed:
         raise Exit(exit_codes.FAILED)
 
@@ -104,9 +93,7 @@ def _in_force(edits: EditState, version: Version, prefixes: Sequence[str]) -> li
     return list(facts.values())
 
 
-def _without(
-    edits: EditState, version: Version, undone: Sequence[Fact], *, heads: bool
-) -> EditState:
+def _without(edits: EditState, version: Version, ids: Sequence[str], *, heads: bool) -> EditState:
     """The edits of a version without those that are taken back.
 
     Raises EditorError when no heads are pruned, or single facts cannot be taken back.
@@ -116,9 +103,9 @@ def _without(
             f"no heads are pruned in {version.id}",
             "`editcli log --operation resolve` lists the versions that pruned heads",
         )
-    if undone and (reason := METHODS.load(edits.method).why_no_undo(edits.settings)):
+    if ids and (reason := METHODS.load(edits.method).why_no_undo(edits.settings)):
         raise EditorError(reason, "`editcli checkout V` goes back to a version without the fact")
-    remaining = edits.closing({fact.id: FactClosure("undone") for fact in undone})
+    remaining = edits.closing(dict.fromkeys(ids, FactClosure("undone")))
     return replace(remaining, pruning=None) if heads else remaining
 
 
@@ -127,12 +114,11 @@ def _publish(
     transaction: Transaction,
     parent: Version,
     remaining: EditState,
-    undone: Sequence[Fact],
+    ids: Sequence[str],
     extra: Mapping[str, object],
 ) -> Version:
     """Publish the ``remaining`` edits, trained again where the method undoes by retraining."""
-    ids = [fact.id for fact in undone]
-    if not undone or METHODS.load(remaining.method).undo == "exact":
+    if not ids or METHODS.load(remaining.method).undo == "exact":
         return publish_closing(
             transaction,
             "undo",
@@ -158,14 +144,3 @@ def _publish(
         message=call.message,
         extra={**extra, "iterations": result.iterations, "failed": list(result.failed)},
     )
-
-
-def _print(out: Output, version: Version | None, undone: Sequence[Fact], *, heads: bool) -> None:
-    parts = [counted(len(undone), "fact")] * bool(undone) + ["the pruned heads"] * heads
-    named = " and ".join(parts)
-    out.text(f"{version.id}: took back {named}" if version else f"would take back {named}")
-    if undone:
-        out.table(
-            ({"fact": f.id, "prompt": f.prompt, "target": f.target} for f in undone),
-            ["fact", "prompt", "target"],
-        )

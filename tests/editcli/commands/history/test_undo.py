@@ -187,7 +187,7 @@ def refused(store: Store, *words: str, code: int = 1) -> str:
 
 def test_naming_nothing_is_a_usage_error(edited: Store) -> None:
     sentence = refused(edited, code=2)
-    assert sentence.startswith("error: nothing is named to take back\n\nhint: `editcli undo FACT`")
+    assert sentence.startswith("error: no fact was given\n\nhint: `editcli undo FACT`")
 
 
 def test_an_unknown_or_ambiguous_id_is_refused(edited: Store) -> None:

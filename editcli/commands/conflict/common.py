@@ -1,8 +1,9 @@
-"""Options that the conflict commands share."""
+"""Options and cells of tables that the conflict commands share."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -22,3 +23,9 @@ UnitOption = Annotated[
     Literal["head", "group"],
     Option(help="head: single query heads; group: all query heads that share a key-value head."),
 ]
+
+
+def rate_cells(record: Mapping[str, Any]) -> dict[str, object]:
+    """The rates in the record of a group of rows, and their number."""
+    rates = {name: f"{record[name]:.3f}" for name in ("memory", "context", "other")}
+    return {**rates, "n": record["rows"]}
