@@ -22,20 +22,28 @@ from editors import EditorError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as RichProgress
 
 SCHEMA = 1  # of the JSON records that commands print
 
 Row = Mapping[str, object]
 
 
+@dataclass(frozen=True)
 class Progress:
-    """A progress display; this one shows nothing."""
+    """A progress display: a bar, or nothing."""
+
+    bar: RichProgress | None = None
 
     def advance(self, n: int = 1) -> None:
         """`n` more units are done."""
+        if self.bar:
+            self.bar.advance(self.bar.task_ids[0], n)
 
     def describe(self, text: str) -> None:
         """Replace the label."""
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], description=text)
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ class Output:
         from editcli.cli.progress import progress_bar
 
         with progress_bar(self._console(self.stderr), label, total, unit) as bar:
-            yield bar
+            yield Progress(bar)
 
     # How data and messages are written.
 

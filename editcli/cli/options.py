@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from inspect import Signature, signature
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -42,6 +42,24 @@ SkipBadOption = Annotated[
 ]
 FactFileArgument = Annotated[
     str, Argument(metavar="FILE", help="A fact file (JSON Lines), or - for standard input.")
+]
+
+# Of the conflict commands.
+ConflictFileArgument = Annotated[
+    str, Argument(metavar="FILE", help="A conflict file (JSON Lines), or - for standard input.")
+]
+RowLimitOption = Annotated[int | None, Option(metavar="N", min=1, help="Only the first N rows.")]
+SplitOption = Annotated[Literal["all", "locate", "dev", "test"], Option(help="Which rows to use.")]
+CorruptionOption = Annotated[
+    Literal["each", "both"],
+    Option(
+        help="What to corrupt. each: the subject for memory scores, the answer for context scores; "
+        "both: subject and answer for all scores."
+    ),
+]
+UnitOption = Annotated[
+    Literal["head", "group"],
+    Option(help="head: single query heads; group: all query heads that share a key-value head."),
 ]
 
 

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-
 from rich import progress
 from rich.console import Console
 from rich.text import Text
-
-from editcli.cli.console import Progress
 
 
 class _SpeedColumn(progress.ProgressColumn):
@@ -21,20 +15,7 @@ class _SpeedColumn(progress.ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s")
 
 
-@dataclass(frozen=True)
-class _Bar(Progress):
-    rich: progress.Progress
-    task: progress.TaskID
-
-    def advance(self, n: int = 1) -> None:
-        self.rich.advance(self.task, n)
-
-    def describe(self, text: str) -> None:
-        self.rich.update(self.task, description=text)
-
-
-@contextmanager
-def progress_bar(console: Console, label: str, total: int | None, unit: str) -> Iterator[Progress]:
+def progress_bar(console: Console, label: str, total: int | None, unit: str) -> progress.Progress:
     """A bar that disappears at the end of ``with``, so that only results stay on the screen."""
     columns = (
         progress.TextColumn("{task.description}", markup=False),
@@ -43,5 +24,6 @@ def progress_bar(console: Console, label: str, total: int | None, unit: str) -> 
         _SpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=console, transient=True) as rich:
-        yield _Bar(rich, rich.add_task(label, total=total, unit=unit))
+    bar = progress.Progress(*columns, console=console, transient=True)
+    bar.add_task(label, total=total, unit=unit)
+    return bar

@@ -41,16 +41,25 @@ def command(
     out = call.out
     store = call.open_store()
     problems = store.verify() or _fact_problems(store)
-    error = None if no_base else _base_error(store, call)
-    if error:
-        problems.append(Problem("base model", error.message))
+    hint = ""
+    if not no_base:
+        use_threads(call.threads)
+        try:
+            load_store_base(
+                store.config, device=call.device, dtype=call.dtype, verbose=call.verbose
+            )
+        except UsageError:
+            raise
+        except EditorError as error:
+            problems.append(Problem("base model", error.message))
+            hint = error.hint
     if call.json:
         listed = [{"what": problem.what, "detail": problem.detail} for problem in problems]
         out.record({"sound": not problems, "base_checked": not no_base, "problems": listed})
     for problem in problems:
         out.finding(f"{problem.what}: {problem.detail}")
-    if error and error.hint and not call.json:
-        out.hint(error.hint)
+    if hint and not call.json:
+        out.hint(hint)
     if problems:
         raise Exit(exit_codes.FAILED)
     base = "not compared" if no_base else "the one it was made on"
@@ -73,15 +82,3 @@ def _fact_problems(store: Store) -> list[Problem]:
             detail = f"lists {counted(len(version.facts), 'fact')}; in force: {len(in_force[key])}"
             problems.append(Problem(f"versions/{version.id}.json", detail))
     return problems
-
-
-def _base_error(store: Store, call: Invocation) -> EditorError | None:
-    """Why the base cannot be loaded or is another one; raises UsageError for a wrong option."""
-    use_threads(call.threads)
-    try:
-        load_store_base(store.config, device=call.device, dtype=call.dtype, verbose=call.verbose)
-    except UsageError:
-        raise
-    except EditorError as error:
-        return error
-    return None

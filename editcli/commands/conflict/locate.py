@@ -8,24 +8,11 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
+from editcli.cli import options
 from editcli.cli.console import Output
 from editcli.cli.invocation import Invocation
-from editcli.cli.options import (
-    READS,
-    RUNS_MODEL,
-    SeedOption,
-    SkipBadOption,
-    VersionOption,
-    shared,
-)
+from editcli.cli.options import READS, RUNS_MODEL, shared
 from editcli.cli.terminal_heatmap import terminal_map
-from editcli.commands.conflict.common import (
-    CorruptionOption,
-    FileArgument,
-    LimitOption,
-    SplitOption,
-    UnitOption,
-)
 from editcli.files.conflicts import read_conflicts
 from editcli.wording import counted
 
@@ -37,18 +24,18 @@ STABLE = 0.9  # share of the resamples, from which on a head counts as stable
 @shared(*READS, *RUNS_MODEL)
 def command(
     call: Invocation,
-    file: FileArgument,
-    split: SplitOption = "locate",
-    limit: LimitOption = None,
-    corruption: CorruptionOption = "each",
+    file: options.ConflictFileArgument,
+    split: options.SplitOption = "locate",
+    limit: options.RowLimitOption = None,
+    corruption: options.CorruptionOption = "each",
     mlps: Annotated[
         Literal["recomputed", "frozen"],
         Option(help="recomputed: path patching; frozen: direct logit attribution."),
     ] = "recomputed",
-    unit: UnitOption = "head",
-    version: VersionOption = "HEAD",
-    skip_bad: SkipBadOption = False,
-    seed: SeedOption = 0,
+    unit: options.UnitOption = "head",
+    version: options.VersionOption = "HEAD",
+    skip_bad: options.SkipBadOption = False,
+    seed: options.SeedOption = 0,
 ) -> None:
     """Rank attention heads by exact path patching.
 

@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from editcli.cli import options
 from editcli.cli.console import Output
 from editcli.cli.invocation import Invocation
-from editcli.cli.options import (
-    READS,
-    RUNS_MODEL,
-    SeedOption,
-    SkipBadOption,
-    VersionOption,
-    shared,
-)
-from editcli.commands.conflict.common import FileArgument, LimitOption, SplitOption, rate_cells
+from editcli.cli.options import READS, RUNS_MODEL, shared
 from editcli.errors import UsageError
 from editcli.files.conflicts import read_conflicts
 
@@ -33,9 +26,9 @@ TEMPERATURE = 0.5  # of sampled answers
 @shared(*READS, *RUNS_MODEL)
 def command(
     call: Invocation,
-    file: FileArgument,
-    split: SplitOption = "all",
-    limit: LimitOption = None,
+    file: options.ConflictFileArgument,
+    split: options.SplitOption = "all",
+    limit: options.RowLimitOption = None,
     samples: Annotated[
         int,
         Option(
@@ -56,9 +49,9 @@ def command(
     per_row: Annotated[
         bool, Option("--per-row", help="Print how each row was answered, too (only with --json).")
     ] = False,
-    version: VersionOption = "HEAD",
-    skip_bad: SkipBadOption = False,
-    seed: SeedOption = 0,
+    version: options.VersionOption = "HEAD",
+    skip_bad: options.SkipBadOption = False,
+    seed: options.SeedOption = 0,
 ) -> None:
     """Measure which source wins where passage and memory differ.
 
@@ -204,3 +197,9 @@ def _line(name: str, part: dict[str, Any]) -> dict[str, object]:
         "BCU": f"{part['bcu']:.3f}" if "bcu" in part else "",
         "CCU": f"{part['ccu']:+.3f}" if "ccu" in part else "",
     }
+
+
+def rate_cells(record: dict[str, Any]) -> dict[str, object]:
+    """The rates in the record of a group of rows, and their number."""
+    rates = {name: f"{record[name]:.3f}" for name in ("memory", "context", "other")}
+    return {**rates, "n": record["rows"]}

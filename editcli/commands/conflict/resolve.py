@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Option
 
+from editcli.cli import options
 from editcli.cli.console import Output
 from editcli.cli.invocation import Invocation
-from editcli.cli.options import (
-    RUNS_MODEL,
-    WRITES,
-    DryRunOption,
-    SeedOption,
-    SkipBadOption,
-    shared,
-)
-from editcli.commands.conflict.common import CorruptionOption, FileArgument, UnitOption, rate_cells
+from editcli.cli.options import RUNS_MODEL, WRITES, shared
+from editcli.commands.conflict.measure import rate_cells
 from editcli.errors import BelowThreshold, UsageError
 from editcli.files.conflicts import read_conflicts
 from editcli.files.texts import read_texts
@@ -44,7 +38,7 @@ ONLY_PRUNING = (
 def command(
     call: Invocation,
     typer_context: typer.Context,
-    file: FileArgument,
+    file: options.ConflictFileArgument,
     prefer: Annotated[
         Literal["context", "memory"], Option(help="Which source should win.", show_default=False)
     ],
@@ -64,8 +58,8 @@ def command(
         Option(help="Prune at all positions, or only from the end of the prompt on."),
     ] = "all",
     scale: Annotated[float, Option(metavar="X", help="Scale heads by X instead of pruning.")] = 0.0,
-    corruption: CorruptionOption = "each",
-    unit: UnitOption = "head",
+    corruption: options.CorruptionOption = "each",
+    unit: options.UnitOption = "head",
     neutral: Annotated[
         str | None,
         Option(
@@ -77,9 +71,9 @@ def command(
     force: Annotated[
         bool, Option("--force", help="Save even if a check of locality loses more than its limit.")
     ] = False,
-    dry_run: DryRunOption = False,
-    skip_bad: SkipBadOption = False,
-    seed: SeedOption = 0,
+    dry_run: options.DryRunOption = False,
+    skip_bad: options.SkipBadOption = False,
+    seed: options.SeedOption = 0,
 ) -> None:
     """Prune attention heads so that one source wins.
 

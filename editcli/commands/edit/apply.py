@@ -10,17 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Exit, Option
 
 from editcli import exit_codes
+from editcli.cli import options
 from editcli.cli.console import Output
 from editcli.cli.invocation import Invocation
-from editcli.cli.options import (
-    RUNS_MODEL,
-    WRITES,
-    DryRunOption,
-    FactFileArgument,
-    OnConflictOption,
-    SkipBadOption,
-    shared,
-)
+from editcli.cli.options import RUNS_MODEL, WRITES, shared
 from editcli.errors import UsageError
 from editcli.files.facts import FactFile, read_facts
 from editcli.operations.distributed import Ranks
@@ -38,7 +31,7 @@ SHOWN = 10  # remarks on lines, and ids of failed facts, that are printed
 @shared(*WRITES, *RUNS_MODEL)
 def command(
     call: Invocation,
-    file: FactFileArgument,
+    file: options.FactFileArgument,
     limit: Annotated[int | None, Option(metavar="N", min=1, help="Only the first N facts.")] = None,
     batch: Annotated[
         int | None,
@@ -57,9 +50,9 @@ def command(
             help="Memory for the states that training records; the rest goes to temporary files.",
         ),
     ] = None,
-    on_conflict: OnConflictOption = "refuse",
-    skip_bad: SkipBadOption = False,
-    dry_run: DryRunOption = False,
+    on_conflict: options.OnConflictOption = "refuse",
+    skip_bad: options.SkipBadOption = False,
+    dry_run: options.DryRunOption = False,
 ) -> None:
     """Edit a file of facts into the model, as one new version.
 

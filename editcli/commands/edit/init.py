@@ -75,7 +75,7 @@ def command(
     spec = METHODS.load(method)
     given = parse_settings(settings or ())
     if "layer" in given:
-        raise UsageError("the layer is no setting of the method", f"`--layer {given['layer']}`")
+        raise UsageError("the layer is not a setting of the method", f"`--layer {given['layer']}`")
     # All settings are stored: a default that changes later must not change this store.
     values = spec.all_settings(given)
     if from_hub(model) and not call.json:

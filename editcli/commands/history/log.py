@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -14,6 +14,7 @@ from editcli.wording import local_time
 from editors.methods.edit_state import full_id
 
 COLUMNS = ("version", "when", "who", "operation", "changes", "message", "tags")
+SIGNS = {"added": "+", "removed": "-", "superseded": "~"}
 
 
 @shared(*READS)
@@ -53,24 +54,17 @@ def command(
     if call.quiet:
         events = tuple(event for event in events if event.manifest)
     names = _names(all_events)
-    row = _record if call.json else _row
-    call.out.table((row(event, names.get(event.seq, [])) for event in events[:limit]), COLUMNS)
+    rows = ({**event.to_dict(), "tags": names.get(event.seq, [])} for event in events[:limit])
+    call.out.table(rows if call.json else map(_for_people, rows), COLUMNS)
 
 
-def _record(event: Event, names: list[str]) -> dict[str, object]:
-    return {**event.to_dict(), "tags": names}
-
-
-def _row(event: Event, names: list[str]) -> dict[str, object]:
-    counts = (("+", event.added), ("-", event.removed), ("~", event.superseded))
+def _for_people(record: dict[str, Any]) -> dict[str, object]:
+    changes = [f"{SIGNS[kind]}{len(ids)}" for kind, ids in record["facts"].items() if ids]
     return {
-        "version": event.version,
-        "when": local_time(event.at),
-        "who": event.who,
-        "operation": event.operation,
-        "changes": " ".join(f"{sign}{len(ids)}" for sign, ids in counts if ids),
-        "message": event.message or (event.tag and f"as {event.tag}"),
-        "tags": names,
+        **record,
+        "when": local_time(record["at"]),
+        "changes": " ".join(changes),
+        "message": record["message"] or (record["tag"] and f"as {record['tag']}"),
     }
 
 

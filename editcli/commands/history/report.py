@@ -37,20 +37,15 @@ def command(
     from editcli.report.page import render
 
     path = target.resolve()  # a link stays one: what it leads to is written
-    _require_writable(target, path, force=force)
-    store = call.open_store()
-    shown = store.version(version)
-    text = render(store, shown)
-    with atomic.explained(f"writing {target}"):
-        atomic.write(path, text.encode())
-    call.out.record({"path": str(target), "version": shown.id, "facts": len(shown.facts)})
-
-
-def _require_writable(target: Path, path: Path, *, force: bool) -> None:
-    """Raises EditorError, before anything is read, where the page cannot be written."""
     if path.exists() and not path.is_file():
         raise UsageError(f"{target} is not a file", "name a file to write, such as report.html")
     if path.exists() and not force:
         raise EditorError(f"{target} exists", "`--force` overwrites it")
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent}", f"`mkdir -p {target.parent}`")
+    store = call.open_store()
+    shown = store.version(version)
+    text = render(store, shown)
+    with atomic.explained(f"writing {target}"):
+        atomic.write(path, text.encode())
+    call.out.record({"path": str(target), "version": shown.id, "facts": len(shown.facts)})

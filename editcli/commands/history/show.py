@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -41,25 +42,22 @@ def command(
       editcli show v0003 --facts > facts.jsonl
       editcli show 1f3a5c7e9b0d --json
     """
-    out, store = call.out, call.open_store()
+    out, store, fact = call.out, call.open_store(), None
     try:
         shown = store.version(what)
+        edits = edits_of(store, shown)
     except UnknownVersion as error:
         if "~" in what:
             raise
         shown = store.version(version)
         edits = edits_of(store, shown)
         fact = _fact(store, edits, what, shown, error.hint)
-        if facts:
-            out.json_line(fact.to_dict())
-        else:
-            record = _fact_record(store, shown, edits, fact)
-            out.record(record if call.json else _fact_lines(fact, record))
-        return
-    edits = edits_of(store, shown)
     if facts:
-        for fact in edits.in_force():
-            out.json_line(fact.to_dict())
+        for each in [fact] if fact else edits.in_force():
+            out.json_line(each.to_dict())
+    elif fact:
+        record = _fact_record(store, shown, edits, fact)
+        out.record(record if call.json else _fact_lines(record))
     else:
         record = _version_record(store, shown, edits)
         out.record(record if call.json else _version_lines(record))
@@ -68,73 +66,51 @@ def command(
 # --- a version ------------------------------------------------------------------------------------
 
 
-def _version_record(store: Store, version: Version, edits: EditState) -> dict[str, object]:
+def _version_record(store: Store, version: Version, edits: EditState) -> dict[str, Any]:
+    record = asdict(version)
+    counts = {key: len(record[key]) for key in ("facts", "added", "removed", "superseded")}
     return {
-        "version": version.id,
-        "parent": version.parent,
-        "operation": version.operation,
-        "created": version.created,
-        "author": version.author,
-        "message": version.message,
+        "version": record.pop("id"),
+        **record,
         "tags": [name for name, target in store.refs().items() if target == version.id],
-        "counts": {
-            "facts": len(version.facts),
-            "added": len(version.added),
-            "removed": len(version.removed),
-            "superseded": len(version.superseded),
-            "ever": len(edits.facts),
-            **METHODS.load(edits.method).about(edits),
-        },
+        "counts": {**counts, "ever": len(edits.facts), **METHODS.load(edits.method).about(edits)},
         "pruned": _pruned(edits.pruning) if edits.pruning else None,
-        "tools": dict(version.tools),
-        "facts": list(version.facts),
-        "added": list(version.added),
-        "removed": list(version.removed),
-        "superseded": list(version.superseded),
-        "blobs": dict(version.blobs),
-        "config": version.config,
-        "extra": dict(version.extra),
     }
 
 
 def _pruned(pruning: HeadPruning) -> dict[str, object]:
     """Which source the pruned heads favour, and which they are."""
-    heads = [f"{layer}.{head}" for layer, head in pruning.mask.heads]
-    return {
-        "prefer": pruning.prefer,
-        "scale": pruning.mask.scale,
-        "at": pruning.mask.at,
-        "heads": heads,
-    }
+    mask = pruning.mask
+    heads = [f"{layer}.{head}" for layer, head in mask.heads]
+    return {"prefer": pruning.prefer, "scale": mask.scale, "at": mask.at, "heads": heads}
 
 
-ONLY_JSON = ("facts", "added", "removed", "superseded", "config", "extra")
+# What people read of a version; the other keys are for programs.
+VERSION_LINES = (
+    *("version", "parent", "operation", "created", "author", "message"),
+    *("tags", "counts", "pruned", "tools", "blobs"),
+)
 
 
-def _version_lines(record: Mapping[str, object]) -> dict[str, object]:
-    """One line a field, without those that are empty or that only programs read."""
-    lines = {
-        key: _flat(value) if isinstance(value, Mapping) else value
-        for key, value in record.items()
-        if key not in ONLY_JSON
-    }
-    lines["created"] = local_time(str(record["created"]))
-    blobs = record["blobs"]
-    assert isinstance(blobs, Mapping)
-    lines["blobs"] = list(blobs)
+def _version_lines(record: Mapping[str, Any]) -> dict[str, object]:
+    """One line a field, without those that are empty."""
+    created, blobs = local_time(record["created"]), list(record["blobs"])
+    values = {**record, "created": created, "blobs": blobs}
+    lines = {key: _flat(values[key]) for key in VERSION_LINES}
     return {key: value for key, value in lines.items() if value not in (None, "", [])}
 
 
-def _flat(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in _leaves(values))
+def _flat(value: object) -> object:
+    """A mapping as text: each key, and its value as a word or words."""
+    if not isinstance(value, Mapping):
+        return value
+    return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
 
 
-def _leaves(values: Mapping[str, object]) -> Iterable[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, list):
-            yield key, " ".join(str(item) for item in value)
-        else:
-            yield key, f"{value:.4g}" if isinstance(value, float) else str(value)
+def _words(item: object) -> str:
+    if isinstance(item, list):
+        return " ".join(map(str, item))
+    return f"{item:.4g}" if isinstance(item, float) else str(item)
 
 
 # --- a fact ---------------------------------------------------------------------------------------
@@ -161,7 +137,7 @@ def _fact(store: Store, edits: EditState, what: str, version: Version, hint: str
         raise EditorError(f"no version, tag or fact is called {what!r}", hint) from error
 
 
-def _fact_record(store: Store, version: Version, edits: EditState, fact: Fact) -> dict[str, object]:
+def _fact_record(store: Store, version: Version, edits: EditState, fact: Fact) -> dict[str, Any]:
     ancestry = store.ancestry(version)
     added = next((v for v in ancestry if fact.id in v.added), None)
     closure = edits.closed.get(fact.id)
@@ -180,40 +156,35 @@ def _fact_record(store: Store, version: Version, edits: EditState, fact: Fact) -
     }
 
 
-def _event(version: Version | None) -> dict[str, object]:
+def _event(version: Version | None) -> dict[str, Any]:
     """Which version, when, by whom and why."""
-    if version is None:
-        return {"version": None, "at": None, "who": None, "message": None}
-    return {
-        "version": version.id,
-        "at": version.created,
-        "who": version.author,
-        "message": version.message,
-    }
+    keys = {"version": "id", "at": "created", "who": "author", "message": "message"}
+    return {key: getattr(version, name, None) for key, name in keys.items()}
 
 
-def _fact_lines(fact: Fact, record: Mapping[str, object]) -> dict[str, object]:
+FIRST_FACT_LINES = ("id", "prompt", "target")
+# Not among the other lines of a fact: these say the same in words.
+IN_WORDS = ("version", "in_force", "closed", "added", "fact")
+
+
+def _fact_lines(record: Mapping[str, Any]) -> dict[str, object]:
     """One line a field, the most important first."""
-    shown_above = ("id", "version", "in_force", "closed", "added", "fact")
-    closed, added = record["closed"], record["added"]
-    state = "yes"
-    if isinstance(closed, Mapping):
+    values = {**record, **record["fact"]}
+    closed, added, state = record["closed"], record["added"], "yes"
+    if closed:
         by = f" by {closed['replaced_by']}" if closed.get("replaced_by") else ""
         state = f"no: {closed['reason']}{by}{_when(closed)}"
     return {
-        "id": fact.id,
-        "prompt": fact.prompt,
-        "target": fact.target,
+        **{key: values.pop(key) for key in FIRST_FACT_LINES},
         f"in force in {record['version']}": state,
-        "added": _when(added).strip(" ,") if isinstance(added, Mapping) else None,
-        **{key: value for key, value in record.items() if key not in shown_above},
-        **{k: v for k, v in fact.to_dict().items() if k not in ("id", "prompt", "target")},
+        "added": _when(added).strip(" ,") if added else None,
+        **{key: value for key, value in values.items() if key not in IN_WORDS},
     }
 
 
-def _when(event: Mapping[str, object]) -> str:
+def _when(event: Mapping[str, Any]) -> str:
     if not event["version"]:
         return ""
     who = f" by {event['who']}" if event["who"] else ""
     why = f": {event['message']}" if event["message"] else ""
-    return f", {event['version']} on {local_time(str(event['at']))}{who}{why}"
+    return f", {event['version']} on {local_time(event['at'])}{who}{why}"

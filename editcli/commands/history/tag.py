@@ -9,10 +9,7 @@ from typer import Argument, Option
 from editcli.cli.invocation import Invocation
 from editcli.cli.options import VERSION_HELP, WRITES, shared
 from editcli.errors import UsageError
-from editcli.store.store import Store
 from editcli.wording import local_time
-
-COLUMNS = ("tag", "version", "when", "who", "message")
 
 
 @shared(*WRITES)
@@ -37,8 +34,21 @@ def command(
     store = call.open_store()
     if name is None:
         if force:
-            raise UsageError("no tag is named", "`editcli tag NAME --force`")
-        _list(store, call)
+            raise UsageError("--force moves a tag, and none is given", "`editcli tag NAME --force`")
+        events = {event.tag: event for event in store.history() if event.tag}
+        call.out.table(
+            (
+                {
+                    "tag": tag,
+                    "version": event.version,
+                    "when": event.at if call.json else local_time(event.at),
+                    "who": event.who,
+                    "message": event.message,
+                }
+                for tag, event in sorted(events.items())
+            ),
+            ("tag", "version", "when", "who", "message"),
+        )
         return
     before = store.refs().get(name)
     with store.writing(call.command) as transaction:
@@ -48,20 +58,3 @@ def command(
     if before == target.id and not call.json:
         call.out.note(f"{name} names {target.id} already")
     call.out.record({"tag": name, "version": target.id, "previous": before})
-
-
-def _list(store: Store, call: Invocation) -> None:
-    latest = {event.tag: event for event in store.history() if event.tag}
-    call.out.table(
-        (
-            {
-                "tag": name,
-                "version": event.version,
-                "when": event.at if call.json else local_time(event.at),
-                "who": event.who,
-                "message": event.message,
-            }
-            for name, event in sorted(latest.items())
-        ),
-        COLUMNS,
-    )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 from typer import Exit
 
 from editcli import exit_codes
+from editcli.cli import options
 from editcli.cli.invocation import Invocation
-from editcli.cli.options import (
-    PRINTS,
-    FactFileArgument,
-    OnConflictOption,
-    SkipBadOption,
-    shared,
-)
+from editcli.cli.options import PRINTS, shared
 from editcli.files.consistency import Replaced
 from editcli.files.facts import FactFile, read_facts
 from editcli.wording import counted_are
@@ -38,7 +35,9 @@ def facts() -> None:
 @group.command()
 @shared(*PRINTS)
 def validate(
-    call: Invocation, file: FactFileArgument, on_conflict: OnConflictOption = "refuse"
+    call: Invocation,
+    file: options.FactFileArgument,
+    on_conflict: options.OnConflictOption = "refuse",
 ) -> None:
     """Check every line of a fact file and name everything that is wrong.
 
@@ -74,9 +73,9 @@ def validate(
 @shared(*PRINTS)
 def dedupe(
     call: Invocation,
-    file: FactFileArgument,
-    on_conflict: OnConflictOption = "refuse",
-    skip_bad: SkipBadOption = False,
+    file: options.FactFileArgument,
+    on_conflict: options.OnConflictOption = "refuse",
+    skip_bad: options.SkipBadOption = False,
 ) -> None:
     """Print each fact once, as JSON Lines, with or without --json.
 
@@ -99,14 +98,13 @@ def dedupe(
 
 
 def _summary(fact_file: FactFile) -> dict[str, object]:
+    def lines(entries: Sequence[Replaced]) -> list[dict[str, object]]:
+        return [{"line": entry.line, "by": entry.by, "id": entry.id} for entry in entries]
+
     return {
         "file": fact_file.name,
         "facts": len(fact_file.facts),
         "refused": [{"line": bad.line, "reason": bad.reason} for bad in fact_file.refused],
-        "duplicates": [_replaced(entry) for entry in fact_file.duplicates],
-        "superseded": [_replaced(entry) for entry in fact_file.superseded],
+        "duplicates": lines(fact_file.duplicates),
+        "superseded": lines(fact_file.superseded),
     }
-
-
-def _replaced(entry: Replaced) -> dict[str, object]:
-    return {"line": entry.line, "by": entry.by, "id": entry.id}

@@ -27,27 +27,16 @@ def command(call: Invocation) -> None:
       editcli methods --json
       editcli init --method in-context
     """
-    specs = [METHODS.load(name) for name in METHODS.names()]
-    call.out.table(map(_record if call.json else _row, specs), COLUMNS)
-
-
-def _row(spec: MethodSpec) -> dict[str, object]:
-    return {
-        "method": spec.name,
-        "answers": "routed" if spec.routed else "always on",
-        "undo": spec.undo,
-        "what it is": spec.title,
-        "cost": spec.cost,
-    }
+    records = map(_record, map(METHODS.load, METHODS.names()))
+    call.out.table(records if call.json else map(_for_people, records), COLUMNS)
 
 
 def _record(spec: MethodSpec) -> dict[str, object]:
-    return {
-        "method": spec.name,
-        "title": spec.title,
-        "reference": spec.reference,
-        "routed": spec.routed,
-        "undo": spec.undo,
-        "cost": spec.cost,
-        "settings": spec.all_settings({}),
-    }
+    keys = ("title", "reference", "routed", "undo", "cost")
+    values = {key: getattr(spec, key) for key in keys}
+    return {"method": spec.name, **values, "settings": spec.all_settings({})}
+
+
+def _for_people(record: dict[str, object]) -> dict[str, object]:
+    answers = "routed" if record["routed"] else "always on"
+    return {**record, "answers": answers, "what it is": record["title"]}
