@@ -21,7 +21,6 @@ from editcli.settings import env_flag
 from editors import EditorError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress as RichProgress
 
 SCHEMA = 1  # of the JSON records that commands print
@@ -104,22 +103,24 @@ class Output:
         utf8 = (self.stdout.encoding or "").lower().replace("-", "") in ("utf8", "")
         self._write(json.dumps(values, ensure_ascii=not utf8, allow_nan=False))
 
-    def text(self, line: str) -> None:
-        """A line for people, on stdout; absent from JSON and quiet output."""
-        if not (self.json_mode or self.quiet):
-            self._write(printable(line, keep_lines=True))
+    def text(self, *lines: str) -> None:
+        """Lines for people, on stdout; absent from JSON and quiet output."""
+        if not self.quiet:
+            self.finding(*lines)
 
-    def finding(self, line: str) -> None:
-        """A line that is the result itself, so quiet output has it too; absent from JSON."""
+    def finding(self, *lines: str) -> None:
+        """Lines that are the result itself, so quiet output has them too; absent from JSON."""
         if not self.json_mode:
-            self._write(printable(line))
+            for line in lines:
+                self._write(printable(line))
 
     # Messages, on stderr.
 
-    def note(self, message: str) -> None:
-        """Something worth knowing; absent from quiet output."""
+    def note(self, *messages: str) -> None:
+        """Things worth knowing; absent from quiet output."""
         if not self.quiet:
-            self._message("", message)
+            for message in messages:
+                self._message("", message)
 
     def debug(self, message: str) -> None:
         """A detail, shown with `-v`."""
@@ -157,7 +158,7 @@ class Output:
             return
         from editcli.cli.progress import progress_bar
 
-        with progress_bar(self._console(self.stderr), label, total, unit) as bar:
+        with progress_bar(self.stderr, label, total, unit) as bar:
             yield Progress(bar)
 
     # How data and messages are written.
@@ -177,18 +178,8 @@ class Output:
             return False
         return bool(self.env.get("FORCE_COLOR")) or stream.isatty()
 
-    def _console(self, stream: TextIO) -> Console:
-        from rich.console import Console
-
-        return Console(
-            file=stream,
-            markup=False,
-            emoji=False,
-            highlight=False,
-            no_color=not self._colour(stream),
-        )
-
     def _rich_table(self, rows: Iterable[Row], columns: Sequence[str]) -> None:
+        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -197,7 +188,7 @@ class Output:
             table.add_column(Text(name), overflow="fold")
         for row in rows:
             table.add_row(*(Text(_one_line(row.get(name))) for name in columns))
-        self._console(self.stdout).print(table)
+        Console(file=self.stdout).print(table)
 
 
 _COLOURS = {"error": "1;31", "warning": "1;33", "hint": "1;36"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TextIO
+
 from rich import progress
 from rich.console import Console
 from rich.text import Text
@@ -15,7 +17,7 @@ class _SpeedColumn(progress.ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s")
 
 
-def progress_bar(console: Console, label: str, total: int | None, unit: str) -> progress.Progress:
+def progress_bar(stream: TextIO, label: str, total: int | None, unit: str) -> progress.Progress:
     """A bar that disappears at the end of ``with``, so that only results stay on the screen."""
     columns = (
         progress.TextColumn("{task.description}", markup=False),
@@ -24,6 +26,6 @@ def progress_bar(console: Console, label: str, total: int | None, unit: str) -> 
         _SpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    bar = progress.Progress(*columns, console=console, transient=True)
+    bar = progress.Progress(*columns, console=Console(file=stream), transient=True)
     bar.add_task(label, total=total, unit=unit)
     return bar

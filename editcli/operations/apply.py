@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation
+from editcli.cli.options import Invocation
 from editcli.errors import Interrupted
 from editcli.operations.distributed import Ranks
 from editcli.operations.session import Session

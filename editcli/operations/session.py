@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from editcli.cli.invocation import Invocation
+from editcli.cli.options import Invocation
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import load_store_base
 from editcli.store.edits import edits_of

@@ -34,7 +34,7 @@ from random_models import random_model
 from workbench import CALIBRATED_ON
 
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation
+from editcli.cli.options import Invocation
 from editcli.files.conflicts import ConflictFile, read_conflicts
 from editcli.files.facts import read_facts
 from editcli.files.packaged import datasets_dir

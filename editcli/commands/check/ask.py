@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import READS, RUNS_MODEL, VersionOption, shared
+from editcli.cli.options import READS, RUNS_MODEL, Invocation, VersionOption, shared
 from editcli.wording import counted
 
 if TYPE_CHECKING:

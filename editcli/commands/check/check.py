@@ -10,8 +10,7 @@ from typer import Argument, Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import READS, RUNS_MODEL, VersionOption, shared
+from editcli.cli.options import READS, RUNS_MODEL, Invocation, VersionOption, shared
 from editcli.files.facts import read_facts
 from editcli.wording import counted
 from editors import EditorError, Fact
@@ -92,8 +91,7 @@ def command(
     if file is not None:
         fact_file = read_facts(file)
         fact_file.require()
-        for line in fact_file.remarks(SHOWN):
-            out.note(line)
+        out.note(*fact_file.remarks(SHOWN))
     store = call.open_store()
     chosen = store.version(version)
     if fact_file is None and not chosen.facts:
@@ -141,7 +139,7 @@ def command(
 def _print(
     out: Output, version: str, scores: EditScores, rates: Mapping[str, Rate], *, per_fact: bool
 ) -> None:
-    out.text(f"{version}: {counted(scores.facts, 'fact')}")
+    out.text(f"{version}: {counted(scores.reliability.n, 'fact')}")
     forced: dict[str, Any] = {key: getattr(scores.teacher_forced, key, None) for key in RATES}
     out.table(
         [
@@ -186,7 +184,7 @@ def _record(
     values = {key: _value(rate) for key, rate in rates.items()}
     record: dict[str, object] = {
         "version": version,
-        "facts": scores.facts,
+        "facts": scores.reliability.n,
         "protocol": protocol,
         **{key: values[key] for key in ("reliability", "generalization")},
         "locality": {

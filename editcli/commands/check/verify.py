@@ -7,8 +7,7 @@ from typing import Annotated
 from typer import Exit, Option
 
 from editcli import exit_codes
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import READS, RUNS_MODEL, shared
+from editcli.cli.options import READS, RUNS_MODEL, Invocation, shared
 from editcli.errors import UsageError
 from editcli.models.libraries import use_threads
 from editcli.models.loading import load_store_base
@@ -56,8 +55,7 @@ def command(
     if call.json:
         listed = [{"what": problem.what, "detail": problem.detail} for problem in problems]
         out.record({"sound": not problems, "base_checked": not no_base, "problems": listed})
-    for problem in problems:
-        out.finding(f"{problem.what}: {problem.detail}")
+    out.finding(*(f"{problem.what}: {problem.detail}" for problem in problems))
     if hint and not call.json:
         out.hint(hint)
     if problems:

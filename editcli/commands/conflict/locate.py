@@ -10,8 +10,7 @@ from typer import Option
 
 from editcli.cli import options
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import READS, RUNS_MODEL, shared
+from editcli.cli.options import READS, RUNS_MODEL, Invocation, shared
 from editcli.cli.terminal_heatmap import terminal_map
 from editcli.files.conflicts import read_conflicts
 from editcli.wording import counted
@@ -88,8 +87,7 @@ def command(
         )
         return
     if call.quiet:
-        for head in heads:
-            out.finding(f"{head['layer']}.{head['head']}")
+        out.finding(*(f"{head['layer']}.{head['head']}" for head in heads))
         return
     out.note(
         f"{counts['memory']} rows answered from memory, {counts['context']} from the passage, "
@@ -107,8 +105,7 @@ def _print(out: Output, heads: list[dict[str, Any]]) -> None:
     if out.terminal:
         for score in ("memory", "context"):
             out.text(f"{score} heads; a denser sign is a higher score:")
-            for line in terminal_map(heads, score):
-                out.text(line)
+            out.text(*terminal_map(heads, score))
     for score in ("memory", "context"):
         ranked = sorted((h for h in heads if h[score] > 0), key=lambda h: -h[score])[:SHOWN]
         stable = sum(h["stable"][score] >= STABLE for h in ranked)

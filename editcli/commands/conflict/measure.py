@@ -9,8 +9,7 @@ from typer import Option
 
 from editcli.cli import options
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import READS, RUNS_MODEL, shared
+from editcli.cli.options import READS, RUNS_MODEL, Invocation, shared
 from editcli.errors import UsageError
 from editcli.files.conflicts import read_conflicts
 

@@ -12,8 +12,7 @@ from typer import Exit, Option
 from editcli import exit_codes
 from editcli.cli import options
 from editcli.cli.console import Output
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import RUNS_MODEL, WRITES, shared
+from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, shared
 from editcli.errors import UsageError
 from editcli.files.facts import FactFile, read_facts
 from editcli.operations.distributed import Ranks
@@ -84,8 +83,7 @@ def command(
     store = call.open_store()
     edits = edits_of(store)
     fact_file = fact_file.refusing(_id_clash(edits))
-    for line in fact_file.remarks(SHOWN):
-        out.note(line)
+    out.note(*fact_file.remarks(SHOWN))
     if dry_run:
         if ranks.leads:
             facts = fact_file.require(skip_bad=skip_bad)[:limit]

@@ -7,8 +7,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from editcli import exit_codes
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import RUNS_MODEL, WRITES, shared
+from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, shared
 from editcli.wording import SHOW_ANSWERS
 from editors import Fact, InvalidFact, Probe
 
@@ -77,8 +76,7 @@ def command(
         if not result.unchanged:
             instead = " in place of an older edit" if result.superseded else ""
             done = f"edited{instead} in {result.seconds:.1f} s ({result.iterations} steps)"
-        out.text(f"{result.version}: {done}")
-        out.text(f"fact {in_force}")
+        out.text(f"{result.version}: {done}", f"fact {in_force}")
     if subject is None and not call.json:
         out.hint("`--subject` names what the fact is about, so that other phrasings find the edit")
     if spoilt := [fact_id for fact_id in result.failed if fact_id != fact.id]:

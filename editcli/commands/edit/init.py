@@ -8,8 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import PRINTS, RUNS_MODEL, SeedOption, shared
+from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, SeedOption, shared
 from editcli.errors import UsageError
 from editcli.files.packaged import ShippedCalibrations
 from editcli.files.phrasings import read_phrasings
@@ -23,7 +22,7 @@ from editcli.store.store import Store
 from editors import METHODS
 
 
-@shared("message", "author", "store", *PRINTS, *RUNS_MODEL)
+@shared(*WRITES, *RUNS_MODEL)
 def command(
     call: Invocation,
     model: Annotated[

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import READS, shared
+from editcli.cli.options import READS, Invocation, shared
 from editcli.store import history
 from editcli.store.history import Event
 from editcli.wording import local_time

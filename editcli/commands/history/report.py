@@ -7,8 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import READS, VersionOption, shared
+from editcli.cli.options import READS, Invocation, VersionOption, shared
 from editcli.errors import UsageError
 from editcli.store import atomic
 from editors import EditorError

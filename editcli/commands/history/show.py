@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import READS, VersionOption, shared
+from editcli.cli.options import READS, Invocation, VersionOption, shared
 from editcli.errors import UnknownVersion
 from editcli.store import history
 from editcli.store.edits import edits_of
@@ -144,7 +143,7 @@ def _fact_record(store: Store, version: Version, edits: EditState, fact: Fact) -
     closed = None
     if closure:
         closing = next((v for v in ancestry if fact.id in (*v.removed, *v.superseded)), None)
-        closed = {**closure.to_dict(), **_event(closing)}
+        closed = {**asdict(closure), **_event(closing)}
     return {
         "id": fact.id,
         "version": version.id,

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import VERSION_HELP, WRITES, shared
+from editcli.cli.options import VERSION_HELP, WRITES, Invocation, shared
 from editcli.errors import UsageError
 from editcli.wording import local_time
 

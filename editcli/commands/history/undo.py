@@ -10,8 +10,7 @@ from typing import Annotated, Any
 from typer import Argument, Exit, Option
 
 from editcli import exit_codes
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import RUNS_MODEL, WRITES, DryRunOption, shared
+from editcli.cli.options import RUNS_MODEL, WRITES, DryRunOption, Invocation, shared
 from editcli.errors import UsageError
 from editcli.models.libraries import tools
 from editcli.store.edits import edits_of, publish_closing

@@ -9,8 +9,7 @@ from typer import Exit
 
 from editcli import exit_codes
 from editcli.cli import options
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import PRINTS, shared
+from editcli.cli.options import PRINTS, Invocation, shared
 from editcli.files.consistency import Replaced
 from editcli.files.facts import FactFile, read_facts
 from editcli.wording import counted_are
@@ -54,10 +53,8 @@ def validate(
     if call.json:
         out.record(_summary(fact_file))
     else:
-        for finding in fact_file.findings():
-            out.finding(finding)
-        for line in fact_file.remarks():
-            out.note(line)
+        out.finding(*fact_file.findings())
+        out.note(*fact_file.remarks())
         out.text(
             f"{counted_are(len(fact_file.facts), 'fact')} fine, "
             f"{counted_are(len(fact_file.refused), 'line')} refused, "
@@ -91,8 +88,7 @@ def dedupe(
         out.json_line(fact.to_dict())
     for finding in fact_file.findings():
         out.warn(f"left out {finding}")
-    for line in fact_file.remarks():
-        out.note(line)
+    out.note(*fact_file.remarks())
     if fact_file.refused:
         raise Exit(exit_codes.SOME_REFUSED)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from editcli.cli.invocation import Invocation
-from editcli.cli.options import PRINTS, shared
+from editcli.cli.options import PRINTS, Invocation, shared
 from editors import METHODS
 from editors.methods.spec import MethodSpec
 

@@ -14,7 +14,7 @@ from tiny_edits import FAST
 from tiny_stores import json_of, run, save_work
 
 import editcli
-from editcli.cli.invocation import Invocation
+from editcli.cli.options import Invocation
 from editcli.operations.distributed import LAUNCHED, Ranks
 from editcli.store.store import Store
 from editors import Fact

@@ -15,7 +15,7 @@ from tiny_models import build, build_tokenizer
 from tiny_stores import content, json_of, run
 from typer.testing import Result
 
-from editcli.cli.invocation import Invocation
+from editcli.cli.options import Invocation
 from editcli.operations import prune_heads
 from editcli.operations.session import Session
 from editcli.store.edits import edits_of

@@ -11,7 +11,7 @@ import torch
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN, NORWAY, PERU, SETTINGS
 from tiny_stores import content, json_of, run, save_facts
 
-from editcli.cli.invocation import Invocation
+from editcli.cli.options import Invocation
 from editcli.operations.session import Session
 from editcli.store.edits import edits_of
 from editcli.store.records import Version
