@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -116,15 +116,14 @@ def command(
             teacher_forced=protocol != "generate",
             on_stage=bar.describe,
         )
-    rates = {key: getattr(scores, key.removeprefix("locality_")) for key in RATES}
     if call.json or call.quiet:
-        out.record(_record(chosen.id, protocol, scores, rates, per_fact=per_fact))
+        out.record(_record(chosen.id, protocol, scores, per_fact=per_fact))
     else:
-        _print(out, chosen.id, scores, rates, per_fact=per_fact)
+        _print(out, chosen.id, scores, per_fact=per_fact)
     minima = (min_reliability, min_generalization, min_locality)
     below = False
     for (name, prompts), minimum in zip(MEASURED_ON.items(), minima, strict=True):
-        rate = rates[name]
+        rate: Rate = getattr(scores, name)
         if minimum is None or rate.value >= minimum:
             continue
         below = True
@@ -136,51 +135,45 @@ def command(
         raise Exit(exit_codes.BELOW_THRESHOLD)
 
 
-def _print(
-    out: Output, version: str, scores: EditScores, rates: Mapping[str, Rate], *, per_fact: bool
-) -> None:
+def _rates(scores: EditScores) -> dict[str, Rate]:
+    return {key: getattr(scores, key.removeprefix("locality_")) for key in RATES}
+
+
+def _print(out: Output, version: str, scores: EditScores, *, per_fact: bool) -> None:
     out.text(f"{version}: {counted(scores.reliability.n, 'fact')}")
     forced: dict[str, Any] = {key: getattr(scores.teacher_forced, key, None) for key in RATES}
     out.table(
-        [
-            {
-                "score": RATES[key],
-                "value": f"{rate.value:.3f}",
-                "95 %": f"{rate.low:.3f}-{rate.high:.3f}",
-                "n": rate.n,
-                "teacher-forced": f"{forced[key].value:.3f}" if forced[key] else "",
-            }
-            for key, rate in rates.items()
-            if rate.n
-        ]
+        {
+            "score": RATES[key],
+            "value": f"{rate.value:.3f}",
+            "95 %": f"{rate.low:.3f}-{rate.high:.3f}",
+            "n": rate.n,
+            "teacher-forced": f"{forced[key].value:.3f}" if forced[key] else "",
+        }
+        for key, rate in _rates(scores).items()
+        if rate.n
     )
     if len(scores.retention) > 1:
         by_age = " ".join(f"{band.reliability:.2f}" for band in scores.retention)
         out.text(f"retention, newest first: {by_age}")
     if per_fact:
         out.table(
-            [
-                {
-                    "fact": score.id,
-                    "reliable": "yes" if score.reliable else "NO",
-                    "rephrases": f"{sum(score.rephrases)}/{len(score.rephrases)}",
-                    "near": f"{sum(score.near)}/{len(score.near)}",
-                    "far": f"{sum(score.far)}/{len(score.far)}",
-                    "answer": score.answer,
-                }
-                for score in scores.per_fact
-            ]
+            {
+                "fact": score.id,
+                "reliable": "yes" if score.reliable else "NO",
+                "rephrases": f"{sum(score.rephrases)}/{len(score.rephrases)}",
+                "near": f"{sum(score.near)}/{len(score.near)}",
+                "far": f"{sum(score.far)}/{len(score.far)}",
+                "answer": score.answer,
+            }
+            for score in scores.per_fact
         )
 
 
 def _record(
-    version: str,
-    protocol: Protocol,
-    scores: EditScores,
-    rates: Mapping[str, Rate],
-    *,
-    per_fact: bool,
+    version: str, protocol: Protocol, scores: EditScores, *, per_fact: bool
 ) -> dict[str, object]:
+    rates = _rates(scores)
     values = {key: _value(rate) for key, rate in rates.items()}
     record: dict[str, object] = {
         "version": version,

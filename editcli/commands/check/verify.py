@@ -73,10 +73,11 @@ def _fact_problems(store: Store) -> list[Problem]:
         try:
             if key not in in_force:
                 in_force[key] = {fact.id for fact in edits_of(store, version).in_force()}
+            if in_force[key] == set(version.facts):
+                continue
+            listed = counted(len(version.facts), "fact")
+            detail = f"lists {listed}; in force: {len(in_force[key])}"
         except EditorError as error:
-            problems.append(Problem(f"versions/{version.id}.json", error.message))
-            continue
-        if in_force[key] != set(version.facts):
-            detail = f"lists {counted(len(version.facts), 'fact')}; in force: {len(in_force[key])}"
-            problems.append(Problem(f"versions/{version.id}.json", detail))
+            detail = error.message
+        problems.append(Problem(f"versions/{version.id}.json", detail))
     return problems

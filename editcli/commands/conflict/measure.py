@@ -132,13 +132,10 @@ def _uncertainty(
     with conflicts.attached() as model, out.progress("sampling", len(cases), unit="rows") as bar:
         for case in cases:
             row = case.row
+            draws = ((row.prompt, seed), (row.question, seed), (row.question, seed + 1))
             informed, alone, again = (
-                samples(model, [prompt], count, tokens, TEMPERATURE, sample_seed)[0]
-                for prompt, sample_seed in (
-                    (row.prompt, seed),
-                    (row.question, seed),
-                    (row.question, seed + 1),
-                )
+                samples(model, [prompt], count, tokens, TEMPERATURE, draw_seed)[0]
+                for prompt, draw_seed in draws
             )
             measured.append(Uncertainty.of(informed, alone, again, entails or same_answer))
             bar.advance()
@@ -165,7 +162,7 @@ def _print(out: Output, record: dict[str, Any]) -> None:
     out.text(f"{record['version']}: {rows} rows, {record['rows']} conflicting")
     parts = [("all conflicting", record), *record["by_kind"].items()]
     parts += record["by_relation"].items()
-    out.table([_line(name, part) for name, part in parts if part["rows"]])
+    out.table(_line(name, part) for name, part in parts if part["rows"])
     ratio = record["memorization_ratio"]
     out.text(
         f"memorization ratio {'undefined' if ratio is None else f'{ratio:.3f}'}, "

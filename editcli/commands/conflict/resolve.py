@@ -149,7 +149,7 @@ def command(
         raise BelowThreshold(
             f"nothing is saved: locality lost more than its limits: {lost}",
             "fewer heads (`--heads K`), `--at end`, `--ablation mean` or `--scale 0.5` cost less; "
-            "`--force` saves it all the same",
+            "`--force` saves it anyway",
         )
 
 
@@ -167,8 +167,7 @@ def _save(
     with session.store.writing(call.command) as transaction:
         if (now := session.store.head().id) != parent.id:
             raise EditorError(
-                f"nothing is saved: heads were ranked in {parent.id}, and the store is at {now} by "
-                "now",
+                f"nothing is saved: heads were ranked in {parent.id}, but the store is now at {now}",
                 "run the same command again",
             )
         return session.publish(
@@ -226,16 +225,14 @@ def _print(out: Output, record: dict[str, Any], result: PruningTest) -> None:
     )
     _print_test(out, {when: record[when] for when in ("before", "after")})
     out.table(
-        [
-            {
-                "locality": name,
-                **{when: f"{scores[name]:.3f}" for when, scores in result.scores.items()},
-                "lost": f"{lost:+.3f}",
-                "limit": f"{result.limits[name]:.2f}",
-                "": "BEYOND" if name in result.refused else "",
-            }
-            for name, lost in result.lost.items()
-        ]
+        {
+            "locality": name,
+            **{when: f"{scores[name]:.3f}" for when, scores in result.scores.items()},
+            "lost": f"{lost:+.3f}",
+            "limit": f"{result.limits[name]:.2f}",
+            "": "BEYOND" if name in result.refused else "",
+        }
+        for name, lost in result.lost.items()
     )
     next_token = result.report["next_token"]
     kl = "undefined" if next_token["kl"] is None else f"{next_token['kl']:.4f} nat"

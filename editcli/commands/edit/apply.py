@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from os import environ
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +83,7 @@ def command(
     fact_file.require(skip_bad=skip_bad)  # before a large model is loaded, not after
     store = call.open_store()
     edits = edits_of(store)
-    fact_file = fact_file.refusing(_id_clash(edits))
+    fact_file = fact_file.refusing(partial(_id_clash, edits))
     out.note(*fact_file.remarks(SHOWN))
     if dry_run:
         if ranks.leads:
@@ -166,21 +167,17 @@ def _forecast(edits: EditState, facts: Sequence[Fact], refused: int) -> dict[str
     }
 
 
-def _id_clash(edits: EditState) -> Callable[[Fact], str | None]:
-    """Refuses a fact whose id names another fact of the store, in force or closed."""
-
-    def objection(fact: Fact) -> str | None:
-        recorded = edits.facts.get(fact.id, fact)
-        if recorded.prompt != fact.prompt:
-            return f"id: {fact.id!r} names another fact in the store: {recorded.prompt!r}"
-        if recorded.target != fact.target:
-            return (
-                f"id: {fact.id!r} names a fact in the store with the target {recorded.target!r}; "
-                "a fact with another target needs an id of its own"
-            )
-        return None
-
-    return objection
+def _id_clash(edits: EditState, fact: Fact) -> str | None:
+    """The objection to a fact whose id names another fact of the store, in force or closed."""
+    recorded = edits.facts.get(fact.id, fact)
+    if recorded.prompt != fact.prompt:
+        return f"id: {fact.id!r} names another fact in the store: {recorded.prompt!r}"
+    if recorded.target != fact.target:
+        return (
+            f"id: {fact.id!r} names a fact in the store with the target {recorded.target!r}; "
+            "a fact with another target needs an id of its own"
+        )
+    return None
 
 
 def _warn_refused(out: Output, fact_file: FactFile) -> None:

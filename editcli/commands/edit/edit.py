@@ -80,7 +80,7 @@ def command(
     if subject is None and not call.json:
         out.hint("`--subject` names what the fact is about, so that other phrasings find the edit")
     if spoilt := [fact_id for fact_id in result.failed if fact_id != fact.id]:
-        out.warn(f"older edits are not answered any more: {', '.join(spoilt)}", SHOW_ANSWERS)
+        out.warn(f"older edits are no longer answered: {', '.join(spoilt)}", SHOW_ANSWERS)
     if fact.id in result.failed:
         out.warn(f"the edit is saved, but the model does not answer {target!r}", SHOW_ANSWERS)
     if result.failed:

@@ -15,7 +15,7 @@ from editcli.files.phrasings import read_phrasings
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import dtype_name, load_base
 from editcli.models.locations import ATLAS, from_hub, resolve
-from editcli.settings import env_name, parse_settings
+from editcli.settings import parse_settings
 from editcli.store.layout import new_store_path
 from editcli.store.records import StoreConfig
 from editcli.store.store import Store
@@ -32,7 +32,7 @@ def command(
         str,
         Option(
             metavar="NAME",
-            envvar=env_name("method"),
+            envvar="EDITCLI_METHOD",
             help="The editing method; `editcli methods` lists them.",
         ),
     ] = "wise",
@@ -47,7 +47,7 @@ def command(
         Path | None,
         Option(
             metavar="FILE",
-            envvar=env_name("calibration"),
+            envvar="EDITCLI_CALIBRATION",
             help="Phrasings to calibrate the scope signal on, instead of those that ship with "
             "editcli. A prompt template that is used for at least three subjects also serves as a "
             "hard negative.",

@@ -30,5 +30,5 @@ def command(
         before = store.head().id
         target = transaction.move_head(version, author=call.who, message=call.message)
     if target.id == before and not call.json:
-        call.out.note(f"HEAD is at {target.id} already")
+        call.out.note(f"HEAD is already at {target.id}")
     call.out.record({"version": target.id, "previous": before, "facts": len(target.facts)})

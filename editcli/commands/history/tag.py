@@ -55,5 +55,5 @@ def command(
             name, version or "HEAD", move=force, author=call.who, message=call.message
         )
     if before == target.id and not call.json:
-        call.out.note(f"{name} names {target.id} already")
+        call.out.note(f"{name} already names {target.id}")
     call.out.record({"tag": name, "version": target.id, "previous": before})

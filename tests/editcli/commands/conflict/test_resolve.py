@@ -229,7 +229,7 @@ def test_what_was_measured_on_an_older_version_is_not_saved(
     monkeypatch.setattr(prune_heads, "find_heads", meanwhile)
     result = run(*FORCED)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "ranked in v0002, and the store is at v0003 by now" in result.stderr
+    assert "ranked in v0002, but the store is now at v0003" in result.stderr
     assert (store.head().id, store.head().operation) == ("v0003", "undo")
 
 

@@ -20,7 +20,7 @@ def test_checkout_of_head_changes_nothing_and_says_so(store: Store) -> None:
     before = store.history()
     result = run("checkout", "v4")
     assert result.exit_code == 0
-    assert result.stderr == "HEAD is at v0004 already\n"
+    assert result.stderr == "HEAD is already at v0004\n"
     assert store.history() == before
 
 
