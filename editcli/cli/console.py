@@ -169,14 +169,11 @@ class Output:
     def _message(self, kind: str, message: str) -> None:
         self.stdout.flush()
         prefix = f"{kind}: " if kind else ""
-        if kind and self._colour(self.stderr):
+        coloured = self.env.get("FORCE_COLOR") or self.stderr.isatty()
+        if kind and coloured and not self.env.get("NO_COLOR"):
             prefix = f"\x1b[{_COLOURS[kind]}m{kind}:\x1b[0m "
-        self.stderr.write(f"{prefix}{printable(message, keep_lines=True)}\n")
-
-    def _colour(self, stream: TextIO) -> bool:
-        if self.env.get("NO_COLOR"):
-            return False
-        return bool(self.env.get("FORCE_COLOR")) or stream.isatty()
+        text = "\n".join(map(printable, message.split("\n")))
+        self.stderr.write(f"{prefix}{text}\n")
 
     def _rich_table(self, rows: Iterable[Row], columns: Sequence[str]) -> None:
         from rich.console import Console
@@ -193,17 +190,14 @@ class Output:
 
 _COLOURS = {"error": "1;31", "warning": "1;33", "hint": "1;36"}
 
-
 # Control characters, surrogates (which cannot be encoded), and what breaks lines or reorders text.
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 
 
-def printable(text: str, *, keep_lines: bool = False) -> str:
+def printable(text: str) -> str:
     """`text` with control characters as escapes, so that it cannot steer a terminal or a pipe."""
-    if keep_lines:
-        return "\n".join(map(printable, text.split("\n")))
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 

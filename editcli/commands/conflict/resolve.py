@@ -165,9 +165,11 @@ def _save(
     pruning = HeadPruning(prefer, result.mask, conflicts.state.edits, report)
     # Measuring takes minutes and does not lock the store; its result holds for `parent` alone.
     with session.store.writing(call.command) as transaction:
-        if (now := session.store.head().id) != parent.id:
+        now = session.store.head().id
+        if now != parent.id:
             raise EditorError(
-                f"nothing is saved: heads were ranked in {parent.id}, but the store is now at {now}",
+                f"nothing is saved: heads were ranked in {parent.id}, "
+                f"but the store is now at {now}",
                 "run the same command again",
             )
         return session.publish(

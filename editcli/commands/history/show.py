@@ -161,8 +161,7 @@ def _event(version: Version | None) -> dict[str, Any]:
     return {key: getattr(version, name, None) for key, name in keys.items()}
 
 
-FIRST_FACT_LINES = ("id", "prompt", "target")
-# Not among the other lines of a fact: these say the same in words.
+# Not among the other lines of a fact, as others say the same in words.
 IN_WORDS = ("version", "in_force", "closed", "added", "fact")
 
 
@@ -174,7 +173,7 @@ def _fact_lines(record: Mapping[str, Any]) -> dict[str, object]:
         by = f" by {closed['replaced_by']}" if closed.get("replaced_by") else ""
         state = f"no: {closed['reason']}{by}{_when(closed)}"
     return {
-        **{key: values.pop(key) for key in FIRST_FACT_LINES},
+        **{key: values.pop(key) for key in ("id", "prompt", "target")},
         f"in force in {record['version']}": state,
         "added": _when(added).strip(" ,") if added else None,
         **{key: value for key, value in values.items() if key not in IN_WORDS},
