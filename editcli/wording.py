@@ -1,15 +1,14 @@
-"""Words that several commands use, and numbers and times as people read them."""
+"""Numbers and times as people read them, and a warning of several commands."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-SHOW_ANSWERS = "`editcli check --per-fact` shows what the model says"
 STALE_HEADS = (
     "the pruned heads were ranked with other edits in force",
     "`editcli conflict resolve` ranks them again",
 )
-"""The warning about pruned heads that no longer fit the edits, and its hint."""
+"""A warning and its hint."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -25,3 +24,7 @@ def counted_are(number: int, noun: str) -> str:
 def local_time(moment: str) -> str:
     """An ISO 8601 time with its zone, as people here read it: 2026-03-01 12:03."""
     return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+SHOW_ANSWERS = "`editcli check --per-fact` shows what the model says"
+"""The hint where facts are not answered."""
