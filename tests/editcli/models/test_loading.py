@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tiny_stores import save_model
+from tiny_stores import CONFIG, save_model
 
 from editcli.models.loading import load_base, load_store_base
 from editcli.store.records import StoreConfig
@@ -27,13 +27,12 @@ def spoiled(model_folder: Path, tmp_path: Path) -> Callable[[], Path]:
 
 
 def config_of(base: Base, folder: Path, **changes: object) -> StoreConfig:
-    values = {
+    values: dict[str, Any] = {
         "base": str(folder),
         "fingerprint": base.fingerprint(),
-        "method": "wise",
         "layer": base.layer,
     }
-    return StoreConfig(**{**values, **changes})  # type: ignore[arg-type]
+    return replace(CONFIG, **{**values, **changes})
 
 
 def refusal(name: object, **options: object) -> EditorError:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_stores import CONFIG
 
 from editcli.models.loading import load_base, load_store_base
 from editcli.models.locations import ModelLocation, find_model, from_hub, resolve
-from editcli.store.records import StoreConfig
 from editors import EditorError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -67,10 +68,10 @@ def test_a_hub_id_resolves_to_the_commit_its_revision_means(cached: str) -> None
         assert resolve(name) == (cached, COMMIT)
         assert from_hub(name)
     base = load_base(cached, revision=COMMIT, device="cpu")
-    config = StoreConfig(
+    config = replace(
+        CONFIG,
         base=cached,
         fingerprint=base.fingerprint(),
-        method="wise",
         revision=COMMIT,
         layer=base.layer,
     )

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -16,26 +17,26 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_stores import run
+from tiny_stores import CONFIG as TINY
+from tiny_stores import journal_keys, run
 
 from editcli.store import atomic
 from editcli.store.layout import find_store, new_store_path
-from editcli.store.records import STORE_FORMAT, Digest, StoreConfig
+from editcli.store.records import STORE_FORMAT, StoreConfig
 from editcli.store.store import Store
 from editors import EditorError
 
-CONFIG = StoreConfig(
-    base="atlas", fingerprint="f" * 64, method="wise", layer=4, settings={"profile": "paper"}
-)
+CONFIG = replace(TINY, settings={"profile": "paper"})
 NOON = datetime(2026, 3, 1, 12, 3, 11, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.create(tmp_path / ".editcli", CONFIG, author="ann", clock=lambda: NOON)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("editcli.store.transaction.now", lambda: NOON)
+    return Store.create(tmp_path / ".editcli", CONFIG, author="ann")
 
 
-def publish(store: Store, blobs: dict[str, bytes | Digest], *facts: str) -> str:
+def publish(store: Store, blobs: dict[str, bytes | str], *facts: str) -> str:
     with store.writing() as tx:
         return tx.publish("edit", blobs, facts, added=facts, author="ann").id
 
@@ -86,12 +87,6 @@ def test_create_takes_an_empty_folder_and_makes_missing_parents(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "empty"]
 
 
-def test_open_without_a_store_points_to_init(tmp_path: Path) -> None:
-    with pytest.raises(EditorError, match="no store at") as caught:
-        Store.open(tmp_path)
-    assert "`editcli init`" in caught.value.hint
-
-
 texts = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1).filter(str.strip)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 plain_values = texts | st.integers(-(2**63), 2**63 - 1) | st.booleans() | finite
@@ -107,15 +102,7 @@ plain_values = texts | st.integers(-(2**63), 2**63 - 1) | st.booleans() | finite
 def test_any_configuration_survives_the_round_trip(
     base: str, revision: str, seed: int, layer: int, values: dict[str, str | int | float | bool]
 ) -> None:
-    config = StoreConfig(
-        base=base,
-        fingerprint="f",
-        method="m",
-        revision=revision,
-        seed=seed,
-        layer=layer,
-        settings=values,
-    )
+    config = replace(CONFIG, base=base, revision=revision, seed=seed, layer=layer, settings=values)
     back = StoreConfig.from_toml(config.to_toml())
     assert back == config
     assert [type(back.settings[key]) for key in values] == [type(v) for v in values.values()]
@@ -123,7 +110,7 @@ def test_any_configuration_survives_the_round_trip(
 
 @pytest.mark.parametrize("value", ["", " ", "\n"])
 def test_a_setting_may_be_blank_text(value: str) -> None:
-    config = StoreConfig(base="b", fingerprint="f", method="m", settings={"suffix": value})
+    config = replace(CONFIG, settings={"suffix": value})
     assert StoreConfig.from_toml(config.to_toml()) == config
 
 
@@ -135,6 +122,7 @@ def test_a_setting_may_be_blank_text(value: str) -> None:
         (("seed = 0", 'seed = "x"'), "config.toml: seed: must be a whole number, not text"),
         (("seed = 0", "seed = true"), "config.toml: seed: must be a whole number, not true"),
         (('method = "wise"\n', ""), "config.toml: method: is required"),
+        (("seed = 0\n", ""), "config.toml: seed: is required"),
         (("seed = 0", "seed = 0\nsped = 1"), r"unknown key 'sped' \(did you mean 'seed'\?\)"),
         (("seed = 0", "seed = "), "config.toml cannot be read: .*line"),
         (('base = "atlas"', 'base = " "'), "config.toml: base: must not be empty"),
@@ -158,7 +146,7 @@ def test_every_problem_of_a_configuration_is_named_at_once() -> None:
 
 def test_a_configuration_that_cannot_be_written_is_never_made() -> None:
     with pytest.raises(EditorError, match=r"base: must not be empty; seed: must be a whole number"):
-        StoreConfig(base="", fingerprint="f", method="m", seed=0.5)  # type: ignore[arg-type]
+        replace(CONFIG, base="", seed=0.5)
 
 
 # As editcli 0.1 wrote it.
@@ -246,7 +234,7 @@ def test_a_published_version_reads_back_as_it_was_given(store: Store) -> None:
             extra={"heads": [[1, 2]], "nested": {"x": None}},
         )
     assert made == Store.open(store.path).head() == store.version("v0002")
-    assert (made.parent, made.facts, made.number) == ("v0001", ("a", "b"), 2)
+    assert (made.parent, made.facts, made.id) == ("v0001", ("a", "b"), "v0002")
     assert (made.added, made.removed, made.superseded) == (("b",), ("c",), ("d",))
     assert made.extra == {"heads": [[1, 2]], "nested": {"x": None}}
     assert store.read(made, "shard") == b"\x00\x01"
@@ -266,14 +254,8 @@ def test_unchanged_blobs_are_shared_by_bytes_and_by_digest(store: Store) -> None
 def test_a_digest_the_store_does_not_hold_is_refused(store: Store) -> None:
     before = files(store)
     with store.writing() as tx, pytest.raises(EditorError, match="holds no blob 0000"):
-        tx.publish("edit", {"fresh": b"x", "shared": Digest("0" * 64)})
+        tx.publish("edit", {"fresh": b"x", "shared": "0" * 64})
     assert files(store) == before
-
-
-@pytest.mark.parametrize("name", ["../escape", "a/b", "", ".hidden"])
-def test_a_blob_name_cannot_leave_its_folder(store: Store, name: str) -> None:
-    with store.writing() as tx, pytest.raises(EditorError, match="cannot name a blob"):
-        tx.publish("edit", {name: b""})
 
 
 @pytest.mark.parametrize("extra", [{"x": float("nan")}, {"x": object()}, {"x": "\ud800"}])
@@ -284,13 +266,6 @@ def test_what_json_cannot_hold_is_refused_and_leaves_no_trace(
     with store.writing() as tx, pytest.raises(EditorError, match="JSON"):
         tx.publish("edit", {"a": b"x"}, extra=extra)
     assert files(store) == before
-
-
-def test_a_missing_blob_name_suggests_the_nearest(store: Store) -> None:
-    publish(store, {"shard-0001": b"x"})
-    with pytest.raises(EditorError, match="has no blob 'shard-0002'") as caught:
-        store.read("HEAD", "shard-0002")
-    assert "shard-0001" in caught.value.hint
 
 
 def test_a_damaged_blob_is_never_read(store: Store) -> None:
@@ -650,13 +625,6 @@ def test_verify_finds_files_that_no_one_recorded(specimen: Store, name: str) -> 
         path.unlink()
 
 
-def test_verify_shows_both_fingerprints_when_the_base_is_another(specimen: Store) -> None:
-    assert specimen.verify("f" * 64) == []
-    (problem,) = specimen.verify("e" * 64)
-    assert "e" * 64 in problem.detail
-    assert "f" * 64 in problem.detail
-
-
 def test_a_deleted_head_is_rebuilt_from_the_history(store: Store) -> None:
     publish(store, {})
     (store.path / "refs" / "HEAD").unlink()
@@ -674,10 +642,11 @@ def test_the_journal_keeps_entries_until_it_is_cleared(store: Store) -> None:
     store.journal.put("ab", b"")
     store.journal.put("01", b"x\ny")
     store.journal.put("01", b"\nz")
-    assert (journal.keys(), journal.get("01"), journal.get("ab")) == (("01", "ab"), b"\nz", b"")
+    assert journal_keys(store) == ["01", "ab"]
+    assert (journal.get("01"), journal.get("ab")) == (b"\nz", b"")
     assert store.verify() == []
     journal.clear()
-    assert store.journal.keys() == ()
+    assert journal_keys(store) == []
 
 
 @given(payload=st.binary(max_size=40), data=st.data())
@@ -690,16 +659,9 @@ def test_a_damaged_journal_entry_counts_as_absent(
     size = path.stat().st_size
     flip(path, data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, 255)))
     assert specimen.journal.get("ab") is None
-    assert specimen.journal.keys() == ()
 
 
 def test_a_journal_entry_under_another_key_counts_as_absent(store: Store) -> None:
     store.journal.put("ab", b"x")
     (store.path / "journal" / "ab").rename(store.path / "journal" / "cd")
     assert store.journal.get("cd") is None
-
-
-@pytest.mark.parametrize("key", ["", "XY", "AB", "../a", "a" * 129])
-def test_a_journal_key_is_hexadecimal(store: Store, key: str) -> None:
-    with pytest.raises(EditorError, match="hexadecimal"):
-        store.journal.put(key, b"")
