@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-from editcli.files.refused import Refused
+from editcli.files.jsonl import Refused
 
 OnConflict = Literal["refuse", "newest"]
 CONTRADICTS = "contradicts "  # how the reason of a contradiction begins

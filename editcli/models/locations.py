@@ -21,7 +21,7 @@ _FOLDER = "a base is a folder written by `save_pretrained`, or a Hub id"
 
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
-    """Where a checkpoint is: a folder, or a Hub id with a revision. ``shown`` is for messages."""
+    """Where a checkpoint is: a folder (no revision), or a Hub id. ``shown`` is for messages."""
 
     shown: str
     path: str
@@ -47,11 +47,6 @@ def resolve(name: str) -> tuple[str, str]:
     with quiet_libraries(0):
         commit = extract_commit_hash(hub_config(location), None)
     return location.path, commit or location.revision
-
-
-def from_hub(name: str) -> bool:
-    """Whether ``name`` is a Hub id: neither "atlas" nor a folder. Raises as :func:`find_model`."""
-    return find_model(name).revision is not None
 
 
 def find_model(name: str, revision: str = "") -> ModelLocation:
@@ -85,12 +80,9 @@ def hub_config(location: ModelLocation) -> str:
     from transformers.utils import cached_file
 
     try:
-        file = cached_file(location.path, "config.json", revision=location.revision)
+        return str(cached_file(location.path, "config.json", revision=location.revision))
     except OSError as error:
         raise _hub_error(location, error.__cause__ or error, errors) from error
-    if file is None:
-        raise EditorError(f"{location.shown} has no config.json on the Hub", _FOLDER)
-    return str(file)
 
 
 def _hub_error(location: ModelLocation, cause: BaseException, errors: Any) -> EditorError:

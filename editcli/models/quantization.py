@@ -44,8 +44,8 @@ def packing(
 
     from editors.model.architecture import Architecture, vocabulary_projection
 
-    require("bitsandbytes", f"keeping a base in {bits}")
-    require("accelerate", f"keeping a base in {bits}")
+    for package in ("bitsandbytes", "accelerate"):
+        require(package, f"keeping a base in {bits}")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     architecture = Architecture.of(model)
@@ -81,6 +81,4 @@ def require(package: str, why: str) -> None:
 
 def bits_of(model: PreTrainedModel) -> str | None:
     """How ``model`` is packed, as ``--dtype`` calls it; None where it is not."""
-    if getattr(model, "is_loaded_in_8bit", False):
-        return "8bit"
-    return "4bit" if getattr(model, "is_loaded_in_4bit", False) else None
+    return next((bits for bits in BITS if getattr(model, f"is_loaded_in_{bits}", False)), None)
