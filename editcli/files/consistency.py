@@ -92,20 +92,17 @@ def _resolve_prompt(
     rows: Sequence[FactLine], on_conflict: OnConflict, consistent: ConsistentLines
 ) -> None:
     """Compare the lines of one prompt, in order."""
-    first = rows[0]
-    contradicting = next((row for row in rows if row.target != first.target), None)
-    if contradicting is not None and on_conflict == "refuse":
+    current = first = rows[0]
+    other = next((row for row in rows if row.target != first.target), None)
+    if other and on_conflict == "refuse":
         for row in rows:
-            opposed = contradicting if row.target == first.target else first
-            consistent.refused.append(
-                Refused(
-                    row.line,
-                    f"{CONTRADICTS}line {opposed.line}: the same prompt with the target "
-                    f"{row.target!r} here and {opposed.target!r} there",
-                )
+            opposed = other if row.target == first.target else first
+            reason = (
+                f"{CONTRADICTS}line {opposed.line}: the same prompt with the target "
+                f"{row.target!r} here and {opposed.target!r} there"
             )
+            consistent.refused.append(Refused(row.line, reason))
         return
-    current = first
     for row in rows[1:]:
         if row.target == current.target:
             consistent.duplicates.append(Replaced(row.line, current.line, row.id))

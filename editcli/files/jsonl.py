@@ -83,10 +83,8 @@ def _json_object(text: bytes) -> dict[str, Any]:
             text.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant
         )
     except UnicodeDecodeError as error:
-        position = error.start
-        raise EditorError(
-            f"not UTF-8: byte 0x{text[position]:02x} at position {position + 1}"
-        ) from None
+        byte = f"byte 0x{text[error.start]:02x} at position {error.start + 1}"
+        raise EditorError(f"not UTF-8: {byte}") from None
     except json.JSONDecodeError as error:
         why = f"{error.msg[:1].lower()}{error.msg[1:]}"
         raise EditorError(f"not JSON: {why} at column {error.colno}") from None

@@ -7,7 +7,6 @@ refused. A checkpoint that lacks weights is refused too: transformers would draw
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from editcli.errors import UsageError
@@ -24,15 +23,9 @@ from editcli.store.records import StoreConfig
 from editors import METHODS, EditorError, StateMismatch
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from editors.model.architecture import Architecture
     from editors.model.base_model import Base
-    from editors.model.projection import Projection
-
-Edits = Callable[["Architecture", int], Sequence["Projection"]]
-"""From a model's structure and the number of a block, the projections that a method edits there."""
 
 KIND = "causal language model"
 MODEL_VARIABLE = env_name("model")  # the folder of a store's base, if the base has moved
@@ -91,7 +84,7 @@ def load_base(
     dtype: str = "auto",
     layer: int | None = None,
     verbose: int = 0,
-    edits: Edits = lambda _, __: (),
+    edits: quantization.Edits = lambda _, __: (),
 ) -> Base:
     """The model and tokenizer called ``name``, frozen, with the block to edit.
 
@@ -111,10 +104,25 @@ def load_base(
     location = find_model(name, revision)
     target = SPREAD if device == SPREAD else device_named(device)
 
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
     from editors.model.base_model import Base
 
     with quiet_libraries(verbose):
-        model = _model(location, dtype, target, layer, edits)
+        hint = "name a decoder that generates text"
+        config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING, hint)
+        options: dict[str, Any] = {"dtype": dtype}
+        if dtype in quantization.BITS:
+            unpacked = config.dtype or torch.float32
+            packing = quantization.packing(config, dtype, layer, unpacked, edits)
+            placed = {"": target}
+            options = {"dtype": unpacked, "quantization_config": packing, "device_map": placed}
+        if target == SPREAD:
+            quantization.require("accelerate", "`--device spread`")
+            options["device_map"] = "auto"
+        model = load_weights(AutoModelForCausalLM, location, config, KIND, target, **options)
+        quantization.keep_differentiable(model)
         disable_cudnn_attention()
         return Base.of(model, load_tokenizer(location), layer)
 
@@ -122,34 +130,6 @@ def load_base(
 def dtype_name(base: Base) -> str:
     """The dtype of a loaded base as ``--dtype`` calls it."""
     return quantization.bits_of(base.model) or str(base.model.dtype).removeprefix("torch.")
-
-
-def _model(
-    location: ModelLocation,
-    dtype: str,
-    target: torch.device | str,
-    layer: int | None,
-    edits: Edits,
-) -> PreTrainedModel:
-    import torch
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
-
-    hint = "name a decoder that generates text"
-    config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING, hint)
-    options: dict[str, Any] = {"dtype": dtype}
-    if dtype in quantization.BITS:
-        unpacked = config.dtype or torch.float32
-        packing = quantization.packing(config, dtype, layer, unpacked, edits)
-        device_map = {"": target}
-        options = {"dtype": unpacked, "quantization_config": packing, "device_map": device_map}
-    if target == SPREAD:
-        quantization.require("accelerate", "`--device spread`")
-        options["device_map"] = "auto"
-    model = load_weights(AutoModelForCausalLM, location, config, KIND, target, **options)
-    if any(parameter.is_meta for parameter in model.parameters()):  # left on disk by accelerate
-        raise too_large(location, EVERYWHERE)
-    quantization.keep_differentiable(model)
-    return model
 
 
 def load_config(location: ModelLocation, kind: str, types: Any, hint: str) -> Any:
@@ -214,6 +194,8 @@ def load_weights(
             f"the weights of {location.shown} cannot be loaded: {reason_of(error)}",
             "weights are read from .safetensors files only",
         ) from error
+    if any(parameter.is_meta for parameter in model.parameters()):  # left on disk by accelerate
+        raise too_large(location, EVERYWHERE)
     if missing := sorted(loading["missing_keys"]):
         raise EditorError(
             f"{location.shown} lacks {len(missing)} of the weights, {missing[0]} among them",
@@ -244,10 +226,7 @@ def load_tokenizer(location: ModelLocation) -> PreTrainedTokenizerBase:
 
 def too_large(location: ModelLocation, target: Any) -> EditorError:
     """The error of a model that does not fit on ``target``."""
-    other_device = (
-        "" if target == EVERYWHERE else ", `--device spread` over several, or `--device cpu`"
-    )
-    return EditorError(
-        f"{location.shown} does not fit into the memory of {target}",
-        f"a smaller `--dtype`, as `--dtype 4bit`{other_device}",
-    )
+    hint = "`--device spread` over several, `--device cpu`, or a smaller `--dtype`"
+    if target == EVERYWHERE:
+        hint = "a smaller `--dtype`: `--dtype 4bit`"
+    return EditorError(f"{location.shown} does not fit into the memory of {target}", hint)

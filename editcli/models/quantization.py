@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from editors.model.architecture import Architecture
     from editors.model.projection import Projection
 
+Edits = Callable[["Architecture", int], Sequence["Projection"]]
+"""From a model's structure and the number of a block, the projections that a method edits there."""
+
 BITS = ("8bit", "4bit")
 EXTRA = "`pip install 'editcli[large]'`"
 
@@ -28,7 +31,7 @@ def packing(
     bits: str,
     layer: int | None,
     dtype: Any,
-    edits: Callable[[Architecture, int], Sequence[Projection]],
+    edits: Edits,
 ) -> Any:
     """The configuration by which transformers loads a model of ``config`` in ``bits``.
 
