@@ -45,19 +45,22 @@ class FactLine(NamedTuple):
 class ConsistentLines:
     """The lines to use, with the bytes where they begin, in order; and the lines left out."""
 
+    refused: list[Refused]
     lines: array[int] = field(default_factory=lambda: array("Q"))
     offsets: array[int] = field(default_factory=lambda: array("Q"))
-    refused: list[Refused] = field(default_factory=list)
     duplicates: list[Replaced] = field(default_factory=list)
     superseded: list[Replaced] = field(default_factory=list)
 
 
-def resolve_contradictions(facts: Iterable[FactLine], on_conflict: OnConflict) -> ConsistentLines:
-    """Compare all lines; ``facts`` is read once and never held as a whole.
+def resolve_contradictions(
+    facts: Iterable[FactLine], refused: list[Refused], on_conflict: OnConflict
+) -> ConsistentLines:
+    """Compare all lines; ``facts`` is read once and never held as a whole. Lines that were
+    ``refused`` while it was read are among those of the result.
 
     Raises sqlite3.Error where there is no room for the table on disk.
     """
-    consistent = ConsistentLines()
+    consistent = ConsistentLines(refused)
     with closing(sqlite3.connect("")) as table:  # a temporary file that goes with the connection
         table.execute("CREATE TABLE facts (line INTEGER PRIMARY KEY, offset, prompt, target, id)")
         table.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?)", facts)

@@ -137,13 +137,12 @@ def read_facts(source: str, *, on_conflict: OnConflict = "refuse") -> FactFile:
     file = _Source(source)
     refused: list[Refused] = []
     try:
-        lines = resolve_contradictions(file.fact_lines(refused), on_conflict)
+        lines = resolve_contradictions(file.fact_lines(refused), refused, on_conflict)
     except sqlite3.Error as error:
         raise EditorError(
             f"comparing the lines of {file.name} failed: {error}",
             "make room for a temporary file about as large as FILE; `TMPDIR` names its folder",
         ) from error
-    refused += lines.refused
     if not lines.lines:
         file.refuse_json_document()
         if not refused:
@@ -153,7 +152,7 @@ def read_facts(source: str, *, on_conflict: OnConflict = "refuse") -> FactFile:
     return FactFile(
         name=file.name,
         facts=Facts(file, lines.lines, lines.offsets),
-        refused=tuple(sorted(refused, key=lambda bad: bad.line)),
+        refused=tuple(refused),
         duplicates=tuple(lines.duplicates),
         superseded=tuple(lines.superseded),
     )

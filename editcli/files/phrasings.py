@@ -11,7 +11,7 @@ from editcli.files.jsonl import Refused, findings, read_bytes, records
 from editcli.files.packaged import datasets_dir
 from editors.scope.phrasings import Phrasings
 
-_LINE = '`{"subject": "France", "prompts": ["The capital of France is", "..."]}` is such a line'
+_LINE = 'a line looks like this: `{"subject": "France", "prompts": ["The capital is", "..."]}`'
 
 
 def read_phrasings(path: Path | None) -> list[Phrasings]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ENTAILMENT = "entailment"
 PAIRS_AT_ONCE = 64
-KIND = "classifier of texts"
+KIND = "classifier of text"
 
 _HINT = (
     "name a classifier trained for inference: a folder written by `save_pretrained`, or a Hub id"
@@ -47,8 +47,8 @@ def entails_by(name: str, *, device: str, verbose: int) -> Entails:
     with quiet_libraries(verbose):
         try:
             location = find_model(name)
-            config = load_config(location, KIND, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, _HINT)
-        except EditorError as error:  # its own hint is about bases
+            config = load_config(location, KIND, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
+        except EditorError as error:  # whose own hint is about bases
             raise EditorError(error.message, _HINT) from error
         labels = {str(label).casefold(): int(index) for index, label in config.id2label.items()}
         if ENTAILMENT not in labels:

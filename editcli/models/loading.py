@@ -71,7 +71,7 @@ def load_store_base(
             f"the base model has the fingerprint {fingerprint[:DIGITS]} (in {dtype_name(base)}), "
             f"the store was made on {config.fingerprint[:DIGITS]}",
             "use the model and `--dtype` that the store was made with, "
-            "or make another store: `editcli init MODEL --store DIR`",
+            "or make a new store: `editcli init MODEL --store DIR`",
         )
     return base
 
@@ -110,8 +110,7 @@ def load_base(
     from editors.model.base_model import Base
 
     with quiet_libraries(verbose):
-        hint = "name a decoder that generates text"
-        config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING, hint)
+        config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING)
         options: dict[str, Any] = {"dtype": dtype}
         if dtype in quantization.BITS:
             unpacked = config.dtype or torch.float32
@@ -132,11 +131,11 @@ def dtype_name(base: Base) -> str:
     return quantization.bits_of(base.model) or str(base.model.dtype).removeprefix("torch.")
 
 
-def load_config(location: ModelLocation, kind: str, types: Any, hint: str) -> Any:
+def load_config(location: ModelLocation, kind: str, types: Any) -> Any:
     """The configuration of a checkpoint of one of ``types``; errors call such a model a ``kind``.
 
     Raises:
-        EditorError: the configuration cannot be read; or it is of another type, with ``hint``.
+        EditorError: the configuration cannot be read, or is of another type.
     """
     from transformers import AutoConfig
 
@@ -157,7 +156,9 @@ def load_config(location: ModelLocation, kind: str, types: Any, hint: str) -> An
             "`pip install --upgrade transformers` if the model is newer",
         ) from error
     if type(config) not in types:
-        raise EditorError(f"{location.shown} is no {kind}: its type is {config.model_type!r}", hint)
+        raise EditorError(
+            f"{location.shown} is not a {kind}: its type is {config.model_type!r}", f"name a {kind}"
+        )
     return config
 
 
@@ -198,8 +199,8 @@ def load_weights(
         raise too_large(location, EVERYWHERE)
     if missing := sorted(loading["missing_keys"]):
         raise EditorError(
-            f"{location.shown} lacks {len(missing)} of the weights, {missing[0]} among them",
-            f"the checkpoint is incomplete, or is no {kind}",
+            f"{location.shown} lacks {len(missing)} of the weights, such as {missing[0]}",
+            f"the checkpoint is incomplete, or is not a {kind}",
         )
     loaded: PreTrainedModel = model
     return loaded

@@ -79,6 +79,14 @@ def sync_directory(path: Path) -> None:
             pass
 
 
+def read(path: Path) -> bytes | None:
+    """The bytes of a file; None where it is absent. Raises OSError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def discard(path: Path) -> None:
     """Remove a file if it exists; a file that cannot be removed does no harm, and is left."""
     with suppress(OSError):

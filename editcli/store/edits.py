@@ -32,7 +32,7 @@ def edits_of(store: Store, version: Version | str = "HEAD", *, whole: bool = Fal
         named = {str(fact) for fact in METHODS.load(state.method).named_facts(state)}
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise EditorError(
-            f"{EDITS} of {version.id} is no payload of {state.method}: {error!r}", DAMAGED
+            f"{EDITS} of {version.id} is not a payload of {state.method}: {error!r}", DAMAGED
         ) from error
     if stray := sorted(named - set(state.facts)):
         raise EditorError(

@@ -135,7 +135,7 @@ def parse(data: bytes, head: bytes | None) -> Chain:
                     f"history.jsonl: line {seq} does not carry the hash of line {seq - 1}"
                 )
             elif event.seq != seq:
-                problems.append(f"history.jsonl: line {seq} calls itself line {event.seq}")
+                problems.append(f"history.jsonl: line {seq} is numbered {event.seq}")
             elif not problems:
                 events.append(event)
         digests.append(line_digest(line))
@@ -168,7 +168,7 @@ def read(layout: Layout) -> Chain:
     HEAD is read first, so only the history may be ahead.
     """
     with atomic.explained("reading the history"):
-        head = layout.head.read_bytes() if layout.head.exists() else None
+        head = atomic.read(layout.head)
         chain = parse(layout.history.read_bytes(), head)
     if chain.problems:
         raise EditorError(chain.problems[0], DAMAGED)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 
-from editcli.store import history
-from editcli.store.atomic import TEMP_PREFIX
+from editcli.store import atomic, history
 from editcli.store.layout import Layout
 from editcli.store.records import Version, version_id
 
@@ -32,10 +31,10 @@ def verify(layout: Layout) -> Iterator[Problem]:
     a version never committed, half a line at the end of the history, refs one step behind it.
     Raises OSError when the store cannot be read.
     """
-    head = _read(layout.head)
-    tag_files = {name: _read(layout.refs / name) for name in _names(layout.refs) - {"HEAD"}}
+    head = atomic.read(layout.head)
+    tag_files = {name: atomic.read(layout.refs / name) for name in _names(layout.refs) - {"HEAD"}}
     listed = _names(layout.versions)
-    chain = history.parse(_read(layout.history) or b"", head)
+    chain = history.parse(atomic.read(layout.history) or b"", head)
     if head is None:
         yield Problem("refs/HEAD", "is missing")
     for text in chain.problems:
@@ -45,7 +44,7 @@ def verify(layout: Layout) -> Iterator[Problem]:
     digests = history.manifests(chain.events)
     versions: list[Version] = []
     for name, digest in digests.items():
-        data = _read(layout.manifest(name))
+        data = atomic.read(layout.manifest(name))
         if data is not None and sha256(data).hexdigest() == digest:
             versions.append(Version.from_bytes(data))
         else:
@@ -55,7 +54,7 @@ def verify(layout: Layout) -> Iterator[Problem]:
     allowed = {f"{name}.json" for name in (*digests, version_id(len(digests) + 1))}
     for name in sorted(listed - allowed) if not chain.problems else ():
         yield Problem(f"versions/{name}", "is in no history")
-    if versions and sha256(_read(layout.config) or b"").hexdigest() != versions[-1].config:
+    if versions and sha256(atomic.read(layout.config) or b"").hexdigest() != versions[-1].config:
         yield Problem("config.toml", f"does not have the hash that {versions[-1].id} records")
     yield from _blob_problems(layout.blobs, versions)
 
@@ -96,12 +95,4 @@ def _blob_problems(folder: Path, versions: list[Version]) -> Iterator[Problem]:
 def _names(folder: Path) -> set[str]:
     if not folder.is_dir():
         return set()
-    return {path.name for path in folder.iterdir() if not path.name.startswith(TEMP_PREFIX)}
-
-
-def _read(path: Path) -> bytes | None:
-    """The bytes of a file; None where it is absent."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+    return {path.name for path in folder.iterdir() if not path.name.startswith(atomic.TEMP_PREFIX)}

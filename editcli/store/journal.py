@@ -20,10 +20,8 @@ class Journal:
 
     def get(self, key: str) -> bytes | None:
         """The bytes under `key`; None where absent or damaged."""
-        try:
-            checksum, _, payload = (self._folder / key).read_bytes().partition(b"\n")
-        except FileNotFoundError:
-            return None
+        entry = atomic.read(self._folder / key) or b""
+        checksum, _, payload = entry.partition(b"\n")
         return payload if checksum == _checksum(key, payload) else None
 
     def put(self, key: str, payload: bytes) -> None:

@@ -16,7 +16,7 @@ from editors import EditorError
 from editors.schema import Number, String, Text, Whole, record
 
 STORE_FORMAT = 2
-RESTORE_CONFIG = "put back `config.toml` as `editcli init` wrote it; no command changes it later"
+RESTORE_CONFIG = "restore the `config.toml` that `editcli init` wrote; no command changes it"
 
 NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
 """The number of a version as a user may type it: 3, v3, v0003."""
@@ -39,24 +39,24 @@ class StoreConfig:
     layer: Whole
     settings: Mapping[Text, bool | Whole | Number | String]
 
-    def to_toml(self) -> str:
-        """The text of ``config.toml``."""
-        return tomli_w.dumps({"format": STORE_FORMAT, **asdict(self)})
+    def to_toml(self) -> bytes:
+        """The bytes of ``config.toml``."""
+        return tomli_w.dumps({"format": STORE_FORMAT, **asdict(self)}).encode()
 
     @classmethod
-    def from_toml(cls, text: str) -> StoreConfig:
+    def from_toml(cls, data: bytes) -> StoreConfig:
         """Read what :meth:`to_toml` wrote. Raises EditorError naming the line or keys at fault."""
         try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            table = tomllib.loads(data.decode())
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise EditorError(
                 f"config.toml cannot be read: {str(error).lower()}", RESTORE_CONFIG
             ) from error
         store_format = table.pop("format", None)
         if store_format == 1:
             raise EditorError(
-                "this store was made by editcli 0.1, whose stores are not read any more",
-                "make another store: `editcli init`, and apply the facts again: `editcli apply`",
+                "this store was made by editcli 0.1, and this version cannot read it",
+                "make a new store: `editcli init`, and apply the facts again: `editcli apply`",
             )
         if store_format != STORE_FORMAT:
             raise EditorError(

@@ -28,7 +28,6 @@ from editcli.store.layout import Layout
 from editcli.store.lock import locked
 from editcli.store.records import (
     NUMBER,
-    RESTORE_CONFIG,
     About,
     StoreConfig,
     Version,
@@ -76,14 +75,13 @@ class Store:
         The store appears at once and whole. Raises EditorError as `require_free`.
         """
         cls.require_free(path)
-        text = config.to_toml().encode()
         fresh = path.parent / f"{path.name}.new-{secrets.token_hex(4)}"
         layout = Layout(fresh)
         try:
             with atomic.explained(f"making a store at {path}"):
                 for folder in layout.folders:
                     folder.mkdir(parents=True)
-                atomic.write(layout.config, text)
+                atomic.write(layout.config, config.to_toml())
                 atomic.write(layout.history, b"")
                 first = Transaction(layout, cls(fresh, config).version)
                 first.publish("init", blobs or {}, **about)
@@ -103,11 +101,7 @@ class Store:
         """The store at `path`. Raises EditorError where there is none, or its format is another."""
         with atomic.explained("opening the store"):
             data = Layout(path).config.read_bytes()
-        try:
-            text = data.decode()
-        except UnicodeDecodeError as error:
-            raise EditorError("config.toml is not UTF-8", RESTORE_CONFIG) from error
-        return cls(path, StoreConfig.from_toml(text))
+        return cls(path, StoreConfig.from_toml(data))
 
     def head(self) -> Version:
         """The current version."""
@@ -210,10 +204,9 @@ class Store:
     def _load(self, name: str, digests: Mapping[str, str]) -> Version:
         """Read a manifest and check it against the hash that the history records."""
         with atomic.explained(f"reading version {name}"):
-            try:
-                data = self._layout.manifest(name).read_bytes()
-            except FileNotFoundError as error:
-                raise EditorError(f"the manifest of {name} is missing", DAMAGED) from error
+            data = atomic.read(self._layout.manifest(name))
+        if data is None:
+            raise EditorError(f"the manifest of {name} is missing", DAMAGED)
         if sha256(data).hexdigest() != digests.get(name):
             raise EditorError(f"the manifest of {name} is damaged", DAMAGED)
         return Version.from_bytes(data)

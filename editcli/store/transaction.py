@@ -198,7 +198,7 @@ class Transaction:
             # Without HEAD nothing vouches for the end of the history; the folders must agree.
             beyond = self._layout.manifest(version_id(len(history.manifests(chain.events)) + 2))
             if chain.torn or beyond.exists():
-                raise EditorError("refs/HEAD: is missing and the history is not whole", DAMAGED)
+                raise EditorError("refs/HEAD is missing, and the history is incomplete", DAMAGED)
         with atomic.explained("recovering the store"):
             if chain.torn:
                 atomic.truncate(self._layout.history, chain.size)

@@ -137,7 +137,7 @@ def test_a_base_that_has_moved_is_where_the_environment_says(
         ("{", "the configuration of .* cannot be used"),
         ("{}", "the configuration of .* cannot be used"),
         ('{"model_type": "no-such-type"}', "the configuration of .* cannot be used"),
-        ('{"model_type": "t5"}', "is no causal language model: its type is 't5'"),
+        ('{"model_type": "t5"}', "is not a causal language model: its type is 't5'"),
         (
             '{"model_type": "mine", "auto_map": {"AutoConfig": "c.C", '
             '"AutoModelForCausalLM": "m.M"}}',
@@ -186,7 +186,7 @@ def test_weights_that_would_be_drawn_at_random_are_refused(spoiled: Callable[[],
     del tensors["model.layers.1.mlp.down_proj.weight"]
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     message = refusal(copy).message
-    assert "lacks 1 of the weights, model.layers.1.mlp.down_proj.weight among them" in message
+    assert "lacks 1 of the weights, such as model.layers.1.mlp.down_proj.weight" in message
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "gemma2", "opt"])

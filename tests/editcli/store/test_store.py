@@ -125,19 +125,20 @@ def test_a_setting_may_be_blank_text(value: str) -> None:
         (("seed = 0\n", ""), "config.toml: seed: is required"),
         (("seed = 0", "seed = 0\nsped = 1"), r"unknown key 'sped' \(did you mean 'seed'\?\)"),
         (("seed = 0", "seed = "), "config.toml cannot be read: .*line"),
+        (("atlas", "atl\udc61s"), "config.toml cannot be read: 'utf-8' codec can't decode"),
         (('base = "atlas"', 'base = " "'), "config.toml: base: must not be empty"),
         (('profile = "paper"', "profile = [1]"), r"config.toml: settings\.profile"),
     ],
 )
 def test_a_bad_configuration_is_refused_by_name(change: tuple[str, str], message: str) -> None:
-    text = CONFIG.to_toml()
+    text = CONFIG.to_toml().decode()
     assert change[0] in text
     with pytest.raises(EditorError, match=message):
-        StoreConfig.from_toml(text.replace(*change))
+        StoreConfig.from_toml(text.replace(*change).encode(errors="surrogatepass"))
 
 
 def test_every_problem_of_a_configuration_is_named_at_once() -> None:
-    text = CONFIG.to_toml().replace("seed = 0", 'seed = "x"').replace("layer = 4", "layr = 4")
+    text = CONFIG.to_toml().replace(b"seed = 0", b'seed = "x"').replace(b"layer = 4", b"layr = 4")
     with pytest.raises(EditorError) as caught:
         StoreConfig.from_toml(text)
     assert "seed: must be a whole number, not text" in caught.value.message
@@ -171,7 +172,7 @@ def test_a_store_of_editcli_0_1_is_refused_with_what_to_do(store: Store) -> None
     with pytest.raises(EditorError) as caught:
         Store.open(store.path)
     assert caught.value.message == (
-        "this store was made by editcli 0.1, whose stores are not read any more"
+        "this store was made by editcli 0.1, and this version cannot read it"
     )
     assert "`editcli init`" in caught.value.hint
     assert "`editcli apply`" in caught.value.hint
@@ -185,7 +186,7 @@ def test_every_command_says_so_of_a_store_of_editcli_0_1(store: Store, command: 
     assert (result.exit_code, result.stdout) == (1, "")
     error, _, hint = result.stderr.splitlines()
     assert error.startswith("error: this store was made by editcli 0.1")
-    assert hint.startswith("hint: make another store: `editcli init`")
+    assert hint.startswith("hint: make a new store: `editcli init`")
 
 
 def test_stores_are_written_in_the_format_that_is_read(store: Store) -> None:
