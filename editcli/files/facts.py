@@ -84,12 +84,10 @@ class FactFile:
 
     def remarks(self, limit: int | None = None) -> list[str]:
         """The repeated and superseded lines as `name:line: why`; past `limit`, only their count."""
-        same = [(item, "same fact as line {}, left out") for item in self.duplicates]
-        older = [(item, "superseded by line {}") for item in self.superseded]
-        left_out = sorted([*same, *older], key=lambda pair: pair[0].line)
-        lines = [
-            f"{self.name}:{item.line}: {why.format(item.by)}" for item, why in left_out[:limit]
-        ]
+        same = [(item.line, f"same fact as line {item.by}, left out") for item in self.duplicates]
+        older = [(item.line, f"superseded by line {item.by}") for item in self.superseded]
+        left_out = sorted([*same, *older])
+        lines = [f"{self.name}:{line}: {why}" for line, why in left_out[:limit]]
         if more := len(left_out) - len(lines):
             lines.append(f"{self.name}: {counted_are(more, 'more line')} left out or superseded")
         return lines

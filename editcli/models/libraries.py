@@ -102,8 +102,7 @@ def quiet_libraries(verbose: int) -> Iterator[None]:
     library.set_verbosity_error()
     for name in ("huggingface_hub", "bitsandbytes", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         yield
 
 

@@ -27,7 +27,7 @@ GENESIS = "0" * 64
 DAMAGED = "`editcli verify` lists the damage"
 """The hint of every error about damage."""
 
-_HEAD = re.compile(rb"(v[0-9]{4,})\nhistory ([1-9][0-9]*) ([0-9a-f]{64})\n")
+_HEAD = re.compile(rb"v[0-9]{4,}\nhistory ([1-9][0-9]*) [0-9a-f]{64}\n")
 _CHANGES = ("added", "removed", "superseded")
 
 
@@ -110,9 +110,14 @@ class Chain:
 
     def refs(self, since: int) -> dict[str, bytes]:
         """The files in `refs` that the events after the first `since` change: tags, then HEAD."""
-        head = f"{self.events[-1].head}\nhistory {len(self.events)} {self.tip}\n".encode()
         moved = tags(self.events[since:])
-        return {**{tag: f"{version}\n".encode() for tag, version in moved.items()}, "HEAD": head}
+        files = {tag: f"{version}\n".encode() for tag, version in moved.items()}
+        return {**files, "HEAD": _head(self.events[-1], self.tip)}
+
+
+def _head(event: Event, digest: str) -> bytes:
+    """What HEAD holds when the last event is ``event``, whose line has the hash ``digest``."""
+    return f"{event.head}\nhistory {event.seq} {digest}\n".encode()
 
 
 def parse(data: bytes, head: bytes | None) -> Chain:
@@ -140,23 +145,20 @@ def parse(data: bytes, head: bytes | None) -> Chain:
                 events.append(event)
         digests.append(line_digest(line))
     vouched = 0
-    if head is not None:
-        match = _HEAD.fullmatch(head)
-        if match is None:
-            problems.append("refs/HEAD: cannot be read")
-        elif not problems:
-            version, vouched, digest = match[1].decode(), int(match[2]), match[3].decode()
-            if vouched > len(events):
-                problems.append(
-                    f"history.jsonl: ends after line {len(events)}, refs/HEAD vouches for line "
-                    f"{vouched}"
-                )
-            elif digests[vouched] != digest:
-                problems.append(
-                    f"history.jsonl: line {vouched} is not the one that refs/HEAD vouches for"
-                )
-            elif (recorded := events[vouched - 1].head) != version:
-                problems.append(f"refs/HEAD: names {version}, the history says {recorded}")
+    match = _HEAD.fullmatch(head or b"")
+    if head is not None and not match:
+        problems.append("refs/HEAD: cannot be read")
+    elif match and not problems:
+        vouched = int(match[1])
+        if vouched > len(events):
+            problems.append(
+                f"history.jsonl: ends after line {len(events)}, "
+                f"refs/HEAD vouches for line {vouched}"
+            )
+        elif head != _head(events[vouched - 1], digests[vouched]):
+            problems.append(
+                f"history.jsonl: line {vouched} is not the one that refs/HEAD vouches for"
+            )
     return Chain(
         tuple(events), digests[-1], len(data) - len(rest), len(rest), vouched, tuple(problems)
     )

@@ -12,10 +12,9 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from difflib import get_close_matches
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Unpack
 
@@ -26,14 +25,7 @@ from editcli.store.integrity import Problem
 from editcli.store.journal import Journal
 from editcli.store.layout import Layout
 from editcli.store.lock import locked
-from editcli.store.records import (
-    NUMBER,
-    About,
-    StoreConfig,
-    Version,
-    now,
-    version_id,
-)
+from editcli.store.records import NUMBER, About, StoreConfig, Version, now, version_id
 from editcli.store.transaction import Transaction
 from editors import EditorError
 
@@ -117,7 +109,7 @@ class Store:
         assert match is not None  # the pattern matches every text
         steps = 0 if match[2] is None else int(match[2] or 1)
         line = self._line(_resolve(chain, match[1], ref), history.manifests(chain.events))
-        version = next(islice(line, steps, None), None)
+        version = next((version for back, version in enumerate(line) if back == steps), None)
         if version is None:
             raise EditorError(
                 f"{ref!r} goes back beyond the first version", "`editcli log` lists the versions"
@@ -176,11 +168,8 @@ class Store:
                 atomic.sweep(folder)
             with atomic.explained("opening the journal"):
                 layout.journal.mkdir(exist_ok=True)  # git keeps no empty folder
-            transaction = Transaction(layout, self.version)
-            try:
+            with closing(Transaction(layout, self.version)) as transaction:
                 yield transaction
-            finally:
-                transaction.close()
 
     def verify(self) -> list[Problem]:
         """Everything that is wrong with the store; see `integrity.verify`."""

@@ -347,9 +347,10 @@ def test_an_unknown_ref_suggests_the_nearest(store: Store, ref: str, suggested: 
         assert f"did you mean `{suggested}" in caught.value.hint
 
 
-def test_ancestry_ends_at_the_first_version(store: Store) -> None:
+@pytest.mark.parametrize("steps", ["1", "9" * 30])
+def test_ancestry_ends_at_the_first_version(store: Store, steps: str) -> None:
     with pytest.raises(EditorError, match="beyond the first version"):
-        store.version("HEAD~1")
+        store.version(f"HEAD~{steps}")
 
 
 def test_checkout_moves_head_and_the_next_version_descends_from_it(store: Store) -> None:
