@@ -68,10 +68,8 @@ def _tag_problems(files: Mapping[str, bytes | None], chain: history.Chain) -> It
         if held is None:
             yield Problem(f"refs/{name}", "is missing")
         elif held not in {f"{version}\n".encode() for version in allowed if version}:
-            recorded = (
-                f"the history says {settled[name]}" if name in settled else "is in no history"
-            )
-            yield Problem(f"refs/{name}", f"holds {held[:40]!r}, {recorded}")
+            recorded = settled.get(name, "nothing")
+            yield Problem(f"refs/{name}", f"holds {held[:40]!r}, the history says {recorded}")
 
 
 def _blob_problems(folder: Path, versions: list[Version]) -> Iterator[Problem]:
