@@ -92,7 +92,7 @@ class Transaction:
         """Make the version that `ref` means current; does nothing where it is already."""
         chain, target = self._chain(), self._find_version(ref)
         if chain.events[-1].head != target.id:
-            self._point("checkout", target.id, target.id, author, message)
+            self._point(target.id, author, message)
         return target
 
     def tag(
@@ -123,20 +123,18 @@ class Transaction:
             return target
         if name in tags and not move:
             raise EditorError(f"tag {name!r} already names {tags[name]}", "`--force` moves it")
-        self._point("tag", target.id, chain.events[-1].head, author, message, name)
+        self._point(target.id, author, message, name)
         return target
 
-    def _point(
-        self, operation: str, version: str, head: str, who: str, message: str, tag: str = ""
-    ) -> None:
-        """Commit an event that publishes no version."""
+    def _point(self, version: str, who: str, message: str, tag: str = "") -> None:
+        """Commit that `version` has the name `tag`, or without one, that it is current."""
         self._commit(
             Event(
                 at=now().isoformat(),
                 who=who,
-                operation=operation,
+                operation="tag" if tag else "checkout",
                 version=version,
-                head=head,
+                head=self._chain().events[-1].head if tag else version,
                 message=message,
                 tag=tag,
             )

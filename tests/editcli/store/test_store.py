@@ -627,6 +627,29 @@ def test_verify_finds_files_that_no_one_recorded(specimen: Store, name: str) -> 
         path.unlink()
 
 
+@pytest.mark.parametrize("moment", range(1, 7))
+def test_a_store_that_is_written_while_it_is_verified_is_sound(
+    store: Store, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    publish(store, {"a": b"x"})
+    with store.writing() as tx:
+        tx.tag("good", "v1")
+    read, reads = atomic.read, []
+
+    def read_as_another_writes(path: Path) -> bytes | None:
+        reads.append(path)
+        if len(reads) == moment:
+            with store.writing() as tx:
+                tx.publish("edit", {"b": b"y"})
+                tx.tag("good", "v2", move=True)
+                tx.tag("new")
+        return read(path)
+
+    monkeypatch.setattr(atomic, "read", read_as_another_writes)
+    assert store.verify() == []
+    assert store.refs() == {"HEAD": "v0003", "good": "v0002", "new": "v0003"}
+
+
 def test_a_deleted_head_is_rebuilt_from_the_history(store: Store) -> None:
     publish(store, {})
     (store.path / "refs" / "HEAD").unlink()
