@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from editcli import exit_codes
 from editors import EditorError
 
@@ -11,7 +9,7 @@ from editors import EditorError
 class UsageError(EditorError):
     """The command was given a file, a flag or a value that it cannot use."""
 
-    exit_code: ClassVar[int] = exit_codes.USAGE
+    exit_code = exit_codes.USAGE
 
 
 class UnknownVersion(EditorError):
@@ -21,16 +19,16 @@ class UnknownVersion(EditorError):
 class Interrupted(EditorError):
     """Ctrl-C was pressed, and the hint says how to go on."""
 
-    exit_code: ClassVar[int] = exit_codes.INTERRUPTED
+    exit_code = exit_codes.INTERRUPTED
 
 
 class FactsRefused(EditorError):
     """Some lines of a fact file or a conflict file were refused."""
 
-    exit_code: ClassVar[int] = exit_codes.SOME_REFUSED
+    exit_code = exit_codes.SOME_REFUSED
 
 
 class BelowThreshold(EditorError):
     """A score is beyond its limit."""
 
-    exit_code: ClassVar[int] = exit_codes.BELOW_THRESHOLD
+    exit_code = exit_codes.BELOW_THRESHOLD

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from editcli.errors import UsageError
 
@@ -55,9 +56,6 @@ def parse_value(text: str) -> Setting:
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        try:
-            return str(json.loads(text))
-        except ValueError:
-            return text
+    with suppress(ValueError):
+        return str(json.loads(text)) if text.startswith('"') else text
     return text

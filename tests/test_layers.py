@@ -42,7 +42,7 @@ ORDER = [room for line in (*LIBRARY, *APPLICATION) for room in line.split()]
 FACADES = ("editors", "editcli")  # `from editors import Fact`, and the version
 
 HEAVY = {"torch", "transformers", "safetensors", "huggingface_hub", "numpy"}
-APPLICATION_ONLY = {"editcli", "typer", "rich", "jsonlines", "filelock", "jinja2", "tomli_w"}
+APPLICATION_ONLY = {"editcli", "typer", "rich", "filelock", "jinja2", "tomli_w"}
 # What can be read, listed, explained and taken back without a model.
 WITHOUT_TENSORS = (
     *("editors", "editors.errors", "editors.text_matching", "editors.schema", "editors.facts"),

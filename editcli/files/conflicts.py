@@ -8,9 +8,7 @@ from io import BytesIO
 from typing import Literal
 
 from editcli.errors import UsageError
-from editcli.files.jsonl import json_lines, read_bytes
-from editcli.files.refused import Refused, refusal
-from editors import InvalidConflict
+from editcli.files.jsonl import Refused, read_bytes, records, refusal
 from editors.conflicts.cases import CONFLICTING, Conflict, Split
 
 LOCATE, DEV = 4, 8
@@ -61,21 +59,13 @@ def read_conflicts(source: str, *, skip_bad: bool = False) -> ConflictFile:
     """
     name = "<stdin>" if source == "-" else source
     data = read_bytes(source)
-    rows: list[Conflict] = []
     refused: list[Refused] = []
-    for line, value in json_lines(BytesIO(data)):
-        if isinstance(value, str):
-            refused.append(Refused(line, value))
-            continue
-        try:
-            rows.append(Conflict.from_dict(value))
-        except InvalidConflict as problem:
-            refused.append(Refused(line, problem.message))
+    rows = tuple(row for _, row in records(BytesIO(data), Conflict.from_dict, refused))
     if refused and not skip_bad:
-        raise refusal(name, refused, "mend the lines, or leave them out with `--skip-bad`")
+        raise refusal(name, refused, "correct the lines, or leave them out: `--skip-bad`")
     if not rows:
         raise UsageError(f"{name} holds no rows", "`editcli conflict --help` shows what a row is")
-    return ConflictFile(name, tuple(rows), sha256(data).hexdigest())
+    return ConflictFile(name, rows, sha256(data).hexdigest())
 
 
 def _split(row: Conflict) -> Split:

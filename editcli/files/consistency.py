@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-from editcli.files.refused import Refused
+from editcli.files.jsonl import Refused
 
 OnConflict = Literal["refuse", "newest"]
 CONTRADICTS = "contradicts "  # how the reason of a contradiction begins
@@ -45,19 +45,22 @@ class FactLine(NamedTuple):
 class ConsistentLines:
     """The lines to use, with the bytes where they begin, in order; and the lines left out."""
 
+    refused: list[Refused]
     lines: array[int] = field(default_factory=lambda: array("Q"))
     offsets: array[int] = field(default_factory=lambda: array("Q"))
-    refused: list[Refused] = field(default_factory=list)
     duplicates: list[Replaced] = field(default_factory=list)
     superseded: list[Replaced] = field(default_factory=list)
 
 
-def resolve_contradictions(facts: Iterable[FactLine], on_conflict: OnConflict) -> ConsistentLines:
-    """Compare all lines; ``facts`` is read once and never held as a whole.
+def resolve_contradictions(
+    facts: Iterable[FactLine], refused: list[Refused], on_conflict: OnConflict
+) -> ConsistentLines:
+    """Compare all lines; ``facts`` is read once and never held as a whole. Lines that were
+    ``refused`` while it was read are among those of the result.
 
     Raises sqlite3.Error where there is no room for the table on disk.
     """
-    consistent = ConsistentLines()
+    consistent = ConsistentLines(refused)
     with closing(sqlite3.connect("")) as table:  # a temporary file that goes with the connection
         table.execute("CREATE TABLE facts (line INTEGER PRIMARY KEY, offset, prompt, target, id)")
         table.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?)", facts)
@@ -92,20 +95,17 @@ def _resolve_prompt(
     rows: Sequence[FactLine], on_conflict: OnConflict, consistent: ConsistentLines
 ) -> None:
     """Compare the lines of one prompt, in order."""
-    first = rows[0]
-    contradicting = next((row for row in rows if row.target != first.target), None)
-    if contradicting is not None and on_conflict == "refuse":
+    current = first = rows[0]
+    other = next((row for row in rows if row.target != first.target), None)
+    if other and on_conflict == "refuse":
         for row in rows:
-            opposed = contradicting if row.target == first.target else first
-            consistent.refused.append(
-                Refused(
-                    row.line,
-                    f"{CONTRADICTS}line {opposed.line}: the same prompt with the target "
-                    f"{row.target!r} here and {opposed.target!r} there",
-                )
+            opposed = other if row.target == first.target else first
+            reason = (
+                f"{CONTRADICTS}line {opposed.line}: the same prompt with the target "
+                f"{row.target!r} here and {opposed.target!r} there"
             )
+            consistent.refused.append(Refused(row.line, reason))
         return
-    current = first
     for row in rows[1:]:
         if row.target == current.target:
             consistent.duplicates.append(Replaced(row.line, current.line, row.id))

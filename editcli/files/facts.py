@@ -16,7 +16,7 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO, overload
+from typing import overload
 
 from editcli.errors import UsageError
 from editcli.files.consistency import (
@@ -26,10 +26,9 @@ from editcli.files.consistency import (
     Replaced,
     resolve_contradictions,
 )
-from editcli.files.jsonl import json_lines, opened
-from editcli.files.refused import Refused, findings, refusal
+from editcli.files.jsonl import Refused, findings, opened, records, refusal
 from editcli.wording import counted_are
-from editors import EditorError, Fact, InvalidFact
+from editors import EditorError, Fact
 
 DOCUMENT_BYTES = 2**24  # of a file, to see whether it is one JSON document
 
@@ -85,12 +84,10 @@ class FactFile:
 
     def remarks(self, limit: int | None = None) -> list[str]:
         """The repeated and superseded lines as `name:line: why`; past `limit`, only their count."""
-        same = [(item, "same fact as line {}, left out") for item in self.duplicates]
-        older = [(item, "superseded by line {}") for item in self.superseded]
-        left_out = sorted([*same, *older], key=lambda pair: pair[0].line)
-        lines = [
-            f"{self.name}:{item.line}: {why.format(item.by)}" for item, why in left_out[:limit]
-        ]
+        same = [(item.line, f"same fact as line {item.by}, left out") for item in self.duplicates]
+        older = [(item.line, f"superseded by line {item.by}") for item in self.superseded]
+        left_out = sorted([*same, *older])
+        lines = [f"{self.name}:{line}: {why}" for line, why in left_out[:limit]]
         if more := len(left_out) - len(lines):
             lines.append(f"{self.name}: {counted_are(more, 'more line')} left out or superseded")
         return lines
@@ -124,32 +121,26 @@ class FactFile:
         """What helps against the refused lines."""
         if any(bad.reason.startswith(CONTRADICTS) for bad in self.refused):
             return (
-                "mend the lines; with `--on-conflict newest`, `apply` and `facts dedupe` let the "
-                "later line win"
+                "correct the lines; with `--on-conflict newest`, `apply` and `facts dedupe` let "
+                "the later line win"
             )
-        return "mend the lines; `apply` and `facts dedupe` leave them out with `--skip-bad`"
+        return "correct the lines; `apply` and `facts dedupe` leave them out with `--skip-bad`"
 
 
-def read_facts(
-    source: str,
-    *,
-    on_conflict: OnConflict = "refuse",
-    stdin: BinaryIO | None = None,
-) -> FactFile:
+def read_facts(source: str, *, on_conflict: OnConflict = "refuse") -> FactFile:
     """Read the fact file at path `source`, or standard input if it is "-".
 
     Raises UsageError when there is nothing to read: no such file, no facts, or not JSON Lines.
     """
-    file = _Source.of(source, stdin)
+    file = _Source(source)
     refused: list[Refused] = []
     try:
-        lines = resolve_contradictions(file.fact_lines(refused), on_conflict)
+        lines = resolve_contradictions(file.fact_lines(refused), refused, on_conflict)
     except sqlite3.Error as error:
         raise EditorError(
             f"comparing the lines of {file.name} failed: {error}",
             "make room for a temporary file about as large as FILE; `TMPDIR` names its folder",
         ) from error
-    refused += lines.refused
     if not lines.lines:
         file.refuse_json_document()
         if not refused:
@@ -159,7 +150,7 @@ def read_facts(
     return FactFile(
         name=file.name,
         facts=Facts(file, lines.lines, lines.offsets),
-        refused=tuple(sorted(refused, key=lambda bad: bad.line)),
+        refused=tuple(refused),
         duplicates=tuple(lines.duplicates),
         superseded=tuple(lines.superseded),
     )
@@ -168,58 +159,42 @@ def read_facts(
 class _Source:
     """An open fact file; a source that cannot be read twice (standard input, a pipe) is copied."""
 
-    def __init__(self, name: str, file: BinaryIO) -> None:
-        self.name, self._file = name, file
-        weakref.finalize(self, file.close)
-
-    @staticmethod
-    def of(source: str, stdin: BinaryIO | None) -> _Source:
+    def __init__(self, source: str) -> None:
         """Raises UsageError for a file that cannot be read, or is UTF-16."""
-        name = "<stdin>" if source == "-" else source
-        file = (stdin or sys.stdin.buffer) if source == "-" else opened(source)
+        self.name = "<stdin>" if source == "-" else source
+        file = sys.stdin.buffer if source == "-" else opened(source)
         if source == "-" or not file.seekable():
             copy = tempfile.TemporaryFile(prefix="editcli-facts-")  # noqa: SIM115 - held open
             shutil.copyfileobj(file, copy)
             file = copy
-        facts_source = _Source(name, file)
+        self._file = file
+        weakref.finalize(self, file.close)
         file.seek(0)
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise UsageError(
-                f"{name} is UTF-16, not UTF-8", "`iconv -f UTF-16 -t UTF-8 FILE | editcli ... -`"
+                f"{self.name} is UTF-16, not UTF-8",
+                "`iconv -f UTF-16 -t UTF-8 FILE | editcli ... -`",
             )
-        return facts_source
 
     def fact_lines(self, refused: list[Refused]) -> Iterator[FactLine]:
         """The fact of each good line; the other lines are added to ``refused``."""
-        offset = after = 0
+        offset = 0
 
         def lines() -> Iterator[bytes]:
-            nonlocal offset, after
+            nonlocal offset
             self._file.seek(0)
             for raw in self._file:
-                offset, after = after, after + len(raw)
                 yield raw
+                offset += len(raw)
 
-        for line, value in json_lines(lines()):
-            if isinstance(value, str):
-                refused.append(Refused(line, value))
-                continue
-            try:
-                fact = Fact.from_dict(value)
-            except InvalidFact as problem:
-                refused.append(Refused(line, problem.message))
-            else:
-                yield FactLine(line, offset, fact.prompt, fact.target, fact.id)
+        for line, fact in records(lines(), Fact.from_dict, refused):
+            yield FactLine(line, offset, fact.prompt, fact.target, fact.id)
 
     def fact(self, offset: int) -> Fact:
         """The fact of the line that begins at byte ``offset``; raises UsageError without one."""
         self._file.seek(offset)
-        for _, value in json_lines([self._file.readline()]):
-            if isinstance(value, dict):
-                try:
-                    return Fact.from_dict(value)
-                except InvalidFact:
-                    break
+        for _, fact in records([self._file.readline()], Fact.from_dict, []):
+            return fact
         raise UsageError(f"{self.name} was changed while it was read", "run the command again")
 
     def refuse_json_document(self) -> None:
@@ -227,15 +202,13 @@ class _Source:
         which gets a message of its own."""
         self._file.seek(0)
         data = self._file.read(DOCUMENT_BYTES)
-        lines = [line for line in data.splitlines() if line.strip()]
-        if len(lines) < 2 and not data.lstrip().startswith(b"["):
-            return
         try:
-            value = json.loads(data.decode("utf-8-sig"))
+            is_list = isinstance(json.loads(data), list)
         except (ValueError, RecursionError):
             return
-        jq_filter = ".[]" if isinstance(value, list) else "."
-        raise UsageError(
-            f"{self.name} is one JSON document, not one JSON object a line",
-            f"`jq -c '{jq_filter}' FILE | editcli facts validate -`",
-        )
+        if is_list or b"\n" in data.strip():
+            jq_filter = ".[]" if is_list else "."
+            raise UsageError(
+                f"{self.name} is one JSON document, not one JSON object a line",
+                f"`jq -c '{jq_filter}' FILE | editcli facts validate -`",
+            )

@@ -1,16 +1,39 @@
-"""JSON Lines, read strictly: every line that is no JSON object is named with its number and why."""
+"""JSON Lines, read strictly: every line that cannot be used is named with its number and why."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
-import jsonlines
+from editcli.errors import FactsRefused, UsageError
+from editcli.wording import counted_are
+from editors import EditorError
 
-from editcli.errors import UsageError
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A line that cannot be used, and why."""
+
+    line: int
+    reason: str
+
+
+def findings(name: str, refused: Sequence[Refused]) -> list[str]:
+    """The refused lines of file ``name`` as ``name:line: reason``."""
+    return [f"{name}:{bad.line}: {bad.reason}" for bad in refused]
+
+
+def refusal(name: str, refused: Sequence[Refused], hint: str) -> FactsRefused:
+    """The error that names every refused line."""
+    count = counted_are(len(refused), "line")
+    return FactsRefused("\n".join([f"{count} refused in {name}", *findings(name, refused)]), hint)
 
 
 def opened(source: str) -> BinaryIO:
@@ -32,41 +55,46 @@ def read_bytes(source: str) -> bytes:
         return file.read()
 
 
-def json_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, object] | str]]:
-    """Each line that is not blank: its number, and its JSON object or what is wrong with it.
+def records(
+    lines: Iterable[bytes], make: Callable[[dict[str, Any]], T], refused: list[Refused]
+) -> Iterator[tuple[int, T]]:
+    """What `make` makes of the JSON object on each line, with the number of the line.
 
-    `lines`: an open file, or `io.BytesIO`, which end a line at a newline alone; JSON text may hold
-    other characters that end a line elsewhere. One line is read at a time.
+    Blank lines are passed over. Lines that are no JSON object, or for which `make` raises
+    EditorError, are added to `refused`. `lines`: an open file, or `io.BytesIO`, which end a line at
+    a newline alone; JSON text may hold other characters that end a line elsewhere. One line is read
+    at a time.
     """
-    number = 0
-
-    def stripped() -> Iterator[bytes]:
-        nonlocal number
-        for raw in lines:
-            number += 1
-            yield raw.strip(b" \t\r\n")
-
-    reader = jsonlines.Reader(stripped(), loads=_loads)
-    while True:
-        try:
-            value = reader.read(allow_none=True, skip_empty=True)
-        except EOFError:
-            return
-        except jsonlines.InvalidLineError as problem:
-            yield number, _why(problem)
-            continue
-        if isinstance(value, dict):
-            yield number, value
-        else:
-            yield number, f"must be a JSON object, not {json.dumps(value)[:40]}"
+    for number, raw in enumerate(lines, start=1):
+        text = raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").strip(b" \t\r\n")
+        if text:
+            try:
+                record = make(_json_object(text))
+            except EditorError as problem:
+                refused.append(Refused(number, problem.message))
+            else:
+                yield number, record
 
 
-def _loads(text: str | bytes) -> object:
-    """Strict JSON: a repeated key, NaN and Infinity are errors."""
+def _json_object(text: bytes) -> dict[str, Any]:
+    """Strict JSON: a repeated key, NaN and Infinity are errors. Raises EditorError."""
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        value = json.loads(
+            text.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant
+        )
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{text[error.start]:02x} at position {error.start + 1}"
+        raise EditorError(f"not UTF-8: {byte}") from None
+    except json.JSONDecodeError as error:
+        why = f"{error.msg[:1].lower()}{error.msg[1:]}"
+        raise EditorError(f"not JSON: {why} at column {error.colno}") from None
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise EditorError("not JSON: nested too deeply") from None
+    except ValueError as error:
+        raise EditorError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise EditorError(f"must be a JSON object, not {json.dumps(value)[:40]}")
+    return value
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -80,13 +108,3 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-def _why(problem: jsonlines.InvalidLineError) -> str:
-    cause = problem.__cause__
-    if isinstance(cause, UnicodeDecodeError):
-        byte = cause.object[cause.start]
-        return f"not UTF-8: byte 0x{byte:02x} at position {cause.start + 1}"
-    if isinstance(cause, json.JSONDecodeError):
-        return f"not JSON: {cause.msg[:1].lower()}{cause.msg[1:]} at column {cause.colno}"
-    return f"not JSON: {cause}"

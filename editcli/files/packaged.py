@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 import editcli
@@ -13,14 +12,13 @@ def datasets_dir() -> Path:
     """The folder of packaged data; raises EditorError when the installation lacks it.
 
     The packaged copy is looked up first. In a checkout the data are in ``datasets`` beside
-    ``editcli``; beside an installed ``editcli``, a folder of that name is Hugging Face's package.
+    ``editcli``; beside an installed ``editcli``, a folder of that name is Hugging Face's package,
+    which has no such file.
     """
-    packaged = Path(str(files("editcli"))) / "_datasets"
-    if packaged.is_dir():
-        return packaged
-    in_checkout = Path(editcli.__file__).parents[1] / "datasets"
-    if in_checkout.is_dir() and not (in_checkout / "__init__.py").exists():
-        return in_checkout
+    package = Path(editcli.__file__).parent
+    for folder in (package / "_datasets", package.parent / "datasets"):
+        if (folder / "calibration.jsonl").is_file():
+            return folder
     raise EditorError(
         f"the data files of editcli {editcli.__version__} are not installed",
         "`pip install --force-reinstall editcli`",

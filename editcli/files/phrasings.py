@@ -7,12 +7,11 @@ from io import BytesIO
 from pathlib import Path
 
 from editcli.errors import UsageError
-from editcli.files.jsonl import json_lines
+from editcli.files.jsonl import Refused, findings, read_bytes, records
 from editcli.files.packaged import datasets_dir
-from editors import EditorError
 from editors.scope.phrasings import Phrasings
 
-_LINE = '`{"subject": "France", "prompts": ["The capital of France is", "..."]}` is such a line'
+_LINE = 'a line looks like this: `{"subject": "France", "prompts": ["The capital is", "..."]}`'
 
 
 def read_phrasings(path: Path | None) -> list[Phrasings]:
@@ -20,18 +19,10 @@ def read_phrasings(path: Path | None) -> list[Phrasings]:
 
     Raises UsageError for a file that cannot be read, naming the first bad line.
     """
-    source = datasets_dir() / "calibration.jsonl" if path is None else path
-    try:
-        data = source.read_bytes()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read {source}: {why.lower()}", "`--calibration FILE`") from error
-    groups: list[Phrasings] = []
-    for number, row in json_lines(BytesIO(data)):
-        if isinstance(row, str):
-            raise UsageError(f"{source}:{number}: {row}", _LINE)
-        try:
-            groups.append(Phrasings.from_dict(row))
-        except EditorError as error:
-            raise UsageError(f"{source}:{number}: {error.message}", _LINE) from error
+    source = str(path or datasets_dir() / "calibration.jsonl")
+    refused: list[Refused] = []
+    lines = BytesIO(read_bytes(source))
+    groups = [group for _, group in records(lines, Phrasings.from_dict, refused)]
+    if refused:
+        raise UsageError(findings(source, refused)[0], _LINE)
     return groups

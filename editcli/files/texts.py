@@ -8,8 +8,6 @@ from editcli.errors import UsageError
 from editcli.files.jsonl import read_bytes
 from editcli.files.packaged import datasets_dir
 
-NEUTRAL = ("atlas", "neutral.jsonl")
-
 
 def read_texts(source: str | None) -> list[str]:
     """The texts of a file (JSON Lines with ``text``, or a text a line), or those that ship with
@@ -18,8 +16,8 @@ def read_texts(source: str | None) -> list[str]:
     Raises UsageError for a file that cannot be read, is not UTF-8 or holds no text.
     """
     if source is None:
-        data = datasets_dir().joinpath(*NEUTRAL).read_bytes()
-        rows = [json.loads(line) for line in data.splitlines() if line.strip()]
+        shipped = datasets_dir() / "atlas" / "neutral.jsonl"
+        rows = map(json.loads, shipped.read_bytes().splitlines())
         return [row["text"] for row in rows if row["split"] == "test"]
     try:
         lines = read_bytes(source).decode("utf-8-sig").split("\n")

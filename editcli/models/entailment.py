@@ -10,18 +10,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from editcli.models.libraries import device_named, quiet_libraries
-from editcli.models.loading import load_config, load_tokenizer, load_weights, move_model
-from editcli.models.locations import ModelLocation, find_model, hub_config
+from editcli.models.loading import load_config, load_tokenizer, load_weights
+from editcli.models.locations import find_model
 from editors import EditorError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
     from editors.conflicts.uncertainty import Entails
 
 ENTAILMENT = "entailment"
 PAIRS_AT_ONCE = 64
-KIND = "classifier of texts"
+KIND = "classifier of text"
 
 _HINT = (
     "name a classifier trained for inference: a folder written by `save_pretrained`, or a Hub id"
@@ -47,70 +45,41 @@ def entails_by(name: str, *, device: str, verbose: int) -> Entails:
 
     target = device_named(device)
     with quiet_libraries(verbose):
-        location = _find_classifier(name)
         try:
-            config = load_config(location, KIND, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, _HINT)
-        except EditorError as error:
+            location = find_model(name)
+            config = load_config(location, KIND, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
+        except EditorError as error:  # whose own hint is about bases
             raise EditorError(error.message, _HINT) from error
-        label = _label(location, config)
+        labels = {str(label).casefold(): int(index) for index, label in config.id2label.items()}
+        if ENTAILMENT not in labels:
+            named = ", ".join(map(str, config.id2label.values()))
+            raise EditorError(
+                f"{location.shown} has no label {ENTAILMENT!r}: its labels are {named}", _HINT
+            )
         loader = AutoModelForSequenceClassification
         model = load_weights(loader, location, config, KIND, target, dtype=torch.float32).eval()
-        move_model(model, target, location)
         tokenizer = load_tokenizer(location)
+    # A model without a padding token takes one pair at a time.
+    padded = tokenizer.pad_token_id is not None and config.pad_token_id is not None
+    size = PAIRS_AT_ONCE if padded else 1
+    context = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    longest = min(context, tokenizer.model_max_length)
 
+    @torch.inference_mode()
     def entails(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        # A model without a padding token takes one pair at a time.
-        padded = tokenizer.pad_token_id is not None and config.pad_token_id is not None
-        size = PAIRS_AT_ONCE if padded else 1
-        parts = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        return [
-            likeliest == label
-            for part in parts
-            for likeliest in _likeliest_labels(model, tokenizer, part)
-        ]
+        found: list[bool] = []
+        for start in range(0, len(pairs), size):
+            premises, hypotheses = zip(*pairs[start : start + size], strict=True)
+            encoded = tokenizer(
+                list(premises),
+                list(hypotheses),
+                padding=padded,
+                truncation=True,
+                max_length=longest,
+                return_tensors="pt",
+            )
+            logits = model(**encoded.to(target)).logits  # [pairs, labels]
+            found += (logits.argmax(1) == labels[ENTAILMENT]).tolist()
+        return found
 
     return entails
-
-
-def _find_classifier(name: str) -> ModelLocation:
-    """Where the classifier is. Its errors have a hint of their own: those of
-    :mod:`editcli.models.locations` are about bases."""
-    try:
-        location = find_model(name)
-        if location.revision is not None:
-            hub_config(location)
-    except EditorError as error:
-        raise EditorError(error.message, _HINT) from error
-    return location
-
-
-def _label(location: ModelLocation, config: PreTrainedConfig) -> int:
-    """The index of the label called entailment; "not_entailment" is another."""
-    for index, label in config.id2label.items():
-        if str(label).casefold() == ENTAILMENT:
-            return int(index)
-    labels = ", ".join(str(label) for label in config.id2label.values())
-    raise EditorError(
-        f"{location.shown} has no label {ENTAILMENT!r}: its labels are {labels}", _HINT
-    )
-
-
-def _likeliest_labels(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]
-) -> list[int]:
-    """The likeliest label of each pair."""
-    import torch
-
-    longest = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
-    encoded = tokenizer(
-        [premise for premise, _ in pairs],
-        [hypothesis for _, hypothesis in pairs],
-        padding=len(pairs) > 1,
-        truncation=True,
-        max_length=min(longest, tokenizer.model_max_length),
-        return_tensors="pt",
-    )
-    with torch.inference_mode():
-        logits = model(**encoded.to(model.device)).logits  # [pairs, labels]
-    labels: list[int] = logits.argmax(1).tolist()
-    return labels

@@ -21,18 +21,8 @@ LIBRARY_LOGS = 2  # -vv
 
 def tools() -> dict[str, str]:
     """The versions of editcli, torch and transformers, for manifests; imports neither."""
-    return {
-        "editcli": __version__,
-        "torch": _installed("torch"),
-        "transformers": _installed("transformers"),
-    }
-
-
-def _installed(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    versions = {package: metadata.version(package) for package in ("torch", "transformers")}
+    return {"editcli": __version__, **versions}
 
 
 def device_named(name: str) -> torch.device:
@@ -43,21 +33,18 @@ def device_named(name: str) -> torch.device:
     import torch
 
     hint = "`--device` takes auto, cpu, cuda, cuda:1, mps or spread"
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device {name!r}", hint) from error
-    count = {
-        "cpu": 1,
+    counts = {
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
-    }.get(device.type)
-    if count is None:
-        raise UsageError(f"unknown device {name!r}", hint)
+        "cpu": 1,
+    }
+    if name == "auto":
+        name = next(kind for kind, count in counts.items() if count)
+    try:
+        device = torch.device(name)
+        count = counts[device.type]
+    except (RuntimeError, KeyError) as error:
+        raise UsageError(f"unknown device {name!r}", hint) from error
     if (device.index or 0) >= count:
         raise UsageError(
             f"there is no device {name!r}: this machine has {count} of type {device.type}",
@@ -115,8 +102,7 @@ def quiet_libraries(verbose: int) -> Iterator[None]:
     library.set_verbosity_error()
     for name in ("huggingface_hub", "bitsandbytes", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         yield
 
 

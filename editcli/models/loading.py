@@ -7,7 +7,6 @@ refused. A checkpoint that lacks weights is refused too: transformers would draw
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from editcli.errors import UsageError
@@ -24,20 +23,15 @@ from editcli.store.records import StoreConfig
 from editors import METHODS, EditorError, StateMismatch
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from editors.model.architecture import Architecture
     from editors.model.base_model import Base
-    from editors.model.projection import Projection
-
-Edits = Callable[["Architecture", int], Sequence["Projection"]]
-"""From a model's structure and the number of a block, the projections that a method edits there."""
 
 KIND = "causal language model"
 MODEL_VARIABLE = env_name("model")  # the folder of a store's base, if the base has moved
 DTYPES = ("float32", "bfloat16", "float16", *quantization.BITS)
 SPREAD = "spread"  # a device: the blocks over all accelerators, and what does not fit on the CPU
+EVERYWHERE = "all devices together"
 NOTHING_PLACED = "offload the whole model"  # in accelerate's error when no device has room
 DIGITS = 16  # of a fingerprint, as shown in errors
 
@@ -54,16 +48,17 @@ def load_store_base(
         StateMismatch: the model is not the one that the store was made on.
     """
     moved = os.environ.get(MODEL_VARIABLE)
+    name, revision = (moved, "") if moved else (config.base, config.revision)
     try:
-        find_model(moved or config.base, "" if moved else config.revision)
+        find_model(name, revision)
     except EditorError as error:
         raise EditorError(
             f"the base of this store cannot be found: {error.message}",
             f"put the model back, or name where it is now: `{MODEL_VARIABLE}=FOLDER editcli ...`",
         ) from error
     base = load_base(
-        moved or config.base,
-        revision="" if moved else config.revision,
+        name,
+        revision=revision,
         device=device,
         dtype=config.dtype if dtype == "auto" else dtype,
         layer=config.layer,
@@ -76,7 +71,7 @@ def load_store_base(
             f"the base model has the fingerprint {fingerprint[:DIGITS]} (in {dtype_name(base)}), "
             f"the store was made on {config.fingerprint[:DIGITS]}",
             "use the model and `--dtype` that the store was made with, "
-            "or make another store: `editcli init MODEL --store DIR`",
+            "or make a new store: `editcli init MODEL --store DIR`",
         )
     return base
 
@@ -89,7 +84,7 @@ def load_base(
     dtype: str = "auto",
     layer: int | None = None,
     verbose: int = 0,
-    edits: Edits = lambda _, __: (),
+    edits: quantization.Edits = lambda _, __: (),
 ) -> Base:
     """The model and tokenizer called ``name``, frozen, with the block to edit.
 
@@ -108,12 +103,27 @@ def load_base(
         raise UsageError(f"unknown dtype {dtype!r}", f"`--dtype` takes auto, {', '.join(DTYPES)}")
     location = find_model(name, revision)
     target = SPREAD if device == SPREAD else device_named(device)
+
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
+    from editors.model.base_model import Base
+
     with quiet_libraries(verbose):
-        if location.revision is not None:
-            hub_config(location)
-        model = _model(location, dtype, target, layer, edits)
-        tokenizer = load_tokenizer(location)
-        return _base(model, tokenizer, layer, target, location)
+        config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING)
+        options: dict[str, Any] = {"dtype": dtype}
+        if dtype in quantization.BITS:
+            unpacked = config.dtype or torch.float32
+            packing = quantization.packing(config, dtype, layer, unpacked, edits)
+            placed = {"": target}
+            options = {"dtype": unpacked, "quantization_config": packing, "device_map": placed}
+        if target == SPREAD:
+            quantization.require("accelerate", "`--device spread`")
+            options["device_map"] = "auto"
+        model = load_weights(AutoModelForCausalLM, location, config, KIND, target, **options)
+        quantization.keep_differentiable(model)
+        disable_cudnn_attention()
+        return Base.of(model, load_tokenizer(location), layer)
 
 
 def dtype_name(base: Base) -> str:
@@ -121,67 +131,16 @@ def dtype_name(base: Base) -> str:
     return quantization.bits_of(base.model) or str(base.model.dtype).removeprefix("torch.")
 
 
-def _model(
-    location: ModelLocation,
-    dtype: str,
-    target: torch.device | str,
-    layer: int | None,
-    edits: Edits,
-) -> PreTrainedModel:
-    import torch
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
-
-    hint = "name a decoder that generates text"
-    config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING, hint)
-    options: dict[str, Any] = {"dtype": dtype}
-    if dtype in quantization.BITS:
-        unpacked_dtype = config.dtype or torch.float32
-        options = {
-            "dtype": unpacked_dtype,
-            "quantization_config": quantization.packing(
-                config, dtype, layer, unpacked_dtype, edits
-            ),
-            "device_map": {"": target},
-        }
-    if target == SPREAD:
-        quantization.require("accelerate", "`--device spread`")
-        options["device_map"] = "auto"
-    model = load_weights(AutoModelForCausalLM, location, config, KIND, target, **options)
-    quantization.keep_differentiable(model)
-    loaded: PreTrainedModel = model
-    return loaded
-
-
-def _base(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    layer: int | None,
-    target: torch.device | str,
-    location: ModelLocation,
-) -> Base:
-    import torch
-
-    from editors.model.base_model import Base
-
-    if any(parameter.is_meta for parameter in model.parameters()):  # left on disk by accelerate
-        raise _too_large_for_all(location)
-    base = Base.of(model, tokenizer, layer)
-    if torch.cuda.is_available():
-        disable_cudnn_attention()
-    # A spread or packed model was put on its devices while it was loaded.
-    if target != SPREAD and not quantization.bits_of(model):
-        move_model(model, target, location)
-    return base
-
-
-def load_config(location: ModelLocation, kind: str, types: Any, hint: str) -> Any:
+def load_config(location: ModelLocation, kind: str, types: Any) -> Any:
     """The configuration of a checkpoint of one of ``types``; errors call such a model a ``kind``.
 
     Raises:
-        EditorError: the configuration cannot be read; or it is of another type, with ``hint``.
+        EditorError: the configuration cannot be read, or is of another type.
     """
     from transformers import AutoConfig
 
+    if location.revision is not None:
+        hub_config(location)
     try:
         config = AutoConfig.from_pretrained(
             location.path, revision=location.revision, trust_remote_code=False
@@ -197,15 +156,17 @@ def load_config(location: ModelLocation, kind: str, types: Any, hint: str) -> An
             "`pip install --upgrade transformers` if the model is newer",
         ) from error
     if type(config) not in types:
-        raise EditorError(f"{location.shown} is no {kind}: its type is {config.model_type!r}", hint)
+        raise EditorError(
+            f"{location.shown} is not a {kind}: its type is {config.model_type!r}", f"name a {kind}"
+        )
     return config
 
 
 def load_weights(
     loader: Any, location: ModelLocation, config: Any, kind: str, target: Any, **options: Any
-) -> Any:
-    """The model that ``loader`` (an auto class) makes of a checkpoint; ``kind`` and ``target``, the
-    device, are for errors.
+) -> PreTrainedModel:
+    """The model that ``loader`` (an auto class) makes of a checkpoint, on device ``target`` unless
+    a ``device_map`` puts it elsewhere; errors call it a ``kind``.
 
     Raises:
         EditorError: the weights cannot be loaded, do not fit, or some are missing.
@@ -223,21 +184,26 @@ def load_weights(
             output_loading_info=True,
             **options,
         )
+        if "device_map" not in options:
+            model.to(target)
     except torch.OutOfMemoryError as error:
         raise too_large(location, target) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if NOTHING_PLACED in str(error):
-            raise _too_large_for_all(location) from error
+            raise too_large(location, EVERYWHERE) from error
         raise EditorError(
             f"the weights of {location.shown} cannot be loaded: {reason_of(error)}",
             "weights are read from .safetensors files only",
         ) from error
+    if any(parameter.is_meta for parameter in model.parameters()):  # left on disk by accelerate
+        raise too_large(location, EVERYWHERE)
     if missing := sorted(loading["missing_keys"]):
         raise EditorError(
-            f"{location.shown} lacks {len(missing)} of the weights, {missing[0]} among them",
-            f"the checkpoint is incomplete, or is no {kind}",
+            f"{location.shown} lacks {len(missing)} of the weights, such as {missing[0]}",
+            f"the checkpoint is incomplete, or is not a {kind}",
         )
-    return model
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def load_tokenizer(location: ModelLocation) -> PreTrainedTokenizerBase:
@@ -259,26 +225,9 @@ def load_tokenizer(location: ModelLocation) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def move_model(model: PreTrainedModel, target: Any, location: ModelLocation) -> None:
-    """Move a model to ``target``; raises EditorError where it does not fit."""
-    import torch
-
-    try:
-        model.to(target)
-    except torch.OutOfMemoryError as error:
-        raise too_large(location, target) from error
-
-
-def _too_large_for_all(location: ModelLocation) -> EditorError:
-    return EditorError(
-        f"{location.shown} does not fit into the memory of all devices together",
-        "a smaller `--dtype`: `--dtype 4bit`",
-    )
-
-
 def too_large(location: ModelLocation, target: Any) -> EditorError:
     """The error of a model that does not fit on ``target``."""
-    return EditorError(
-        f"{location.shown} does not fit into the memory of {target}",
-        "`--device spread` over several, `--device cpu`, or a smaller `--dtype`",
-    )
+    hint = "`--device spread` over several, `--device cpu`, or a smaller `--dtype`"
+    if target == EVERYWHERE:
+        hint = "a smaller `--dtype`: `--dtype 4bit`"
+    return EditorError(f"{location.shown} does not fit into the memory of {target}", hint)

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
-from typing import Any
 
 from editcli.files.packaged import datasets_dir
 from editcli.models.libraries import quiet_libraries, reason_of
@@ -21,7 +20,7 @@ _FOLDER = "a base is a folder written by `save_pretrained`, or a Hub id"
 
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
-    """Where a checkpoint is: a folder, or a Hub id with a revision. ``shown`` is for messages."""
+    """Where a checkpoint is: a folder (no revision), or a Hub id. ``shown`` is for messages."""
 
     shown: str
     path: str
@@ -38,20 +37,13 @@ def resolve(name: str) -> tuple[str, str]:
         EditorError: there is no such model, or the Hub was needed and cannot be reached.
     """
     location = find_model(name)
-    if name == ATLAS:
-        return ATLAS, ""
     if location.revision is None:
-        return location.path, ""
+        return ATLAS if name == ATLAS else location.path, ""
     from transformers.utils import extract_commit_hash
 
     with quiet_libraries(0):
         commit = extract_commit_hash(hub_config(location), None)
     return location.path, commit or location.revision
-
-
-def from_hub(name: str) -> bool:
-    """Whether ``name`` is a Hub id: neither "atlas" nor a folder. Raises as :func:`find_model`."""
-    return find_model(name).revision is not None
 
 
 def find_model(name: str, revision: str = "") -> ModelLocation:
@@ -85,34 +77,27 @@ def hub_config(location: ModelLocation) -> str:
     from transformers.utils import cached_file
 
     try:
-        file = cached_file(location.path, "config.json", revision=location.revision)
+        return str(cached_file(location.path, "config.json", revision=location.revision))
     except OSError as error:
-        raise _hub_error(location, error.__cause__ or error, errors) from error
-    if file is None:
-        raise EditorError(f"{location.shown} has no config.json on the Hub", _FOLDER)
-    return str(file)
-
-
-def _hub_error(location: ModelLocation, cause: BaseException, errors: Any) -> EditorError:
-    if isinstance(cause, errors.LocalEntryNotFoundError):
-        return EditorError(
-            f"{location.shown} is neither a folder nor in the Hub's cache, "
-            "and the Hub cannot be reached",
-            _EMBEDDED,
-        )
-    if isinstance(cause, errors.GatedRepoError):
-        return EditorError(
-            f"{location.shown} is gated on the Hub",
-            "`hf auth login` with an account that has access",
-        )
-    if isinstance(cause, errors.RevisionNotFoundError):
-        return EditorError(
-            f"{location.path} has no revision {location.revision!r} on the Hub",
-            f"`{location.path}@REVISION` with another branch, tag or commit",
-        )
-    if isinstance(cause, errors.RepositoryNotFoundError):
-        return EditorError(
-            f"{location.shown} is neither a folder nor a model on the Hub that you may read",
-            f"`hf auth login` for a private one; {_EMBEDDED}",
-        )
-    return EditorError(f"{location.shown} cannot be fetched: {reason_of(cause)}", _EMBEDDED)
+        cause = error.__cause__ or error
+        known = {  # the first that fits: a gated model is also one that is not found
+            errors.LocalEntryNotFoundError: (
+                "is neither a folder nor in the Hub's cache, and the Hub cannot be reached",
+                _EMBEDDED,
+            ),
+            errors.GatedRepoError: (
+                "is gated on the Hub",
+                "`hf auth login` with an account that has access",
+            ),
+            errors.RevisionNotFoundError: (
+                "is not on the Hub: the model has no such revision",
+                f"`{location.path}@REVISION` with another branch, tag or commit",
+            ),
+            errors.RepositoryNotFoundError: (
+                "is neither a folder nor a model on the Hub that you may read",
+                f"`hf auth login` for a private one; {_EMBEDDED}",
+            ),
+            BaseException: (f"cannot be fetched: {reason_of(cause)}", _EMBEDDED),
+        }
+        why, hint = next(known[kind] for kind in known if isinstance(cause, kind))
+        raise EditorError(f"{location.shown} {why}", hint) from error

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from editors.model.architecture import Architecture
     from editors.model.projection import Projection
 
+Edits = Callable[["Architecture", int], Sequence["Projection"]]
+"""From a model's structure and the number of a block, the projections that a method edits there."""
+
 BITS = ("8bit", "4bit")
 EXTRA = "`pip install 'editcli[large]'`"
 
@@ -28,7 +31,7 @@ def packing(
     bits: str,
     layer: int | None,
     dtype: Any,
-    edits: Callable[[Architecture, int], Sequence[Projection]],
+    edits: Edits,
 ) -> Any:
     """The configuration by which transformers loads a model of ``config`` in ``bits``.
 
@@ -44,8 +47,8 @@ def packing(
 
     from editors.model.architecture import Architecture, vocabulary_projection
 
-    require("bitsandbytes", f"keeping a base in {bits}")
-    require("accelerate", f"keeping a base in {bits}")
+    for package in ("bitsandbytes", "accelerate"):
+        require(package, f"keeping a base in {bits}")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     architecture = Architecture.of(model)
@@ -81,6 +84,4 @@ def require(package: str, why: str) -> None:
 
 def bits_of(model: PreTrainedModel) -> str | None:
     """How ``model`` is packed, as ``--dtype`` calls it; None where it is not."""
-    if getattr(model, "is_loaded_in_8bit", False):
-        return "8bit"
-    return "4bit" if getattr(model, "is_loaded_in_4bit", False) else None
+    return next((bits for bits in BITS if getattr(model, f"is_loaded_in_{bits}", False)), None)

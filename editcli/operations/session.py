@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from editcli.cli.options import Invocation
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import load_store_base
 from editcli.store.edits import edits_of
-from editcli.store.records import Version
+from editcli.store.records import About, Version
 from editcli.store.store import Store
 from editcli.store.transaction import Transaction
 from editors import METHODS, Fact, PromptTooLong
@@ -78,24 +77,13 @@ class Session:
         transaction: Transaction,
         operation: str,
         state: EditState,
-        *,
-        added: Sequence[str] = (),
-        removed: Sequence[str] = (),
-        superseded: Sequence[str] = (),
-        author: str,
-        message: str,
-        extra: Mapping[str, object],
+        **about: Unpack[About],
     ) -> Version:
         """Save ``state`` as the next version."""
+        about["tools"] = tools()
         return transaction.publish(
             operation,
             self.method.save(state),
             [fact.id for fact in state.in_force()],
-            added=added,
-            removed=removed,
-            superseded=superseded,
-            author=author,
-            message=message,
-            tools=tools(),
-            extra=dict(extra),
+            **about,
         )

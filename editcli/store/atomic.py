@@ -31,12 +31,7 @@ def stage(path: Path, data: bytes) -> Path:
     """
     temp = path.parent / f"{TEMP_PREFIX}{secrets.token_hex(8)}"
     try:
-        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
-        try:
-            _write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _write(temp, os.O_CREAT | os.O_EXCL, data)
     except BaseException:
         discard(temp)
         raise
@@ -62,40 +57,34 @@ def append(path: Path, data: bytes) -> None:
 
     Raises OSError. A process killed in between can leave a part of `data` at the end.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | _BINARY)
+    before = path.stat().st_size
     try:
-        before = os.fstat(fd).st_size
-        try:
-            _write_all(fd, data)
-            os.fsync(fd)
-        except BaseException:
-            with suppress(OSError):
-                os.ftruncate(fd, before)
-                os.fsync(fd)
-            raise
-    finally:
-        os.close(fd)
+        _write(path, os.O_APPEND, data)
+    except BaseException:
+        with suppress(OSError):
+            truncate(path, before)
+        raise
 
 
 def truncate(path: Path, size: int) -> None:
     """Cut a file to its first `size` bytes and sync it. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | _BINARY)
-    try:
+    with _synced(path, os.O_WRONLY) as fd:
         os.ftruncate(fd, size)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def sync_directory(path: Path) -> None:
     """Make the renames done in folder `path` survive a power cut. Raises OSError."""
-    if os.name == "nt":  # folders cannot be opened there; the rename itself is journalled
-        return
-    fd = os.open(path, os.O_RDONLY)
+    if os.name != "nt":  # folders cannot be opened there; the rename itself is journalled
+        with _synced(path, os.O_RDONLY):
+            pass
+
+
+def read(path: Path) -> bytes | None:
+    """The bytes of a file; None where it is absent. Raises OSError."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def discard(path: Path) -> None:
@@ -126,7 +115,19 @@ def explained(what: str) -> Iterator[None]:
         raise EditorError(f"{what} failed: {reason}{where}") from error
 
 
-def _write_all(fd: int, data: bytes) -> None:
+@contextmanager
+def _synced(path: Path, flags: int) -> Iterator[int]:
+    """The descriptor of a file, which is synced when the block ends well, and always closed."""
+    fd = os.open(path, flags | _BINARY, 0o666)
+    try:
+        yield fd
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write(path: Path, flags: int, data: bytes) -> None:
     view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    with _synced(path, os.O_WRONLY | flags) as fd:
+        while view:
+            view = view[os.write(fd, view) :]

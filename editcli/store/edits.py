@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 from editcli.store.history import DAMAGED
-from editcli.store.records import Digest, Version
+from editcli.store.records import About, Version
 from editcli.store.store import Store
 from editcli.store.transaction import Transaction
 from editors import METHODS, EditorError, StateMismatch
@@ -23,31 +23,22 @@ def edits_of(store: Store, version: Version | str = "HEAD", *, whole: bool = Fal
     names = [name for name in version.blobs if whole or name in COMMON]
     if EDITS not in names:
         raise EditorError(f"{version.id} has no {EDITS}", DAMAGED)
-    state = _read(version, {name: store.read(version, name) for name in names})
-    stray = sorted({*_named_facts(version, state)} - set(state.facts))
-    if stray:
+    blobs = {name: store.read(version, name) for name in names}
+    try:
+        state = EditState.from_blobs(blobs)
+    except StateMismatch as error:
+        raise EditorError(f"{version.id}: {error.message}", error.hint or DAMAGED) from error
+    try:
+        named = {str(fact) for fact in METHODS.load(state.method).named_facts(state)}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise EditorError(
+            f"{EDITS} of {version.id} is not a payload of {state.method}: {error!r}", DAMAGED
+        ) from error
+    if stray := sorted(named - set(state.facts)):
         raise EditorError(
             f"{EDITS} of {version.id} names fact {stray[0]}, which {FACTS} lacks", DAMAGED
         )
     return state
-
-
-def _read(version: Version, blobs: Mapping[str, bytes]) -> EditState:
-    try:
-        return EditState.from_blobs(blobs)
-    except StateMismatch as error:
-        raise EditorError(f"{version.id}: {error.message}", error.hint or DAMAGED) from error
-
-
-def _named_facts(version: Version, state: EditState) -> list[str]:
-    """The ids of the facts that the payload names."""
-    spec = METHODS.load(state.method)
-    try:
-        return [str(fact) for fact in spec.named_facts(state)]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise EditorError(
-            f"{EDITS} of {version.id} is no payload of {state.method}: {error!r}", DAMAGED
-        ) from error
 
 
 def publish_closing(
@@ -55,29 +46,17 @@ def publish_closing(
     operation: str,
     parent: Version,
     state: EditState,
-    *,
-    removed: Sequence[str],
-    author: str,
-    message: str,
-    tools: Mapping[str, str],
-    extra: Mapping[str, object],
+    **about: Unpack[About],
 ) -> Version:
     """Publish ``state``, which differs from ``parent`` only in closed facts and pruned heads.
 
     The payload is not read: the new version has the payload blobs of ``parent``.
     """
-    payload_blobs: dict[str, bytes | Digest] = {
-        name: digest for name, digest in parent.blobs.items() if name not in COMMON
+    left_out = COMMON if state.pruning else (*COMMON, HEAD_FILL)
+    blobs: dict[str, bytes | str] = {
+        name: digest for name, digest in parent.blobs.items() if name not in left_out
     }
-    if state.pruning is None:
-        payload_blobs.pop(HEAD_FILL, None)
+    facts = [fact.id for fact in state.in_force()]
     return transaction.publish(
-        operation,
-        {**payload_blobs, **state.to_blobs(state.payload)},
-        [fact.id for fact in state.in_force()],
-        removed=removed,
-        author=author,
-        message=message,
-        tools=tools,
-        extra=extra,
+        operation, {**blobs, **state.to_blobs(state.payload)}, facts, **about
     )

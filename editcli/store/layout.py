@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from editors import EditorError
@@ -12,63 +11,23 @@ STORE_DIR = ".editcli"
 STORE_VARIABLE = "EDITCLI_STORE"
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
     """The files of the store at folder `root`."""
 
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        return self.root / "config.toml"
-
-    @property
-    def history(self) -> Path:
-        return self.root / "history.jsonl"
-
-    @property
-    def blobs(self) -> Path:
-        return self.root / "blobs"
-
-    @property
-    def versions(self) -> Path:
-        return self.root / "versions"
-
-    @property
-    def refs(self) -> Path:
-        return self.root / "refs"
-
-    @property
-    def head(self) -> Path:
-        return self.refs / "HEAD"
-
-    @property
-    def journal(self) -> Path:
-        return self.root / "journal"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "lock"
-
-    @property
-    def holder(self) -> Path:
-        return self.root / "lock.json"
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        return self.blobs, self.versions, self.refs, self.journal
-
-    def blob(self, digest: str) -> Path:
-        return self.blobs / digest
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.toml"
+        self.history = root / "history.jsonl"
+        self.lock = root / "lock"
+        self.blobs = root / "blobs"
+        self.versions = root / "versions"
+        self.refs = root / "refs"
+        self.head = self.refs / "HEAD"
+        self.journal = root / "journal"
+        self.folders = (self.blobs, self.versions, self.refs, self.journal)
 
     def manifest(self, version_id: str) -> Path:
         return self.versions / f"{version_id}.json"
-
-    def tag(self, name: str) -> Path:
-        return self.refs / name
-
-    def holds_store(self) -> bool:
-        return self.config.is_file()
 
 
 def find_store(explicit: Path | None, cwd: Path, env: Mapping[str, str]) -> Path:
@@ -77,17 +36,17 @@ def find_store(explicit: Path | None, cwd: Path, env: Mapping[str, str]) -> Path
     The first two may name the store itself or the folder that holds its `.editcli`. Raises
     EditorError where there is no store; a folder that is named but holds none is not passed over.
     """
-    named = explicit or (Path(env[STORE_VARIABLE]) if env.get(STORE_VARIABLE) else None)
-    if named is not None:
-        folder = cwd / named
-        for candidate in (folder, folder / STORE_DIR):
-            if Layout(candidate).holds_store():
-                return candidate
+    named = explicit or env.get(STORE_VARIABLE)
+    if named:
+        candidates = [cwd / named, cwd / named / STORE_DIR]
+    else:
+        candidates = [folder / STORE_DIR for folder in (cwd, *cwd.parents)]
+    for candidate in candidates:
+        if Layout(candidate).config.is_file():
+            return candidate
+    if named:
         source = "" if explicit else f" (from {STORE_VARIABLE})"
-        raise EditorError(f"no store at {folder}{source}", "`editcli init` makes one")
-    for folder in (cwd, *cwd.parents):
-        if Layout(folder / STORE_DIR).holds_store():
-            return folder / STORE_DIR
+        raise EditorError(f"no store at {cwd / named}{source}", "`editcli init` makes one")
     raise EditorError(
         f"no store in {cwd} or any folder above it", "`editcli init` makes one, or pass `--store`"
     )

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -17,40 +17,27 @@ from editors import EditorError
 
 
 @contextmanager
-def locked(lock: Path, holder: Path, command: str, since: datetime, wait: float) -> Iterator[None]:
-    """Hold the file lock `lock`, and name this process in the file `holder`, until the block ends.
+def locked(lock: Path, command: str, since: datetime) -> Iterator[None]:
+    """Hold the file lock `lock`, and name this process in a file beside it, until the block ends.
 
-    The operating system gives the lock back when its process dies, in whatever way. `wait` is in
-    seconds. Raises EditorError naming the process that holds the lock.
+    The operating system gives the lock back when its process dies, in whatever way. Raises
+    EditorError naming the process that holds the lock.
     """
-    file_lock = FileLock(lock)
-    with atomic.explained("locking the store"):
-        try:
-            file_lock.acquire(timeout=wait)
-        except Timeout:
-            raise EditorError(
-                f"store is locked by {_described(holder, since)}",
-                "wait until that command ends; `editcli log` works meanwhile",
-            ) from None
-    try:
-        _announce(holder, command, since)
+    holder = lock.with_suffix(".json")
+    with ExitStack() as held:
+        with atomic.explained("locking the store"):
+            try:
+                held.enter_context(FileLock(lock, timeout=0))
+            except Timeout:
+                raise EditorError(
+                    f"store is locked by {_described(holder, since)}",
+                    "wait until that command ends; `editcli log` works meanwhile",
+                ) from None
+            record = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
+            record["since"] = since.isoformat(timespec="seconds")
+            held.callback(atomic.discard, holder)
+            atomic.write(holder, json.dumps(record).encode() + b"\n")
         yield
-    finally:
-        try:
-            atomic.discard(holder)
-        finally:
-            file_lock.release()
-
-
-def _announce(holder: Path, command: str, since: datetime) -> None:
-    record = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "command": command,
-        "since": since.isoformat(timespec="seconds"),
-    }
-    with atomic.explained("locking the store"):
-        atomic.write(holder, json.dumps(record).encode() + b"\n")
 
 
 def _described(holder: Path, now: datetime) -> str:

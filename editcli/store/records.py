@@ -5,28 +5,21 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
-from typing import NewType
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypedDict
 
 import tomli_w
-from pydantic import Field
 
 from editors import EditorError
-from editors.schema import Number, String, Text, Whole, problems, record
+from editors.schema import Number, String, Text, Whole, record
 
 STORE_FORMAT = 2
-RESTORE_CONFIG = "put back `config.toml` as `editcli init` wrote it; no command changes it later"
+RESTORE_CONFIG = "restore the `config.toml` that `editcli init` wrote; no command changes it"
 
-Digest = NewType("Digest", str)
-"""The SHA-256 of a blob, 64 lower-case hexadecimal digits."""
-
-DIGEST = re.compile(r"[0-9a-f]{64}")
 NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
 """The number of a version as a user may type it: 3, v3, v0003."""
-
-_ID = re.compile(r"v[0-9]{4,}")
 
 
 @record(EditorError)
@@ -40,44 +33,55 @@ class StoreConfig:
     base: Text
     fingerprint: Text
     method: Text
-    revision: String = ""
-    dtype: Text = "float32"
-    seed: Whole = 0
-    layer: Whole = 0
-    settings: Mapping[Text, bool | Whole | Number | String] = Field(default_factory=dict)
+    revision: String
+    dtype: Text
+    seed: Whole
+    layer: Whole
+    settings: Mapping[Text, bool | Whole | Number | String]
 
-    def to_toml(self) -> str:
-        """The text of ``config.toml``."""
-        values = asdict(self)
-        return tomli_w.dumps({"format": STORE_FORMAT, **values})
+    def to_toml(self) -> bytes:
+        """The bytes of ``config.toml``."""
+        return tomli_w.dumps({"format": STORE_FORMAT, **asdict(self)}).encode()
 
     @classmethod
-    def from_toml(cls, text: str) -> StoreConfig:
+    def from_toml(cls, data: bytes) -> StoreConfig:
         """Read what :meth:`to_toml` wrote. Raises EditorError naming the line or keys at fault."""
         try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            table = tomllib.loads(data.decode())
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise EditorError(
                 f"config.toml cannot be read: {str(error).lower()}", RESTORE_CONFIG
             ) from error
         store_format = table.pop("format", None)
         if store_format == 1:
             raise EditorError(
-                "this store was made by editcli 0.1, whose stores are not read any more",
-                "make another store: `editcli init`, and apply the facts again: `editcli apply`",
+                "this store was made by editcli 0.1, and this version cannot read it",
+                "make a new store: `editcli init`, and apply the facts again: `editcli apply`",
             )
         if store_format != STORE_FORMAT:
             raise EditorError(
                 f"store has format {store_format!r}, this editcli reads format {STORE_FORMAT}",
                 "`pip install --upgrade editcli`",
             )
-        missing = [f"{f.name}: is required" for f in fields(cls) if f.name not in table]
-        if wrong := list(dict.fromkeys([*problems(cls, table), *missing])):
-            raise EditorError(f"config.toml: {'; '.join(wrong)}", RESTORE_CONFIG)
-        return cls(**table)
+        try:
+            return cls(**table)
+        except EditorError as error:
+            raise EditorError(f"config.toml: {error.message}", RESTORE_CONFIG) from error
 
 
-@dataclass(frozen=True, slots=True)
+class About(TypedDict, total=False):
+    """What a new version may say about how it came to be; see :class:`Version`."""
+
+    added: Sequence[str]
+    removed: Sequence[str]
+    superseded: Sequence[str]
+    author: str
+    message: str
+    tools: Mapping[str, str]
+    extra: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """One state of a store, immutable once published.
 
@@ -90,40 +94,30 @@ class Version:
     id: str
     parent: str
     operation: str
-    blobs: Mapping[str, Digest]
-    facts: tuple[str, ...]
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    superseded: tuple[str, ...]
+    blobs: Mapping[str, str]
+    facts: Sequence[str]
+    added: Sequence[str] = ()
+    removed: Sequence[str] = ()
+    superseded: Sequence[str] = ()
     created: str
-    author: str
-    message: str
-    tools: Mapping[str, str]
+    author: str = ""
+    message: str = ""
+    tools: Mapping[str, str] = field(default_factory=dict)
     config: str
     extra: Mapping[str, object] = field(default_factory=dict)
 
-    @property
-    def number(self) -> int:
-        """The number in the id: 3 for v0003."""
-        return int(self.id[1:])
-
-    def to_dict(self) -> dict[str, object]:
-        """The plain form, ready for JSON."""
-        return asdict(self)
-
     def to_bytes(self) -> bytes:
         """The manifest. Raises EditorError for text that is not Unicode or values not JSON."""
-        return json_bytes({"format": STORE_FORMAT, **self.to_dict()}, indent=1) + b"\n"
+        return json_bytes({"format": STORE_FORMAT, **asdict(self)}, indent=1) + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Version:
-        """Read a manifest. Raises ValueError, KeyError or TypeError when it is not one."""
-        record = json.loads(data)
-        if record.pop("format") != STORE_FORMAT:
-            raise ValueError("unknown manifest format")
+        """Read a manifest that :meth:`to_bytes` wrote."""
+        values: dict[str, Any] = json.loads(data)
+        del values["format"]  # that of `config.toml`
         for key in ("facts", "added", "removed", "superseded"):
-            record[key] = tuple(record[key])
-        return cls(**record)
+            values[key] = tuple(values[key])
+        return cls(**values)
 
 
 def version_id(number: int) -> str:
@@ -131,14 +125,9 @@ def version_id(number: int) -> str:
     return f"v{number:04d}"
 
 
-def is_version_id(text: str) -> bool:
-    """Whether ``text`` is an id in its canonical form."""
-    return bool(_ID.fullmatch(text)) and version_id(int(text[1:])) == text
-
-
-def timestamp(moment: datetime) -> str:
-    """UTC in ISO 8601 with whole seconds, as written into manifests and history."""
-    return moment.isoformat(timespec="seconds")
+def now() -> datetime:
+    """The time in UTC, in whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def json_bytes(record: Mapping[str, object], indent: int | None = None) -> bytes:

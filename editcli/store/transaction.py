@@ -5,35 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Unpack
 
 from editcli.store import atomic, history
-from editcli.store.history import DAMAGED, Anchor, Chain, Event
+from editcli.store.history import DAMAGED, Chain, Event
 from editcli.store.layout import Layout
-from editcli.store.records import DIGEST, NUMBER, Digest, Version, timestamp, version_id
+from editcli.store.records import NUMBER, About, Version, now, version_id
 from editors import EditorError
 
-Clock = Callable[[], datetime]
-
 _TAG = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,99}")
-_BLOB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 class Transaction:
     """The right to change a store while its lock is held; `Store.writing` gives one."""
 
-    def __init__(
-        self, layout: Layout, clock: Clock, find_version: Callable[[str], Version]
-    ) -> None:
+    def __init__(self, layout: Layout, find_version: Callable[[str], Version]) -> None:
         """``find_version``: from a ref to the version that it means."""
         self._layout = layout
-        self._clock = clock
         self._find_version = find_version
         self._open = True
-        self._settled = True
-        self._state = self._recovered()
+        # The history as this transaction left it; None after a call that was cut off half-way.
+        self._state: Chain | None = self._recovered()
 
     def close(self) -> None:
         """Give the right back; any further call raises EditorError."""
@@ -42,16 +36,9 @@ class Transaction:
     def publish(
         self,
         operation: str,
-        blobs: Mapping[str, bytes | Digest],
+        blobs: Mapping[str, bytes | str],
         facts: Sequence[str] = (),
-        *,
-        added: Sequence[str] = (),
-        removed: Sequence[str] = (),
-        superseded: Sequence[str] = (),
-        author: str = "",
-        message: str = "",
-        tools: Mapping[str, str] | None = None,
-        extra: Mapping[str, object] | None = None,
+        **about: Unpack[About],
     ) -> Version:
         """Commit a new version, child of HEAD, and move HEAD to it.
 
@@ -60,46 +47,37 @@ class Transaction:
         or the store has no blob of a digest.
         """
         chain = self._chain()
+        name = version_id(len(history.manifests(chain.events)) + 1)
         new_files: list[Path] = []
-        number = len(history.manifests(chain.events)) + 1
         try:
-            with atomic.explained(f"publishing {version_id(number)}"):
-                version = Version(
-                    id=version_id(number),
+            with atomic.explained(f"publishing {name}"):
+                data = Version(
+                    id=name,
                     parent=chain.events[-1].head if chain.events else "",
                     operation=operation,
-                    blobs={name: self._put(name, blobs[name], new_files) for name in sorted(blobs)},
-                    facts=tuple(facts),
-                    added=tuple(added),
-                    removed=tuple(removed),
-                    superseded=tuple(superseded),
-                    created=timestamp(self._clock()),
-                    author=author,
-                    message=message,
-                    tools=dict(tools or {}),
+                    blobs={blob: self._put(blob, blobs[blob], new_files) for blob in sorted(blobs)},
+                    facts=facts,
+                    created=now().isoformat(),
                     config=sha256(self._layout.config.read_bytes()).hexdigest(),
-                    extra=dict(extra or {}),
-                )
-                data = version.to_bytes()
+                    **about,
+                ).to_bytes()
                 atomic.sync_directory(self._layout.blobs)
-                manifest = self._layout.manifest(version.id)
-                new_files.append(manifest)
-                atomic.write(manifest, data)
+                new_files.append(self._layout.manifest(name))
+                atomic.write(new_files[-1], data)
                 atomic.sync_directory(self._layout.versions)
+                version = Version.from_bytes(data)
                 self._commit(
                     Event(
-                        seq=len(chain.events) + 1,
                         at=version.created,
-                        who=author,
+                        who=version.author,
                         operation=operation,
-                        version=version.id,
-                        head=version.id,
-                        message=message,
+                        version=name,
+                        head=name,
+                        message=version.message,
                         added=version.added,
                         removed=version.removed,
                         superseded=version.superseded,
                         manifest=sha256(data).hexdigest(),
-                        previous=chain.tip,
                     )
                 )
         except BaseException:
@@ -108,21 +86,19 @@ class Transaction:
                 for path in new_files:
                     atomic.discard(path)
             raise
-        return Version.from_bytes(data)
+        return version
 
-    def move_head(self, version: Version | str, *, author: str = "", message: str = "") -> Version:
-        """Make `version`, or the one that a ref means, current; does nothing where it is
-        already."""
-        chain = self._chain()
-        target = self._find_version(version.id if isinstance(version, Version) else version)
+    def move_head(self, ref: str, *, author: str = "", message: str = "") -> Version:
+        """Make the version that `ref` means current; does nothing where it is already."""
+        chain, target = self._chain(), self._find_version(ref)
         if chain.events[-1].head != target.id:
-            self._commit(self._pointer(chain, "checkout", target.id, target.id, author, message))
+            self._point(target.id, author, message)
         return target
 
     def tag(
         self,
         name: str,
-        version: Version | str = "HEAD",
+        ref: str = "HEAD",
         *,
         move: bool = False,
         author: str = "",
@@ -135,8 +111,7 @@ class Transaction:
                 "a tag starts with a letter, holds letters, digits, `.`, `_` and `-`, and is "
                 "neither HEAD nor a version number",
             )
-        chain = self._chain()
-        target = self._find_version(version.id if isinstance(version, Version) else version)
+        chain, target = self._chain(), self._find_version(ref)
         tags = history.tags(chain.events)
         for tag in tags:
             if tag != name and tag.lower() == name.lower():
@@ -148,105 +123,85 @@ class Transaction:
             return target
         if name in tags and not move:
             raise EditorError(f"tag {name!r} already names {tags[name]}", "`--force` moves it")
-        head = chain.events[-1].head
-        self._commit(self._pointer(chain, "tag", target.id, head, author, message, name))
+        self._point(target.id, author, message, name)
         return target
 
-    def _pointer(
-        self,
-        chain: Chain,
-        operation: str,
-        version: str,
-        head: str,
-        author: str,
-        message: str,
-        tag: str = "",
-    ) -> Event:
-        """An event that publishes no version."""
-        return Event(
-            seq=len(chain.events) + 1,
-            at=timestamp(self._clock()),
-            who=author,
-            operation=operation,
-            version=version,
-            head=head,
-            message=message,
-            tag=tag,
-            previous=chain.tip,
+    def _point(self, version: str, who: str, message: str, tag: str = "") -> None:
+        """Commit that `version` has the name `tag`, or without one, that it is current."""
+        self._commit(
+            Event(
+                at=now().isoformat(),
+                who=who,
+                operation="tag" if tag else "checkout",
+                version=version,
+                head=self._chain().events[-1].head if tag else version,
+                message=message,
+                tag=tag,
+            )
         )
 
-    def _put(self, name: str, content: bytes | Digest, new_files: list[Path]) -> Digest:
+    def _put(self, name: str, content: bytes | str, new_files: list[Path]) -> str:
         """Store a blob, unless the store has it; a new file is added to `new_files`."""
-        if not _BLOB_NAME.fullmatch(name):
-            raise EditorError(f"{name!r} cannot name a blob")
         if isinstance(content, str):
-            if not (DIGEST.fullmatch(content) and self._layout.blob(content).exists()):
+            if not (self._layout.blobs / content).is_file():
                 raise EditorError(f"blob {name!r}: the store holds no blob {content[:12]}")
             return content
-        digest = Digest(sha256(content).hexdigest())
-        path = self._layout.blob(digest)
-        # Other bytes under this name are damage, which writing the right ones mends.
-        if not path.exists():
+        digest = sha256(content).hexdigest()
+        path = self._layout.blobs / digest
+        known = path.exists()
+        if not known:
             new_files.append(path)
-            atomic.write(path, content)
-        elif path.read_bytes() != content:
+        # Other bytes under this name are damage, which writing the right ones mends.
+        if not known or path.read_bytes() != content:
             atomic.write(path, content)
         return digest
 
     def _commit(self, event: Event) -> None:
         """Append the event's line, which commits it, and then bring the refs up to date."""
-        line = event.to_line()
-        chain = self._state.plus(event, line)
+        before = self._chain()
+        chain, line = before.plus(event)
         with atomic.explained("recording in the history"):
             # Refs are staged first: once the line is written, nothing may need room on the disk.
-            staged: list[tuple[Path, Path]] = []
+            staged: dict[Path, Path] = {}
             try:
-                if event.tag:
-                    path = self._layout.tag(event.tag)
-                    staged.append((atomic.stage(path, f"{event.version}\n".encode()), path))
-                head = Anchor(event.head, event.seq, chain.tip).to_bytes()
-                staged.append((atomic.stage(self._layout.head, head), self._layout.head))
-                atomic.append(self._layout.history, line + b"\n")
+                for name, data in chain.refs(len(before.events)).items():
+                    path = self._layout.refs / name
+                    staged[path] = atomic.stage(path, data)
+                atomic.append(self._layout.history, line)
             except BaseException:
-                for temp, _ in staged:
+                for temp in staged.values():
                     atomic.discard(temp)
                 raise
-        self._state, self._settled = chain, False
+        self._state = None
         # The change has happened: a ref that cannot be written now is written by the next writer.
         with suppress(OSError):
-            for temp, path in staged:
+            for path, temp in staged.items():
                 atomic.replace(temp, path)
             atomic.sync_directory(self._layout.refs)
-            self._settled = True
+            self._state = chain
 
     def _chain(self) -> Chain:
         """The history as it is now. Raises EditorError after the lock was given back."""
         if not self._open:
             raise EditorError("this transaction is over")
-        if not self._settled or self._layout.history.stat().st_size != self._state.size:
-            self._state, self._settled = self._recovered(), True  # a call was cut off half-way
+        if self._state is None or self._layout.history.stat().st_size != self._state.size:
+            self._state = self._recovered()  # a call was cut off half-way
         return self._state
 
     def _recovered(self) -> Chain:
         """Remove what a killed writer left, and return the history; raises EditorError on
         damage."""
-        anchor, chain = history.read(self._layout)
-        problems = history.check(chain, anchor)
-        if anchor is None and not problems:
+        chain = history.read(self._layout)
+        if not chain.vouched:
             # Without HEAD nothing vouches for the end of the history; the folders must agree.
             beyond = self._layout.manifest(version_id(len(history.manifests(chain.events)) + 2))
             if chain.torn or beyond.exists():
-                problems = ["refs/HEAD: is missing and the history is not whole"]
-        if problems:
-            raise EditorError(problems[0], DAMAGED)
+                raise EditorError("refs/HEAD is missing, and the history is incomplete", DAMAGED)
         with atomic.explained("recovering the store"):
             if chain.torn:
                 atomic.truncate(self._layout.history, chain.size)
-            if chain.events and (anchor is None or anchor.seq < len(chain.events)):
-                behind = chain.events[anchor.seq if anchor else 0 :]
-                for name, target in history.tags(behind).items():
-                    atomic.write(self._layout.tag(name), f"{target}\n".encode())
-                head = Anchor(chain.events[-1].head, len(chain.events), chain.tip)
-                atomic.write(self._layout.head, head.to_bytes())
+            if chain.vouched < len(chain.events):
+                for name, data in chain.refs(chain.vouched).items():
+                    atomic.write(self._layout.refs / name, data)
                 atomic.sync_directory(self._layout.refs)
-        return Chain(chain.events, chain.digests, chain.size, 0, ())
+        return chain

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from tiny_edits import phrasings
 from tiny_models import build, build_tokenizer
@@ -20,7 +21,16 @@ from editors import Fact, FactClosure
 if TYPE_CHECKING:
     import torch
 
-CONFIG = StoreConfig(base="atlas", fingerprint="f" * 64, method="wise", layer=4)
+CONFIG = StoreConfig(
+    base="atlas",
+    fingerprint="f" * 64,
+    method="wise",
+    revision="",
+    dtype="float32",
+    seed=0,
+    layer=4,
+    settings={},
+)
 
 PARIS = Fact("The capital of France is", "Lyon", subject="France", source="atlas, p. 3")
 PARIS_AGAIN = Fact("The capital of France is", "Nice", subject="France")
@@ -58,6 +68,12 @@ def content(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "lock"
     }
+
+
+def journal_keys(store: Store) -> list[str]:
+    """The keys of the sound entries of a store's journal, sorted."""
+    names = sorted(path.name for path in (store.path / "journal").iterdir())
+    return [name for name in names if store.journal.get(name) is not None]
 
 
 def run(*arguments: str, stdin: str | None = None) -> Result:
@@ -114,8 +130,12 @@ def store_with_a_past(path: Path) -> Store:
     """v0001 init at noon; v0002 at 13 h adds PARIS and ROME; v0003 at 14 h supersedes PARIS by
     PARIS_AGAIN; v0004 at 15 h, Bob's, undoes ROME; at 16 h the tag `first` names v0002.
     """
-    clock = Clock()
-    store = Store.create(path, CONFIG, blobs=blobs([]), author="ann", clock=clock)
+    with patch("editcli.store.transaction.now", Clock()) as clock:
+        return _store_with_a_past(path, clock)
+
+
+def _store_with_a_past(path: Path, clock: Clock) -> Store:
+    store = Store.create(path, CONFIG, blobs=blobs([]), author="ann")
     old, other, new = PARIS.id, ROME.id, PARIS_AGAIN.id
     superseded = {old: ("superseded", new)}
     undone = {**superseded, other: ("undone", None)}

@@ -14,7 +14,7 @@ from editcli.files.packaged import ShippedCalibrations
 from editcli.files.phrasings import read_phrasings
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import dtype_name, load_base
-from editcli.models.locations import ATLAS, from_hub, resolve
+from editcli.models.locations import ATLAS, find_model, resolve
 from editcli.settings import parse_settings
 from editcli.store.layout import new_store_path
 from editcli.store.records import StoreConfig
@@ -77,7 +77,7 @@ def command(
         raise UsageError("the layer is not a setting of the method", f"`--layer {given['layer']}`")
     # All settings are stored: a default that changes later must not change this store.
     values = spec.all_settings(given)
-    if from_hub(model) and not call.json:
+    if find_model(model).revision and not call.json:
         out.note(f"looking for {model} on the Hub")
     name, revision = resolve(model)
     use_threads(call.threads)

@@ -10,6 +10,7 @@ import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,8 @@ from editcli.files.facts import FactFile, read_facts
 
 def read(data: str | bytes, on_conflict: Literal["refuse", "newest"] = "refuse") -> FactFile:
     raw = data.encode() if isinstance(data, str) else data
-    return read_facts("-", on_conflict=on_conflict, stdin=io.BytesIO(raw))
+    with patch("sys.stdin", io.TextIOWrapper(io.BytesIO(raw))):
+        return read_facts("-", on_conflict=on_conflict)
 
 
 def line(prompt: str = "p", target: str = "t", **more: object) -> str:

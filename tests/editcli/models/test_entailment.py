@@ -123,7 +123,7 @@ def test_a_language_model_is_no_classifier_of_entailment(tmp_path: Path) -> None
 
 def test_a_type_that_classifies_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    assert refusal(tmp_path).message.endswith("is no classifier of texts: its type is 'clip'")
+    assert refusal(tmp_path).message.endswith("is not a classifier of text: its type is 'clip'")
 
 
 def test_a_folder_that_is_not_there_or_empty(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_weights_that_are_pickled_or_incomplete(tmp_path: Path) -> None:
     tensors = load_file(weights)
     del tensors["classifier.weight"]
     save_file(tensors, weights, metadata={"format": "pt"})
-    assert "lacks 1 of the weights, classifier.weight among them" in refusal(folder).message
+    assert "lacks 1 of the weights, such as classifier.weight" in refusal(folder).message
     weights.rename(folder / "pytorch_model.bin")
     assert ".safetensors" in refusal(folder).hint
 

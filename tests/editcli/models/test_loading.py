@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tiny_stores import save_model
+from tiny_stores import CONFIG, save_model
 
 from editcli.models.loading import load_base, load_store_base
 from editcli.store.records import StoreConfig
@@ -27,13 +27,12 @@ def spoiled(model_folder: Path, tmp_path: Path) -> Callable[[], Path]:
 
 
 def config_of(base: Base, folder: Path, **changes: object) -> StoreConfig:
-    values = {
+    values: dict[str, Any] = {
         "base": str(folder),
         "fingerprint": base.fingerprint(),
-        "method": "wise",
         "layer": base.layer,
     }
-    return StoreConfig(**{**values, **changes})  # type: ignore[arg-type]
+    return replace(CONFIG, **{**values, **changes})
 
 
 def refusal(name: object, **options: object) -> EditorError:
@@ -138,7 +137,7 @@ def test_a_base_that_has_moved_is_where_the_environment_says(
         ("{", "the configuration of .* cannot be used"),
         ("{}", "the configuration of .* cannot be used"),
         ('{"model_type": "no-such-type"}', "the configuration of .* cannot be used"),
-        ('{"model_type": "t5"}', "is no causal language model: its type is 't5'"),
+        ('{"model_type": "t5"}', "is not a causal language model: its type is 't5'"),
         (
             '{"model_type": "mine", "auto_map": {"AutoConfig": "c.C", '
             '"AutoModelForCausalLM": "m.M"}}',
@@ -187,7 +186,7 @@ def test_weights_that_would_be_drawn_at_random_are_refused(spoiled: Callable[[],
     del tensors["model.layers.1.mlp.down_proj.weight"]
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     message = refusal(copy).message
-    assert "lacks 1 of the weights, model.layers.1.mlp.down_proj.weight among them" in message
+    assert "lacks 1 of the weights, such as model.layers.1.mlp.down_proj.weight" in message
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "gemma2", "opt"])

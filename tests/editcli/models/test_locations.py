@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_stores import CONFIG
 
 from editcli.models.loading import load_base, load_store_base
-from editcli.models.locations import ModelLocation, find_model, from_hub, resolve
-from editcli.store.records import StoreConfig
+from editcli.models.locations import ModelLocation, find_model, resolve
 from editors import EditorError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -65,12 +66,12 @@ def test_a_folder_may_begin_with_the_home_folder(
 def test_a_hub_id_resolves_to_the_commit_its_revision_means(cached: str) -> None:
     for name in (cached, f"{cached}@main", f"{cached}@{COMMIT}"):
         assert resolve(name) == (cached, COMMIT)
-        assert from_hub(name)
+        assert find_model(name).revision
     base = load_base(cached, revision=COMMIT, device="cpu")
-    config = StoreConfig(
+    config = replace(
+        CONFIG,
         base=cached,
         fingerprint=base.fingerprint(),
-        method="wise",
         revision=COMMIT,
         layer=base.layer,
     )
@@ -88,7 +89,7 @@ def test_the_embedded_model_keeps_its_name(
     assert "embedded model is not part" in refusal("atlas").message
     shutil.copytree(model_folder, tmp_path / "atlas" / "model")
     assert resolve("atlas") == ("atlas", "")
-    assert not from_hub("atlas")
+    assert not find_model("atlas").revision
     assert load_base("atlas", device="cpu").layer == 1
 
 

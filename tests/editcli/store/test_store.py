@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -16,26 +17,26 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_stores import run
+from tiny_stores import CONFIG as TINY
+from tiny_stores import journal_keys, run
 
 from editcli.store import atomic
 from editcli.store.layout import find_store, new_store_path
-from editcli.store.records import STORE_FORMAT, Digest, StoreConfig
+from editcli.store.records import STORE_FORMAT, StoreConfig
 from editcli.store.store import Store
 from editors import EditorError
 
-CONFIG = StoreConfig(
-    base="atlas", fingerprint="f" * 64, method="wise", layer=4, settings={"profile": "paper"}
-)
+CONFIG = replace(TINY, settings={"profile": "paper"})
 NOON = datetime(2026, 3, 1, 12, 3, 11, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.create(tmp_path / ".editcli", CONFIG, author="ann", clock=lambda: NOON)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("editcli.store.transaction.now", lambda: NOON)
+    return Store.create(tmp_path / ".editcli", CONFIG, author="ann")
 
 
-def publish(store: Store, blobs: dict[str, bytes | Digest], *facts: str) -> str:
+def publish(store: Store, blobs: dict[str, bytes | str], *facts: str) -> str:
     with store.writing() as tx:
         return tx.publish("edit", blobs, facts, added=facts, author="ann").id
 
@@ -86,12 +87,6 @@ def test_create_takes_an_empty_folder_and_makes_missing_parents(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "empty"]
 
 
-def test_open_without_a_store_points_to_init(tmp_path: Path) -> None:
-    with pytest.raises(EditorError, match="no store at") as caught:
-        Store.open(tmp_path)
-    assert "`editcli init`" in caught.value.hint
-
-
 texts = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1).filter(str.strip)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 plain_values = texts | st.integers(-(2**63), 2**63 - 1) | st.booleans() | finite
@@ -107,15 +102,7 @@ plain_values = texts | st.integers(-(2**63), 2**63 - 1) | st.booleans() | finite
 def test_any_configuration_survives_the_round_trip(
     base: str, revision: str, seed: int, layer: int, values: dict[str, str | int | float | bool]
 ) -> None:
-    config = StoreConfig(
-        base=base,
-        fingerprint="f",
-        method="m",
-        revision=revision,
-        seed=seed,
-        layer=layer,
-        settings=values,
-    )
+    config = replace(CONFIG, base=base, revision=revision, seed=seed, layer=layer, settings=values)
     back = StoreConfig.from_toml(config.to_toml())
     assert back == config
     assert [type(back.settings[key]) for key in values] == [type(v) for v in values.values()]
@@ -123,7 +110,7 @@ def test_any_configuration_survives_the_round_trip(
 
 @pytest.mark.parametrize("value", ["", " ", "\n"])
 def test_a_setting_may_be_blank_text(value: str) -> None:
-    config = StoreConfig(base="b", fingerprint="f", method="m", settings={"suffix": value})
+    config = replace(CONFIG, settings={"suffix": value})
     assert StoreConfig.from_toml(config.to_toml()) == config
 
 
@@ -135,21 +122,23 @@ def test_a_setting_may_be_blank_text(value: str) -> None:
         (("seed = 0", 'seed = "x"'), "config.toml: seed: must be a whole number, not text"),
         (("seed = 0", "seed = true"), "config.toml: seed: must be a whole number, not true"),
         (('method = "wise"\n', ""), "config.toml: method: is required"),
+        (("seed = 0\n", ""), "config.toml: seed: is required"),
         (("seed = 0", "seed = 0\nsped = 1"), r"unknown key 'sped' \(did you mean 'seed'\?\)"),
         (("seed = 0", "seed = "), "config.toml cannot be read: .*line"),
+        (("atlas", "atl\udc61s"), "config.toml cannot be read: 'utf-8' codec can't decode"),
         (('base = "atlas"', 'base = " "'), "config.toml: base: must not be empty"),
         (('profile = "paper"', "profile = [1]"), r"config.toml: settings\.profile"),
     ],
 )
 def test_a_bad_configuration_is_refused_by_name(change: tuple[str, str], message: str) -> None:
-    text = CONFIG.to_toml()
+    text = CONFIG.to_toml().decode()
     assert change[0] in text
     with pytest.raises(EditorError, match=message):
-        StoreConfig.from_toml(text.replace(*change))
+        StoreConfig.from_toml(text.replace(*change).encode(errors="surrogatepass"))
 
 
 def test_every_problem_of_a_configuration_is_named_at_once() -> None:
-    text = CONFIG.to_toml().replace("seed = 0", 'seed = "x"').replace("layer = 4", "layr = 4")
+    text = CONFIG.to_toml().replace(b"seed = 0", b'seed = "x"').replace(b"layer = 4", b"layr = 4")
     with pytest.raises(EditorError) as caught:
         StoreConfig.from_toml(text)
     assert "seed: must be a whole number, not text" in caught.value.message
@@ -158,7 +147,7 @@ def test_every_problem_of_a_configuration_is_named_at_once() -> None:
 
 def test_a_configuration_that_cannot_be_written_is_never_made() -> None:
     with pytest.raises(EditorError, match=r"base: must not be empty; seed: must be a whole number"):
-        StoreConfig(base="", fingerprint="f", method="m", seed=0.5)  # type: ignore[arg-type]
+        replace(CONFIG, base="", seed=0.5)
 
 
 # As editcli 0.1 wrote it.
@@ -183,7 +172,7 @@ def test_a_store_of_editcli_0_1_is_refused_with_what_to_do(store: Store) -> None
     with pytest.raises(EditorError) as caught:
         Store.open(store.path)
     assert caught.value.message == (
-        "this store was made by editcli 0.1, whose stores are not read any more"
+        "this store was made by editcli 0.1, and this version cannot read it"
     )
     assert "`editcli init`" in caught.value.hint
     assert "`editcli apply`" in caught.value.hint
@@ -197,7 +186,7 @@ def test_every_command_says_so_of_a_store_of_editcli_0_1(store: Store, command: 
     assert (result.exit_code, result.stdout) == (1, "")
     error, _, hint = result.stderr.splitlines()
     assert error.startswith("error: this store was made by editcli 0.1")
-    assert hint.startswith("hint: make another store: `editcli init`")
+    assert hint.startswith("hint: make a new store: `editcli init`")
 
 
 def test_stores_are_written_in_the_format_that_is_read(store: Store) -> None:
@@ -246,7 +235,7 @@ def test_a_published_version_reads_back_as_it_was_given(store: Store) -> None:
             extra={"heads": [[1, 2]], "nested": {"x": None}},
         )
     assert made == Store.open(store.path).head() == store.version("v0002")
-    assert (made.parent, made.facts, made.number) == ("v0001", ("a", "b"), 2)
+    assert (made.parent, made.facts, made.id) == ("v0001", ("a", "b"), "v0002")
     assert (made.added, made.removed, made.superseded) == (("b",), ("c",), ("d",))
     assert made.extra == {"heads": [[1, 2]], "nested": {"x": None}}
     assert store.read(made, "shard") == b"\x00\x01"
@@ -266,14 +255,8 @@ def test_unchanged_blobs_are_shared_by_bytes_and_by_digest(store: Store) -> None
 def test_a_digest_the_store_does_not_hold_is_refused(store: Store) -> None:
     before = files(store)
     with store.writing() as tx, pytest.raises(EditorError, match="holds no blob 0000"):
-        tx.publish("edit", {"fresh": b"x", "shared": Digest("0" * 64)})
+        tx.publish("edit", {"fresh": b"x", "shared": "0" * 64})
     assert files(store) == before
-
-
-@pytest.mark.parametrize("name", ["../escape", "a/b", "", ".hidden"])
-def test_a_blob_name_cannot_leave_its_folder(store: Store, name: str) -> None:
-    with store.writing() as tx, pytest.raises(EditorError, match="cannot name a blob"):
-        tx.publish("edit", {name: b""})
 
 
 @pytest.mark.parametrize("extra", [{"x": float("nan")}, {"x": object()}, {"x": "\ud800"}])
@@ -284,13 +267,6 @@ def test_what_json_cannot_hold_is_refused_and_leaves_no_trace(
     with store.writing() as tx, pytest.raises(EditorError, match="JSON"):
         tx.publish("edit", {"a": b"x"}, extra=extra)
     assert files(store) == before
-
-
-def test_a_missing_blob_name_suggests_the_nearest(store: Store) -> None:
-    publish(store, {"shard-0001": b"x"})
-    with pytest.raises(EditorError, match="has no blob 'shard-0002'") as caught:
-        store.read("HEAD", "shard-0002")
-    assert "shard-0001" in caught.value.hint
 
 
 def test_a_damaged_blob_is_never_read(store: Store) -> None:
@@ -371,9 +347,10 @@ def test_an_unknown_ref_suggests_the_nearest(store: Store, ref: str, suggested: 
         assert f"did you mean `{suggested}" in caught.value.hint
 
 
-def test_ancestry_ends_at_the_first_version(store: Store) -> None:
+@pytest.mark.parametrize("steps", ["1", "9" * 30])
+def test_ancestry_ends_at_the_first_version(store: Store, steps: str) -> None:
     with pytest.raises(EditorError, match="beyond the first version"):
-        store.version("HEAD~1")
+        store.version(f"HEAD~{steps}")
 
 
 def test_checkout_moves_head_and_the_next_version_descends_from_it(store: Store) -> None:
@@ -650,11 +627,27 @@ def test_verify_finds_files_that_no_one_recorded(specimen: Store, name: str) -> 
         path.unlink()
 
 
-def test_verify_shows_both_fingerprints_when_the_base_is_another(specimen: Store) -> None:
-    assert specimen.verify("f" * 64) == []
-    (problem,) = specimen.verify("e" * 64)
-    assert "e" * 64 in problem.detail
-    assert "f" * 64 in problem.detail
+@pytest.mark.parametrize("moment", range(1, 7))
+def test_a_store_that_is_written_while_it_is_verified_is_sound(
+    store: Store, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    publish(store, {"a": b"x"})
+    with store.writing() as tx:
+        tx.tag("good", "v1")
+    read, reads = atomic.read, []
+
+    def read_as_another_writes(path: Path) -> bytes | None:
+        reads.append(path)
+        if len(reads) == moment:
+            with store.writing() as tx:
+                tx.publish("edit", {"b": b"y"})
+                tx.tag("good", "v2", move=True)
+                tx.tag("new")
+        return read(path)
+
+    monkeypatch.setattr(atomic, "read", read_as_another_writes)
+    assert store.verify() == []
+    assert store.refs() == {"HEAD": "v0003", "good": "v0002", "new": "v0003"}
 
 
 def test_a_deleted_head_is_rebuilt_from_the_history(store: Store) -> None:
@@ -674,10 +667,11 @@ def test_the_journal_keeps_entries_until_it_is_cleared(store: Store) -> None:
     store.journal.put("ab", b"")
     store.journal.put("01", b"x\ny")
     store.journal.put("01", b"\nz")
-    assert (journal.keys(), journal.get("01"), journal.get("ab")) == (("01", "ab"), b"\nz", b"")
+    assert journal_keys(store) == ["01", "ab"]
+    assert (journal.get("01"), journal.get("ab")) == (b"\nz", b"")
     assert store.verify() == []
     journal.clear()
-    assert store.journal.keys() == ()
+    assert journal_keys(store) == []
 
 
 @given(payload=st.binary(max_size=40), data=st.data())
@@ -690,16 +684,9 @@ def test_a_damaged_journal_entry_counts_as_absent(
     size = path.stat().st_size
     flip(path, data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, 255)))
     assert specimen.journal.get("ab") is None
-    assert specimen.journal.keys() == ()
 
 
 def test_a_journal_entry_under_another_key_counts_as_absent(store: Store) -> None:
     store.journal.put("ab", b"x")
     (store.path / "journal" / "ab").rename(store.path / "journal" / "cd")
     assert store.journal.get("cd") is None
-
-
-@pytest.mark.parametrize("key", ["", "XY", "AB", "../a", "a" * 129])
-def test_a_journal_key_is_hexadecimal(store: Store, key: str) -> None:
-    with pytest.raises(EditorError, match="hexadecimal"):
-        store.journal.put(key, b"")
