@@ -18,11 +18,10 @@ from typing import Any, Literal
 from editors.conflicts.cases import ConflictCase
 from editors.conflicts.locality import LIMITS, Battery, beyond, by_first_token, losses
 from editors.conflicts.locate import Ranking
-from editors.conflicts.measure import candidate_tokens
+from editors.conflicts.measure import candidate_tokens, first_outcomes
 from editors.errors import EditorError
 from editors.heads.pruning import At, Head, HeadMask, Source
 from editors.inference.edited_model import EditedModel
-from editors.inference.next_tokens import likeliest
 from editors.model.base_model import Base
 
 CandidateRule = Literal["top_k", "exclusive", "screened", "by_value"]
@@ -117,11 +116,10 @@ class DevSplit:
             EditorError: no case has a conflict.
         """
         self._attach, self._battery = attach, battery
-        conflicting = [case for case in cases if case.conflicting]
-        if not conflicting:
+        self._cases = [case for case in cases if case.conflicting]
+        if not self._cases:
             raise EditorError("no dev row shows a conflict, so no number of heads can be chosen")
-        self._prompts = [case.row.prompt for case in conflicting]
-        self._outcomes = candidate_tokens(base, conflicting)
+        self._candidates = candidate_tokens(base, self._cases)
         self._prefer, self._masked = prefer, masked
         self._tried: dict[frozenset[Head], tuple[list[bool], dict[str, float]]] = {}
         won, self._before = self._try(())
@@ -145,9 +143,7 @@ class DevSplit:
         if key not in self._tried:
             with self._attach(self._masked(heads)) as model:
                 scores = self._battery.scores(model, by_first_token)
-                tokens = likeliest(model, self._prompts)
-            pairs = zip(self._outcomes, tokens, strict=True)
-            outcomes = [candidates.get(token, "other") for candidates, token in pairs]
+                outcomes = first_outcomes(model, self._cases, self._candidates)
             scores["other"] = outcomes.count("other") / len(outcomes)
             self._tried[key] = [outcome == self._prefer for outcome in outcomes], scores
         return self._tried[key]
