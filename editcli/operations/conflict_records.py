@@ -11,6 +11,7 @@ from editors.text_matching import normalised
 if TYPE_CHECKING:
     from editors.conflicts.locate import Ranking
     from editors.conflicts.measure import ConflictResults
+    from editors.conflicts.resolve import Trial
     from editors.evaluation.metrics import Rate
 
 
@@ -101,6 +102,20 @@ def _outcomes(measured: ConflictResults) -> dict[str, Any]:
         "context": finite(rates.context.value),
         "before": finite(rates.before.value),
         "other": finite(rates.other.value),
+    }
+
+
+def trial_record(trial: Trial) -> dict[str, Any]:
+    """A set of heads that was tried on the dev split."""
+    return {
+        "k": len(trial.heads),
+        "rule": trial.rule,
+        "heads": [list(head) for head in trial.heads],
+        "rate": finite(trial.rate),
+        "gain": finite(trial.gain),
+        "lost": {name: finite(value) for name, value in trial.lost.items()},
+        "value": finite(trial.value),
+        "fits": trial.fits,
     }
 
 

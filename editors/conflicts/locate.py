@@ -74,9 +74,9 @@ class Ranking:
         """``[layers, units]``: the score of each head, its mean effect."""
         return self.of(score).mean(-1)
 
-    def top(self, score: Score, count: int) -> list[Head]:
-        """The ``count`` heads with the largest scores above 0, best first; fewer if there are no
-        more."""
+    def top(self, score: Score, count: int | None = None) -> list[Head]:
+        """The ``count`` heads (None: all) with the largest scores above 0, best first; fewer if
+        there are no more."""
         return _top(self.mean(score), count)
 
     def stable(self, score: Score, count: int = TOP) -> torch.Tensor:
@@ -93,7 +93,7 @@ class Ranking:
         return counted / RESAMPLES
 
 
-def _top(scores: torch.Tensor, count: int) -> list[Head]:
+def _top(scores: torch.Tensor, count: int | None) -> list[Head]:
     values, order = scores.flatten().sort(descending=True, stable=True)
     best = order[:count][values[:count] > 0]
     return [Head(*divmod(number, scores.shape[1])) for number in best.tolist()]

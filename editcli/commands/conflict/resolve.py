@@ -24,6 +24,7 @@ from editcli.files.conflicts import read_conflicts
 from editcli.files.texts import read_texts
 from editcli.wording import counted
 from editors import EditorError
+from editors.heads.pruning import HeadPruning, Source
 
 if TYPE_CHECKING:
     from editcli.operations.conflict_session import ConflictSession
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from editcli.operations.prune_heads import PruningTest
     from editcli.store.records import Version
     from editors.conflicts.measure import ConflictResults
-    from editors.heads.pruning import Source
 
 ONLY_PRUNING = (
     *("heads", "ablation", "at", "scale", "corruption", "unit", "seed"),
@@ -177,7 +177,8 @@ def _save(
     prefer: Source,
 ) -> Version:
     session = conflicts.session
-    pruning = result.as_pruning(prefer, conflicts.state.edits)
+    report = {**result.report, **result.to_dict(), "by": "prune"}
+    pruning = HeadPruning(prefer, result.mask, conflicts.state.edits, report)
     # Measuring takes minutes and does not lock the store; its result holds for `parent` alone.
     with session.store.writing(call.command) as transaction:
         if (now := session.store.head().id) != parent.id:
