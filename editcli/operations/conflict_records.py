@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from editors.conflicts.locate import Ranking
     from editors.conflicts.measure import ConflictResults
     from editors.conflicts.resolve import Trial
-    from editors.evaluation.metrics import Rate
 
 
 def finite(value: float | None) -> float | None:
@@ -22,31 +21,26 @@ def finite(value: float | None) -> float | None:
 
 def rates_record(measured: ConflictResults) -> dict[str, Any]:
     """The rates of a group of rows, with intervals."""
-    rates = measured.rates
-    named: dict[str, Rate] = {
-        "memory": rates.memory, "context": rates.context, "other": rates.other,
-    }  # fmt: skip
-    if measured.edited.results:
-        named["before"] = rates.before
+    rates = measured.rates._asdict()
+    if not measured.edited.results:
+        del rates["before"]
     return {
         "rows": len(measured.results),
-        **{name: finite(rate.value) for name, rate in named.items()},
-        "ci95": {n: [finite(r.low), finite(r.high)] for n, r in named.items() if r.n},
+        **{name: finite(rate.value) for name, rate in rates.items()},
+        "ci95": {n: [finite(r.low), finite(r.high)] for n, r in rates.items() if r.n},
     }
 
 
 def results_record(measured: ConflictResults) -> dict[str, Any]:
     """Everything that ``conflict measure`` prints about rows."""
     conflicting = measured.conflicting
-    first = conflicting.first_token_rates
+    first = conflicting.first_token_rates._asdict()
     record = {
         **rates_record(conflicting),
         "memorization_ratio": finite(conflicting.memorization_ratio),
         "several_named": sum(result.several for result in conflicting.results),
         "first_token": {
-            "memory": finite(first.memory.value),
-            "context": finite(first.context.value),
-            "other": finite(first.other.value),
+            name: finite(rate.value) for name, rate in first.items() if name != "before"
         },
         "by_kind": {
             kind: {

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,8 @@ def find_heads(
     from editors.conflicts.locate import locate
     from editors.conflicts.resolve import DevSplit, choose
 
-    session, attach = conflicts.session, conflicts.with_mask(prefer)
+    session = conflicts.session
+    attach = partial(conflicts.attached_with, prefer=prefer)
     edits = conflicts.state.in_force()
     seconds: dict[str, float] = {}
 
