@@ -129,9 +129,9 @@ def losses(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str,
     lost = {}
     for name in LIMITS:
         if name in before and name in after:
-            change = after[name] - before[name]
-            worse = change if name in ("neutral", "other") else -change
-            lost[name] = math.inf if math.isnan(after[name]) else worse
+            rises = name in ("neutral", "other")  # where it gets worse
+            more, less = (after, before) if rises else (before, after)
+            lost[name] = math.inf if math.isnan(after[name]) else more[name] - less[name]
     return lost
 
 

@@ -14,7 +14,7 @@ from editors.evaluation.metrics import Rate
 from editors.facts import Fact
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import EXTRA_TOKENS, Answer, answers
-from editors.inference.next_tokens import after_prompts, likeliest
+from editors.inference.next_tokens import after_prompts, likeliest, probabilities_of
 from editors.model.base_model import Base
 from editors.model.tokenization import answer_length, encode_pairs
 
@@ -230,10 +230,8 @@ def _with_first_tokens(model: EditedModel, results: Sequence[RowResult]) -> list
 
     def reduce(logits: torch.Tensor, numbers: Sequence[int]) -> list[tuple[int, float]]:
         """The likeliest token, and the probability of the first token of the right answer."""
-        right_probabilities = (
-            logits.float().softmax(-1).cpu().gather(1, right[list(numbers), None])[:, 0]
-        )
-        return [*zip(logits.argmax(-1).tolist(), right_probabilities.tolist(), strict=True)]
+        probabilities = probabilities_of(logits, right[list(numbers)])
+        return [*zip(logits.argmax(-1).tolist(), probabilities.tolist(), strict=True)]
 
     informed = after_prompts(model, [case.row.prompt for case in cases], reduce)
     alone = after_prompts(model, [case.row.question for case in cases], reduce)
