@@ -1,8 +1,14 @@
-"""Numbers and times as people read them."""
+"""Numbers and times as people read them, and a warning of several commands."""
 
 from __future__ import annotations
 
 from datetime import datetime
+
+STALE_HEADS = (
+    "the pruned heads were ranked with other edits in force",
+    "`editcli conflict resolve` ranks them again",
+)
+"""A warning and its hint."""
 
 
 def counted(number: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from editcli.errors import Interrupted
 from editcli.operations.distributed import Ranks
 from editcli.operations.session import Session
 from editcli.store.journal import Journal
-from editcli.wording import counted
+from editcli.wording import STALE_HEADS, counted
 from editors import Fact
 
 if TYPE_CHECKING:
@@ -165,10 +165,7 @@ def apply_facts(
             )
             store.journal.clear()
             if result.state.stale:
-                out.warn(
-                    "the pruned heads were ranked with other edits in force",
-                    "`editcli conflict resolve` ranks them again",
-                )
+                out.warn(*STALE_HEADS)
     return ApplyResult(
         version=version.id,
         parent=parent.id if version.id != parent.id else parent.parent,

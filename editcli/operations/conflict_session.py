@@ -69,20 +69,18 @@ class ConflictSession:
             )
         return cases
 
-    def splits(
-        self, file: ConflictFile, out: Output
-    ) -> tuple[list[ConflictCase], list[ConflictCase], list[ConflictCase]]:
+    def splits(self, file: ConflictFile, out: Output) -> list[list[ConflictCase]]:
         """:meth:`cases` of the splits "locate", "dev" and "test".
 
         Raises:
             EditorError: a split has no row that shows a conflict.
         """
         names: tuple[Split, ...] = ("locate", "dev", "test")
-        locate, dev, test = (self.cases(file.split(name), out) for name in names)
-        for name, cases in zip(names, (locate, dev, test), strict=True):
+        splits = [self.cases(file.split(name), out) for name in names]
+        for name, cases in zip(names, splits, strict=True):
             where = f"in the split {name!r} of {file.name} "
             _require_difference(any(case.conflicting for case in cases), where)
-        return locate, dev, test
+        return splits
 
     def _require_fit(self, prompts: Sequence[str], answer_tokens: int) -> None:
         from editors.model.tokenization import encode_prompts

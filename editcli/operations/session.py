@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,28 +73,9 @@ class Session:
         return None
 
     def publish(
-        self,
-        transaction: Transaction,
-        operation: str,
-        state: EditState,
-        *,
-        added: Sequence[str] = (),
-        removed: Sequence[str] = (),
-        superseded: Sequence[str] = (),
-        author: str,
-        message: str,
-        extra: Mapping[str, object],
+        self, transaction: Transaction, operation: str, state: EditState, **record: Any
     ) -> Version:
-        """Save ``state`` as the next version."""
-        return transaction.publish(
-            operation,
-            self.method.save(state),
-            [fact.id for fact in state.in_force()],
-            added=added,
-            removed=removed,
-            superseded=superseded,
-            author=author,
-            message=message,
-            tools=tools(),
-            extra=dict(extra),
-        )
+        """Save ``state`` as the next version; ``record``: as :meth:`Transaction.publish` takes
+        it."""
+        saved, in_force = self.method.save(state), [fact.id for fact in state.in_force()]
+        return transaction.publish(operation, saved, in_force, tools=tools(), **record)

@@ -18,7 +18,7 @@ from editcli.models.libraries import tools
 from editcli.store.edits import edits_of, publish_closing
 from editcli.store.records import Version
 from editcli.store.transaction import Transaction
-from editcli.wording import counted
+from editcli.wording import STALE_HEADS, counted
 from editors import METHODS, EditorError, Fact, FactClosure
 from editors.methods.edit_state import EditState
 
@@ -85,10 +85,7 @@ def command(
             "`editcli check --per-fact` shows what the model says",
         )
     if remaining.stale:
-        out.warn(
-            "the pruned heads were ranked with other edits in force",
-            "`editcli conflict resolve` ranks them again",
-        )
+        out.warn(*STALE_HEADS)
     if failed:
         raise typer.Exit(exit_codes.FAILED)
 
