@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -29,50 +29,42 @@ if TYPE_CHECKING:
 ALONE = Ranks()
 
 
-class Interruption:
-    """Ctrl-C while facts are applied: the first press asks to stop, a second one stops at once."""
+@contextmanager
+def _interruptible(out: Output) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed inside ``with``; pressed again, it ends the block at once."""
+    requested = False
 
-    def __init__(self) -> None:
-        self.requested = False
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        if requested:
+            raise KeyboardInterrupt
+        requested = True
+        out.note(
+            "stopping after the facts that are being trained; press Ctrl-C again to stop at once"
+        )
 
-    @contextmanager
-    def handling(self, out: Output) -> Iterator[None]:
-        """Inside ``with``, the first Ctrl-C sets ``requested``, and a second one ends the block."""
-
-        def on_interrupt(number: int, frame: FrameType | None) -> None:
-            if self.requested:
-                raise KeyboardInterrupt
-            self.requested = True
-            out.note(
-                "stopping after the facts that are being trained; "
-                "press Ctrl-C again to stop at once"
-            )
-
-        previous = signal.signal(signal.SIGINT, on_interrupt)
-        try:
-            yield
-        except KeyboardInterrupt:
-            raise Interrupted(
-                "interrupted", "run the same command again to go on; finished work is kept"
-            ) from None
-        finally:
-            signal.signal(signal.SIGINT, previous)
+    previous = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: requested
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted", "run the same command again to go on; finished work is kept"
+        ) from None
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 class _ResumedJournal:
     """The journal of a store, which counts the entries of an earlier run that are used."""
 
     def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+        self._journal, self.put = journal, journal.put
         self.entries_used = 0
 
     def get(self, key: str) -> bytes | None:
         payload = self._journal.get(key)
         self.entries_used += payload is not None
         return payload
-
-    def put(self, key: str, payload: bytes) -> None:
-        self._journal.put(key, payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +90,10 @@ class ApplyResult:
     def to_dict(self) -> dict[str, object]:
         each = self.seconds / self.applied if self.applied else 0.0
         return {
-            "version": self.version,
-            "parent": self.parent,
-            "applied": self.applied,
-            "refused": self.refused,
-            "superseded": self.superseded,
+            **asdict(self),
             "unchanged": len(self.unchanged),
-            "failed": list(self.failed),
-            "left": self.left,
-            "iterations": self.iterations,
             "seconds": round(self.seconds, 3),
             "seconds_per_edit": round(each, 4),
-            "peak_memory_bytes": self.peak_memory_bytes,
         }
 
 
@@ -137,15 +121,14 @@ def apply_facts(
 
     limits, out = limits or UNLIMITED, call.out
     started = time.monotonic()
-    interruption = Interruption()
     store = session.store
     journal = _ResumedJournal(store.journal)
-    with store.writing(call.command) as transaction, interruption.handling(out):
+    with store.writing(call.command) as transaction, _interruptible(out) as stop_requested:
         parent = store.head()
         state = session.state(parent)
         if ranks.count > 1:
             out.note(f"training on {ranks.count} processes")
-            _prepare(session, state, facts, limits, ranks)
+            help_to_apply(session, facts, ranks, limits, state)
         with out.progress("editing", len(facts)) as bar:
             shown = 0
 
@@ -154,7 +137,7 @@ def apply_facts(
                 in_force = len(facts) - progress.total  # already, before this run
                 bar.advance(in_force + progress.done - shown)
                 shown = in_force + progress.done
-                return not interruption.requested
+                return not stop_requested()
 
             result = session.method.apply(
                 state, facts, cache=journal, on_progress=on_progress, limits=limits
@@ -198,26 +181,23 @@ def apply_facts(
     )
 
 
-def help_to_apply(session: Session, facts: Sequence[Fact], ranks: Ranks, limits: Limits) -> None:
+def help_to_apply(
+    session: Session,
+    facts: Sequence[Fact],
+    ranks: Ranks,
+    limits: Limits,
+    state: EditState | None = None,
+) -> None:
     """Train this process's part of the facts; the first process finds it in the journal.
+
+    ``state``: the edits before it (None: those of HEAD).
 
     Raises:
         EditorError: a fact cannot be trained.
     """
-    _prepare(session, session.state(), facts, limits, ranks)
-
-
-def _prepare(
-    session: Session,
-    state: EditState,
-    facts: Sequence[Fact],
-    limits: Limits,
-    ranks: Ranks,
-) -> None:
+    state, journal = state or session.state(), session.store.journal
     with ranks.together():
-        session.method.prepare(
-            state, facts, cache=session.store.journal, takes=ranks.takes, limits=limits
-        )
+        session.method.prepare(state, facts, cache=journal, takes=ranks.takes, limits=limits)
 
 
 def peak_memory(device: torch.device) -> int:

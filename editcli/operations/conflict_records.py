@@ -11,7 +11,7 @@ from editors.text_matching import normalised
 if TYPE_CHECKING:
     from editors.conflicts.locate import Ranking
     from editors.conflicts.measure import ConflictResults
-    from editors.evaluation.metrics import Rate
+    from editors.conflicts.resolve import Trial
 
 
 def finite(value: float | None) -> float | None:
@@ -21,31 +21,26 @@ def finite(value: float | None) -> float | None:
 
 def rates_record(measured: ConflictResults) -> dict[str, Any]:
     """The rates of a group of rows, with intervals."""
-    rates = measured.rates
-    named: dict[str, Rate] = {
-        "memory": rates.memory, "context": rates.context, "other": rates.other,
-    }  # fmt: skip
-    if measured.edited.results:
-        named["before"] = rates.before
+    rates = measured.rates._asdict()
+    if not measured.edited.results:
+        del rates["before"]
     return {
         "rows": len(measured.results),
-        **{name: finite(rate.value) for name, rate in named.items()},
-        "ci95": {n: [finite(r.low), finite(r.high)] for n, r in named.items() if r.n},
+        **{name: finite(rate.value) for name, rate in rates.items()},
+        "ci95": {n: [finite(r.low), finite(r.high)] for n, r in rates.items() if r.n},
     }
 
 
 def results_record(measured: ConflictResults) -> dict[str, Any]:
     """Everything that ``conflict measure`` prints about rows."""
     conflicting = measured.conflicting
-    first = conflicting.first_token_rates
+    first = conflicting.first_token_rates._asdict()
     record = {
         **rates_record(conflicting),
         "memorization_ratio": finite(conflicting.memorization_ratio),
         "several_named": sum(result.several for result in conflicting.results),
         "first_token": {
-            "memory": finite(first.memory.value),
-            "context": finite(first.context.value),
-            "other": finite(first.other.value),
+            name: finite(rate.value) for name, rate in first.items() if name != "before"
         },
         "by_kind": {
             kind: {
@@ -101,6 +96,20 @@ def _outcomes(measured: ConflictResults) -> dict[str, Any]:
         "context": finite(rates.context.value),
         "before": finite(rates.before.value),
         "other": finite(rates.other.value),
+    }
+
+
+def trial_record(trial: Trial) -> dict[str, Any]:
+    """A set of heads that was tried on the dev split."""
+    return {
+        "k": len(trial.heads),
+        "rule": trial.rule,
+        "heads": [list(head) for head in trial.heads],
+        "rate": finite(trial.rate),
+        "gain": finite(trial.gain),
+        "lost": {name: finite(value) for name, value in trial.lost.items()},
+        "value": finite(trial.value),
+        "fits": trial.fits,
     }
 
 

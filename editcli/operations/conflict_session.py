@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -33,17 +33,11 @@ class ConflictSession:
         """The base with the edits, inside ``with``."""
         return self.session.method.attach(self.state)
 
-    def with_mask(
-        self, prefer: Source
-    ) -> Callable[[HeadMask], AbstractContextManager[EditedModel]]:
-        """A function that attaches the edits with the heads of a mask pruned, so that ``prefer``
+    def attached_with(self, mask: HeadMask, prefer: Source) -> AbstractContextManager[EditedModel]:
+        """The base with the edits and with the heads of ``mask`` pruned, so that ``prefer``
         wins."""
-
-        def attach(mask: HeadMask) -> AbstractContextManager[EditedModel]:
-            pruning = HeadPruning(prefer, mask, self.state.edits) if mask.heads else None
-            return self.session.method.attach(replace(self.state, pruning=pruning))
-
-        return attach
+        pruning = HeadPruning(prefer, mask, self.state.edits) if mask.heads else None
+        return self.session.method.attach(replace(self.state, pruning=pruning))
 
     def without_pruning(self) -> ConflictSession:
         """The same edits with all heads of the base."""
@@ -65,12 +59,8 @@ class ConflictSession:
         elicited = with_memory(base, rows, ELICITED_TOKENS)
         with self.attached() as edited:
             facts = {fact.id: fact for fact in self.state.in_force()}
-            cases = with_edits(edited, elicited, facts) if elicited else []
-        if not cases:
-            raise EditorError(
-                "no row is left on which passage and memory differ",
-                "give rows whose `context_answer` is not what the model says by itself",
-            )
+            cases = with_edits(edited, elicited, facts)
+        _require_difference(bool(cases))
         self._require_fit([case.row.prompt for case in cases], max_answer_tokens(base, cases))
         if len(cases) < len(rows):
             out.warn(
@@ -79,36 +69,36 @@ class ConflictSession:
             )
         return cases
 
-    def splits(
-        self, file: ConflictFile, out: Output
-    ) -> tuple[list[ConflictCase], list[ConflictCase], list[ConflictCase]]:
+    def splits(self, file: ConflictFile, out: Output) -> list[list[ConflictCase]]:
         """:meth:`cases` of the splits "locate", "dev" and "test".
 
         Raises:
             EditorError: a split has no row that shows a conflict.
         """
         names: tuple[Split, ...] = ("locate", "dev", "test")
-        locate, dev, test = (self.cases(file.split(name), out) for name in names)
-        for name, cases in zip(names, (locate, dev, test), strict=True):
-            if not any(case.conflicting for case in cases):
-                raise EditorError(
-                    f"in the split {name!r} of {file.name} no row is left on which passage and "
-                    "memory differ",
-                    "give rows whose `context_answer` is not what the model says by itself",
-                )
-        return locate, dev, test
+        splits = [self.cases(file.split(name), out) for name in names]
+        for name, cases in zip(names, splits, strict=True):
+            where = f"in the split {name!r} of {file.name} "
+            _require_difference(any(case.conflicting for case in cases), where)
+        return splits
 
     def _require_fit(self, prompts: Sequence[str], answer_tokens: int) -> None:
         from editors.model.tokenization import encode_prompts
 
         base = self.session.base
         context = base.architecture.context
-        if context is None:
-            return
         for prompt, ids in zip(prompts, encode_prompts(base.tokenizer, prompts), strict=True):
-            if len(ids) + answer_tokens > context:
+            if context is not None and len(ids) + answer_tokens > context:
                 raise PromptTooLong(
                     f"a prompt has {len(ids)} tokens, its answer up to {answer_tokens}, and the "
                     f"model takes {context}: {prompt[:SHOWN]!r}",
                     "shorten the passage",
                 )
+
+
+def _require_difference(found: bool, where: str = "") -> None:
+    if not found:
+        raise EditorError(
+            f"{where}no row is left on which passage and memory differ",
+            "give rows whose `context_answer` is not what the model says by itself",
+        )

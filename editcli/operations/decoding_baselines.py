@@ -7,8 +7,9 @@ of a version.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 from editcli.operations.conflict_records import results_record
@@ -18,17 +19,15 @@ from editors.conflicts.cases import ConflictCase
 from editors.heads.pruning import Source
 
 if TYPE_CHECKING:
-    from editors.conflicts.baselines.two_run_scaling import TwoRun
     from editors.conflicts.measure import ConflictResults, Decoder
     from editors.inference.edited_model import EditedModel
-    from editors.inference.generation import Answer
 
 By = Literal["prune", "juice", "cad"]
 
 ROWS_PER_KIND = 4  # rows of each kind of prompt, on which heads are selected (JuICE)
 HEADS = 5  # to boost, and as many to suppress
 FACTORS = (1.0, 3.0, 5.0, 10.0, 30.0, -1.0, -2.0, -5.0)
-STRENGTHS = tuple((boost, suppress) for boost in (0, 1, 2, 3, 5) for suppress in (0, 1, 2, 3))
+STRENGTHS = tuple(product((0, 1, 2, 3, 5), (0, 1, 2, 3)))[1:]  # of boosting and suppressing
 ALPHAS: dict[Source, tuple[float | None, ...]] = {
     "context": (0.5, 1.0, 2.0, 4.0, None),
     "memory": (-0.25, -0.5, -0.75, -1.0),
@@ -69,25 +68,29 @@ def measure_baseline(
     Raises:
         EditorError: no head helps on every kind of prompt (juice).
     """
-    from editors.conflicts.measure import measure
+    from editors.conflicts.measure import max_answer_tokens, measure
+    from editors.inference.generation import answers
 
     tuned_on = [case for case in dev_cases if case.conflicting][:DEV_ROWS]
-    best: tuple[float, dict[str, Any], Decoder] | None = None
     with conflicts.attached() as model:
-        if by == "cad":
-            decoders = _contrastive_decoders(model, prefer)
-        else:
-            decoders = _two_run_decoders(model, locate_cases, prefer)
-        for settings, decoder in decoders:
-            rates = measure(model, tuned_on, decoder).rates
-            rate = rates.memory.value if prefer == "memory" else rates.context.value
-            if best is None or rate > best[0]:
-                best = rate, settings, decoder
-        assert best is not None
+
+        def rate(tuned: tuple[dict[str, Any], Decoder]) -> float:
+            rates = measure(model, tuned_on, tuned[1]).rates
+            return rates.memory.value if prefer == "memory" else rates.context.value
+
+        decoders = (
+            _contrastive_decoders(model, prefer)
+            if by == "cad"
+            else _two_run_decoders(model, locate_cases, prefer)
+        )
+        settings, decoder = max(decoders, key=rate)
         before = measure(model, test_cases)
-        after = measure(model, test_cases, best[2])
-        cost = _seconds(model, test_cases, best[2]) / _seconds(model, test_cases, None)
-    return Baseline({"by": by, **best[1]}, before, after, cost)
+        after = measure(model, test_cases, decoder)
+        tokens = max_answer_tokens(model.base, test_cases)
+        prompts = [case.row.prompt for case in test_cases]
+        cost = _seconds(lambda: decoder(test_cases, tokens))
+        cost /= _seconds(lambda: answers(model, prompts, tokens))
+    return Baseline({"by": by, **settings}, before, after, cost)
 
 
 def _contrastive_decoders(
@@ -97,11 +100,9 @@ def _contrastive_decoders(
     from editors.conflicts.baselines.contrastive import contrastive_answers
 
     def decoder(alpha: float | None) -> Decoder:
-        def decode(cases: Sequence[ConflictCase], tokens: int) -> list[Answer]:
-            prompts, questions = [c.row.prompt for c in cases], [c.row.question for c in cases]
-            return contrastive_answers(model, prompts, questions, tokens, alpha)
-
-        return decode
+        return lambda cases, tokens: contrastive_answers(
+            model, [c.row.prompt for c in cases], [c.row.question for c in cases], tokens, alpha
+        )
 
     return [
         ({"alpha": "adaptive" if alpha is None else alpha}, decoder(alpha))
@@ -115,7 +116,7 @@ def _two_run_decoders(
     """Two-run scaling of the heads that ``cases`` select, at each strength of the grid."""
     import torch
 
-    from editors.conflicts.baselines.two_run_scaling import TwoRun, head_effects, select
+    from editors.conflicts.baselines.two_run_scaling import head_effects, select, two_run_answers
     from editors.conflicts.measure import first_tokens
 
     effects_by_kind = []
@@ -135,31 +136,20 @@ def _two_run_decoders(
             "no head makes the answer likelier on every kind of prompt", "`--by prune`"
         )
 
-    def decoder(run: TwoRun) -> Decoder:
-        def decode(cases: Sequence[ConflictCase], tokens: int) -> list[Answer]:
-            return run.answers(model, [case.row.prompt for case in cases], tokens)
-
-        return decode
+    def decoder(boost_by: float, suppress_by: float) -> Decoder:
+        scaled = [(h, boost_by) for h in boost] + [(h, -suppress_by) for h in suppress]
+        return lambda cases, tokens: two_run_answers(
+            model, [case.row.prompt for case in cases], tokens, scaled
+        )
 
     heads = {"boosted": [list(h) for h in boost], "suppressed": [list(h) for h in suppress]}
     return [
-        (
-            {**heads, "boost_by": boosted, "suppress_by": suppressed},
-            decoder(TwoRun(boost, suppress, boosted, suppressed)),
-        )
+        ({**heads, "boost_by": boosted, "suppress_by": suppressed}, decoder(boosted, suppressed))
         for boosted, suppressed in STRENGTHS
-        if boosted or suppressed
     ]
 
 
-def _seconds(model: EditedModel, cases: Sequence[ConflictCase], decoder: Decoder | None) -> float:
-    from editors.conflicts.measure import max_answer_tokens
-    from editors.inference.generation import answers
-
-    tokens = max_answer_tokens(model.base, cases)
+def _seconds(run: Callable[[], object]) -> float:
     started = time.monotonic()
-    if decoder is None:
-        answers(model, [case.row.prompt for case in cases], tokens)
-    else:
-        decoder(cases, tokens)
+    run()
     return time.monotonic() - started

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from editcli.cli.console import Output
 from editcli.files.conflicts import ConflictFile
-from editcli.operations.conflict_records import finite, heads_record, results_record
+from editcli.operations.conflict_records import finite, heads_record, results_record, trial_record
 from editcli.operations.conflict_session import ConflictSession
 from editcli.operations.session import Session
 from editors import EditorError
 from editors.conflicts.cases import ConflictCase
-from editors.heads.pruning import Head, HeadMask, HeadPruning, Source
+from editors.heads.pruning import Head, HeadMask, Source
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ class PruningTest:
     after: ConflictResults
     scores: Mapping[str, Mapping[str, float]]
     lost: Mapping[str, float]
-    refused: tuple[str, ...]
+    refused: list[str]
     limits: Mapping[str, float]
     report: Mapping[str, Any]
 
@@ -59,7 +60,7 @@ class PruningTest:
             "after": results_record(self.after),
             "locality": {
                 "lost": {name: finite(value) for name, value in self.lost.items()},
-                "refused": list(self.refused),
+                "refused": self.refused,
                 "limits": dict(self.limits),
                 "scores": {
                     when: {name: finite(value) for name, value in scores.items()}
@@ -68,11 +69,6 @@ class PruningTest:
                 **{key: self.report[key] for key in ("next_token", "reversible")},
             },
         }
-
-    def as_pruning(self, prefer: Source, edits: str) -> HeadPruning:
-        """The pruning as a version keeps it; ``edits``: the id of the edits in force."""
-        report = {**self.report, **self.to_dict(), "by": "prune"}
-        return HeadPruning(prefer, self.mask, edits, report)
 
 
 def find_heads(
@@ -96,35 +92,44 @@ def find_heads(
     from editors.conflicts.locate import locate
     from editors.conflicts.resolve import DevSplit, choose
 
-    base, attach = conflicts.session.base, conflicts.with_mask(prefer)
-    seconds: dict[str, float] = {}
-    stage = _StageTimer(seconds, describe)
-    stage("memory's answers")
-    locate_cases, dev_cases, test_cases = conflicts.splits(file, out)
-    stage("ranking heads")
-    with conflicts.attached() as edited:
-        ranking = locate(edited, locate_cases, locating)
-    overlap = _overlap_with_base(conflicts, locate_cases, locating, ranking)
-    with conflicts.attached():
-        prompts = [case.row.prompt for case in locate_cases]
-        masked = _masker(conflicts.session, ranking, pruning, prompts)
-    stage("choosing heads")
+    session = conflicts.session
+    attach = partial(conflicts.attached_with, prefer=prefer)
     edits = conflicts.state.in_force()
-    # Rows of the locate split without a conflict are free for checks: no head was ranked on them.
-    agreeing = [case for case in locate_cases if not case.conflicting]
-    dev_battery = Battery.of([*dev_cases, *agreeing], edits, neutral[:DEV_NEUTRAL_TEXTS])
-    dev = DevSplit(base, attach, dev_cases, dev_battery, prefer, masked)
-    choice = choose(dev, ranking, prefer, pruning.heads)
-    mask = masked(choice.chosen.heads)
-    stage("testing")
-    texts = neutral[:NEUTRAL_TEXTS]
-    battery = Battery.of(test_cases, edits, texts)
-    before, scores_before, next_before = _test(attach(HeadMask()), test_cases, battery, texts)
-    after, scores_after, next_after = _test(attach(mask), test_cases, battery, texts)
-    with conflicts.attached() as edited:
-        reversible = next_tokens(edited, texts).equal(next_before)
-    stage("")
-    lost = losses(scores_before, scores_after)
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        describe(name)
+        started = time.monotonic()
+        yield
+        seconds[name] = round(time.monotonic() - started, 3)
+
+    with stage("memory's answers"):
+        locate_cases, dev_cases, test_cases = conflicts.splits(file, out)
+    with stage("ranking heads"):
+        with conflicts.attached() as edited:
+            ranking = locate(edited, locate_cases, locating)
+        overlap = _overlap_with_base(conflicts, locate_cases, locating, ranking)
+        with conflicts.attached():
+            prompts = [case.row.prompt for case in locate_cases]
+            masked = _masker(session, ranking, pruning, prompts)
+    with stage("choosing heads"):
+        # Rows of the locate split without a conflict are free for checks: no head was ranked on
+        # them.
+        agreeing = [case for case in locate_cases if not case.conflicting]
+        battery = Battery.of([*dev_cases, *agreeing], edits, neutral[:DEV_NEUTRAL_TEXTS])
+        dev = DevSplit(
+            session.base, lambda heads: attach(masked(heads)), dev_cases, battery, prefer
+        )
+        choice = choose(dev, ranking, prefer, pruning.heads)
+        mask = masked(choice.chosen.heads)
+    with stage("testing"):
+        texts = neutral[:NEUTRAL_TEXTS]
+        battery = Battery.of(test_cases, edits, texts)
+        before, scores_before, next_before = _test(attach(HeadMask()), test_cases, battery, texts)
+        after, scores_after, next_after = _test(attach(mask), test_cases, battery, texts)
+        with conflicts.attached() as edited:
+            reversible = next_tokens(edited, texts).equal(next_before)
     kl, same = divergence(next_before, next_after)
     report = {
         "file": file.name,
@@ -132,18 +137,19 @@ def find_heads(
         "rows": {"locate": len(locate_cases), "dev": len(dev_cases), "test": len(test_cases)},
         "locating": asdict(locating),
         "pruning": asdict(pruning),
-        "grid": [trial.to_dict() for trial in choice.trials],
+        "grid": [trial_record(trial) for trial in choice.trials],
         "rule": choice.chosen.rule,
         "heads": heads_record(ranking),
         "overlap_with_base": overlap,
         "next_token": {"kl": finite(kl), "same_top": finite(same), "alarm": same < ALARM},
         "reversible": reversible,
-        "base": conflicts.session.store.config.fingerprint,
-        "tokenizer": tokenizer_digest(conflicts.session),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "base": session.store.config.fingerprint,
+        "tokenizer": tokenizer_digest(session),
+        "seconds": seconds,
     }
     scores = {"before": scores_before, "after": scores_after}
-    refused = tuple(beyond(lost))
+    lost = losses(scores_before, scores_after)
+    refused = beyond(lost)
     return PruningTest(mask, ranking, choice, before, after, scores, lost, refused, LIMITS, report)
 
 
@@ -151,22 +157,6 @@ def tokenizer_digest(session: Session) -> str:
     """12 hexadecimal digits of a digest of the vocabulary, on which first tokens depend."""
     vocabulary = sorted(session.base.tokenizer.get_vocab().items(), key=lambda item: item[1])
     return sha256(repr(vocabulary).encode()).hexdigest()[:12]
-
-
-class _StageTimer:
-    """Announces each stage, and measures how long the stage before it took; "" ends the last."""
-
-    def __init__(self, seconds: dict[str, float], describe: Callable[[str], None]) -> None:
-        self._seconds, self._describe = seconds, describe
-        self._stage, self._since = "", time.monotonic()
-
-    def __call__(self, stage: str) -> None:
-        now = time.monotonic()
-        if self._stage:
-            self._seconds[self._stage] = now - self._since
-        self._stage, self._since = stage, now
-        if stage:
-            self._describe(stage)
 
 
 def _masker(
@@ -178,17 +168,11 @@ def _masker(
     from editors.model.tokenization import encode_prompts
 
     base = session.base
-    heads_per_group = base.architecture.n_heads // base.architecture.n_kv_heads
-    grouped = ranking.settings.unit == "group"
+    units_in_layer = ranking.memory.shape[1]
+    size = base.architecture.n_heads // units_in_layer  # heads of a unit
 
-    def heads_of(units: Sequence[Head]) -> tuple[Head, ...]:
-        if not grouped:
-            return tuple(units)
-        return tuple(
-            Head(unit.layer, unit.head * heads_per_group + i)
-            for unit in units
-            for i in range(heads_per_group)
-        )
+    def heads_of(units: Iterable[Head]) -> tuple[Head, ...]:
+        return tuple(Head(layer, unit * size + i) for layer, unit in units for i in range(size))
 
     fill: dict[Head, torch.Tensor] = {}
     if pruning.ablation == "mean":
@@ -224,10 +208,8 @@ def _overlap_with_base(
         on_base = locate(EditedModel.unedited(conflicts.session.base), unedited_cases, settings)
     except EditorError:
         return None  # the unedited base answers all rows from one source
-    scores: tuple[Literal["memory", "context"], ...] = ("memory", "context")
-    return {
-        name: len({*ranking.top(name, TOP)} & {*on_base.top(name, TOP)}) / TOP for name in scores
-    }
+    sources: tuple[Source, ...] = ("memory", "context")
+    return {s: len({*ranking.top(s, TOP)} & {*on_base.top(s, TOP)}) / TOP for s in sources}
 
 
 def _test(
@@ -243,5 +225,5 @@ def _test(
         measured = measure(model, cases)
         scores = battery.scores(model, by_answer)
         following = next_tokens(model, texts)
-    other = measured.conflicting.rates.other
-    return measured, {**scores, "other": other.value}, following
+    scores["other"] = measured.conflicting.rates.other.value
+    return measured, scores, following

@@ -146,13 +146,11 @@ def outcome_of(text: str, candidates: Mapping[Outcome, str]) -> tuple[Outcome, b
     answer = plain_words(text)
     matches: dict[Outcome, tuple[int, int]] = {}
     for name, wanted in candidates.items():
-        wanted_words = plain_words(wanted)
-        for start in range(
-            max(FIRST_WORDS, len(wanted_words)) - len(wanted_words) + 1 if wanted_words else 0
-        ):
-            if answer[start : start + len(wanted_words)] == wanted_words:
-                matches[name] = (start, -len(wanted_words))
-                break
+        sought = plain_words(wanted)
+        starts = range(max(FIRST_WORDS - len(sought), 0) + 1)
+        found = [i for i in starts if sought and answer[i : i + len(sought)] == sought]
+        if found:
+            matches[name] = (found[0], -len(sought))
     if not matches:
         return "other", False
     return min(matches, key=lambda name: matches[name]), len(set(matches.values())) > 1

@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from editors.conflicts.cases import ConflictCase, outcome_of
 from editors.conflicts.measure import first_tokens
@@ -124,16 +126,13 @@ class Battery:
 
 def losses(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """By check, how much worse the score has become (positive: worse; infinite: it is NaN now)."""
-    worse_up = ("neutral", "other")
-    return {
-        name: math.inf
-        if math.isnan(after[name])
-        else after[name] - before[name]
-        if name in worse_up
-        else before[name] - after[name]
-        for name in LIMITS
-        if name in before and name in after
-    }
+    lost = {}
+    for name in LIMITS:
+        if name in before and name in after:
+            rises = name in ("neutral", "other")  # where it gets worse
+            more, less = (after, before) if rises else (before, after)
+            lost[name] = math.inf if math.isnan(after[name]) else more[name] - less[name]
+    return lost
 
 
 def beyond(lost: Mapping[str, float]) -> list[str]:
@@ -155,11 +154,11 @@ def _made_irrelevant(conflicting: Sequence[ConflictCase]) -> list[Pair]:
     pairs = []
     for case in conflicting:
         passages = [
-            candidate.row.context
-            for candidate in conflicting
-            if candidate.row.relation != case.row.relation or candidate.row.relation is None
-            if candidate.row.question != case.row.question
-            and case.memory not in candidate.row.context
+            other.row.context
+            for other in conflicting
+            if (other.row.relation != case.row.relation or other.row.relation is None)
+            and other.row.question != case.row.question
+            and case.memory not in other.row.context
         ]
         if passages:
             pairs.append((f"{rng.choice(passages)} {case.row.question}", case.memory))
@@ -176,9 +175,11 @@ def neutral_loss(model: EditedModel, texts: Sequence[str]) -> float:
     """
     base = model.base
     total, count = 0.0, 0
-    context = base.architecture.context
-    encoded = [ids[:context] for ids in encode_prompts(base.tokenizer, texts)]
-    encoded = [ids for ids in encoded if len(ids) > 1]
+    encoded = [
+        ids[: base.architecture.context]
+        for ids in encode_prompts(base.tokenizer, texts)
+        if len(ids) > 1
+    ]
     budget = Budget(pads=0, logits_per_token=base.vocabulary)
     for members in batches([len(ids) for ids in encoded], budget):
         ids = base.batch([Row.of_prompt(encoded[i]) for i in members]).ids
@@ -186,17 +187,12 @@ def neutral_loss(model: EditedModel, texts: Sequence[str]) -> float:
         positions = max(1, LOGITS_AT_ONCE // (len(ids) * base.vocabulary))
         for start in range(0, ids.shape[1] - 1, positions):
             stop = min(start + positions, ids.shape[1] - 1)
-            all_positions = stop - start == ids.shape[1] - 1
-            options = {} if all_positions else {"logits_to_keep": torch.arange(start, stop)}
-            with model.scoring(torch.ones(len(ids), dtype=torch.long)):
-                logits = base.model(input_ids=ids, use_cache=False, **options).logits
-            logits = logits[:, : stop - start].float()  # [rows, positions, vocab]
+            in_parts = positions < ids.shape[1] - 1
+            options = {"logits_to_keep": torch.arange(start, stop)} if in_parts else {}
+            logits = _logits(model, ids, **options)[:, : stop - start].float()
             targets = ids[:, start + 1 : stop + 1].to(logits.device)
-            total += float(
-                torch.nn.functional.cross_entropy(
-                    logits.flatten(0, 1), targets.flatten(), reduction="sum"
-                )
-            )
+            # logits: [rows, positions, vocab]
+            total += float(cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
             count += targets.numel()
     if not count:
         raise EditorError("no neutral text has two tokens", "`--neutral` with longer texts")
@@ -204,25 +200,27 @@ def neutral_loss(model: EditedModel, texts: Sequence[str]) -> float:
 
 
 @torch.inference_mode()
-def copying(model: EditedModel, seed: int = 0) -> float:
+def copying(model: EditedModel) -> float:
     """Induction: in random texts that are repeated once, the share of tokens of the second half
     that the model predicts."""
-    base = model.base
-    generator = torch.Generator().manual_seed(seed)
-    vocabulary = int(base.model.get_output_embeddings().weight.shape[0])
-    context = base.architecture.context or 2 * COPIED_TOKENS
-    length = min(COPIED_TOKENS, context // 2)
+    vocabulary = model.base.vocabulary
+    length = min(COPIED_TOKENS, (model.base.architecture.context or 2 * COPIED_TOKENS) // 2)
     # The lowest ids are often special tokens, so they are left out.
-    low = min(256, vocabulary // 4)
-    half = torch.randint(low, vocabulary, (COPIES, length), generator=generator)
-    guessed = torch.zeros_like(half[:, 1:])
-    budget = Budget(pads=0, logits_per_token=vocabulary)
-    for members in batches([2 * length] * COPIES, budget):
-        ids = torch.cat([half[members], half[members]], 1).to(base.input_device)
-        with model.scoring(torch.ones(len(members), dtype=torch.long)):
-            logits = base.model(input_ids=ids, use_cache=False).logits
-        guessed[members] = logits[:, length:-1].argmax(-1).cpu()
-    return float((guessed == half[:, 1:]).float().mean())
+    low, generator = min(256, vocabulary // 4), torch.Generator().manual_seed(0)
+    halves = torch.randint(low, vocabulary, (COPIES, length), generator=generator)
+    right = 0
+    for members in batches([2 * length] * COPIES, Budget(logits_per_token=vocabulary)):
+        ids = halves[members].repeat(1, 2).to(model.base.input_device)
+        logits = _logits(model, ids)[:, length:-1]
+        right += int((logits.argmax(-1) == ids[:, length + 1 :].to(logits.device)).sum())
+    return right / halves[:, 1:].numel()
+
+
+def _logits(model: EditedModel, ids: torch.Tensor, **options: Any) -> torch.Tensor:
+    """The logits of texts ``ids`` ``[rows, seq]``, whose first tokens count as their prompts."""
+    with model.scoring(torch.ones(len(ids), dtype=torch.long)):
+        logits: torch.Tensor = model.base.model(input_ids=ids, use_cache=False, **options).logits
+    return logits
 
 
 def next_tokens(model: EditedModel, texts: Sequence[str]) -> torch.Tensor:

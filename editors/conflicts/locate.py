@@ -16,20 +16,17 @@ from typing import Literal
 import torch
 
 from editors.conflicts.cases import ConflictCase
-from editors.conflicts.measure import candidate_tokens, first_tokens
+from editors.conflicts.measure import candidate_tokens, first_outcomes, first_tokens
 from editors.errors import EditorError
 from editors.heads.logit_attribution import direct_effects
 from editors.heads.path_patching import Unit, path_effects
 from editors.heads.pruning import Head
 from editors.inference.batching import Budget, batches
 from editors.inference.edited_model import EditedModel
-from editors.inference.next_tokens import likeliest
 from editors.model.tokenization import Row, encode_prompts
 from editors.text_matching import replace_words
 
 Score = Literal["memory", "context", "joint"]
-Corruption = Literal["each", "both"]
-Mlps = Literal["recomputed", "frozen"]
 
 TOP = 10  # heads of a ranking whose stability is reported
 RESAMPLES = 200
@@ -46,8 +43,8 @@ class LocateSettings:
     all query heads of a key-value head together. ``seed``: of corruptions and resamples.
     """
 
-    corruption: Corruption = "each"
-    mlps: Mlps = "recomputed"
+    corruption: Literal["each", "both"] = "each"
+    mlps: Literal["recomputed", "frozen"] = "recomputed"
     unit: Unit = "head"
     seed: int = 0
 
@@ -77,9 +74,9 @@ class Ranking:
         """``[layers, units]``: the score of each head, its mean effect."""
         return self.of(score).mean(-1)
 
-    def top(self, score: Score, count: int) -> list[Head]:
-        """The ``count`` heads with the largest scores above 0, best first; fewer if there are no
-        more."""
+    def top(self, score: Score, count: int | None = None) -> list[Head]:
+        """The ``count`` heads (None: all) with the largest scores above 0, best first; fewer if
+        there are no more."""
         return _top(self.mean(score), count)
 
     def stable(self, score: Score, count: int = TOP) -> torch.Tensor:
@@ -96,10 +93,10 @@ class Ranking:
         return counted / RESAMPLES
 
 
-def _top(scores: torch.Tensor, count: int) -> list[Head]:
-    width = scores.shape[1]
-    order = scores.flatten().argsort(descending=True, stable=True)[:count].tolist()
-    return [Head(i // width, i % width) for i in order if scores.flatten()[i] > 0]
+def _top(scores: torch.Tensor, count: int | None) -> list[Head]:
+    values, order = scores.flatten().sort(descending=True, stable=True)
+    best = order[:count][values[:count] > 0]
+    return [Head(*divmod(number, scores.shape[1])) for number in best.tolist()]
 
 
 def locate(
@@ -119,34 +116,30 @@ def locate(
         UnsupportedArchitecture: the model has no separable heads.
     """
     rows = [case for case in cases if case.conflicting]
-    tokens = _require_rankable(model, rows)
+    tokens = _first_tokens(model, rows)
     apart = [i for i, (memory, context) in enumerate(tokens) if memory != context]
     memory_rows, context_rows = _by_source(model, rows, apart)
     rng = Random(settings.seed)
-    corruptions = [_Corrupted.of(case, rows, rng) for case in rows]
-    both = settings.corruption == "both"
+    corrupted = [_corrupted(case, rows, rng) for case in rows]
 
-    def effects(chosen: Sequence[int], corrupted: Callable[[_Corrupted], str]) -> torch.Tensor:
-        return _effects(
-            model,
-            [rows[i].row.prompt for i in chosen],
-            [corrupted(corruptions[i]) for i in chosen],
-            [tokens[i] for i in chosen],
-            settings,
-            on_row,
-        )
+    def effects(score: Score, numbers: Sequence[int]) -> torch.Tensor:
+        """``[layers, units, rows, 2]``: the effects on both answers, in the order of
+        ``numbers``."""
+        source: Score = "joint" if settings.corruption == "both" else score
+        prompts = [(rows[i].row.prompt, corrupted[i][source]) for i in numbers]
+        return _effects(model, prompts, [tokens[i] for i in numbers], settings, on_row)
 
-    memory = effects(memory_rows, lambda c: c.both if both else c.question)[..., 0]
-    context = effects(context_rows, lambda c: c.both if both else c.context)[..., 1]
-    joint = effects(sorted(memory_rows + context_rows), lambda c: c.both)
+    memory = effects("memory", memory_rows)[..., 0]
+    context = effects("context", context_rows)[..., 1]
+    joint = effects("joint", sorted(memory_rows + context_rows))
     difference = joint[..., 0] - joint[..., 1]
     return Ranking(memory, context, difference, len(rows) - len(apart), settings)
 
 
-def _require_rankable(model: EditedModel, rows: Sequence[ConflictCase]) -> list[tuple[int, int]]:
+def _first_tokens(model: EditedModel, rows: Sequence[ConflictCase]) -> list[tuple[int, int]]:
     """For each row, the first tokens of the memory answer and the context answer.
 
-    Raises the errors of :func:`locate`.
+    Raises EditorError for rows that cannot be ranked.
     """
     if not rows:
         raise EditorError("no row shows a conflict", "rows of kind substitution or coherent do")
@@ -155,15 +148,14 @@ def _require_rankable(model: EditedModel, rows: Sequence[ConflictCase]) -> list[
             f"all rows ask {rows[0].row.question!r}, so there is no other subject to corrupt with",
             "add rows that ask something else",
         )
-    memory_tokens = first_tokens(model.base, [(case.row.prompt, case.memory) for case in rows])
-    pairs = [(case.row.prompt, case.row.context_answer) for case in rows]
-    tokens = list(zip(memory_tokens, first_tokens(model.base, pairs), strict=True))
-    if all(memory_token == context_token for memory_token, context_token in tokens):
+    memory = first_tokens(model.base, [(c.row.prompt, c.memory) for c in rows])
+    context = first_tokens(model.base, [(c.row.prompt, c.row.context_answer) for c in rows])
+    if memory == context:
         raise EditorError(
             f"the memory and the context answer begin with the same token in all {len(rows)} rows",
             "logits of first tokens cannot tell them apart; use answers that begin differently",
         )
-    return tokens
+    return list(zip(memory, context, strict=True))
 
 
 def _by_source(
@@ -172,11 +164,11 @@ def _by_source(
     """Of the rows ``apart`` (numbers), those answered from memory and those answered from the
     passage, by first tokens. Raises EditorError if there are none of one kind."""
     cases = [rows[i] for i in apart]
-    likely = likeliest(model, [case.row.prompt for case in cases])
-    candidates = candidate_tokens(model.base, cases)
-    outcomes = [named.get(token) for named, token in zip(candidates, likely, strict=True)]
-    memory = [i for i, outcome in zip(apart, outcomes, strict=True) if outcome == "memory"]
-    context = [i for i, outcome in zip(apart, outcomes, strict=True) if outcome == "context"]
+    outcomes = first_outcomes(model, cases, candidate_tokens(model.base, cases))
+    memory, context = (
+        [i for i, outcome in zip(apart, outcomes, strict=True) if outcome == source]
+        for source in ("memory", "context")
+    )
     if not memory or not context:
         every = "from the passage" if context else "from memory"
         if not memory and not context:
@@ -190,70 +182,60 @@ def _by_source(
     return memory, context
 
 
-@dataclass(frozen=True, slots=True)
-class _Corrupted:
-    """The corrupted prompts of a row: another question, another passage, or both."""
+def _corrupted(case: ConflictCase, others: Sequence[ConflictCase], rng: Random) -> dict[Score, str]:
+    """By score, the corrupted prompt of ``case``: with another question, another passage, or both.
 
-    question: str
-    context: str
-    both: str
-
-    @staticmethod
-    def of(case: ConflictCase, others: Sequence[ConflictCase], rng: Random) -> _Corrupted:
-        """The prompts of ``case`` with the subject and the answer of another row, if possible of
-        the same relation."""
-        row = case.row
-        pool = [other.row for other in others if other.row.question != row.question]
-        donors = [other for other in pool if other.relation == row.relation] or pool
-        subjects = [o.subject for o in donors if o.subject and o.subject != row.subject]
-        question, both_context = row.question, row.context
-        if row.subject and subjects:
-            subject = rng.choice(subjects)
-            question = replace_words(row.question, row.subject, subject)
-            both_context = replace_words(row.context, row.subject, subject)
-        if question == row.question:
-            question, both_context = rng.choice(donors).question, row.context
-        neither = (row.context_answer, case.memory)
-        answers = [o.context_answer for o in donors if o.context_answer not in neither]
-        context = row.context
-        if answers:
-            answer = rng.choice(answers)
-            context = replace_words(row.context, row.context_answer, answer)
-            both_context = replace_words(both_context, row.context_answer, answer)
-        if context == row.context:
-            context = both_context = rng.choice(donors).context
-        return _Corrupted(
-            f"{row.context} {question}", f"{context} {row.question}", f"{both_context} {question}"
-        )
+    Subject and answer are those of another row, if possible of the same relation.
+    """
+    row = case.row
+    pool = [other.row for other in others if other.row.question != row.question]
+    donors = [other for other in pool if other.relation == row.relation] or pool
+    subjects = [o.subject for o in donors if o.subject and o.subject != row.subject]
+    question, both_context = row.question, row.context
+    if row.subject and subjects:
+        subject = rng.choice(subjects)
+        question = replace_words(row.question, row.subject, subject)
+        both_context = replace_words(row.context, row.subject, subject)
+    if question == row.question:
+        question, both_context = rng.choice(donors).question, row.context
+    neither = (row.context_answer, case.memory)
+    answers = [o.context_answer for o in donors if o.context_answer not in neither]
+    context = row.context
+    if answers:
+        answer = rng.choice(answers)
+        context = replace_words(row.context, row.context_answer, answer)
+        both_context = replace_words(both_context, row.context_answer, answer)
+    if context == row.context:
+        context = both_context = rng.choice(donors).context
+    return {
+        "memory": f"{row.context} {question}",
+        "context": f"{context} {row.question}",
+        "joint": f"{both_context} {question}",
+    }
 
 
 def _effects(
     model: EditedModel,
-    prompts: Sequence[str],
-    corrupted: Sequence[str],
+    prompts: Sequence[tuple[str, str]],
     tokens: Sequence[tuple[int, int]],
     settings: LocateSettings,
     on_row: Callable[[int], None],
 ) -> torch.Tensor:
     """``[layers, units, rows, 2]``: the effects on both ``tokens`` of each row, in the order of
-    ``prompts``."""
+    ``prompts``, each a prompt and its corruption."""
     base = model.base
+    effects_of = direct_effects if settings.mlps == "frozen" else path_effects
     both = [
         encode_prompts(base.tokenizer, [prompt for prompt, _ in model.rewritten(texts)])
-        for texts in (prompts, corrupted)
+        for texts in zip(*prompts, strict=True)
     ]
     longer = [max(map(len, pair)) for pair in zip(*both, strict=True)]
-    effects_by_batch: list[torch.Tensor] = []
+    effects: list[torch.Tensor] = []
     order: list[int] = []
     for members in batches(longer, Budget(tokens=TOKENS_AT_ONCE)):
-        original_batch, corrupted_batch = (
-            base.batch([Row.of_prompt(ids[i]) for i in members]) for ids in both
-        )
+        original, corrupted = (base.batch([Row.of_prompt(ids[i]) for i in members]) for ids in both)
         answer_tokens = torch.tensor([tokens[i] for i in members])
-        effects = direct_effects if settings.mlps == "frozen" else path_effects
-        effects_by_batch.append(
-            effects(model, original_batch, corrupted_batch, answer_tokens, settings.unit)
-        )
+        effects.append(effects_of(model, original, corrupted, answer_tokens, settings.unit))
         order += members
         on_row(len(members))
-    return torch.cat(effects_by_batch, 2)[:, :, torch.tensor(order).argsort()]
+    return torch.cat(effects, 2)[:, :, torch.tensor(order).argsort()]

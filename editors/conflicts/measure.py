@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -13,7 +14,7 @@ from editors.evaluation.metrics import Rate
 from editors.facts import Fact
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import EXTRA_TOKENS, Answer, answers
-from editors.inference.next_tokens import after_prompts
+from editors.inference.next_tokens import after_prompts, likeliest, probabilities_of
 from editors.model.base_model import Base
 from editors.model.tokenization import answer_length, encode_pairs
 
@@ -82,17 +83,23 @@ def first_tokens(base: Base, pairs: Sequence[tuple[str, str]]) -> list[int]:
 def candidate_tokens(base: Base, cases: Sequence[ConflictCase]) -> list[dict[int, Outcome]]:
     """For each case, the outcome by the id of the answer's first token. If two candidates share
     their first token, the first candidate wins."""
-    listed = [
-        (number, name, text)
-        for number, case in enumerate(cases)
-        for name, text in case.candidates.items()
-        if text
-    ]
-    tokens = first_tokens(base, [(cases[number].row.prompt, text) for number, _, text in listed])
-    outcomes_by_token: list[dict[int, Outcome]] = [{} for _ in cases]
-    for (number, name, _), token in zip(listed, tokens, strict=True):
-        outcomes_by_token[number].setdefault(token, name)
+    pairs = [(case.row.prompt, text) for case in cases for text in case.candidates.values()]
+    tokens = iter(first_tokens(base, pairs))
+    outcomes_by_token: list[dict[int, Outcome]] = []
+    for case in cases:
+        outcomes_by_token.append({})
+        for name in case.candidates:
+            outcomes_by_token[-1].setdefault(next(tokens), name)
     return outcomes_by_token
+
+
+def first_outcomes(
+    model: EditedModel, cases: Sequence[ConflictCase], candidates: Sequence[Mapping[int, Outcome]]
+) -> list[Outcome]:
+    """For each case, the outcome by the likeliest first token alone. ``candidates``: the result of
+    :func:`candidate_tokens`."""
+    tokens = likeliest(model, [case.row.prompt for case in cases])
+    return [named.get(token, "other") for named, token in zip(candidates, tokens, strict=True)]
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -117,8 +124,7 @@ class RowResult:
     opened: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(NamedTuple):
     """The share of rows with each outcome, with n and interval."""
 
     memory: Rate
@@ -128,17 +134,14 @@ class Rates:
 
     @staticmethod
     def of(outcomes: Sequence[Outcome]) -> Rates:
-        def rate(name: Outcome) -> Rate:
-            return Rate.of_all(outcome == name for outcome in outcomes)
-
-        return Rates(rate("memory"), rate("context"), rate("other"), rate("before"))
+        return Rates(*(Rate.of_all(o == name for o in outcomes) for name in Rates._fields))
 
 
 @dataclass(frozen=True, slots=True)
 class ConflictResults:
     """How some rows were answered, with rates and ratios."""
 
-    results: tuple[RowResult, ...] = field(default=())
+    results: tuple[RowResult, ...] = ()
 
     def only(self, keep: Callable[[RowResult], bool]) -> ConflictResults:
         return ConflictResults(tuple(result for result in self.results if keep(result)))
@@ -175,15 +178,14 @@ class ConflictResults:
 
     @property
     def memorization_ratio(self) -> float | None:
-        rates = self.rates
-        return memorization_ratio(rates.memory.value, rates.context.value) if self.results else None
+        outcomes = [result.outcome for result in self.results]
+        return memorization_ratio(outcomes.count("memory"), outcomes.count("context"))
 
     def by(self, key: Callable[[ConflictCase], str | None]) -> dict[str, ConflictResults]:
         """The rows grouped by ``key``, sorted by key. Rows whose key is None are left out."""
         grouped: dict[str, list[RowResult]] = {}
         for result in self.results:
-            name = key(result.case)
-            if name is not None:
+            if (name := key(result.case)) is not None:
                 grouped.setdefault(name, []).append(result)
         return {name: ConflictResults(tuple(grouped[name])) for name in sorted(grouped)}
 
@@ -228,10 +230,8 @@ def _with_first_tokens(model: EditedModel, results: Sequence[RowResult]) -> list
 
     def reduce(logits: torch.Tensor, numbers: Sequence[int]) -> list[tuple[int, float]]:
         """The likeliest token, and the probability of the first token of the right answer."""
-        right_probabilities = (
-            logits.float().softmax(-1).cpu().gather(1, right[list(numbers), None])[:, 0]
-        )
-        return [*zip(logits.argmax(-1).tolist(), right_probabilities.tolist(), strict=True)]
+        probabilities = probabilities_of(logits, right[list(numbers)])
+        return [*zip(logits.argmax(-1).tolist(), probabilities.tolist(), strict=True)]
 
     informed = after_prompts(model, [case.row.prompt for case in cases], reduce)
     alone = after_prompts(model, [case.row.question for case in cases], reduce)
@@ -246,8 +246,8 @@ def _with_first_tokens(model: EditedModel, results: Sequence[RowResult]) -> list
 
 def max_answer_tokens(base: Base, cases: Sequence[ConflictCase]) -> int:
     """The most tokens of an answer: as many as the longest candidate has, and a few more."""
-    texts = [text for case in cases for text in case.candidates.values() if text]
-    return (answer_length(base.tokenizer, texts) or 8) + EXTRA_TOKENS
+    texts = [text for case in cases for text in case.candidates.values()]
+    return answer_length(base.tokenizer, texts) + EXTRA_TOKENS
 
 
 def context_utilisation(without: float, informed: float) -> float:

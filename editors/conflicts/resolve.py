@@ -13,16 +13,15 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from editors.conflicts.cases import ConflictCase
 from editors.conflicts.locality import LIMITS, Battery, beyond, by_first_token, losses
 from editors.conflicts.locate import Ranking
-from editors.conflicts.measure import candidate_tokens
+from editors.conflicts.measure import candidate_tokens, first_outcomes
 from editors.errors import EditorError
-from editors.heads.pruning import At, Head, HeadMask, Source
+from editors.heads.pruning import At, Head, Source
 from editors.inference.edited_model import EditedModel
-from editors.inference.next_tokens import likeliest
 from editors.model.base_model import Base
 
 CandidateRule = Literal["top_k", "exclusive", "screened", "by_value"]
@@ -32,7 +31,8 @@ SCREENED = 16  # heads of a ranking that are pruned alone
 COSTLY = 0.5  # the largest loss, as a share of its limit, of a screened head when pruned alone
 PENALTY = 0.02  # of the preferred rate, for a loss as large as its limit
 
-Attach = Callable[[HeadMask], AbstractContextManager[EditedModel]]
+Attach = Callable[[tuple[Head, ...]], AbstractContextManager[EditedModel]]
+"""Attaches everything to the base, with these heads pruned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +74,6 @@ class Trial:
         """Whether no check lost more than its limit."""
         return not beyond(self.lost)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "k": len(self.heads),
-            "rule": self.rule,
-            "heads": [list(head) for head in self.heads],
-            "rate": round(self.rate, 6),
-            "gain": round(self.gain, 6),
-            "lost": {name: _finite(value) for name, value in self.lost.items()},
-            "value": _finite(self.value),
-            "fits": self.fits,
-        }
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 6) if math.isfinite(value) else None
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -100,7 +84,7 @@ class Choice:
 
 
 class DevSplit:
-    """The dev split, and the results of the head masks that were tried on it."""
+    """The dev split, and the results of the sets of heads that were tried on it."""
 
     def __init__(
         self,
@@ -109,20 +93,14 @@ class DevSplit:
         cases: Sequence[ConflictCase],
         battery: Battery,
         prefer: Source,
-        masked: Callable[[tuple[Head, ...]], HeadMask],
     ) -> None:
-        """``attach``: attaches a mask to ``base``; ``masked``: the mask of some heads.
-
-        Raises:
-            EditorError: no case has a conflict.
-        """
+        """Raises EditorError if no case has a conflict."""
         self._attach, self._battery = attach, battery
-        conflicting = [case for case in cases if case.conflicting]
-        if not conflicting:
+        self._cases = [case for case in cases if case.conflicting]
+        if not self._cases:
             raise EditorError("no dev row shows a conflict, so no number of heads can be chosen")
-        self._prompts = [case.row.prompt for case in conflicting]
-        self._outcomes = candidate_tokens(base, conflicting)
-        self._prefer, self._masked = prefer, masked
+        self._candidates = candidate_tokens(base, self._cases)
+        self._prefer = prefer
         self._tried: dict[frozenset[Head], tuple[list[bool], dict[str, float]]] = {}
         won, self._before = self._try(())
         self.start = sum(won) / len(won)
@@ -143,11 +121,9 @@ class DevSplit:
         """For each row, whether the preferred source wins; and the score of each check."""
         key = frozenset(heads)
         if key not in self._tried:
-            with self._attach(self._masked(heads)) as model:
+            with self._attach(heads) as model:
                 scores = self._battery.scores(model, by_first_token)
-                tokens = likeliest(model, self._prompts)
-            pairs = zip(self._outcomes, tokens, strict=True)
-            outcomes = [candidates.get(token, "other") for candidates, token in pairs]
+                outcomes = first_outcomes(model, self._cases, self._candidates)
             scores["other"] = outcomes.count("other") / len(outcomes)
             self._tried[key] = [outcome == self._prefer for outcome in outcomes], scores
         return self._tried[key]
@@ -162,14 +138,23 @@ def choose(dev: DevSplit, ranking: Ranking, prefer: Source, heads: int | None) -
     Raises:
         EditorError: no head, or fewer than ``heads``, has a score above 0.
     """
+    pruned: Source = "context" if prefer == "memory" else "memory"
+    ranked, others = ranking.top(pruned), ranking.top(prefer)
+    alone = {head: dev.trial((head,), "screened") for head in ranked[:SCREENED]}
+    screened = [head for head, trial in alone.items() if _cost(trial) <= COSTLY]
+    by_value = sorted(screened, key=lambda head: -alone[head].value)
     trials: list[Trial] = []
-    candidates = _candidates(dev, ranking, prefer)
     for count in (heads,) if heads is not None else GRID:
-        for rule, ranked in candidates.items():
-            chosen = ranked(count)
+        candidates: dict[CandidateRule, list[Head]] = {
+            "top_k": ranked[:count],
+            "exclusive": [head for head in ranked[:count] if head not in others[:count]],
+            "screened": screened[:count],
+            "by_value": by_value[:count],
+        }
+        for rule, chosen in candidates.items():
             too_few = heads is not None and len(chosen) < heads
             if chosen and not too_few and not any(set(chosen) == set(t.heads) for t in trials):
-                trials.append(dev.trial(chosen, rule))
+                trials.append(dev.trial(tuple(chosen), rule))
     if not trials:
         raise EditorError(
             "there are not as many heads with a score above 0", "`--heads auto`, or fewer heads"
@@ -182,25 +167,6 @@ def choose(dev: DevSplit, ranking: Ranking, prefer: Source, heads: int | None) -
     return Choice(
         min(comparable, key=lambda trial: (len(trial.heads), -trial.value)), tuple(trials)
     )
-
-
-def _candidates(
-    dev: DevSplit, ranking: Ranking, prefer: Source
-) -> dict[CandidateRule, Callable[[int], tuple[Head, ...]]]:
-    """By rule, the function from a count to the heads to prune."""
-    pruned: Source = "context" if prefer == "memory" else "memory"
-    ranked = ranking.top(pruned, SCREENED)
-    alone = {head: dev.trial((head,), "screened") for head in ranked}
-    cheap = [head for head in ranked if _cost(alone[head]) <= COSTLY]
-    by_value = sorted(cheap, key=lambda head: -alone[head].value)
-    return {
-        "top_k": lambda k: tuple(ranking.top(pruned, k)),
-        "exclusive": lambda k: tuple(
-            h for h in ranking.top(pruned, k) if h not in ranking.top(prefer, k)
-        ),
-        "screened": lambda k: tuple(cheap[:k]),
-        "by_value": lambda k: tuple(by_value[:k]),
-    }
 
 
 def _cost(trial: Trial) -> float:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 import torch
 
@@ -128,7 +129,7 @@ def coherent_persuasion(
     ``with_context``: the P_i; ``without``: the Q_j. Each is ``[vocab]``, the mean distribution of a
     cluster; there must be one of both kinds. The Q_j are mixed with a share ``SMOOTHING`` of the
     uniform distribution, so that each divergence is finite. Even between two identical sets of
-    several clusters, the mean is above 0, so :class:`Persuasion` has a control.
+    several clusters, the mean is above 0, so :class:`Uncertainty` has a control.
     """
     P, Q = torch.stack([*with_context]).double(), torch.stack([*without]).double()
     P, Q = P / P.sum(1, keepdim=True), Q / Q.sum(1, keepdim=True)
@@ -138,43 +139,24 @@ def coherent_persuasion(
 
 
 @dataclass(frozen=True, slots=True)
-class Persuasion:
-    """Coherent persuasion: ``raw`` with a context, and ``control`` between two sets of samples
-    without a context, in nats."""
-
-    raw: float
-    control: float
-
-    @property
-    def value(self) -> float:
-        """``raw`` minus ``control``; may be negative."""
-        return self.raw - self.control
-
-
-def persuasion(
-    with_context: Sequence[Sample],
-    without: Sequence[Sample],
-    control: Sequence[Sample],
-    entails: Entails,
-) -> Persuasion:
-    """How far a context moves the answers, and how far merely sampling again does.
-
-    ``control``: samples without the context, drawn independently of ``without``. All three must
-    have samples.
-    """
-    informed, alone, again = (_Meanings.of(s, entails) for s in (with_context, without, control))
-    return _persuasion(informed, alone, again)
-
-
-@dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """The measures of one question, without and with a context, in nats."""
+    """The measures of one question, without and with a context, in nats.
+
+    ``coherent_persuasion``: with a context against without; ``coherent_persuasion_control``: of two
+    independent sets of samples without a context, as merely sampling again moves answers too.
+    """
 
     semantic_entropy: float
     semantic_entropy_with_context: float
     cluster_entropy: float
     cluster_entropy_with_context: float
-    persuasion: Persuasion
+    coherent_persuasion: float
+    coherent_persuasion_control: float
+
+    @property
+    def coherent_persuasion_net(self) -> float:
+        """The persuasion less its control; may be negative."""
+        return self.coherent_persuasion - self.coherent_persuasion_control
 
     @staticmethod
     def of(
@@ -183,7 +165,11 @@ class Uncertainty:
         control: Sequence[Sample],
         entails: Entails,
     ) -> Uncertainty:
-        """All measures of one question; the arguments are those of :func:`persuasion`."""
+        """All measures of one question.
+
+        ``control``: samples without the context, drawn independently of ``without``. All three must
+        have samples.
+        """
         informed, alone, again = (
             _Meanings.of(drawn, entails) for drawn in (with_context, without, control)
         )
@@ -192,12 +178,12 @@ class Uncertainty:
             semantic_entropy(informed.scores, informed.clusters),
             cluster_entropy(alone.clusters),
             cluster_entropy(informed.clusters),
-            _persuasion(informed, alone, again),
+            coherent_persuasion(informed.means, alone.means),
+            coherent_persuasion(again.means, alone.means),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Meanings:
+class _Meanings(NamedTuple):
     """Samples by meaning. ``scores``: of each sample; ``clusters``: of sample numbers; ``means``:
     ``[vocab]``, the mean distribution of each cluster."""
 
@@ -213,13 +199,6 @@ class _Meanings:
             for members in members_by_cluster
         ]
         return _Meanings([sample.score for sample in samples], members_by_cluster, means)
-
-
-def _persuasion(informed: _Meanings, alone: _Meanings, again: _Meanings) -> Persuasion:
-    return Persuasion(
-        coherent_persuasion(informed.means, alone.means),
-        coherent_persuasion(again.means, alone.means),
-    )
 
 
 def _generator(seed: int, prompt: str) -> torch.Generator:
@@ -238,40 +217,25 @@ def _draw(
 ) -> list[Sample]:
     """The samples of one prompt, drawn in one batch."""
     ids = base.batch([Row.of_prompt(encode_prompt(base.tokenizer, prompt))] * count).ids
-    drawing = _Drawing(count, temperature, generator, sorted(stop_ids(base)))
-    out = decode(base, ids, max_new_tokens, choose=drawing)
-    texts = [read(base, row)[0] for row in out[:, ids.shape[1] :].tolist()]
-    scores = (drawing.score / drawing.lengths).tolist()
-    means = (drawing.mass / drawing.lengths[:, None]).float()
-    return [Sample(*sample) for sample in zip(texts, scores, means, strict=True)]
+    ends = torch.tensor([*stop_ids(base)], dtype=torch.long)
+    running = torch.ones(count, dtype=torch.bool)
+    # Over the tokens of each sample: their number, log-likelihoods, and distributions.
+    lengths, score = torch.zeros(count), torch.zeros(count, dtype=torch.float64)
+    mass = torch.zeros(count, base.vocabulary, dtype=torch.float64)
 
-
-class _Drawing:
-    """Draws the next token of each sample, and sums the likelihoods.
-
-    ``lengths``: ``[count]``, the number of tokens of each sample; ``score``: float64 ``[count]``,
-    the sum of their log-likelihoods; ``mass``: float64 ``[count, vocab]``, the sum of their
-    distributions. All are at temperature 1.
-    """
-
-    def __init__(
-        self, count: int, temperature: float, generator: torch.Generator, ends: Sequence[int]
-    ) -> None:
-        self._temperature, self._generator = temperature, generator
-        self._ends = torch.tensor(ends, dtype=torch.long)
-        self._running = torch.ones(count, dtype=torch.bool)
-        self.lengths = torch.zeros(count)
-        self.score = torch.zeros(count, dtype=torch.float64)
-        self.mass = torch.zeros((), dtype=torch.float64)
-
-    def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def draw(_: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Logits ``[count, vocab]`` that are largest at the drawn tokens, so that greedy decoding
         chooses these. ``logits``: ``[count, vocab]``, of the model."""
         logs = logits.cpu().double().log_softmax(-1)
-        weights = (logs / self._temperature).softmax(-1)
-        drawn = torch.multinomial(weights, 1, generator=self._generator)  # [count, 1]
-        self.lengths = self.lengths + self._running
-        self.score = self.score + self._running * logs.gather(1, drawn)[:, 0]
-        self.mass = self.mass + self._running[:, None] * logs.exp()
-        self._running = self._running & ~torch.isin(drawn[:, 0], self._ends)
+        weights = (logs / temperature).softmax(-1)
+        drawn = torch.multinomial(weights, 1, generator=generator)  # [count, 1]
+        lengths.add_(running)
+        score.add_(running * logs.gather(1, drawn)[:, 0])
+        mass.add_(running[:, None] * logs.exp())
+        running.logical_and_(~torch.isin(drawn[:, 0], ends))
         return torch.zeros_like(logits).scatter(1, drawn.to(logits.device), 1.0)
+
+    out = decode(base, ids, max_new_tokens, choose=draw)
+    texts = [read(base, row)[0] for row in out[:, ids.shape[1] :].tolist()]
+    scores, means = (score / lengths).tolist(), (mass / lengths[:, None]).float()
+    return [Sample(*sample) for sample in zip(texts, scores, means, strict=True)]

@@ -59,6 +59,12 @@ def distributions(model: EditedModel, prompts: Sequence[Prompt]) -> torch.Tensor
     return torch.stack([distribution for distribution, _ in results])
 
 
+def probabilities_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """float32 ``[rows]``, on the CPU: the probability of each row's token (``tokens``, int64
+    ``[rows]``, on the CPU). ``logits``: ``[rows, vocab]``."""
+    return logits.float().softmax(-1).cpu().gather(1, tokens[:, None])[:, 0]
+
+
 def digests(model: EditedModel, prompts: Sequence[Prompt]) -> list[bytes]:
     """A digest of the logits after each prompt. Digests are equal if logits are, bit for bit."""
 

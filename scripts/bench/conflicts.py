@@ -162,7 +162,7 @@ def rivals(prefer: Source, file: ConflictFile, saved: Results) -> dict[str, Any]
         battery = Battery.of([*cases, *others], [], read_texts(None)[:NEUTRAL])
 
         def pruned(chosen: Sequence[Head]) -> dict[str, Any]:
-            with conflicts.with_mask(prefer)(HeadMask(tuple(chosen))) as model:
+            with conflicts.attached_with(HeadMask(tuple(chosen)), prefer) as model:
                 of_sources = rates(measure(model, cases))
                 scores = battery.scores(model, by_first_token)
             return {**of_sources, "lost": losses(start, scores)}
@@ -283,7 +283,7 @@ def transfer(prefer: Source, file: ConflictFile, _: Results) -> dict[str, Any]:
             cases = [case for case in conflicts.cases(there, QUIET) if case.conflicting]
             with conflicts.attached() as model:
                 before = measure(model, cases)
-            with conflicts.with_mask(prefer)(test.mask) as model:
+            with conflicts.attached_with(test.mask, prefer) as model:
                 after = measure(model, cases)
             gains.append((own, _gain(before, after, prefer)))
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
@@ -140,17 +141,10 @@ def _uncertainty(
             measured.append(Uncertainty.of(informed, alone, again, entails or same_answer))
             bar.advance()
 
-    def mean(values: Sequence[float]) -> float | None:
-        return finite(sum(values) / len(values))
-
+    measures = [*(field.name for field in fields(Uncertainty)), "coherent_persuasion_net"]
     return {
-        "semantic_entropy": mean([u.semantic_entropy for u in measured]),
-        "semantic_entropy_with_context": mean([u.semantic_entropy_with_context for u in measured]),
-        "cluster_entropy": mean([u.cluster_entropy for u in measured]),
-        "cluster_entropy_with_context": mean([u.cluster_entropy_with_context for u in measured]),
-        "coherent_persuasion": mean([u.persuasion.raw for u in measured]),
-        "coherent_persuasion_control": mean([u.persuasion.control for u in measured]),
-        "coherent_persuasion_net": mean([u.persuasion.value for u in measured]),
+        name: finite(sum(getattr(each, name) for each in measured) / len(measured))
+        for name in measures
     }
 
 

@@ -55,9 +55,5 @@ def adaptive_weight(informed: torch.Tensor, alone: torch.Tensor) -> torch.Tensor
     """
     p, q = informed.softmax(-1), alone.softmax(-1)
     # As a difference of entropies, whose terms are 0 for a probability of 0.
-    return _entropy((p + q) / 2) - (_entropy(p) + _entropy(q)) / 2
-
-
-def _entropy(probabilities: torch.Tensor) -> torch.Tensor:
-    entropy: torch.Tensor = torch.special.entr(probabilities).sum(-1)
-    return entropy
+    entropies: torch.Tensor = torch.special.entr(torch.stack([(p + q) / 2, p, q])).sum(-1)
+    return entropies[0] - entropies[1:].mean(0)  # entropies: [3, rows]

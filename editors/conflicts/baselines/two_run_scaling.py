@@ -9,82 +9,65 @@ input of the attention output projection, whose bias does not change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 
-from editors.errors import EditorError, UnsupportedArchitecture
+from editors.errors import UnsupportedArchitecture
 from editors.heads.head_mask import attention_out, pruning_heads
 from editors.heads.pruning import Head, HeadMask
 from editors.inference.batching import Budget, batches
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import Answer, paired_answers
+from editors.inference.next_tokens import probabilities_of
 from editors.model.base_model import Base, is_probing
 from editors.model.hooks import changing_input
 from editors.model.tokenization import Row, encode_prompts
 
 
-@dataclass(frozen=True, slots=True)
-class TwoRun:
-    """Heads to ``boost`` and to ``suppress``, and the factors on their undisturbed outputs.
+def two_run_answers(
+    model: EditedModel,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    scaled: Iterable[tuple[Head, float]],
+) -> list[Answer]:
+    """The greedy answer of the second run to each prompt.
 
-    A head may be in both lists; then both factors apply. Raises EditorError if a head is twice in
-    one list.
+    ``scaled``: heads, each with the factor on its undisturbed output: above 0 to boost it, below 0
+    to suppress it. The factors of a head that is named several times add up. Heads are scaled at
+    all tokens of prompt and answer. The two runs are the halves of one batch, so an answer takes
+    twice the computation.
+
+    Raises:
+        EditorError: there is no such layer or head.
+        UnsupportedArchitecture: a layer has no separable heads.
     """
+    base = model.base
+    by_layer: dict[int, list[tuple[slice, float]]] = {}
+    for (layer, head), factor in scaled:
+        features = base.architecture.head_slice(layer, head)
+        by_layer.setdefault(layer, []).append((features, factor))
+    with ExitStack() as stack:
+        for layer, terms in by_layer.items():
+            module = base.model.get_submodule(attention_out(base, layer).path)
+            stack.enter_context(changing_input(module, partial(_scaled, terms)))
+        return paired_answers(model, prompts, prompts, max_new_tokens, lambda _, second: second)
 
-    boost: tuple[Head, ...]
-    suppress: tuple[Head, ...]
-    boost_by: float
-    suppress_by: float
 
-    def __post_init__(self) -> None:
-        for heads in (self.boost, self.suppress):
-            if len(set(heads)) != len(heads):
-                raise EditorError("a head is named twice in one list", "name it once")
+def _scaled(terms: Sequence[tuple[slice, float]], inputs: torch.Tensor) -> torch.Tensor:
+    """``inputs`` ``[2 * rows, seq, in]`` with multiples of the first run's added to the second's.
 
-    def answers(
-        self, model: EditedModel, prompts: Sequence[str], max_new_tokens: int
-    ) -> list[Answer]:
-        """The greedy answer of the second run to each prompt.
-
-        Heads are scaled at all tokens of prompt and answer. The two runs are the halves of one
-        batch, so an answer takes twice the computation.
-
-        Raises:
-            EditorError: there is no such layer or head.
-            UnsupportedArchitecture: a layer has no separable heads.
-        """
-        with self._attached(model.base):
-            return paired_answers(model, prompts, prompts, max_new_tokens, lambda _, second: second)
-
-    @contextmanager
-    def _attached(self, base: Base) -> Iterator[None]:
-        """Inside ``with``, the heads of the second half of every batch are scaled."""
-        by_layer: dict[int, list[tuple[slice, float]]] = {}
-        for heads, factor in ((self.boost, self.boost_by), (self.suppress, -self.suppress_by)):
-            for layer, head in heads:
-                features = base.architecture.head_slice(layer, head)
-                by_layer.setdefault(layer, []).append((features, factor))
-
-        def adding(terms: list[tuple[slice, float]]) -> Callable[[torch.Tensor], torch.Tensor]:
-            def added(inputs: torch.Tensor) -> torch.Tensor:
-                if is_probing():  # the rows of a router are not two runs
-                    return inputs
-                changed = inputs.clone()  # [2 * rows, seq, in]
-                first, second = changed.chunk(2)
-                for features, factor in terms:
-                    second[..., features] += factor * first[..., features]
-                return changed
-
-            return added
-
-        with ExitStack() as stack:
-            for layer, terms in by_layer.items():
-                module = base.model.get_submodule(attention_out(base, layer).path)
-                stack.enter_context(changing_input(module, adding(terms)))
-            yield
+    ``terms``: the features of a head, and the factor on them.
+    """
+    if is_probing():  # the rows of a router are not two runs
+        return inputs
+    changed = inputs.clone()
+    first, second = changed.chunk(2)
+    for features, factor in terms:
+        second[..., features] += factor * first[..., features]
+    return changed
 
 
 def head_effects(
@@ -98,13 +81,8 @@ def head_effects(
     the head. Layers without separable heads have effect 0.
 
     Raises:
-        EditorError: there are not as many tokens as prompts.
         UnsupportedArchitecture: no block has separable heads.
     """
-    if len(tokens) != len(prompts):
-        raise EditorError(
-            f"{len(prompts)} prompts cannot be scored by {len(tokens)} tokens", "give one for each"
-        )
     blocks, count = base.architecture.blocks, base.architecture.n_heads
     layers = [block.index for block in blocks if block.attention_out]
     if not layers:
@@ -134,10 +112,9 @@ def select(
     Only heads with a positive score on every kind are chosen, in the order of their summed scores.
     Without a factor of that sign, no head is chosen.
     """
-    factor_values = torch.tensor(factors)
-    return _best(effects_by_kind, factor_values > 0, count), _best(
-        effects_by_kind, factor_values < 0, count
-    )
+    values = torch.tensor(factors)
+    boost, suppress = (_best(effects_by_kind, c, count) for c in (values > 0, values < 0))
+    return boost, suppress
 
 
 def _best(
@@ -154,10 +131,5 @@ def _best(
 def _probabilities(base: Base, ids: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """float32 ``[rows]``, on the CPU: the probability of each row's token (``tokens``, int64
     ``[rows]``) after its prompt in ``ids``, int64 ``[rows, seq]``."""
-    # Only the state of the last token is projected to the vocabulary.
-    with changing_input(base.model.get_output_embeddings(), lambda states: states[:, -1:]):
-        logits = base.model(input_ids=ids, use_cache=False).logits[:, -1]
-    probabilities: torch.Tensor = (
-        logits.float().softmax(-1).cpu().gather(1, tokens.cpu()[:, None])[:, 0]
-    )
-    return probabilities
+    logits = base.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+    return probabilities_of(logits, tokens)

@@ -20,11 +20,10 @@ from editcli.files.packaged import datasets_dir
 from editors import EditorError
 from editors.conflicts.cases import Conflict, ConflictCase
 from editors.conflicts.locate import LocateSettings, Ranking, locate
-from editors.conflicts.measure import Rates, candidate_tokens
+from editors.conflicts.measure import Rates, candidate_tokens, first_outcomes
 from editors.heads.head_mask import pruned
 from editors.heads.pruning import Head, HeadMask
 from editors.inference.edited_model import EditedModel
-from editors.inference.next_tokens import likeliest
 
 ROWS, DRAWS = 60, 3
 HEADS = {"memory": 8, "context": 4}
@@ -82,10 +81,7 @@ def rates(base: Any) -> RatesOf:
     @cache
     def measured(heads: frozenset[Head]) -> Rates:
         with pruned(base, HeadMask(tuple(sorted(heads)))) as model:
-            tokens = likeliest(model, [case.row.prompt for case in cases])
-        return Rates.of(
-            [named.get(token, "other") for named, token in zip(candidates, tokens, strict=True)]
-        )
+            return Rates.of(first_outcomes(model, cases, candidates))
 
     return lambda heads: measured(frozenset(heads))
 

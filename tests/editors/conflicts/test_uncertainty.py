@@ -16,13 +16,11 @@ from tiny_models import EDITABLE, EOS
 
 from editors import EditorError
 from editors.conflicts.uncertainty import (
-    Persuasion,
     Sample,
     Uncertainty,
     cluster_entropy,
     clusters,
     coherent_persuasion,
-    persuasion,
     same_answer,
     samples,
     semantic_entropy,
@@ -253,30 +251,34 @@ def test_identical_sets_persuade_only_if_they_have_several_meanings() -> None:
     """And the control takes out what is not the context's doing."""
     one = [sample("Paris", SURE), sample("paris.", SURE)]
     two = [sample("Paris", SURE), sample("Rome", TORN)]
-    assert persuasion(one, one, one, same_answer).raw == pytest.approx(0, abs=1e-5)
-    of_two = persuasion(two, two, two, same_answer)
+    of_one = Uncertainty.of(one, one, one, same_answer)
+    assert of_one.coherent_persuasion == pytest.approx(0, abs=1e-5)
+    of_two = Uncertainty.of(two, two, two, same_answer)
     between = coherent_persuasion([SURE], [TORN]) + coherent_persuasion([TORN], [SURE])
-    assert of_two.raw == pytest.approx(between / 4, abs=1e-5)
-    assert of_two.raw > 0.2
-    assert of_two.value == 0
+    assert of_two.coherent_persuasion == pytest.approx(between / 4, abs=1e-5)
+    assert of_two.coherent_persuasion > 0.2
+    assert of_two.coherent_persuasion_net == 0
 
 
 def test_a_cluster_is_the_mean_of_its_members() -> None:
     several = [sample("Rome", SURE), sample("Rome.", TORN)]
     without = [sample("Paris", TORN)]
-    moved = persuasion(several, without, without, same_answer)
-    assert moved.raw == pytest.approx(coherent_persuasion([(SURE + TORN) / 2], [TORN]))
-    assert moved.control == pytest.approx(0, abs=1e-5)
+    moved = Uncertainty.of(several, without, without, same_answer)
+    wanted = coherent_persuasion([(SURE + TORN) / 2], [TORN])
+    assert moved.coherent_persuasion == pytest.approx(wanted)
+    assert moved.coherent_persuasion_control == pytest.approx(0, abs=1e-5)
 
 
 def test_the_control_is_the_second_set_against_the_first() -> None:
     with_context = [sample("Rome", SURE)]
     without = [sample("Paris", TORN)]
     control = [sample("Paris", torch.tensor([0.5, 0.5]))]
-    moved = persuasion(with_context, without, control, same_answer)
-    assert moved.raw == pytest.approx(coherent_persuasion([SURE], [TORN]))
-    assert moved.control == pytest.approx(coherent_persuasion([torch.tensor([0.5, 0.5])], [TORN]))
-    assert Persuasion(0.5, 0.75).value == -0.25
+    moved = Uncertainty.of(with_context, without, control, same_answer)
+    raw = coherent_persuasion([SURE], [TORN])
+    again = coherent_persuasion([torch.tensor([0.5, 0.5])], [TORN])
+    assert moved.coherent_persuasion == pytest.approx(raw)
+    assert moved.coherent_persuasion_control == pytest.approx(again)
+    assert moved.coherent_persuasion_net == pytest.approx(raw - again)
 
 
 def test_a_row_has_every_measure() -> None:
@@ -287,7 +289,7 @@ def test_a_row_has_every_measure() -> None:
     assert measures.semantic_entropy_with_context == pytest.approx(6 - math.log(2))
     assert measures.cluster_entropy == pytest.approx(math.log(2))
     assert measures.cluster_entropy_with_context == 0
-    assert measures.persuasion == persuasion(with_context, without, without, same_answer)
+    assert measures.coherent_persuasion == pytest.approx(coherent_persuasion([SURE], [TORN, TORN]))
 
 
 def test_a_row_of_a_model(tiny_base: BaseOf) -> None:
@@ -297,5 +299,5 @@ def test_a_row_of_a_model(tiny_base: BaseOf) -> None:
     (with_context, without), (_, control) = (samples(model, prompts, 6, 2, seed=s) for s in (0, 1))
     measures = Uncertainty.of(with_context, without, control, same_answer)
     assert 0 <= measures.cluster_entropy <= math.log(6) + 1e-12
-    assert math.isfinite(measures.persuasion.value)
+    assert math.isfinite(measures.coherent_persuasion_net)
     assert measures.semantic_entropy > 5

@@ -1,0 +1,18 @@
+"""Measurements of conflicts as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from editcli.operations.conflict_records import trial_record
+from editors.conflicts.resolve import Trial
+from editors.heads.pruning import Head
+
+
+def test_a_trial_is_plain_json_whatever_was_lost() -> None:
+    trial = Trial((Head(1, 2),), "top_k", 0.5, 0.3, {"neutral": math.inf, "facts": 0.01})
+    record = json.loads(json.dumps(trial_record(trial), allow_nan=False))
+    assert record["heads"] == [[1, 2]]
+    assert record["lost"] == {"neutral": None, "facts": 0.01}
+    assert (record["value"], record["fits"]) == (None, False)
