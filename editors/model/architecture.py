@@ -8,7 +8,7 @@ the attention module, and by its output width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,6 @@ class Architecture:
     """
 
     blocks: tuple[Block, ...]
-    hidden_size: int
     n_heads: int
     n_kv_heads: int
     vocab_size: int
@@ -82,7 +81,6 @@ class Architecture:
         heads = _size(config, "num_attention_heads") if any(b.attention for b in blocks) else 0
         return cls(
             blocks=blocks,
-            hidden_size=hidden,
             n_heads=heads,
             n_kv_heads=_kv_heads(config, heads),
             vocab_size=_size(config, "vocab_size"),
@@ -148,13 +146,10 @@ class Architecture:
 
         Raises EditorError if there is no such head, and the errors of :meth:`head_dim`.
         """
-        self._check_head(head)
-        width = self.head_dim(layer)
-        return slice(head * width, (head + 1) * width)
-
-    def _check_head(self, head: int) -> None:
         if not 0 <= head < self.n_heads:
             raise EditorError(f"head {head} is not one of 0 to {self.n_heads - 1}")
+        width = self.head_dim(layer)
+        return slice(head * width, (head + 1) * width)
 
 
 def _text_config(model: PreTrainedModel) -> Any:
@@ -208,9 +203,8 @@ def _block_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         if len(modules) and all(isinstance(m, GradientCheckpointingLayer) for m in modules)
     }
     if len(stacks) > 1:  # vision or audio towers beside the text decoder
-        decoder = model.get_decoder()
-        decoder_ids = {id(module) for module in decoder.modules()}
-        stacks = {path: modules for path, modules in stacks.items() if id(modules) in decoder_ids}
+        decoder = set(model.get_decoder().modules())
+        stacks = {path: modules for path, modules in stacks.items() if modules in decoder}
     if len(stacks) != 1:
         candidates = [
             f"{path} ({len(modules)} x {type(modules[0]).__name__})"
@@ -226,64 +220,53 @@ def _block_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 def _block(model: nn.Module, index: int, path: str, hidden: int) -> Block:
-    block = model.get_submodule(path)
-    attentions = [
-        name for name, m in block.named_modules() if name and type(m).__name__.endswith("Attention")
+    modules = dict(model.get_submodule(path).named_modules())
+    attentions = [name for name, m in modules.items() if type(m).__name__.endswith("Attention")]
+    writers = [
+        name
+        for name, module in modules.items()
+        # A wrapped module is read through its wrapper, under the name of the wrapper.
+        if "base_layer" not in name.split(".")
+        and (widths_of(unwrapped(module)) or (0, 0))[1] == hidden
     ]
-    writers = [name for name, widths in _linears(block) if widths[1] == hidden]
     in_attention = [n for n in writers if any(n.startswith(f"{a}.") for a in attentions)]
     outside = [n for n in writers if n not in in_attention]
-    attention_out = [n for n in in_attention if _leaf(n) in ATTENTION_OUT]
-    mlp_down = [n for n in outside if _leaf(n) in MLP_DOWN]
-
-    reasons = []
-    if len(mlp_down) != 1:
-        reasons.append(_why_no_mlp(block, mlp_down, outside))
-    if not attentions:
-        reasons.append("it has no attention")
-    elif len(attention_out) != 1:
-        reasons.append(_why("attention output projection", attention_out, in_attention))
+    experts = next((n for n, m in modules.items() if type(m).__name__.endswith("Experts")), None)
+    fused = f"it is a mixture of experts, whose weights {experts} keeps fused in one tensor"
+    mlp_down, why_no_mlp = _one_of(
+        "MLP down-projection", outside, MLP_DOWN, fused if experts else ""
+    )
+    attention_out, why_no_heads = _one_of(
+        "attention output projection",
+        in_attention,
+        ATTENTION_OUT,
+        "" if attentions else "it has no attention",
+    )
+    # The outermost attention module, as named_modules lists parents first: the block adds its
+    # output to the residual stream.
+    holders = [name for name in attentions if (attention_out or "").startswith(f"{name}.")]
+    holder = next(iter(holders or attentions), None)
     return Block(
         index=index,
         path=path,
-        attention=f"{path}.{_holder(attentions, attention_out)}" if attentions else None,
-        attention_out=_only(model, path, attention_out),
-        mlp_down=_only(model, path, mlp_down),
-        why_not="; ".join(reasons),
+        attention=f"{path}.{holder}" if holder else None,
+        attention_out=Projection.at(model, f"{path}.{attention_out}") if attention_out else None,
+        mlp_down=Projection.at(model, f"{path}.{mlp_down}") if mlp_down else None,
+        why_not="; ".join(filter(None, (why_no_mlp, why_no_heads))),
     )
 
 
-def vocabulary_projection(model: PreTrainedModel) -> str:
-    """The path of the module that turns the final hidden states into logits."""
-    projection = model.get_output_embeddings()
-    path: str = next(name for name, module in model.named_modules() if module is projection)
-    return path
-
-
-def _holder(attentions: Sequence[str], projections: Sequence[str]) -> str:
-    # The outermost attention module, as named_modules lists parents first: the block adds its
-    # output to the residual stream.
-    holders = [name for name in attentions if projections and projections[0].startswith(f"{name}.")]
-    return (holders or attentions)[0]
-
-
-def _only(model: nn.Module, path: str, names: Sequence[str]) -> Projection | None:
-    return Projection.at(model, f"{path}.{names[0]}") if len(names) == 1 else None
-
-
-def _why_no_mlp(block: nn.Module, matches: Sequence[str], candidates: Sequence[str]) -> str:
-    experts = next(
-        (n for n, m in block.named_modules() if n and type(m).__name__.endswith("Experts")), None
-    )
-    if experts is not None and not matches:
-        return f"it is a mixture of experts, whose weights {experts} keeps fused in one tensor"
-    return _why("MLP down-projection", matches, candidates)
-
-
-def _why(what: str, matches: Sequence[str], candidates: Sequence[str]) -> str:
+def _one_of(
+    what: str, names: Sequence[str], known: frozenset[str], why_none: str
+) -> tuple[str | None, str]:
+    """The one of ``names`` whose last part is ``known``, else None and why there is no such one.
+    ``why_none``: why none is known, if that is not for the names."""
+    matches = [name for name in names if name.rpartition(".")[2] in known]
+    if len(matches) == 1:
+        return matches[0], ""
     if matches:
-        return f"it has {len(matches)} modules that could be the {what}: {_listed(matches)}"
-    return f"it has no known {what}; candidates: {_listed(candidates)}"
+        return None, f"it has {len(matches)} modules that could be the {what}: {_listed(matches)}"
+    return None, why_none or f"it has no known {what}; candidates: {_listed(names)}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -291,14 +274,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + more if names else "none"
 
 
-def _leaf(path: str) -> str:
-    return path.rpartition(".")[2]
-
-
-def _linears(block: nn.Module) -> Iterator[tuple[str, tuple[int, int]]]:
-    for name, module in block.named_modules():
-        # A wrapped module is read through its wrapper, under the name of the wrapper.
-        if not name or "base_layer" in name.split("."):
-            continue
-        if (widths := widths_of(unwrapped(module))) is not None:
-            yield name, widths
+def vocabulary_projection(model: PreTrainedModel) -> str:
+    """The path of the module that turns the final hidden states into logits."""
+    projection = model.get_output_embeddings()
+    path: str = next(name for name, module in model.named_modules() if module is projection)
+    return path

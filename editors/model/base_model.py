@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editors.model.architecture import Architecture
+from editors.model.hooks import Context, setting
 from editors.model.projection import Projection
 from editors.model.tokenization import Batch, Row, pad_id, pad_rows
 
@@ -59,11 +59,11 @@ class Base:
         architecture = Architecture.of(model)
         with_heads = [block.index for block in architecture.blocks if block.attention_out]
         if with_heads and not any(block.mlp_down for block in architecture.blocks):
-            chosen = with_heads[len(with_heads) // 2] if layer is None else layer
-            architecture.head_dim(chosen)
+            default, require = with_heads[len(with_heads) // 2], architecture.head_dim
         else:
-            chosen = architecture.default_layer() if layer is None else layer
-            architecture.editable(chosen)
+            default, require = architecture.default_layer(), architecture.editable
+        chosen = default if layer is None else layer
+        require(chosen)
         return Base(model.eval().requires_grad_(False), tokenizer, architecture, chosen)
 
     @property
@@ -114,18 +114,13 @@ class Base:
         """The rows padded on ``side``, on the model's input device."""
         return pad_rows(rows, pad_id(self.tokenizer), side, self.input_device)
 
-    @contextmanager
-    def probing(self) -> Iterator[None]:
+    def probing(self) -> Context:
         """Inside ``with``, forwards of this thread see the unedited base.
 
         Everything that is attached to the model ignores them: nothing is routed, no head is pruned,
         and no decision is recorded.
         """
-        token = _probing.set(True)
-        try:
-            yield
-        finally:
-            _probing.reset(token)
+        return setting(_probing, True)
 
 
 def is_probing() -> bool:

@@ -27,7 +27,6 @@ class Projection:
     in_features: int
     out_features: int
     transposed: bool
-    has_bias: bool
 
     @classmethod
     def at(cls, model: nn.Module, path: str) -> Projection:
@@ -46,8 +45,7 @@ class Projection:
                 f"{path} is a {type(module).__name__}, not a linear projection",
                 ELSEWHERE,
             )
-        has_bias = getattr(module, "bias", None) is not None
-        return cls(path, widths[0], widths[1], isinstance(module, Conv1D), has_bias)
+        return cls(path, *widths, isinstance(module, Conv1D))
 
     def module(self, model: nn.Module) -> nn.Module:
         """The module at ``path`` now, wrapper included.
