@@ -240,7 +240,7 @@ def _draw(
     ids = base.batch([Row.of_prompt(encode_prompt(base.tokenizer, prompt))] * count).ids
     drawing = _Drawing(count, temperature, generator, sorted(stop_ids(base)))
     out = decode(base, ids, max_new_tokens, choose=drawing)
-    texts = [read(base, row)[0] for row in out[:, ids.shape[1] :].tolist()]
+    texts = [read(base, row)[0] for row in out.tolist()]
     scores = (drawing.score / drawing.lengths).tolist()
     means = (drawing.mass / drawing.lengths[:, None]).float()
     return [Sample(*sample) for sample in zip(texts, scores, means, strict=True)]

@@ -123,32 +123,24 @@ class Architecture:
             )
         return block.mlp_down
 
-    def head_dim(self, layer: int) -> int:
-        """The number of features of one head at the input of the attention output projection.
-
-        The width is that of the projection, as the configurations of many models have no width or
-        a wrong one. Raises UnsupportedArchitecture if ``layer`` has no such projection, or if the
-        heads do not divide its width, and EditorError if there is no such layer.
-        """
-        block = self.block(layer)
-        if block.attention_out is None:
-            raise UnsupportedArchitecture(f"layer {layer} has no heads: {block.why_not}")
-        width = block.attention_out.in_features
-        if self.n_heads < 1 or width % self.n_heads:
-            raise UnsupportedArchitecture(
-                f"{block.attention_out.path} takes {width} features, "
-                f"which {self.n_heads} heads do not divide"
-            )
-        return width // self.n_heads
-
     def head_slice(self, layer: int, head: int) -> slice:
         """The input features of the attention output projection that hold the output of ``head``.
 
-        Raises EditorError if there is no such head, and the errors of :meth:`head_dim`.
+        The width is that of the projection, as the configurations of many models have no width or
+        a wrong one. Raises UnsupportedArchitecture if ``layer`` has no such projection, or if the
+        heads do not divide its width, and EditorError if there is no such layer or head.
         """
         if not 0 <= head < self.n_heads:
             raise EditorError(f"head {head} is not one of 0 to {self.n_heads - 1}")
-        width = self.head_dim(layer)
+        block = self.block(layer)
+        if block.attention_out is None:
+            raise UnsupportedArchitecture(f"layer {layer} has no heads: {block.why_not}")
+        width, rest = divmod(block.attention_out.in_features, self.n_heads)
+        if rest:
+            raise UnsupportedArchitecture(
+                f"{block.attention_out.path} takes {block.attention_out.in_features} features, "
+                f"which {self.n_heads} heads do not divide"
+            )
         return slice(head * width, (head + 1) * width)
 
 

@@ -59,11 +59,11 @@ class Base:
         architecture = Architecture.of(model)
         with_heads = [block.index for block in architecture.blocks if block.attention_out]
         if with_heads and not any(block.mlp_down for block in architecture.blocks):
-            default, require = with_heads[len(with_heads) // 2], architecture.head_dim
+            chosen = with_heads[len(with_heads) // 2] if layer is None else layer
+            architecture.head_slice(chosen, 0)
         else:
-            default, require = architecture.default_layer(), architecture.editable
-        chosen = default if layer is None else layer
-        require(chosen)
+            chosen = architecture.default_layer() if layer is None else layer
+            architecture.editable(chosen)
         return Base(model.eval().requires_grad_(False), tokenizer, architecture, chosen)
 
     @property
@@ -80,8 +80,7 @@ class Base:
     @property
     def device(self) -> torch.device:
         """The device of the edited projection."""
-        device: torch.device = self.fingerprinted_projection.weight(self.model).device
-        return device
+        return self.fingerprinted_projection.weight(self.model).device
 
     @property
     def input_device(self) -> torch.device:

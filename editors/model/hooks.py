@@ -78,6 +78,20 @@ def swapped(model: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator
             model.set_submodule(path, module)
 
 
+@contextmanager
+def overriding(module: nn.Module, attributes: Mapping[str, Any]) -> Iterator[None]:
+    """Inside ``with``, ``module`` itself has ``attributes``, whatever its class has."""
+    own = vars(module)
+    originals = {name: own[name] for name in attributes if name in own}
+    own.update(attributes)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            del own[name]
+        own.update(originals)
+
+
 def reading_inputs(model: nn.Module, readers: Mapping[str, InputReader]) -> Context:
     """Call each reader with the arguments (positional, keyword) of each call of the module at its
     path."""

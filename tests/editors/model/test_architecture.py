@@ -152,7 +152,7 @@ def test_head_slices_add_up_to_the_attention_output(tiny_model, family):
     ("family", "width"), [("llama", 16), ("gemma2", 16), ("qwen2", 8), ("gpt2", 8), ("phi3", 16)]
 )
 def test_head_width_is_what_the_projection_takes_not_hidden_over_heads(tiny_model, family, width):
-    assert Architecture.of(tiny_model(family)).head_dim(0) == width
+    assert Architecture.of(tiny_model(family)).head_slice(0, 1) == slice(width, 2 * width)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "phi", "olmo2", "starcoder2"])
@@ -160,7 +160,7 @@ def test_head_width_is_what_the_projection_takes_not_hidden_over_heads(tiny_mode
 def test_the_heads_that_share_a_key_value_head_lie_side_by_side(fresh_tiny_model, family, group):
     model = fresh_tiny_model(family)
     architecture = Architecture.of(model)
-    block, width = architecture.block(1), architecture.head_dim(1)
+    block, width = architecture.block(1), architecture.head_slice(1, 0).stop
     path = block.attention_out.path
     before = watched(model, [path])[path][0].reshape(-1, HEADS, width)
     values = model.get_submodule(f"{block.attention}.v_proj").weight
@@ -469,7 +469,7 @@ def test_heads_that_do_not_divide_the_projection_are_refused():
     block = Block(0, "b.0", "b.0.attn", projection, None, "")
     architecture = Architecture((block,), 4, 4, 96, None)
     with pytest.raises(UnsupportedArchitecture, match="p takes 50 features, which 4 heads"):
-        architecture.head_dim(0)
+        architecture.head_slice(0, 0)
 
 
 def test_a_configuration_without_a_size_is_refused(tiny_model):
