@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from secrets import token_hex
 from typing import Any
@@ -50,33 +50,46 @@ class _CacheContents:
 class _Assignment:
     """How the forwards inside a ``with``, in this thread, are assigned to calls.
 
-    ``call``: the call of all forwards, once it is known. ``begin`` makes a call from the ids and
-    mask of a forward; without it, the cache tells. If ``lasting``, that call is the call of all
-    forwards; else each forward begins a call. ``after_prompts``: forwards hold only what comes
-    after the prompts, and repeat all rows of the call in order, rather than each row several times
-    before the next. ``prompt_ids``: the prompts given to ``generate``.
+    ``call``: the call of all forwards; without it, each forward or its cache tells the call. If
+    ``lasting``, the first such call is the call of all forwards. ``prompt_lengths``: int64
+    ``[rows]``, the real tokens of each row that are the prompt; None: all. ``after_prompts``:
+    forwards hold only what comes after the prompts, and repeat all rows of the call in order,
+    rather than each row several times before the next. ``prompt_ids``: the prompts given to
+    ``generate``.
     """
 
     tracker: CallTracker
     call: Call | None = None
-    begin: Callable[[torch.Tensor, torch.Tensor | None], Call] | None = None
     lasting: bool = False
+    prompt_lengths: torch.Tensor | None = None
     after_prompts: bool = False
     prompt_ids: torch.Tensor | None = None
+
+    def begin(self, ids: torch.Tensor, mask: torch.Tensor | None) -> Call:
+        """The call of ``ids`` ``[rows, columns]``, the first tokens of its prompts included."""
+        if self.prompt_lengths is not None:
+            real = real_tokens(ids, mask)
+            mask = real * (real.cumsum(1) <= self.prompt_lengths.to(ids.device)[:, None])
+        call = Call.of(ids, mask)
+        self.call = call if self.lasting else None
+        return call
 
 
 _assignment: ContextVar[_Assignment | None] = ContextVar("assignment", default=None)
 _noted_calls: ContextVar[tuple[list[Call], ...]] = ContextVar("noted_calls", default=())
 
 
+@dataclass(eq=False)
 class CallTracker:
-    """Assigns the forwards of a model to calls, and lets a router decide each call."""
+    """Assigns the forwards of a model to calls, and lets a router decide each call.
 
-    def __init__(self, base: Base, router: Router | None, *, reads_forwards: bool) -> None:
-        """``reads_forwards``: the router may read hidden states of the answering forward."""
-        self.base, self._router, self._reads_forwards = base, router, reads_forwards
-        self._ids_name: str = base.model.main_input_name
-        self._owner = token_hex(8)
+    ``reads_forwards``: the router may read hidden states of the answering forward.
+    """
+
+    base: Base
+    router: Router | None = None
+    reads_forwards: bool = False
+    _owner: str = field(default_factory=lambda: token_hex(8), init=False)
 
     # --- for code that runs the model -----------------------------------------------------------
 
@@ -92,12 +105,7 @@ class CallTracker:
 
         For forwards over prompts with targets, as a target must not take part in the decision.
         """
-
-        def begin(ids: torch.Tensor, mask: torch.Tensor | None) -> Call:
-            real = real_tokens(ids, mask)
-            return Call.of(ids, real * (real.cumsum(1) <= prompt_lengths.to(ids.device)[:, None]))
-
-        return setting(_assignment, _Assignment(self, begin=begin))
+        return setting(_assignment, _Assignment(self, prompt_lengths=prompt_lengths))
 
     def continuing(self, call: Call | None) -> Context:
         """Inside ``with``, forwards hold tokens after the prompts of ``call``. All rows of the call
@@ -111,18 +119,15 @@ class CallTracker:
 
         @wraps(generate)
         def run(*args: Any, **kwargs: Any) -> Any:
-            inputs = kwargs.get(self._ids_name, kwargs.get("inputs", args[0] if args else None))
-            prompt_ids = inputs if isinstance(inputs, torch.Tensor) and inputs.ndim == 2 else None
-
-            def begin(ids: torch.Tensor, mask: torch.Tensor | None) -> Call:
-                if prompt_ids is None:  # generate makes a prompt itself
-                    return Call.of(ids, mask)
-                prompt_mask = kwargs.get("attention_mask")
-                if prompt_mask is None and (pad := self._pad(kwargs)) is not None:
-                    prompt_mask = (prompt_ids != pad).long()
-                return Call.of(prompt_ids, prompt_mask)
-
-            assignment = _Assignment(self, begin=begin, lasting=True, prompt_ids=prompt_ids)
+            ids = kwargs.get("inputs", args[0] if args else None)
+            ids = kwargs.get(self.base.model.main_input_name, ids)
+            if isinstance(ids, torch.Tensor) and ids.ndim == 2:
+                mask = kwargs.get("attention_mask")
+                if mask is None and (pad := self._pad(kwargs)) is not None:
+                    mask = (ids != pad).long()
+                assignment = _Assignment(self, Call.of(ids, mask), prompt_ids=ids)
+            else:  # generate makes a prompt itself
+                assignment = _Assignment(self, lasting=True)
             with setting(_assignment, assignment):
                 return generate(*args, **kwargs)
 
@@ -144,14 +149,12 @@ class CallTracker:
             if is_probing():
                 return forward(*args, **kwargs)
             arguments = {**dict(zip(parameters, args, strict=False)), **kwargs}
-            begun, cached_ids = self._begin(arguments)
+            begun, ids_after = self._begin(arguments)
             with running(begun):
                 output = forward(*args, **kwargs)
             _, cache = _cache_in({**arguments, **(output if isinstance(output, dict) else {})})
             if cache is not None:
-                ids = arguments[self._ids_name]
-                whole = None if cached_ids is None else torch.cat([cached_ids, ids], 1)
-                contents = _CacheContents(self._owner, begun.call, begun.memories(), whole)
+                contents = _CacheContents(self._owner, begun.call, begun.memories(), ids_after)
                 setattr(cache, _CONTENTS, contents)
             return output
 
@@ -160,8 +163,9 @@ class CallTracker:
     # --- from forwards to calls -----------------------------------------------------------------
 
     def _begin(self, arguments: dict[str, Any]) -> tuple[Forward, torch.Tensor | None]:
-        """The forward with these arguments, and the ids in its cache, None if not known."""
-        ids, mask = arguments.get(self._ids_name), arguments.get("attention_mask")
+        """The forward with these arguments, and the ids that its cache holds after it, None if not
+        known."""
+        ids = arguments.get(self.base.model.main_input_name)
         if ids is None:
             raise EditorError("prompts are known by their tokens, but only embeddings were given")
         _, cache = _cache_in(arguments)
@@ -173,53 +177,43 @@ class CallTracker:
         assignment = _assignment.get()
         if assignment is None or assignment.tracker is not self:
             assignment = _Assignment(self)
-        call, begins = self._call(ids, mask, contents, cached_ids, assignment)
+        if assignment.call is not None:
+            call = assignment.call
+        elif contents and contents.owner == self._owner and ids.shape[1] == 1:
+            call = contents.call  # a step of decoding
+        else:  # a prompt, whose beginning may be in the cache
+            whole = torch.cat([_known(cached_ids), ids], 1)
+            call = assignment.begin(whole, arguments.get("attention_mask"))
         rows = len(call.prompts)
         if len(ids) % rows:
             raise EditorError(
                 f"{len(ids)} rows were given to a call of {rows} prompts", "start a new generation"
             )
-        times = range(len(ids) // rows)
+        times, before = len(ids) // rows, past
+        call_rows = [row for row in range(rows) for _ in range(times)]
         if assignment.after_prompts:
-            call_rows = [row for _ in times for row in range(rows)]
-            forward = Forward(call, call_rows, ids.shape[1], int(call.ends.max()))
-        else:
-            call_rows = [row for row in range(rows) for _ in times]
-            forward = Forward(call, call_rows, ids.shape[1], past)
-        if not call.decisions:
+            call_rows, before = [*range(rows)] * times, int(call.ends.max())
+        forward = Forward(call, call_rows, ids.shape[1], before)
+        if not call.decisions:  # the call begins
+            for calls in _noted_calls.get():
+                calls.append(call)
             self._decide(forward)
-        if begins and past:
-            if assignment.prompt_ids is not None:
-                cached_ids = assignment.prompt_ids[call_rows, :past]
-            self._refill(forward, contents, cached_ids, arguments)
-        # A beam search may reorder rows.
-        return forward, cached_ids if len(ids) == rows else None
-
-    def _call(
-        self,
-        ids: torch.Tensor,
-        mask: torch.Tensor | None,
-        contents: _CacheContents | None,
-        cached_ids: torch.Tensor | None,
-        assignment: _Assignment,
-    ) -> tuple[Call, bool]:
-        """The call of a forward, and whether the forward begins it."""
-        if assignment.call is not None:
-            return assignment.call, False
-        if assignment.begin is not None:
-            call = assignment.begin(ids, mask)
-            assignment.call = call if assignment.lasting else None
-        elif contents is not None and contents.owner == self._owner and ids.shape[1] == 1:
-            return contents.call, False  # a step of decoding
-        else:  # a prompt, whose beginning may be in the cache
-            call = Call.of(torch.cat([_known(cached_ids), ids], 1), mask)
-        for calls in _noted_calls.get():
-            calls.append(call)
-        return call, True
+            if past:
+                if assignment.prompt_ids is not None:
+                    cached_ids = assignment.prompt_ids[call_rows, :past]
+                # A cache without contents was filled by the unedited base.
+                held = (self._owner, [-1] * len(ids))
+                if contents is not None:
+                    held = (contents.owner, contents.memories)
+                if held != (self._owner, forward.memories()):
+                    self._refill(forward, _known(cached_ids), arguments)
+        if cached_ids is None or len(ids) != rows:  # a beam search may reorder rows
+            return forward, None
+        return forward, torch.cat([cached_ids, ids], 1)
 
     def _decide(self, forward: Forward) -> None:
         """Decide the call of ``forward``, now or once ``forward`` has the hidden states for it."""
-        call, router, base = forward.call, self._router or NoClaims(), self.base
+        call, router, base = forward.call, self.router or NoClaims(), self.base
         with base.probing():
             proposal = router.propose(call.prompts)
 
@@ -229,30 +223,19 @@ class CallTracker:
 
         if not proposal.candidates:
             call.decisions = proposal.decisions
-        elif not (self._reads_forwards and forward.decide_by([*proposal.candidates], decide)):
+        elif not (self.reads_forwards and forward.decide_by([*proposal.candidates], decide)):
             call.decisions = decide(None)
 
-    def _refill(
-        self,
-        forward: Forward,
-        contents: _CacheContents | None,
-        ids: torch.Tensor | None,
-        arguments: dict[str, Any],
-    ) -> None:
-        """Fill the cache again, with ``ids``, if other decisions held when it was filled."""
-        # A cache without contents was filled by the unedited base.
-        memories = [-1] * len(forward.call_rows) if contents is None else contents.memories
-        same_owner = contents is None or contents.owner == self._owner
-        if same_owner and memories == forward.memories():
-            return
+    def _refill(self, forward: Forward, ids: torch.Tensor, arguments: dict[str, Any]) -> None:
+        """Fill the cache, which was filled under other decisions, again with ``ids``."""
         name, cache = _cache_in(arguments)
-        refill: dict[str, Any] = {self._ids_name: _known(ids), name: cache, "use_cache": True}
+        refill = {self.base.model.main_input_name: ids, name: cache, "use_cache": True}
         _empty(cache)
         mask = arguments.get("attention_mask")
         if mask is not None and mask.ndim == 2:
             refill["attention_mask"] = mask[:, : forward.past]
         if arguments.get("position_ids") is not None:
-            real = real_tokens(_known(ids), refill.get("attention_mask"))
+            real = real_tokens(ids, refill.get("attention_mask"))
             refill["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)
         with setting(_assignment, _Assignment(self, forward.call)):
             self.base.model(**refill)
@@ -276,11 +259,9 @@ def _known(ids: torch.Tensor | None) -> torch.Tensor:
 def _empty(cache: Cache) -> None:
     """Empty a cache; raises EditorError if its type cannot be emptied."""
     cache.reset()
-    try:
+    with suppress(AttributeError, NotImplementedError, ValueError):
         if length := int(cache.get_seq_length()):
             cache.crop(-length)
-    except (AttributeError, NotImplementedError, ValueError):
-        pass
     if int(cache.get_seq_length()):
         raise EditorError(
             f"a {type(cache).__name__} that was filled under another decision cannot be emptied",

@@ -61,27 +61,25 @@ class Forward:
     _read_at: tuple[list[int], torch.Tensor] | None = None
     _states: list[torch.Tensor] = field(default_factory=list)
     _decide: Callable[[torch.Tensor], list[Decision]] | None = None
-    _rows_of: dict[int, torch.Tensor] | None = None
 
     def memories(self) -> list[int]:
-        """The number of the memory that answers each row of the forward, -1 for none."""
-        return [self.call.decisions[row].memory for row in self.call_rows]
-
-    def rows_of(self) -> dict[int, torch.Tensor]:
-        """By memory number, the int64 numbers of the rows that the memory answers.
+        """The number of the memory that answers each row of the forward, -1 for none.
 
         Takes the decisions first, if :meth:`decide_by` has postponed them.
         """
         if self._decide is not None:
             decide, self._decide = self._decide, None
             self.call.decisions = decide(torch.stack(self._states, 1))
-        if self._rows_of is None:
-            memories = self.memories()
-            self._rows_of = {
-                memory: (torch.tensor(memories) == memory).nonzero()[:, 0]
-                for memory in sorted({*memories} - {-1})
-            }
-        return self._rows_of
+        return [self.call.decisions[row].memory for row in self.call_rows]
+
+    def rows_of(self) -> dict[int, torch.Tensor]:
+        """By memory number, the int64 numbers of the rows that the memory answers, as
+        :meth:`memories` says."""
+        memories = self.memories()
+        numbers = torch.tensor(memories)
+        return {
+            memory: (numbers == memory).nonzero()[:, 0] for memory in sorted({*memories} - {-1})
+        }
 
     def from_prompt_ends(self, device: torch.device) -> torch.Tensor | None:
         """bool ``[rows, columns]``: True from the last prompt token of each row on; None if that is
@@ -92,7 +90,7 @@ class Forward:
         return torch.arange(self.columns, device=device) >= ends[self.call_rows, None].to(device)
 
     def decide_by(self, rows: list[int], decide: Callable[[torch.Tensor], list[Decision]]) -> bool:
-        """Let :meth:`rows_of` decide, by the hidden states of ``rows`` of the call.
+        """Let :meth:`memories` decide, by the hidden states of ``rows`` of the call.
 
         ``decide``: the decisions of the call, from states ``[rows, blocks, hidden]``. Returns False
         if this forward does not hold whole prompts, each from the first column on.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -27,19 +29,11 @@ Rewriter = Callable[[Sequence[Prompt]], list[tuple[Prompt, Decision]]]
 """From prompts to the prompts that the model is to see, each with the decision on it."""
 
 
+@dataclass(eq=False)
 class EditedModel(CallTracker):
     """A base with everything that is attached to it, which may be nothing (:meth:`unedited`)."""
 
-    def __init__(
-        self,
-        base: Base,
-        router: Router | None = None,
-        rewriter: Rewriter | None = None,
-        *,
-        reads_forwards: bool = False,
-    ) -> None:
-        super().__init__(base, router, reads_forwards=reads_forwards)
-        self._rewriter = rewriter
+    rewriter: Rewriter | None = None
 
     @staticmethod
     def unedited(base: Base) -> EditedModel:
@@ -51,13 +45,13 @@ class EditedModel(CallTracker):
 
         The decision is None without a rewriter: then the calls are decided, or nothing is.
         """
-        if self._rewriter is None or not prompts:
+        if self.rewriter is None or not prompts:
             return [(prompt, None) for prompt in prompts]
-        return [*self._rewriter(prompts)]
+        return [*self.rewriter(prompts)]
 
     def decisions(self, calls: Sequence[Call]) -> Sequence[Decision] | None:
         """The decisions on the rows of the first of ``calls``; None without a router."""
-        return calls[0].decisions if calls and self._router else None
+        return calls[0].decisions if calls and self.router else None
 
     @torch.inference_mode()
     def run(
@@ -84,14 +78,13 @@ class EditedModel(CallTracker):
         encoded = [
             encode_prompts(base.tokenizer, [prompt for prompt, _ in side]) for side in rewritten
         ]
-        for prompts, side in zip(sides, encoded, strict=True):
-            for prompt, ids in zip(prompts, side, strict=True):
-                if context is not None and len(ids) + room > context:
-                    raise PromptTooLong(
-                        f"a prompt has {len(ids)} tokens, and the model takes {context} with its "
-                        f"answer: {str(prompt)[:SHOWN]!r}",
-                        "shorten the prompt",
-                    )
+        for prompt, ids in zip(chain(*sides), chain(*encoded), strict=True):
+            if context is not None and len(ids) + room > context:
+                raise PromptTooLong(
+                    f"a prompt has {len(ids)} tokens, and the model takes {context} with its "
+                    f"answer: {str(prompt)[:SHOWN]!r}",
+                    "shorten the prompt",
+                )
 
         def decided(members: list[int]) -> list[tuple[T, Decision | None]]:
             rows = [Row.of_prompt(side[i]) for side in encoded for i in members]
@@ -135,7 +128,7 @@ def attached(
     # A decision may be read in the answering forward only below the first replaced module.
     first_replaced = min((_block_of(base, path) for path in replacements), default=0)
     reads_forwards = bool(read_layers) and not heads_pruned and max(read_layers) < first_replaced
-    edited = EditedModel(base, router, rewriter, reads_forwards=reads_forwards)
+    edited = EditedModel(base, router, reads_forwards, rewriter)
 
     def after_block(_: nn.Module, __: Any, output: Any) -> None:
         if (forward := running_forward()) is not None:

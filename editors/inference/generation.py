@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -50,8 +49,7 @@ def answers(model: EditedModel, prompts: Sequence[Prompt], max_new_tokens: int) 
         PromptTooLong: a prompt leaves no room for an answer.
         EditorError: a prompt cannot be encoded.
     """
-    budget = Budget(pads=0, logits_per_row=model.base.vocabulary)
-    return _answers(model, [prompts], max_new_tokens, budget)
+    return _answers(model, [prompts], max_new_tokens)
 
 
 def paired_answers(
@@ -85,15 +83,13 @@ def paired_answers(
     def in_step(_: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         return combine(*logits.chunk(2)).repeat(2, 1)  # [2 * rows, vocab]
 
-    budget = Budget(rows=128, pads=0, logits_per_row=2 * model.base.vocabulary)
-    return _answers(model, [prompts, partners], max_new_tokens, budget, in_step)
+    return _answers(model, [prompts, partners], max_new_tokens, in_step)
 
 
 def _answers(
     model: EditedModel,
     sides: Sequence[Sequence[Prompt]],
     max_new_tokens: int,
-    budget: Budget,
     choose: Choose | None = None,
 ) -> list[Answer]:
     base = model.base
@@ -104,59 +100,59 @@ def _answers(
         out = decode(base, batch.ids, tokens, batch.mask, choose)
         return [read(base, ids) for ids in out[: len(numbers)].tolist()]
 
-    decided = model.run(sides, budget, run, room=1)
-    return [Answer(*text_and_stop, decision) for text_and_stop, decision in decided]
+    count = len(sides)
+    budget = Budget(rows=256 // count, pads=0, logits_per_row=count * base.vocabulary)
+    return [Answer(*said, decision) for said, decision in model.run(sides, budget, run, room=1)]
 
 
 def greedy_logits(base: Base, ids: torch.Tensor, steps: int) -> torch.Tensor:
-    """``[steps, rows, vocab]``: the logits of each of ``steps`` greedy tokens after ``ids``
+    """float32 ``[steps, rows, vocab]``: the logits of each of ``steps`` greedy tokens after ``ids``
     ``[rows, seq]``. No row stops earlier."""
-    settings = {"max_new_tokens": steps, "output_logits": True, "return_dict_in_generate": True}
-    return torch.stack(_generated(base, ids, settings).logits)
+    kept: list[torch.Tensor] = []
+
+    def keep(_: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        kept.append(logits)
+        return logits
+
+    decode(base, ids, steps, choose=keep, stops=False)
+    return torch.stack(kept)
 
 
+@torch.inference_mode()
 def decode(
     base: Base,
     ids: torch.Tensor,
     max_new_tokens: int,
     mask: torch.Tensor | None = None,
     choose: Choose | None = None,
+    *,
+    stops: bool = True,
 ) -> torch.Tensor:
     """int64 ``[rows, columns]``: the tokens that follow ``ids`` ``[rows, seq]``, each the
     likeliest.
 
     ``mask``: int64 ``[rows, seq]``, 0 at pads; None: no pads. ``choose``: changes the logits that
     tokens are chosen by. The generation settings of the checkpoint are ignored, except for the
-    tokens that end a text.
+    tokens that end a text, which do so only if ``stops``.
     """
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "eos_token_id": sorted(stop_ids(base)) or None,
-        "pad_token_id": pad_id(base.tokenizer),
-    }
-    out: torch.Tensor = _generated(base, ids, settings, mask, choose)
-    return out[:, ids.shape[1] :]
-
-
-@torch.inference_mode()
-def _generated(
-    base: Base,
-    ids: torch.Tensor,
-    settings: dict[str, Any],
-    mask: torch.Tensor | None = None,
-    choose: Choose | None = None,
-) -> Any:
     checkpoint_config = base.model.generation_config
     # Not as an argument, as generate takes what that leaves unset from the checkpoint's settings.
-    base.model.generation_config = GenerationConfig(do_sample=False, use_cache=True, **settings)
+    base.model.generation_config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=sorted(stop_ids(base) if stops else ()) or None,
+        pad_token_id=pad_id(base.tokenizer),
+    )
     try:
-        return base.model.generate(
+        out: torch.Tensor = base.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids) if mask is None else mask,
             logits_processor=[] if choose is None else [choose],
         )
     finally:
         base.model.generation_config = checkpoint_config
+    return out[:, ids.shape[1] :]
 
 
 def read(base: Base, ids: Sequence[int]) -> tuple[str, bool]:

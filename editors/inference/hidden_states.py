@@ -10,15 +10,8 @@ import torch
 
 from editors.inference.batching import Budget, in_batches
 from editors.inference.token_subset import TokenSubset, max_wasted_on, on, tokenwise_modules
+from editors.model import hooks
 from editors.model.base_model import Base
-from editors.model.hooks import (
-    hidden_of,
-    reading_inputs,
-    reading_outputs,
-    stop_forward,
-    stopping_early,
-    swapped,
-)
 from editors.model.tokenization import Batch, Ids, Row, TokenIndex
 
 MIN_SUBSET = 16  # tokens; fewer would use other kernels, whose rounding differs more
@@ -115,16 +108,16 @@ def projection_inputs(base: Base, prompts: Sequence[Ids]) -> list[torch.Tensor]:
 
     def read(args: tuple[Any, ...], _: dict[str, Any]) -> None:
         inputs.append(args[0].float().clone())
-        stop_forward()
+        hooks.stop_forward()
 
     def run(members: list[int]) -> torch.Tensor:
         batch = base.batch([Row.of_prompt(prompts[i]) for i in members])
-        with base.probing(), stopping_early():
+        with base.probing(), hooks.stopping_early():
             base.model(input_ids=batch.ids, use_cache=False)
         # Some blocks flatten the input of their MLP to [rows * seq, in].
         return inputs.pop().view(*batch.ids.shape, -1)
 
-    with torch.inference_mode(), reading_inputs(base.model, {base.projection.path: read}):
+    with torch.inference_mode(), hooks.reading_inputs(base.model, {base.projection.path: read}):
         return in_batches([len(prompt) for prompt in prompts], Budget(rows=512, pads=0), run)
 
 
@@ -146,9 +139,9 @@ def _states(
     with (
         torch.inference_mode(),
         base.probing(),
-        swapped(base.model, subsets),
+        hooks.swapped(base.model, subsets),
         _reading(base, layers, index, stops=True) as states,
-        stopping_early(),
+        hooks.stopping_early(),
     ):
         base.model(input_ids=ids, use_cache=False)
     return _stacked(states)
@@ -163,12 +156,12 @@ def _reading(
     states: list[torch.Tensor] = []
 
     def read(output: Any) -> None:
-        hidden = hidden_of(output)
+        hidden = hooks.hidden_of(output)
         states.append(hidden[on(hidden.device, index)].float())
         if stops and len(states) == len(layers):
-            stop_forward()
+            hooks.stop_forward()
 
-    with reading_outputs(base.model, {base.architecture.block(i).path: read for i in layers}):
+    with hooks.reading_outputs(base.model, {base.architecture.block(i).path: read for i in layers}):
         yield states
 
 

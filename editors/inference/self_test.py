@@ -9,6 +9,7 @@ on differently would remain unnoticed until answers are wrong.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import transformers
@@ -72,19 +73,18 @@ def require_routing(base: Base, path: str) -> None:
 def _rows_mix(base: Base, ids: torch.Tensor) -> bool:
     """Whether the rows of a batch change each other's logits on the unedited base. They do if
     weights and activations are multiplied in 8 bits."""
-    other_rows = ids.clone()
-    other_rows[1] = ids[1].flip(0)
+    other_rows = torch.stack([ids[0], ids[1].flip(0)])
     [expected], [changed] = (greedy_logits(base, rows, 1) for rows in (ids, other_rows))
     return not torch.equal(expected[0], changed[0])
 
 
+@dataclass(frozen=True)
 class _SecondRow(NoClaims):
     """Routes the second of two rows with the same prompt. Other prompts are not routed, so that a
     decoded token that counts as a prompt is noticed."""
 
-    def __init__(self, prompt: Ids) -> None:
-        self._prompt = prompt
+    prompt: Ids
 
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
-        routed = Decision(0) if list(prompts) == [self._prompt] * 2 else UNCLAIMED
+        routed = Decision(0) if list(prompts) == [self.prompt] * 2 else UNCLAIMED
         return Proposal(prompts, [UNCLAIMED, routed])

@@ -63,8 +63,7 @@ def run_at(
 
 def on(device: torch.device, index: TokenIndex) -> TokenIndex:
     """``index`` on ``device``."""
-    rows, columns = index
-    return rows.to(device), columns.to(device)
+    return tuple(axis.to(device) for axis in index)
 
 
 def max_wasted_on(device: torch.device) -> int:

@@ -79,13 +79,8 @@ class Architecture:
                 ELSEWHERE,
             )
         heads = _size(config, "num_attention_heads") if any(b.attention for b in blocks) else 0
-        return cls(
-            blocks=blocks,
-            n_heads=heads,
-            n_kv_heads=_kv_heads(config, heads),
-            vocab_size=_size(config, "vocab_size"),
-            context=_context(config),
-        )
+        kv_heads, vocabulary = _kv_heads(config, heads), _size(config, "vocab_size")
+        return cls(blocks, heads, kv_heads, vocabulary, _context(config))
 
     def block(self, layer: int) -> Block:
         """Block ``layer``, counted from 0; raises EditorError naming the valid range."""
@@ -168,9 +163,8 @@ def _size(config: Any, name: str) -> int:
 def _kv_heads(config: Any, heads: int) -> int:
     # `multi_query` is tested first: such models share one key-value head whatever else their
     # configuration says, except those that also declare the newer grouped layout.
-    if getattr(config, "multi_query", False) and not getattr(
-        config, "new_decoder_architecture", False
-    ):
+    grouped = getattr(config, "new_decoder_architecture", False)
+    if getattr(config, "multi_query", False) and not grouped:
         return min(heads, 1)
     for name in ("num_key_value_heads", "num_kv_heads"):
         groups = getattr(config, name, None)
@@ -188,20 +182,20 @@ def _context(config: Any) -> int | None:
 
 
 def _block_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    lists = {path: m for path, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    modules = model.named_modules()
+    lists = {path: m for path, m in modules if isinstance(m, nn.ModuleList) and len(m)}
     stacks = {
-        path: modules
-        for path, modules in lists.items()
-        if len(modules) and all(isinstance(m, GradientCheckpointingLayer) for m in modules)
+        path: stack
+        for path, stack in lists.items()
+        if all(isinstance(module, GradientCheckpointingLayer) for module in stack)
     }
     if len(stacks) > 1:  # vision or audio towers beside the text decoder
         decoder = set(model.get_decoder().modules())
-        stacks = {path: modules for path, modules in stacks.items() if modules in decoder}
+        stacks = {path: stack for path, stack in stacks.items() if stack in decoder}
     if len(stacks) != 1:
         candidates = [
-            f"{path} ({len(modules)} x {type(modules[0]).__name__})"
-            for path, modules in (stacks or lists).items()
-            if len(modules)
+            f"{path} ({len(stack)} x {type(stack[0]).__name__})"
+            for path, stack in (stacks or lists).items()
         ]
         what = "several stacks" if stacks else "no stack"
         raise UnsupportedArchitecture(
@@ -225,14 +219,12 @@ def _block(model: nn.Module, index: int, path: str, hidden: int) -> Block:
     outside = [n for n in writers if n not in in_attention]
     experts = next((n for n, m in modules.items() if type(m).__name__.endswith("Experts")), None)
     fused = f"it is a mixture of experts, whose weights {experts} keeps fused in one tensor"
+    without = "" if attentions else "it has no attention"
     mlp_down, why_no_mlp = _one_of(
         "MLP down-projection", outside, MLP_DOWN, fused if experts else ""
     )
     attention_out, why_no_heads = _one_of(
-        "attention output projection",
-        in_attention,
-        ATTENTION_OUT,
-        "" if attentions else "it has no attention",
+        "attention output projection", in_attention, ATTENTION_OUT, without
     )
     # The outermost attention module, as named_modules lists parents first: the block adds its
     # output to the residual stream.

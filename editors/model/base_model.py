@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from editors.model.architecture import Architecture
 from editors.model.hooks import Context, setting
 from editors.model.projection import Projection
-from editors.model.tokenization import Batch, Row, pad_id, pad_rows
+from editors.model.tokenization import Batch, Row, Side, pad_id, pad_rows
 
 # The configuration keys that determine what a model computes, under every release of transformers.
 # The whole configuration would differ between releases, as each release adds keys with defaults.
@@ -109,7 +108,7 @@ class Base:
         digest = self.fingerprinted_projection.digest(self.model)
         return hashlib.sha256(f"{digest}\n{text}".encode()).hexdigest()
 
-    def batch(self, rows: Sequence[Row], side: Literal["left", "right"] = "right") -> Batch:
+    def batch(self, rows: Sequence[Row], side: Side = "right") -> Batch:
         """The rows padded on ``side``, on the model's input device."""
         return pad_rows(rows, pad_id(self.tokenizer), side, self.input_device)
 

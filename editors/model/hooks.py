@@ -43,11 +43,9 @@ def stop_forward() -> None:
     raise _ForwardStopped
 
 
-@contextmanager
-def stopping_early() -> Iterator[None]:
+def stopping_early() -> Context:
     """Allow a reader to end the one forward inside ``with`` by :func:`stop_forward`."""
-    with suppress(_ForwardStopped):
-        yield
+    return suppress(_ForwardStopped)
 
 
 @contextmanager

@@ -42,8 +42,7 @@ class Projection:
         widths = widths_of(module)
         if widths is None:
             raise UnsupportedArchitecture(
-                f"{path} is a {type(module).__name__}, not a linear projection",
-                ELSEWHERE,
+                f"{path} is a {type(module).__name__}, not a linear projection", ELSEWHERE
             )
         return cls(path, *widths, isinstance(module, Conv1D))
 
@@ -94,12 +93,11 @@ class Projection:
         """
         sha = hashlib.sha256()
         for tensor in (self._stored(model), self.bias(model)):
-            if tensor is None:
-                continue
-            sha.update(f"{_dtype(tensor)}{tuple(tensor.shape)}".encode())
-            # The bytes are read as uint8, as numpy has no bfloat16.
-            flat = tensor.cpu().contiguous().reshape(-1)
-            sha.update(flat.view(torch.uint8).numpy().data)
+            if tensor is not None:
+                sha.update(f"{_dtype(tensor)}{tuple(tensor.shape)}".encode())
+                # The bytes are read as uint8, as numpy has no bfloat16.
+                flat = tensor.cpu().contiguous().reshape(-1)
+                sha.update(flat.view(torch.uint8).numpy().data)
         return sha.hexdigest()
 
     def _stored(self, model: nn.Module) -> torch.Tensor:

@@ -27,6 +27,7 @@ Turn = Mapping[str, str]
 """One turn of a chat: ``{"role": ..., "content": ...}``."""
 
 Prompt = str | Sequence[Turn]
+Side = Literal["left", "right"]
 
 TokenIndex = tuple[torch.Tensor, ...]
 """Some tokens of a batch: int64 ``[tokens]`` row numbers and int64 ``[tokens]`` columns."""
@@ -103,10 +104,9 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
 def _encoded_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[int]:
     if tokenizer.chat_template is None:
         raise EditorError("the tokenizer has no chat template", "ask with a plain prompt")
-    text = tokenizer.apply_chat_template(
-        [dict(turn) for turn in turns], tokenize=False, add_generation_prompt=True
-    )
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer.apply_chat_template(
+        [dict(turn) for turn in turns], add_generation_prompt=True, return_dict=True
+    )["input_ids"]
     return ids
 
 
@@ -166,12 +166,7 @@ def require_fit(row: Row, prompt: str, context: int | None) -> None:
         )
 
 
-def pad_rows(
-    rows: Sequence[Row],
-    pad: int,
-    side: Literal["left", "right"],
-    device: torch.device | str = "cpu",
-) -> Batch:
+def pad_rows(rows: Sequence[Row], pad: int, side: Side, device: torch.device) -> Batch:
     """``rows`` padded with the id ``pad`` to the length of the longest, on ``side``."""
     pad_with = partial(pad_sequence, batch_first=True, padding_side=side)
     tokens = [torch.tensor(row.ids) for row in rows]

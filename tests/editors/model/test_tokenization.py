@@ -100,7 +100,7 @@ def test_exactly_the_tokens_after_the_prompt_are_labels(
     rows: list[Row], side: Any, pad_with: int
 ) -> None:
     """Also where the pad is a token that occurs in the text, as an end-of-sequence pad does."""
-    batch = pad_rows(rows, pad_with, side)
+    batch = pad_rows(rows, pad_with, side, torch.device("cpu"))
     labels = batch.labels()
     for i, row in enumerate(rows):
         assert labels[i][labels[i] != IGNORED].tolist() == list(row.ids[row.prompt_length :])
