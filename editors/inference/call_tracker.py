@@ -83,7 +83,8 @@ _noted_calls: ContextVar[tuple[list[Call], ...]] = ContextVar("noted_calls", def
 class CallTracker:
     """Assigns the forwards of a model to calls, and lets a router decide each call.
 
-    ``reads_forwards``: the router may read hidden states of the answering forward.
+    ``router``: None leaves all prompts to the base. ``reads_forwards``: the router may read hidden
+    states of the answering forward.
     """
 
     base: Base

@@ -31,7 +31,10 @@ Rewriter = Callable[[Sequence[Prompt]], list[tuple[Prompt, Decision]]]
 
 @dataclass(eq=False)
 class EditedModel(CallTracker):
-    """A base with everything that is attached to it, which may be nothing (:meth:`unedited`)."""
+    """A base with everything that is attached to it, which may be nothing (:meth:`unedited`).
+
+    ``rewriter``: None leaves all prompts as they are.
+    """
 
     rewriter: Rewriter | None = None
 

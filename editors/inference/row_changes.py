@@ -44,4 +44,4 @@ def with_changes(inputs: torch.Tensor, output: torch.Tensor, change: Change) -> 
         for memory, numbers in rows_of.items():
             index = numbers.to(inputs.device)
             changed.index_add_(0, index, change(memory, by_row[index]))
-    return changed.view(output.shape)
+    return changed.reshape(output.shape)

@@ -78,7 +78,8 @@ def swapped(model: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator
 
 @contextmanager
 def overriding(module: nn.Module, attributes: Mapping[str, Any]) -> Iterator[None]:
-    """Inside ``with``, ``module`` itself has ``attributes``, whatever its class has."""
+    """Inside ``with``, ``module`` has ``attributes`` in place of those of its class, or of its own,
+    as a wrapped ``forward`` may be."""
     own = vars(module)
     originals = {name: own[name] for name in attributes if name in own}
     own.update(attributes)
