@@ -20,7 +20,7 @@ from editors.inference.edited_model import EditedModel
 from editors.inference.generation import EXTRA_TOKENS, answers
 from editors.inference.next_tokens import distributions, likeliest
 from editors.model.base_model import Base
-from editors.model.tokenization import Row, answer_length, encode_prompts, fits
+from editors.model.tokenization import Row, answer_length, encode_prompt, encode_prompts
 from editors.text_matching import replace_words
 
 LIMITS: Mapping[str, float] = {
@@ -232,7 +232,8 @@ def next_tokens(model: EditedModel, texts: Sequence[str]) -> torch.Tensor:
 def _beginning(base: Base, text: str) -> str:
     words = text.split()
     words = words[: max(1, round(len(words) * PROMPT_SHARE))]
-    while len(words) > 1 and not fits(base.tokenizer, " ".join(words), base.architecture.context):
+    context = base.architecture.context or math.inf
+    while len(words) > 1 and len(encode_prompt(base.tokenizer, " ".join(words))) > context:
         words = words[: len(words) // 2]
     return " ".join(words)
 

@@ -236,6 +236,6 @@ def _draw(
         return torch.zeros_like(logits).scatter(1, drawn.to(logits.device), 1.0)
 
     out = decode(base, ids, max_new_tokens, choose=draw)
-    texts = [read(base, row)[0] for row in out[:, ids.shape[1] :].tolist()]
+    texts = [read(base, row)[0] for row in out.tolist()]
     scores, means = (score / lengths).tolist(), (mass / lengths[:, None]).float()
     return [Sample(*sample) for sample in zip(texts, scores, means, strict=True)]

@@ -21,7 +21,7 @@ from editors.inference.edited_model import EditedModel
 from editors.inference.generation import EXTRA_TOKENS, Answer, answers
 from editors.inference.next_tokens import digests
 from editors.model.base_model import Base
-from editors.model.tokenization import IGNORED, Row, answer_length, encode_pairs, require_fit
+from editors.model.tokenization import IGNORED, Row, answer_length, encode_pairs
 from editors.text_matching import normalised
 
 Attach = Callable[[], AbstractContextManager[EditedModel]]
@@ -217,10 +217,7 @@ def _share_equal(guess: Sequence[int], gold: Sequence[int]) -> float:
 
 
 def _rows(base: Base, pairs: Sequence[tuple[str, str]]) -> list[Row]:
-    rows = encode_pairs(base.tokenizer, pairs, stop=False)
-    for (prompt, _), row in zip(pairs, rows, strict=True):
-        require_fit(row, prompt, base.architecture.context)
-    return rows
+    return encode_pairs(base.tokenizer, pairs, stop=False, context=base.architecture.context)
 
 
 @torch.inference_mode()

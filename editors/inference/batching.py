@@ -6,8 +6,11 @@ positions x vocabulary), which take the most memory in a model with a large voca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 LOGITS_AT_ONCE = 1 << 26  # numbers: 256 MiB in float32
 
@@ -54,3 +57,13 @@ def batches(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
             groups.append([row])
             tokens = length
     return groups
+
+
+def in_batches(
+    lengths: Sequence[int], budget: Budget, run: Callable[[list[int]], Iterable[T]]
+) -> list[T]:
+    """For each row its result. ``run``: from the row numbers of a batch to one result for each."""
+    results: dict[int, T] = {}
+    for members in batches(lengths, budget):
+        results.update(zip(members, run(members), strict=True))
+    return [results[row] for row in range(len(lengths))]

@@ -12,10 +12,10 @@ a model gives the answers of one plain cached call.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from secrets import token_hex
 from typing import Any
@@ -24,72 +24,73 @@ import torch
 from transformers import Cache
 
 from editors.errors import EditorError
-from editors.inference.calls import (
-    Call,
-    Forward,
-    Repeat,
-    begin_forward,
-    end_forward,
-    running_forward,
-)
-from editors.inference.decisions import UNCLAIMED, Decision, Router
+from editors.inference.calls import Call, Forward, real_tokens, running
+from editors.inference.decisions import Decision, NoClaims, Router
 from editors.model.base_model import Base, is_probing
+from editors.model.hooks import Context, setting
 
 _CONTENTS = "_editcli_record"  # the attribute of a cache that holds its `_CacheContents`
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _CacheContents:
     """What a cache holds.
 
-    ``owner``: the id of the tracker. ``forward``: the forward that began to fill the cache.
-    ``pieces``: the ids ``[rows, columns]`` that were fed, forward by forward; None if not known.
+    ``owner``: the id of the tracker. ``call``: the call that it was filled for. ``memories``: by
+    row, the memory that answers it. ``ids``: int64 ``[rows, columns]``, None if not known.
     """
 
     owner: str
-    forward: Forward
-    pieces: list[torch.Tensor] | None
-
-    def ids(self, columns: int) -> torch.Tensor | None:
-        """int64 ``[rows, columns]``: the ids in the first ``columns`` of the cache, None if not
-        known."""
-        if self.pieces is not None:
-            self.pieces = [torch.cat(self.pieces, 1)[:, :columns]]
-        return self.pieces[0] if self.pieces else None
+    call: Call
+    memories: list[int]
+    ids: torch.Tensor | None
 
 
 @dataclass(eq=False, slots=True)
 class _Assignment:
     """How the forwards inside a ``with``, in this thread, are assigned to calls.
 
-    ``begin`` makes a call from the ids and mask of a forward. If ``lasting``, that call is the call
-    of all forwards; else each forward begins a call. ``repeat``: how a larger batch repeats the
-    rows of the call. ``after_prompts``: forwards hold only what comes after the prompts. ``call``:
-    the call of all forwards, once it is known. ``prompt_ids``: the prompts given to ``generate``.
+    ``call``: the call of all forwards; without it, each forward or its cache tells the call. If
+    ``lasting``, the first such call is the call of all forwards. ``prompt_lengths``: int64
+    ``[rows]``, the real tokens of each row that are the prompt; None: all. ``after_prompts``:
+    forwards hold only what comes after the prompts, and repeat all rows of the call in order,
+    rather than each row several times before the next. ``prompt_ids``: the prompts given to
+    ``generate``.
     """
 
     tracker: CallTracker
-    begin: Callable[[torch.Tensor, torch.Tensor | None], Call]
-    lasting: bool = True
-    repeat: Repeat = "each"
-    after_prompts: bool = False
     call: Call | None = None
+    lasting: bool = False
+    prompt_lengths: torch.Tensor | None = None
+    after_prompts: bool = False
     prompt_ids: torch.Tensor | None = None
+
+    def begin(self, ids: torch.Tensor, mask: torch.Tensor | None) -> Call:
+        """The call of ``ids`` ``[rows, columns]``, the first tokens of its prompts included."""
+        if self.prompt_lengths is not None:
+            real = real_tokens(ids, mask)
+            mask = real * (real.cumsum(1) <= self.prompt_lengths.to(ids.device)[:, None])
+        call = Call.of(ids, mask)
+        self.call = call if self.lasting else None
+        return call
 
 
 _assignment: ContextVar[_Assignment | None] = ContextVar("assignment", default=None)
 _noted_calls: ContextVar[tuple[list[Call], ...]] = ContextVar("noted_calls", default=())
 
 
+@dataclass(eq=False)
 class CallTracker:
-    """Assigns the forwards of a model to calls, and lets a router decide each call."""
+    """Assigns the forwards of a model to calls, and lets a router decide each call.
 
-    def __init__(self, base: Base, router: Router | None, *, reads_forwards: bool) -> None:
-        """``reads_forwards``: the router may read hidden states of the answering forward."""
-        self._base, self._router, self._reads_forwards = base, router, reads_forwards
-        self._ids_name: str = base.model.main_input_name
-        self._parameters = list(inspect.signature(base.model.forward).parameters)
-        self._owner = token_hex(8)
+    ``router``: None leaves all prompts to the base. ``reads_forwards``: the router may read hidden
+    states of the answering forward.
+    """
+
+    base: Base
+    router: Router | None = None
+    reads_forwards: bool = False
+    _owner: str = field(default_factory=lambda: token_hex(8), init=False)
 
     # --- for code that runs the model -----------------------------------------------------------
 
@@ -97,167 +98,123 @@ class CallTracker:
     def noting(self) -> Iterator[list[Call]]:
         """A list of the calls that begin inside ``with``, in this thread, in order."""
         calls: list[Call] = []
-        token = _noted_calls.set((*_noted_calls.get(), calls))
-        try:
+        with setting(_noted_calls, (*_noted_calls.get(), calls)):
             yield calls
-        finally:
-            _noted_calls.reset(token)
 
-    @contextmanager
-    def scoring(self, prompt_lengths: torch.Tensor) -> Iterator[None]:
+    def scoring(self, prompt_lengths: torch.Tensor) -> Context:
         """Inside ``with``, prompts are the first ``prompt_lengths`` ``[rows]`` real tokens of rows.
 
         For forwards over prompts with targets, as a target must not take part in the decision.
         """
+        return setting(_assignment, _Assignment(self, prompt_lengths=prompt_lengths))
 
-        def begin(ids: torch.Tensor, mask: torch.Tensor | None) -> Call:
-            real = _mask(ids, mask)
-            return Call.of(ids, real * (real.cumsum(1) <= prompt_lengths.to(ids.device)[:, None]))
-
-        with self._within(_Assignment(self, begin, lasting=False)):
-            yield
-
-    @contextmanager
-    def continuing(self, call: Call) -> Iterator[None]:
+    def continuing(self, call: Call | None) -> Context:
         """Inside ``with``, forwards hold tokens after the prompts of ``call``. All rows of the call
         follow each other, as often as the batch has room for them."""
-        with self._within(
-            _Assignment(self, lambda *_: call, repeat="all", after_prompts=True, call=call)
-        ):
-            yield
+        return setting(_assignment, _Assignment(self, call, after_prompts=True))
 
-    @contextmanager
-    def _within(self, assignment: _Assignment) -> Iterator[None]:
-        token = _assignment.set(assignment)
-        try:
-            yield
-        finally:
-            _assignment.reset(token)
+    # --- in place of the methods of the model ---------------------------------------------------
 
     def generating(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         """``generate``, wrapped so that its forwards belong to one call."""
 
         @wraps(generate)
         def run(*args: Any, **kwargs: Any) -> Any:
-            inputs = kwargs.get(self._ids_name, kwargs.get("inputs", args[0] if args else None))
-            prompt_ids = inputs if isinstance(inputs, torch.Tensor) and inputs.ndim == 2 else None
-
-            def begin(ids: torch.Tensor, mask: torch.Tensor | None) -> Call:
-                if prompt_ids is None:  # generate makes a prompt itself
-                    return Call.of(ids, _mask(ids, mask))
-                prompt_mask = kwargs.get("attention_mask")
-                if prompt_mask is None and (pad := self._pad(kwargs)) is not None:
-                    prompt_mask = (prompt_ids != pad).long()
-                return Call.of(prompt_ids, _mask(prompt_ids, prompt_mask))
-
-            with self._within(_Assignment(self, begin, prompt_ids=prompt_ids)):
+            ids = kwargs.get("inputs", args[0] if args else None)
+            ids = kwargs.get(self.base.model.main_input_name, ids)
+            if isinstance(ids, torch.Tensor) and ids.ndim == 2:
+                mask = kwargs.get("attention_mask")
+                if mask is None and (pad := self._pad(kwargs)) is not None:
+                    mask = (ids != pad).long()
+                assignment = _Assignment(self, Call.of(ids, mask), prompt_ids=ids)
+            else:  # generate makes a prompt itself
+                assignment = _Assignment(self, lasting=True)
+            with setting(_assignment, assignment):
                 return generate(*args, **kwargs)
 
         return run
 
-    # --- hooks on the model ---------------------------------------------------------------------
-
-    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A forward of the model begins: find its call, and decide as far as possible."""
-        if is_probing():
-            return
-        outer = running_forward()
-        try:
-            begin_forward(self._new_forward(args, kwargs, outer))
-        except BaseException:
-            begin_forward(Forward.broken(outer))  # as :meth:`after` is called nevertheless
-            raise
-
-    def after(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """A forward of the model ends; ``output`` is None if it raised an error."""
-        if is_probing():
-            return
-        forward = end_forward()
-        if forward is None or not isinstance(output, dict):
-            return
-        for value in output.values():
-            if isinstance(value, Cache) and not hasattr(value, _CONTENTS):  # the model made it
-                ids = kwargs[self._ids_name] if self._ids_name in kwargs else args[0]
-                setattr(value, _CONTENTS, _CacheContents(self._owner, forward, [ids]))
-
-    # --- from forwards to calls -----------------------------------------------------------------
-
-    def _new_forward(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], outer: Forward | None
-    ) -> Forward:
-        """The forward that begins with these arguments; ``outer``: the forward it interrupts."""
-        arguments = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
-        ids = arguments.get(self._ids_name)
-        if ids is None:
-            raise EditorError("prompts are known by their tokens, but only embeddings were given")
-        cache = next((value for value in arguments.values() if isinstance(value, Cache)), None)
-        past = 0 if cache is None else int(cache.get_seq_length())
-        contents: _CacheContents | None = getattr(cache, _CONTENTS, None) if past else None
-        assignment = _assignment.get()
-        assignment = assignment if assignment is not None and assignment.tracker is self else None
-        call, begins = self._call(ids, arguments.get("attention_mask"), past, contents, assignment)
-        if len(ids) % len(call.prompts):
-            raise EditorError(
-                f"{len(ids)} rows were given to a call of {len(call.prompts)} prompts",
-                "start a new generation",
-            )
-        repeat: Repeat = assignment.repeat if assignment else "each"
-        columns_before = int(call.ends.max()) if assignment and assignment.after_prompts else past
-        forward = Forward(call, len(ids), ids.shape[1], columns_before, repeat, outer)
-        if call.decisions is None:
-            self._decide(forward)
-        if begins and past:
-            contents = self._refilled(forward, contents, arguments, assignment)
-        if contents is not None and contents.pieces is not None:
-            contents.pieces.append(ids)
-        if cache is not None:
-            if contents is None:
-                same_rows = len(ids) == len(call.prompts)  # else a beam search may reorder rows
-                contents = _CacheContents(self._owner, forward, [ids] if same_rows else None)
-            setattr(cache, _CONTENTS, contents)
-        return forward
-
-    def _call(
-        self,
-        ids: torch.Tensor,
-        mask: torch.Tensor | None,
-        past: int,
-        contents: _CacheContents | None,
-        assignment: _Assignment | None,
-    ) -> tuple[Call, bool]:
-        """The call of a forward, and whether the forward begins it."""
-        if assignment is not None and assignment.call is not None:
-            return assignment.call, False
-        if assignment is not None:
-            call = assignment.begin(ids, mask)
-            assignment.call = call if assignment.lasting else None
-        elif not past:
-            call = Call.of(ids, _mask(ids, mask))
-        elif contents is not None and contents.owner == self._owner and ids.shape[1] == 1:
-            return contents.forward.call, False  # a step of decoding
-        else:  # a prompt whose beginning is in the cache
-            cached_ids = None if contents is None else contents.ids(past)
-            if cached_ids is None:
-                raise EditorError(_UNKNOWN_CACHE, _WHOLE_PROMPT)
-            whole = torch.cat([cached_ids, ids], 1)
-            call = Call.of(whole, _mask(whole, mask))
-        for calls in _noted_calls.get():
-            calls.append(call)
-        return call, True
-
     def _pad(self, arguments: dict[str, Any]) -> int | None:
         """The id that ``generate`` treats as a pad if it gets no mask; None: no id."""
-        config = self._base.model.generation_config
+        config = self.base.model.generation_config
         pad: int | None = arguments.get("pad_token_id", config.pad_token_id)
         end_ids = arguments.get("eos_token_id", config.eos_token_id)
         return None if pad in (end_ids if isinstance(end_ids, list) else [end_ids]) else pad
 
+    def tracking(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """``forward``, wrapped so that it is a forward of a call, decided as far as possible."""
+        parameters = inspect.signature(forward).parameters
+
+        @wraps(forward)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if is_probing():
+                return forward(*args, **kwargs)
+            arguments = {**dict(zip(parameters, args, strict=False)), **kwargs}
+            begun, ids_after = self._begin(arguments)
+            with running(begun):
+                output = forward(*args, **kwargs)
+            _, cache = _cache_in({**arguments, **(output if isinstance(output, dict) else {})})
+            if cache is not None:
+                contents = _CacheContents(self._owner, begun.call, begun.memories(), ids_after)
+                setattr(cache, _CONTENTS, contents)
+            return output
+
+        return run
+
+    # --- from forwards to calls -----------------------------------------------------------------
+
+    def _begin(self, arguments: dict[str, Any]) -> tuple[Forward, torch.Tensor | None]:
+        """The forward with these arguments, and the ids that its cache holds after it, None if not
+        known."""
+        ids = arguments.get(self.base.model.main_input_name)
+        if ids is None:
+            raise EditorError("prompts are known by their tokens, but only embeddings were given")
+        _, cache = _cache_in(arguments)
+        past = 0 if cache is None else int(cache.get_seq_length())
+        contents: _CacheContents | None = getattr(cache, _CONTENTS, None) if past else None
+        cached_ids = ids[:, :0] if not past else None
+        if contents is not None and contents.ids is not None:
+            cached_ids = contents.ids[:, :past]
+        assignment = _assignment.get()
+        if assignment is None or assignment.tracker is not self:
+            assignment = _Assignment(self)
+        if assignment.call is not None:
+            call = assignment.call
+        elif contents and contents.owner == self._owner and ids.shape[1] == 1:
+            call = contents.call  # a step of decoding
+        else:  # a prompt, whose beginning may be in the cache
+            whole = torch.cat([_known(cached_ids), ids], 1)
+            call = assignment.begin(whole, arguments.get("attention_mask"))
+        rows = len(call.prompts)
+        if len(ids) % rows:
+            raise EditorError(
+                f"{len(ids)} rows were given to a call of {rows} prompts", "start a new generation"
+            )
+        times, before = len(ids) // rows, past
+        call_rows = [row for row in range(rows) for _ in range(times)]
+        if assignment.after_prompts:
+            call_rows, before = [*range(rows)] * times, int(call.ends.max())
+        forward = Forward(call, call_rows, ids.shape[1], before)
+        if not call.decisions:  # the call begins
+            for calls in _noted_calls.get():
+                calls.append(call)
+            self._decide(forward)
+            if past:
+                if assignment.prompt_ids is not None:
+                    cached_ids = assignment.prompt_ids[call_rows, :past]
+                # A cache without contents was filled by the unedited base.
+                held = (self._owner, [-1] * len(ids))
+                if contents is not None:
+                    held = (contents.owner, contents.memories)
+                if held != (self._owner, forward.memories()):
+                    self._refill(forward, _known(cached_ids), arguments)
+        if cached_ids is None or len(ids) != rows:  # a beam search may reorder rows
+            return forward, None
+        return forward, torch.cat([cached_ids, ids], 1)
+
     def _decide(self, forward: Forward) -> None:
         """Decide the call of ``forward``, now or once ``forward`` has the hidden states for it."""
-        call, router, base = forward.call, self._router, self._base
-        if router is None:
-            call.decisions = [UNCLAIMED] * len(call.prompts)
-            return
+        call, router, base = forward.call, self.router or NoClaims(), self.base
         with base.probing():
             proposal = router.propose(call.prompts)
 
@@ -267,69 +224,47 @@ class CallTracker:
 
         if not proposal.candidates:
             call.decisions = proposal.decisions
-        elif not (self._reads_forwards and forward.decide_by(proposal.open_rows, decide)):
+        elif not (self.reads_forwards and forward.decide_by([*proposal.candidates], decide)):
             call.decisions = decide(None)
 
-    def _refilled(
-        self,
-        forward: Forward,
-        contents: _CacheContents | None,
-        arguments: dict[str, Any],
-        assignment: _Assignment | None,
-    ) -> _CacheContents:
-        """The contents of the cache, which is filled again if other decisions held before."""
-        past = forward.past
-        name, cache = next((k, v) for k, v in arguments.items() if isinstance(v, Cache))
-        if assignment is not None and assignment.prompt_ids is not None:
-            times = forward.rows // len(assignment.prompt_ids)
-            ids: torch.Tensor | None = assignment.prompt_ids[:, :past].repeat_interleave(times, 0)
-        else:
-            ids = None if contents is None else contents.ids(past)
-        memories = forward.memories()
-        # A cache without contents was filled by the unedited base.
-        memories_of_cache: list[int] | None = [-1] * forward.rows
-        if contents is not None:
-            memories_of_cache = (
-                contents.forward.memories() if contents.owner == self._owner else None
-            )
-        if memories_of_cache != memories:
-            if ids is None:
-                raise EditorError(_UNKNOWN_CACHE, _WHOLE_PROMPT)
-            _empty(cache)
-            refill: dict[str, Any] = {self._ids_name: ids, name: cache, "use_cache": True}
-            mask = arguments.get("attention_mask")
-            if mask is not None and mask.ndim == 2:
-                refill["attention_mask"] = mask[:, :past]
-            if arguments.get("position_ids") is not None:
-                real = _mask(ids, refill.get("attention_mask"))
-                refill["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)
-            filling = _Assignment(
-                self, lambda *_: forward.call, repeat=forward.repeat, call=forward.call
-            )
-            with self._within(filling):
-                self._base.model(**refill)
-        return _CacheContents(self._owner, forward, None if ids is None else [ids])
+    def _refill(self, forward: Forward, ids: torch.Tensor, arguments: dict[str, Any]) -> None:
+        """Fill the cache, which was filled under other decisions, again with ``ids``."""
+        name, cache = _cache_in(arguments)
+        refill = {self.base.model.main_input_name: ids, name: cache, "use_cache": True}
+        _empty(cache)
+        mask = arguments.get("attention_mask")
+        if mask is not None and mask.ndim == 2:
+            refill["attention_mask"] = mask[:, : forward.past]
+        if arguments.get("position_ids") is not None:
+            real = real_tokens(ids, refill.get("attention_mask"))
+            refill["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)
+        with setting(_assignment, _Assignment(self, forward.call)):
+            self.base.model(**refill)
 
 
-_UNKNOWN_CACHE = "it is not known what tokens this cache holds: it was filled elsewhere"
-_WHOLE_PROMPT = "give `generate` the cache together with all tokens, or start with a new cache"
+def _cache_in(values: Mapping[str, Any]) -> tuple[str, Any]:
+    """The first cache of ``values``, and its name; None if there is none."""
+    return next(((name, v) for name, v in values.items() if isinstance(v, Cache)), ("", None))
+
+
+def _known(ids: torch.Tensor | None) -> torch.Tensor:
+    """``ids`` of a cache; raises EditorError if they are not known."""
+    if ids is None:
+        raise EditorError(
+            "it is not known what tokens this cache holds: it was filled elsewhere",
+            "give `generate` the cache together with all tokens, or start with a new cache",
+        )
+    return ids
 
 
 def _empty(cache: Cache) -> None:
     """Empty a cache; raises EditorError if its type cannot be emptied."""
     cache.reset()
-    try:
+    with suppress(AttributeError, NotImplementedError, ValueError):
         if length := int(cache.get_seq_length()):
             cache.crop(-length)
-    except (AttributeError, NotImplementedError, ValueError):
-        pass
     if int(cache.get_seq_length()):
         raise EditorError(
             f"a {type(cache).__name__} that was filled under another decision cannot be emptied",
             "start with a new cache",
         )
-
-
-def _mask(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """int64 ``[rows, columns]``: ``mask``, or ones if there is no mask of the shape of ``ids``."""
-    return mask if mask is not None and mask.shape == ids.shape else torch.ones_like(ids)

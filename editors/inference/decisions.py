@@ -54,11 +54,6 @@ class Proposal:
     decisions: list[Decision]
     candidates: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
-    @property
-    def open_rows(self) -> list[int]:
-        """The numbers of the prompts that are not decided yet."""
-        return list(self.candidates)
-
 
 class Router(Protocol):
     """Takes decisions on prompts, which are the token ids that the model will see."""
@@ -79,9 +74,9 @@ class Router(Protocol):
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         """The final decision on each prompt of ``proposal``.
 
-        ``states``: float32 ``[open rows, blocks, hidden]``, the outputs of the blocks in
-        :attr:`reads`. None if the answering forward could not be read; then the router runs
-        forwards itself. The caller is inside ``base.probing()``.
+        ``states``: float32 ``[candidates, blocks, hidden]``, for each prompt in ``candidates`` the
+        outputs of the blocks in :attr:`reads`. None if the answering forward could not be read;
+        then the router runs forwards itself. The caller is inside ``base.probing()``.
         """
         ...
 

@@ -5,39 +5,38 @@ The class of the model is unchanged, so ``model.generate`` and all code that use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from editors.errors import EditorError
+from editors.errors import EditorError, PromptTooLong
+from editors.inference.batching import Budget, in_batches
 from editors.inference.call_tracker import CallTracker
 from editors.inference.calls import Call, running_forward
 from editors.inference.decisions import Decision, Router
 from editors.model.base_model import Base
-from editors.model.hooks import swapped
-from editors.model.tokenization import Prompt
+from editors.model.hooks import overriding, swapped
+from editors.model.tokenization import SHOWN, Batch, Prompt, Row, encode_prompts
+
+T = TypeVar("T")
 
 Rewriter = Callable[[Sequence[Prompt]], list[tuple[Prompt, Decision]]]
 """From prompts to the prompts that the model is to see, each with the decision on it."""
 
 
-class EditedModel:
-    """A base with everything that is attached to it, which may be nothing (:meth:`unedited`)."""
+@dataclass(eq=False)
+class EditedModel(CallTracker):
+    """A base with everything that is attached to it, which may be nothing (:meth:`unedited`).
 
-    def __init__(
-        self,
-        base: Base,
-        tracker: CallTracker | None = None,
-        rewriter: Rewriter | None = None,
-        *,
-        routed: bool = False,
-    ) -> None:
-        """``routed``: a router decides the calls of ``tracker``."""
-        self.base = base
-        self._tracker, self._rewriter, self._routed = tracker, rewriter, routed
+    ``rewriter``: None leaves all prompts as they are.
+    """
+
+    rewriter: Rewriter | None = None
 
     @staticmethod
     def unedited(base: Base) -> EditedModel:
@@ -49,37 +48,59 @@ class EditedModel:
 
         The decision is None without a rewriter: then the calls are decided, or nothing is.
         """
-        if self._rewriter is None or not prompts:
+        if self.rewriter is None or not prompts:
             return [(prompt, None) for prompt in prompts]
-        return [*self._rewriter(prompts)]
-
-    @contextmanager
-    def noting(self) -> Iterator[list[Call]]:
-        """A list of the calls that begin inside ``with``, in this thread, in order."""
-        if self._tracker is None:
-            yield []
-            return
-        with self._tracker.noting() as calls:
-            yield calls
+        return [*self.rewriter(prompts)]
 
     def decisions(self, calls: Sequence[Call]) -> Sequence[Decision] | None:
         """The decisions on the rows of the first of ``calls``; None without a router."""
-        return calls[0].decisions if calls and self._routed else None
+        return calls[0].decisions if calls and self.router else None
 
-    @contextmanager
-    def scoring(self, prompt_lengths: torch.Tensor) -> Iterator[None]:
-        """Inside ``with``, prompts are the first ``prompt_lengths`` ``[rows]`` real tokens of
-        rows."""
-        with self._tracker.scoring(prompt_lengths) if self._tracker else nullcontext():
-            yield
+    @torch.inference_mode()
+    def run(
+        self,
+        sides: Sequence[Sequence[Prompt]],
+        budget: Budget,
+        run: Callable[[Batch, list[int]], Iterable[T]],
+        *,
+        room: int = 0,
+    ) -> list[tuple[T, Decision | None]]:
+        """For each prompt the result of ``run``, and the decision on the prompt.
 
-    @contextmanager
-    def continuing(self, call: Call | None) -> Iterator[None]:
-        """Inside ``with``, forwards hold tokens after the prompts of ``call``, whose rows they
-        repeat."""
-        tracked = self._tracker is not None and call is not None
-        with self._tracker.continuing(call) if tracked else nullcontext():  # type: ignore[union-attr,arg-type]
-            yield
+        ``sides``: the prompts, and maybe as many partners, one for each. ``run(batch, numbers)``:
+        one result for each of the prompts with these ``numbers``. A batch holds the prompts, then
+        the partners in the same order; a shorter one is padded on the left. The decision is None
+        without a router or rewriter.
+
+        Raises:
+            PromptTooLong: after a prompt, the model's context has less than ``room`` tokens left.
+            EditorError: a prompt cannot be encoded.
+        """
+        base, context = self.base, self.base.architecture.context
+        rewritten = [self.rewritten(prompts) for prompts in sides]
+        encoded = [
+            encode_prompts(base.tokenizer, [prompt for prompt, _ in side]) for side in rewritten
+        ]
+        for prompt, ids in zip(chain(*sides), chain(*encoded), strict=True):
+            if context is not None and len(ids) + room > context:
+                raise PromptTooLong(
+                    f"a prompt has {len(ids)} tokens, and the model takes {context} with its "
+                    f"answer: {str(prompt)[:SHOWN]!r}",
+                    "shorten the prompt",
+                )
+
+        def decided(members: list[int]) -> list[tuple[T, Decision | None]]:
+            rows = [Row.of_prompt(side[i]) for side in encoded for i in members]
+            with self.noting() as calls:
+                results = run(base.batch(rows, side="left"), members)
+            decisions: Sequence[Decision | None] = self.decisions(calls) or [None] * len(rows)
+            return [
+                (result, rewritten[0][i][1] or decision)
+                for i, result, decision in zip(members, results, decisions, strict=False)
+            ]
+
+        longest = [max(map(len, of_one)) for of_one in zip(*encoded, strict=True)]
+        return in_batches(longest, budget, decided)
 
 
 @contextmanager
@@ -110,36 +131,27 @@ def attached(
     # A decision may be read in the answering forward only below the first replaced module.
     first_replaced = min((_block_of(base, path) for path in replacements), default=0)
     reads_forwards = bool(read_layers) and not heads_pruned and max(read_layers) < first_replaced
-    tracker = CallTracker(base, router, reads_forwards=reads_forwards)
+    edited = EditedModel(base, router, reads_forwards, rewriter)
 
     def after_block(_: nn.Module, __: Any, output: Any) -> None:
         if (forward := running_forward()) is not None:
             forward.read(output)
 
-    handles = [
-        model.register_forward_pre_hook(lambda _, a, k: tracker.before(a, k), with_kwargs=True),
-        model.register_forward_hook(
-            lambda _, a, k, output: tracker.after(a, k, output), with_kwargs=True, always_call=True
-        ),
-        *(
-            model.get_submodule(base.architecture.block(layer).path).register_forward_hook(
-                after_block
-            )
-            for layer in (read_layers if reads_forwards else ())
-        ),
-    ]
-    try:
-        with swapped(model, replacements):
-            model.generate = tracker.generating(model.generate)
-            yield EditedModel(base, tracker, rewriter, routed=router is not None)
-    finally:
-        vars(model).pop("generate", None)
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        for layer in read_layers if reads_forwards else ():
+            block = model.get_submodule(base.architecture.block(layer).path)
+            stack.enter_context(block.register_forward_hook(after_block))
+        stack.enter_context(swapped(model, replacements))
+        methods = {
+            "forward": edited.tracking(model.forward),
+            "generate": edited.generating(model.generate),
+        }
+        stack.enter_context(overriding(model, methods))
+        yield edited
 
 
 def _block_of(base: Base, path: str) -> int:
-    """The number of the block that holds the module at ``path``."""
-    return next(
-        block.index for block in base.architecture.blocks if path.startswith(f"{block.path}.")
-    )
+    """The number of the block that holds the module at ``path``; 0 for a module in no block, as
+    every block may depend on it."""
+    blocks = base.architecture.blocks
+    return next((b.index for b in blocks if f"{path}.".startswith(f"{b.path}.")), 0)

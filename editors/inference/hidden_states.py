@@ -8,18 +8,10 @@ from typing import Any
 
 import torch
 
-from editors.inference.batching import Budget, batches
-from editors.inference.token_subset import TokenSubset, max_wasted_on, tokenwise_modules
+from editors.inference.batching import Budget, in_batches
+from editors.inference.token_subset import TokenSubset, max_wasted_on, on, tokenwise_modules
+from editors.model import hooks
 from editors.model.base_model import Base
-from editors.model.hooks import (
-    OutputReader,
-    hidden_of,
-    reading_inputs,
-    reading_outputs,
-    stop_forward,
-    stopping_early,
-    swapped,
-)
 from editors.model.tokenization import Batch, Ids, Row, TokenIndex
 
 MIN_SUBSET = 16  # tokens; fewer would use other kernels, whose rounding differs more
@@ -45,14 +37,14 @@ def last_token_states(
     Blocks above the last of ``layers`` do not run. ``shared``: other threads may use the model at
     the same time, so no module is swapped.
     """
-    budget = Budget(rows=512, pads=PADS.get(base.input_device.type, PADS_ELSEWHERE))
-    kept_by_row: dict[int, torch.Tensor] = {}
-    for members in batches([len(prompt) for prompt in prompts], budget):
+
+    def run(members: list[int]) -> torch.Tensor:
         # No mask is needed, as a token sees only earlier tokens, and pads come last.
         batch = base.batch([Row.of_prompt(prompts[i]) for i in members])
-        states = _states(base, batch.ids, layers, _last_tokens(batch), shared=shared)
-        kept_by_row.update(zip(members, keep(states), strict=True))
-    return torch.stack([kept_by_row[i] for i in range(len(prompts))])
+        return keep(_states(base, batch.ids, layers, _last_tokens(batch), shared=shared))
+
+    budget = Budget(rows=512, pads=PADS.get(base.input_device.type, PADS_ELSEWHERE))
+    return torch.stack(in_batches([len(prompt) for prompt in prompts], budget, run))
 
 
 def all_token_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Tensor:
@@ -97,10 +89,8 @@ class StateRequest:
     def reading(self, appended: Batch, first: int) -> Iterator[None]:
         """Read the states in the one forward inside ``with``, whose rows from number ``first`` on
         are ``appended``."""
-        states: list[torch.Tensor] = []
         rows, last = _last_tokens(appended)
-        readers = _readers(self._base, self.layers, (rows + first, last), states.append)
-        with reading_outputs(self._base.model, readers):
+        with _reading(self._base, self.layers, (rows + first, last)) as states:
             yield
         self._states = self._keep(_stacked(states))
 
@@ -114,19 +104,21 @@ class StateRequest:
 
 def projection_inputs(base: Base, prompts: Sequence[Ids]) -> list[torch.Tensor]:
     """For each prompt, the input of the edited projection: float32 ``[tokens, in]``."""
-    inputs: dict[int, torch.Tensor] = {}
+    inputs: list[torch.Tensor] = []
 
     def read(args: tuple[Any, ...], _: dict[str, Any]) -> None:
-        # Some blocks flatten the input of their MLP to [rows * seq, in].
-        inputs.update(zip(members, args[0].float().view(*batch.ids.shape, -1).clone(), strict=True))
-        stop_forward()
+        inputs.append(args[0].float().clone())
+        hooks.stop_forward()
 
-    with torch.inference_mode(), reading_inputs(base.model, {base.projection.path: read}):
-        for members in batches([len(prompt) for prompt in prompts], Budget(rows=512, pads=0)):
-            batch = base.batch([Row.of_prompt(prompts[i]) for i in members])
-            with base.probing(), stopping_early():
-                base.model(input_ids=batch.ids, use_cache=False)
-    return [inputs[i] for i in range(len(prompts))]
+    def run(members: list[int]) -> torch.Tensor:
+        batch = base.batch([Row.of_prompt(prompts[i]) for i in members])
+        with base.probing(), hooks.stopping_early():
+            base.model(input_ids=batch.ids, use_cache=False)
+        # Some blocks flatten the input of their MLP to [rows * seq, in].
+        return inputs.pop().view(*batch.ids.shape, -1)
+
+    with torch.inference_mode(), hooks.reading_inputs(base.model, {base.projection.path: read}):
+        return in_batches([len(prompt) for prompt in prompts], Budget(rows=512, pads=0), run)
 
 
 def _states(
@@ -134,46 +126,43 @@ def _states(
 ) -> torch.Tensor:
     """float32 ``[tokens, layers, hidden]``, on the CPU: the states at ``index`` in one forward,
     which ends once they are read."""
-    states: list[torch.Tensor] = []
-
-    def keep(part: torch.Tensor) -> None:
-        states.append(part)
-        if len(states) == len(layers):
-            stop_forward()
-
     subsets = {}
     if len(index[0]) >= MIN_SUBSET and not shared:
         # Nothing uses the output of the last block at other tokens.
         last = tokenwise_modules(base.model, base.architecture.block(layers[-1]))
+        wasted = max_wasted_on(ids.device)
         subsets = {
-            path: TokenSubset(
-                base.model.get_submodule(path), lambda: index, max_wasted_on(ids.device)
-            )
+            path: TokenSubset(base.model.get_submodule(path), lambda: index, wasted)
             for path, alone in last.items()
             if alone
         }
     with (
         torch.inference_mode(),
         base.probing(),
-        swapped(base.model, subsets),
-        reading_outputs(base.model, _readers(base, layers, index, keep)),
-        stopping_early(),
+        hooks.swapped(base.model, subsets),
+        _reading(base, layers, index, stops=True) as states,
+        hooks.stopping_early(),
     ):
         base.model(input_ids=ids, use_cache=False)
     return _stacked(states)
 
 
-def _readers(
-    base: Base, layers: Sequence[int], index: TokenIndex, keep: Callable[[torch.Tensor], None]
-) -> dict[str, OutputReader]:
-    """By path of the block of each of ``layers``, a reader that passes the block's output at
-    ``index`` to ``keep``."""
+@contextmanager
+def _reading(
+    base: Base, layers: Sequence[int], index: TokenIndex, *, stops: bool = False
+) -> Iterator[list[torch.Tensor]]:
+    """Inside ``with``, a list of the outputs of the blocks ``layers`` at ``index``, as they come.
+    ``stops``: the last one ends the forward."""
+    states: list[torch.Tensor] = []
 
     def read(output: Any) -> None:
-        hidden = hidden_of(output)
-        keep(hidden[tuple(axis.to(hidden.device) for axis in index)].float())
+        hidden = hooks.hidden_of(output)
+        states.append(hidden[on(hidden.device, index)].float())
+        if stops and len(states) == len(layers):
+            hooks.stop_forward()
 
-    return {base.architecture.block(layer).path: read for layer in layers}
+    with hooks.reading_outputs(base.model, {base.architecture.block(i).path: read for i in layers}):
+        yield states
 
 
 def _stacked(by_layer: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -11,15 +11,14 @@ from typing import TypeVar
 
 import torch
 
-from editors.inference.batching import Budget, batches
+from editors.inference.batching import Budget
 from editors.inference.decisions import Decision
 from editors.inference.edited_model import EditedModel
-from editors.model.tokenization import Prompt, Row, encode_prompts
+from editors.model.tokenization import Batch, Prompt
 
 T = TypeVar("T")
 
 
-@torch.inference_mode()
 def after_prompts(
     model: EditedModel,
     prompts: Sequence[Prompt],
@@ -31,20 +30,13 @@ def after_prompts(
     the next-token logits of the prompts with these ``numbers``. Prompts of equal length go through
     the model together, so that no row is padded. The decision is None without a router or rewriter.
     """
-    base = model.base
-    rewritten = model.rewritten(prompts)
-    encoded = encode_prompts(base.tokenizer, [prompt for prompt, _ in rewritten])
-    results: dict[int, tuple[T, Decision | None]] = {}
-    budget = Budget(rows=512, pads=0, logits_per_row=base.vocabulary)
-    for members in batches([len(ids) for ids in encoded], budget):
-        batch = base.batch([Row.of_prompt(encoded[i]) for i in members])
-        with model.noting() as calls:
-            out = base.model(input_ids=batch.ids, use_cache=False, logits_to_keep=1)
-        decisions = model.decisions(calls)
-        for row, value in enumerate(reduce(out.logits[:, -1], members)):
-            i = members[row]
-            results[i] = value, rewritten[i][1] or (decisions[row] if decisions else None)
-    return [results[i] for i in range(len(prompts))]
+
+    def run(batch: Batch, numbers: Sequence[int]) -> Sequence[T]:
+        out = model.base.model(input_ids=batch.ids, use_cache=False, logits_to_keep=1)
+        return reduce(out.logits[:, -1], numbers)
+
+    budget = Budget(rows=512, pads=0, logits_per_row=model.base.vocabulary)
+    return model.run([prompts], budget, run)
 
 
 def likeliest(model: EditedModel, prompts: Sequence[Prompt]) -> list[int]:

@@ -28,27 +28,20 @@ def with_changes(inputs: torch.Tensor, output: torch.Tensor, change: Change) -> 
     rows_of = forward.rows_of() if forward is not None else {}
     if forward is None or not rows_of:
         return output
-    if inputs.ndim == 2 and inputs.shape[0] % forward.rows == 0:
-        by_row = inputs.view(forward.rows, -1, inputs.shape[-1])
-        shaped = output.view(forward.rows, -1, output.shape[-1])
-        return _changed(by_row, shaped, rows_of, change).flatten(0, 1)
-    if inputs.ndim == 2 or inputs.shape[0] != forward.rows:
+    rows = len(forward.call_rows)
+    if len(inputs) % rows or (inputs.ndim == 3 and len(inputs) != rows):
         raise EditorError(
-            f"{inputs.shape[0]} rows were given to a side memory that routed {forward.rows}",
+            f"{len(inputs)} rows were given to a side memory that routed {rows}",
             "start a new generation",
         )
-    return _changed(inputs, output, rows_of, change)
-
-
-def _changed(
-    inputs: torch.Tensor, output: torch.Tensor, rows_of: dict[int, torch.Tensor], change: Change
-) -> torch.Tensor:
-    changed = output
-    for memory, rows in rows_of.items():
-        if len(rows) == len(inputs):
-            return output + change(memory, inputs)
-        if changed is output:
-            changed = output.clone()
-        index = rows.to(inputs.device)
-        changed.index_add_(0, index, change(memory, inputs[index]))
-    return changed
+    by_row = inputs.view(rows, -1, inputs.shape[-1])
+    changed = output.view(rows, -1, output.shape[-1])
+    if max(map(len, rows_of.values())) == rows:  # one memory answers all rows
+        [memory] = rows_of
+        changed = changed + change(memory, by_row)
+    else:
+        changed = changed.clone()
+        for memory, numbers in rows_of.items():
+            index = numbers.to(inputs.device)
+            changed.index_add_(0, index, change(memory, by_row[index]))
+    return changed.reshape(output.shape)

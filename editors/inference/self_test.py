@@ -9,17 +9,18 @@ on differently would remain unnoticed until answers are wrong.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import transformers
-from torch import nn
 
 from editors.errors import UnsupportedArchitecture
-from editors.inference.decisions import UNCLAIMED, Decision, Proposal
+from editors.inference.decisions import UNCLAIMED, Decision, NoClaims, Proposal
 from editors.inference.edited_model import attached
 from editors.inference.generation import greedy_logits
 from editors.inference.row_changes import with_changes
 from editors.model.base_model import Base
+from editors.model.hooks import StandIn
 from editors.model.tokenization import Ids, encode_prompt
 
 PROMPT = "Who is it"
@@ -36,73 +37,54 @@ def require_routing(base: Base, path: str) -> None:
     """
     prompt = encode_prompt(base.tokenizer, PROMPT)
     ids = torch.tensor([prompt] * 2, device=base.input_device)
-    expected = greedy_logits(base, ids, STEPS)
-    shifted = _ShiftedRows(base.model.get_submodule(path))
-    with attached(base, {path: shifted}, _SecondRow(prompt)):
-        routed_logits = greedy_logits(base, ids, STEPS)
-    if shifted.shifts != STEPS:
-        raise _refused(f"a routed prompt was routed in {shifted.shifts} of {STEPS} forwards")
-    same = all(torch.equal(a[0], b[0]) for a, b in zip(expected, routed_logits, strict=True))
-    if not same and not (_rows_mix(base, ids) and _alike(expected, routed_logits)):
-        raise _refused("routing one prompt changed the answer to another")
-    if any(torch.equal(a[1], b[1]) for a, b in zip(expected, routed_logits, strict=True)):
-        raise _refused("a routed prompt was answered as if it had not been routed")
+    expected = greedy_logits(base, ids, STEPS)  # [steps, rows, vocab]
+    projection, shifts = base.model.get_submodule(path), 0
+
+    def shifted(inputs: torch.Tensor) -> torch.Tensor:
+        """The output of the projection, shifted at routed rows."""
+        output: torch.Tensor = projection(inputs)
+
+        def shift(_: int, rows: torch.Tensor) -> torch.Tensor:
+            nonlocal shifts
+            shifts += 1
+            return output.abs().amax().expand(*rows.shape[:-1], output.shape[-1])
+
+        return with_changes(inputs, output, shift)
+
+    with attached(base, {path: StandIn(projection, forward=shifted)}, _SecondRow(prompt)):
+        routed = greedy_logits(base, ids, STEPS)
+    same = (routed == expected).all(-1)  # [steps, rows]
+    changes = (routed - expected)[:, 0].norm(dim=-1) / expected[:, 0].norm(dim=-1)  # [steps]
+    if shifts != STEPS:
+        problem = f"a routed prompt was routed in {shifts} of {STEPS} forwards"
+    elif not same[:, 0].all() and not ((changes < MIXED).all() and _rows_mix(base, ids)):
+        problem = "routing one prompt changed the answer to another"
+    elif same[:, 1].any():
+        problem = "a routed prompt was answered as if it had not been routed"
+    else:
+        return
+    raise UnsupportedArchitecture(
+        f"edits would not be answered reliably with transformers {transformers.__version__} on "
+        f"this model: {problem}",
+        "`pip install` the release of transformers that editcli names in its requirements",
+    )
 
 
 def _rows_mix(base: Base, ids: torch.Tensor) -> bool:
     """Whether the rows of a batch change each other's logits on the unedited base. They do if
     weights and activations are multiplied in 8 bits."""
-    other_rows = ids.clone()
-    other_rows[1] = ids[1].flip(0)
+    other_rows = torch.stack([ids[0], ids[1].flip(0)])
     [expected], [changed] = (greedy_logits(base, rows, 1) for rows in (ids, other_rows))
     return not torch.equal(expected[0], changed[0])
 
 
-def _alike(expected: Sequence[torch.Tensor], routed: Sequence[torch.Tensor]) -> bool:
-    """Whether the logits of the first row are nearly the same in each forward."""
-    pairs = zip(expected, routed, strict=True)
-    return all(float((a[0] - b[0]).norm() / a[0].norm()) < MIXED for a, b in pairs)
-
-
-def _refused(what: str) -> UnsupportedArchitecture:
-    return UnsupportedArchitecture(
-        f"edits would not be answered reliably with transformers {transformers.__version__} on "
-        f"this model: {what}",
-        "`pip install` the release of transformers that editcli names in its requirements",
-    )
-
-
-class _SecondRow:
+@dataclass(frozen=True)
+class _SecondRow(NoClaims):
     """Routes the second of two rows with the same prompt. Other prompts are not routed, so that a
     decoded token that counts as a prompt is noticed."""
 
-    reads: tuple[int, ...] = ()
-
-    def __init__(self, prompt: Ids) -> None:
-        self._prompt = prompt
+    prompt: Ids
 
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
-        routed = Decision(0) if list(prompts) == [self._prompt] * 2 else UNCLAIMED
+        routed = Decision(0) if list(prompts) == [self.prompt] * 2 else UNCLAIMED
         return Proposal(prompts, [UNCLAIMED, routed])
-
-    def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
-        return proposal.decisions
-
-
-class _ShiftedRows(nn.Module):
-    """A module whose output is shifted at routed rows. ``shifts`` counts the forwards with routed
-    rows."""
-
-    def __init__(self, base_layer: nn.Module) -> None:
-        super().__init__()
-        self.base_layer = base_layer
-        self.shifts = 0
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.base_layer(inputs)
-
-        def shift(_: int, rows: torch.Tensor) -> torch.Tensor:
-            self.shifts += 1
-            return output.abs().amax().expand(*rows.shape[:-1], output.shape[-1])
-
-        return with_changes(inputs, output, shift)

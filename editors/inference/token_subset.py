@@ -31,9 +31,7 @@ class TokenSubset(StandIn):
     ) -> None:
         """``index``: returns the tokens that count; ``max_wasted``: up to this many others are run
         rather than skipped."""
-        super().__init__(original)
-        object.__setattr__(self, "_index", index)
-        object.__setattr__(self, "_max_wasted", max_wasted)
+        super().__init__(original, _index=index, _max_wasted=max_wasted)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         hidden = args[0] if len(args) == 1 and not kwargs else None
@@ -65,8 +63,7 @@ def run_at(
 
 def on(device: torch.device, index: TokenIndex) -> TokenIndex:
     """``index`` on ``device``."""
-    rows, columns = index
-    return rows.to(device), columns.to(device)
+    return tuple(axis.to(device) for axis in index)
 
 
 def max_wasted_on(device: torch.device) -> int:

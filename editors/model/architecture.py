@@ -8,7 +8,7 @@ the attention module, and by its output width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,6 @@ class Architecture:
     """
 
     blocks: tuple[Block, ...]
-    hidden_size: int
     n_heads: int
     n_kv_heads: int
     vocab_size: int
@@ -80,14 +79,8 @@ class Architecture:
                 ELSEWHERE,
             )
         heads = _size(config, "num_attention_heads") if any(b.attention for b in blocks) else 0
-        return cls(
-            blocks=blocks,
-            hidden_size=hidden,
-            n_heads=heads,
-            n_kv_heads=_kv_heads(config, heads),
-            vocab_size=_size(config, "vocab_size"),
-            context=_context(config),
-        )
+        kv_heads, vocabulary = _kv_heads(config, heads), _size(config, "vocab_size")
+        return cls(blocks, heads, kv_heads, vocabulary, _context(config))
 
     def block(self, layer: int) -> Block:
         """Block ``layer``, counted from 0; raises EditorError naming the valid range."""
@@ -125,36 +118,25 @@ class Architecture:
             )
         return block.mlp_down
 
-    def head_dim(self, layer: int) -> int:
-        """The number of features of one head at the input of the attention output projection.
-
-        The width is that of the projection, as the configurations of many models have no width or
-        a wrong one. Raises UnsupportedArchitecture if ``layer`` has no such projection, or if the
-        heads do not divide its width, and EditorError if there is no such layer.
-        """
-        block = self.block(layer)
-        if block.attention_out is None:
-            raise UnsupportedArchitecture(f"layer {layer} has no heads: {block.why_not}")
-        width = block.attention_out.in_features
-        if self.n_heads < 1 or width % self.n_heads:
-            raise UnsupportedArchitecture(
-                f"{block.attention_out.path} takes {width} features, "
-                f"which {self.n_heads} heads do not divide"
-            )
-        return width // self.n_heads
-
     def head_slice(self, layer: int, head: int) -> slice:
         """The input features of the attention output projection that hold the output of ``head``.
 
-        Raises EditorError if there is no such head, and the errors of :meth:`head_dim`.
+        The width is that of the projection, as the configurations of many models have no width or
+        a wrong one. Raises UnsupportedArchitecture if ``layer`` has no such projection, or if the
+        heads do not divide its width, and EditorError if there is no such layer or head.
         """
-        self._check_head(head)
-        width = self.head_dim(layer)
-        return slice(head * width, (head + 1) * width)
-
-    def _check_head(self, head: int) -> None:
         if not 0 <= head < self.n_heads:
             raise EditorError(f"head {head} is not one of 0 to {self.n_heads - 1}")
+        block = self.block(layer)
+        if block.attention_out is None:
+            raise UnsupportedArchitecture(f"layer {layer} has no heads: {block.why_not}")
+        width, rest = divmod(block.attention_out.in_features, self.n_heads)
+        if rest:
+            raise UnsupportedArchitecture(
+                f"{block.attention_out.path} takes {block.attention_out.in_features} features, "
+                f"which {self.n_heads} heads do not divide"
+            )
+        return slice(head * width, (head + 1) * width)
 
 
 def _text_config(model: PreTrainedModel) -> Any:
@@ -181,9 +163,8 @@ def _size(config: Any, name: str) -> int:
 def _kv_heads(config: Any, heads: int) -> int:
     # `multi_query` is tested first: such models share one key-value head whatever else their
     # configuration says, except those that also declare the newer grouped layout.
-    if getattr(config, "multi_query", False) and not getattr(
-        config, "new_decoder_architecture", False
-    ):
+    grouped = getattr(config, "new_decoder_architecture", False)
+    if getattr(config, "multi_query", False) and not grouped:
         return min(heads, 1)
     for name in ("num_key_value_heads", "num_kv_heads"):
         groups = getattr(config, name, None)
@@ -201,21 +182,20 @@ def _context(config: Any) -> int | None:
 
 
 def _block_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    lists = {path: m for path, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    modules = model.named_modules()
+    lists = {path: m for path, m in modules if isinstance(m, nn.ModuleList) and len(m)}
     stacks = {
-        path: modules
-        for path, modules in lists.items()
-        if len(modules) and all(isinstance(m, GradientCheckpointingLayer) for m in modules)
+        path: stack
+        for path, stack in lists.items()
+        if all(isinstance(module, GradientCheckpointingLayer) for module in stack)
     }
     if len(stacks) > 1:  # vision or audio towers beside the text decoder
-        decoder = model.get_decoder()
-        decoder_ids = {id(module) for module in decoder.modules()}
-        stacks = {path: modules for path, modules in stacks.items() if id(modules) in decoder_ids}
+        decoder = set(model.get_decoder().modules())
+        stacks = {path: stack for path, stack in stacks.items() if stack in decoder}
     if len(stacks) != 1:
         candidates = [
-            f"{path} ({len(modules)} x {type(modules[0]).__name__})"
-            for path, modules in (stacks or lists).items()
-            if len(modules)
+            f"{path} ({len(stack)} x {type(stack[0]).__name__})"
+            for path, stack in (stacks or lists).items()
         ]
         what = "several stacks" if stacks else "no stack"
         raise UnsupportedArchitecture(
@@ -226,64 +206,51 @@ def _block_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 def _block(model: nn.Module, index: int, path: str, hidden: int) -> Block:
-    block = model.get_submodule(path)
-    attentions = [
-        name for name, m in block.named_modules() if name and type(m).__name__.endswith("Attention")
+    modules = dict(model.get_submodule(path).named_modules())
+    attentions = [name for name, m in modules.items() if type(m).__name__.endswith("Attention")]
+    writers = [
+        name
+        for name, module in modules.items()
+        # A wrapped module is read through its wrapper, under the name of the wrapper.
+        if "base_layer" not in name.split(".")
+        and (widths_of(unwrapped(module)) or (0, 0))[1] == hidden
     ]
-    writers = [name for name, widths in _linears(block) if widths[1] == hidden]
     in_attention = [n for n in writers if any(n.startswith(f"{a}.") for a in attentions)]
     outside = [n for n in writers if n not in in_attention]
-    attention_out = [n for n in in_attention if _leaf(n) in ATTENTION_OUT]
-    mlp_down = [n for n in outside if _leaf(n) in MLP_DOWN]
-
-    reasons = []
-    if len(mlp_down) != 1:
-        reasons.append(_why_no_mlp(block, mlp_down, outside))
-    if not attentions:
-        reasons.append("it has no attention")
-    elif len(attention_out) != 1:
-        reasons.append(_why("attention output projection", attention_out, in_attention))
+    experts = next((n for n, m in modules.items() if type(m).__name__.endswith("Experts")), None)
+    fused = f"it is a mixture of experts, whose weights {experts} keeps fused in one tensor"
+    without = "" if attentions else "it has no attention"
+    mlp_down, why_no_mlp = _one_of(
+        "MLP down-projection", outside, MLP_DOWN, fused if experts else ""
+    )
+    attention_out, why_no_heads = _one_of(
+        "attention output projection", in_attention, ATTENTION_OUT, without
+    )
+    # The outermost attention module, as named_modules lists parents first: the block adds its
+    # output to the residual stream.
+    holders = [name for name in attentions if (attention_out or "").startswith(f"{name}.")]
+    holder = next(iter(holders or attentions), None)
     return Block(
         index=index,
         path=path,
-        attention=f"{path}.{_holder(attentions, attention_out)}" if attentions else None,
-        attention_out=_only(model, path, attention_out),
-        mlp_down=_only(model, path, mlp_down),
-        why_not="; ".join(reasons),
+        attention=f"{path}.{holder}" if holder else None,
+        attention_out=Projection.at(model, f"{path}.{attention_out}") if attention_out else None,
+        mlp_down=Projection.at(model, f"{path}.{mlp_down}") if mlp_down else None,
+        why_not="; ".join(filter(None, (why_no_mlp, why_no_heads))),
     )
 
 
-def vocabulary_projection(model: PreTrainedModel) -> str:
-    """The path of the module that turns the final hidden states into logits."""
-    projection = model.get_output_embeddings()
-    path: str = next(name for name, module in model.named_modules() if module is projection)
-    return path
-
-
-def _holder(attentions: Sequence[str], projections: Sequence[str]) -> str:
-    # The outermost attention module, as named_modules lists parents first: the block adds its
-    # output to the residual stream.
-    holders = [name for name in attentions if projections and projections[0].startswith(f"{name}.")]
-    return (holders or attentions)[0]
-
-
-def _only(model: nn.Module, path: str, names: Sequence[str]) -> Projection | None:
-    return Projection.at(model, f"{path}.{names[0]}") if len(names) == 1 else None
-
-
-def _why_no_mlp(block: nn.Module, matches: Sequence[str], candidates: Sequence[str]) -> str:
-    experts = next(
-        (n for n, m in block.named_modules() if n and type(m).__name__.endswith("Experts")), None
-    )
-    if experts is not None and not matches:
-        return f"it is a mixture of experts, whose weights {experts} keeps fused in one tensor"
-    return _why("MLP down-projection", matches, candidates)
-
-
-def _why(what: str, matches: Sequence[str], candidates: Sequence[str]) -> str:
+def _one_of(
+    what: str, names: Sequence[str], known: frozenset[str], why_none: str
+) -> tuple[str | None, str]:
+    """The one of ``names`` whose last part is ``known``, else None and why there is no such one.
+    ``why_none``: why none is known, if that is not for the names."""
+    matches = [name for name in names if name.rpartition(".")[2] in known]
+    if len(matches) == 1:
+        return matches[0], ""
     if matches:
-        return f"it has {len(matches)} modules that could be the {what}: {_listed(matches)}"
-    return f"it has no known {what}; candidates: {_listed(candidates)}"
+        return None, f"it has {len(matches)} modules that could be the {what}: {_listed(matches)}"
+    return None, why_none or f"it has no known {what}; candidates: {_listed(names)}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -291,14 +258,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + more if names else "none"
 
 
-def _leaf(path: str) -> str:
-    return path.rpartition(".")[2]
-
-
-def _linears(block: nn.Module) -> Iterator[tuple[str, tuple[int, int]]]:
-    for name, module in block.named_modules():
-        # A wrapped module is read through its wrapper, under the name of the wrapper.
-        if not name or "base_layer" in name.split("."):
-            continue
-        if (widths := widths_of(unwrapped(module))) is not None:
-            yield name, widths
+def vocabulary_projection(model: PreTrainedModel) -> str:
+    """The path of the module that turns the final hidden states into logits."""
+    projection = model.get_output_embeddings()
+    path: str = next(name for name, module in model.named_modules() if module is projection)
+    return path

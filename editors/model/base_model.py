@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editors.model.architecture import Architecture
+from editors.model.hooks import Context, setting
 from editors.model.projection import Projection
-from editors.model.tokenization import Batch, Row, pad_id, pad_rows
+from editors.model.tokenization import Batch, Row, Side, pad_id, pad_rows
 
 # The configuration keys that determine what a model computes, under every release of transformers.
 # The whole configuration would differ between releases, as each release adds keys with defaults.
@@ -60,7 +59,7 @@ class Base:
         with_heads = [block.index for block in architecture.blocks if block.attention_out]
         if with_heads and not any(block.mlp_down for block in architecture.blocks):
             chosen = with_heads[len(with_heads) // 2] if layer is None else layer
-            architecture.head_dim(chosen)
+            architecture.head_slice(chosen, 0)
         else:
             chosen = architecture.default_layer() if layer is None else layer
             architecture.editable(chosen)
@@ -80,8 +79,7 @@ class Base:
     @property
     def device(self) -> torch.device:
         """The device of the edited projection."""
-        device: torch.device = self.fingerprinted_projection.weight(self.model).device
-        return device
+        return self.fingerprinted_projection.weight(self.model).device
 
     @property
     def input_device(self) -> torch.device:
@@ -110,22 +108,17 @@ class Base:
         digest = self.fingerprinted_projection.digest(self.model)
         return hashlib.sha256(f"{digest}\n{text}".encode()).hexdigest()
 
-    def batch(self, rows: Sequence[Row], side: Literal["left", "right"] = "right") -> Batch:
+    def batch(self, rows: Sequence[Row], side: Side = "right") -> Batch:
         """The rows padded on ``side``, on the model's input device."""
         return pad_rows(rows, pad_id(self.tokenizer), side, self.input_device)
 
-    @contextmanager
-    def probing(self) -> Iterator[None]:
+    def probing(self) -> Context:
         """Inside ``with``, forwards of this thread see the unedited base.
 
         Everything that is attached to the model ignores them: nothing is routed, no head is pruned,
         and no decision is recorded.
         """
-        token = _probing.set(True)
-        try:
-            yield
-        finally:
-            _probing.reset(token)
+        return setting(_probing, True)
 
 
 def is_probing() -> bool:

@@ -1,4 +1,4 @@
-"""Swapping modules and registering hooks. Everything is undone at the end of ``with``.
+"""Swapping modules, hooking them, setting variables. All is undone at the end of ``with``.
 
 A reader sees only the forwards of the thread that registered it, so several threads may read one
 model at the same time. A swapped module is swapped for all threads.
@@ -7,26 +7,31 @@ model at the same time. A swapped module is swapped for all threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 InputReader = Callable[[tuple[Any, ...], dict[str, Any]], None]
 OutputReader = Callable[[Any], None]
+Context = AbstractContextManager[None]
+T = TypeVar("T")
 
 
 class StandIn(nn.Module):
     """A module that replaces another for a while, and has the attributes of the original."""
 
-    def __init__(self, original: nn.Module) -> None:
+    def __init__(self, original: nn.Module, **attributes: Any) -> None:
+        """``attributes``: what a subclass keeps, or the ``forward`` of this stand-in."""
         super().__init__()
-        # Not registered as a child, so that no state dict or parameter list holds it twice.
-        object.__setattr__(self, "_original", original)
+        # Nothing is registered as a child, so that no state dict or parameter list holds it twice.
+        vars(self).update(attributes, _original=original)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_original"), name)
+        return getattr(vars(self)["_original"], name)
 
 
 class _ForwardStopped(Exception):  # noqa: N818 - this is no error
@@ -38,11 +43,19 @@ def stop_forward() -> None:
     raise _ForwardStopped
 
 
-@contextmanager
-def stopping_early() -> Iterator[None]:
+def stopping_early() -> Context:
     """Allow a reader to end the one forward inside ``with`` by :func:`stop_forward`."""
-    with suppress(_ForwardStopped):
+    return suppress(_ForwardStopped)
+
+
+@contextmanager
+def setting(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Inside ``with``, ``variable`` has ``value`` in this thread."""
+    token = variable.set(value)
+    try:
         yield
+    finally:
+        variable.reset(token)
 
 
 @contextmanager
@@ -64,36 +77,46 @@ def swapped(model: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator
 
 
 @contextmanager
-def reading_inputs(model: nn.Module, readers: Mapping[str, InputReader]) -> Iterator[None]:
+def overriding(module: nn.Module, attributes: Mapping[str, Any]) -> Iterator[None]:
+    """Inside ``with``, ``module`` has ``attributes`` in place of those of its class, or of its own,
+    as a wrapped ``forward`` may be."""
+    own = vars(module)
+    originals = {name: own[name] for name in attributes if name in own}
+    own.update(attributes)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            del own[name]
+        own.update(originals)
+
+
+def reading_inputs(model: nn.Module, readers: Mapping[str, InputReader]) -> Context:
     """Call each reader with the arguments (positional, keyword) of each call of the module at its
     path."""
-    owner = get_ident()
-    with ExitStack() as stack:
-        for path, read in readers.items():
+    return _reading(model, readers, partial(nn.Module.register_forward_pre_hook, with_kwargs=True))
 
-            def hook(
-                _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], read: Any = read
-            ) -> None:
-                if get_ident() == owner:
-                    read(args, kwargs)
 
-            module = model.get_submodule(path)
-            stack.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
-        yield
+def reading_outputs(model: nn.Module, readers: Mapping[str, OutputReader]) -> Context:
+    """Call each reader with the output of each call of the module at its path."""
+    return _reading(model, readers, nn.Module.register_forward_hook, first=1)
 
 
 @contextmanager
-def reading_outputs(model: nn.Module, readers: Mapping[str, OutputReader]) -> Iterator[None]:
-    """Call each reader with the output of each call of the module at its path."""
+def _reading(
+    model: nn.Module, readers: Mapping[str, Callable[..., None]], register: Any, first: int = 0
+) -> Iterator[None]:
+    """``register`` adds a hook to a module. A reader gets what the hook gets after the module, from
+    number ``first`` on."""
     owner = get_ident()
+
+    def hook(_: nn.Module, *passed: Any, read: Callable[..., None]) -> None:
+        if get_ident() == owner:
+            read(*passed[first:])
+
     with ExitStack() as stack:
         for path, read in readers.items():
-
-            def hook(_: nn.Module, args: Any, output: Any, read: Any = read) -> None:
-                if get_ident() == owner:
-                    read(output)
-
-            stack.enter_context(model.get_submodule(path).register_forward_hook(hook))
+            stack.enter_context(register(model.get_submodule(path), partial(hook, read=read)))
         yield
 
 

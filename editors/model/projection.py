@@ -27,7 +27,6 @@ class Projection:
     in_features: int
     out_features: int
     transposed: bool
-    has_bias: bool
 
     @classmethod
     def at(cls, model: nn.Module, path: str) -> Projection:
@@ -43,11 +42,9 @@ class Projection:
         widths = widths_of(module)
         if widths is None:
             raise UnsupportedArchitecture(
-                f"{path} is a {type(module).__name__}, not a linear projection",
-                ELSEWHERE,
+                f"{path} is a {type(module).__name__}, not a linear projection", ELSEWHERE
             )
-        has_bias = getattr(module, "bias", None) is not None
-        return cls(path, widths[0], widths[1], isinstance(module, Conv1D), has_bias)
+        return cls(path, *widths, isinstance(module, Conv1D))
 
     def module(self, model: nn.Module) -> nn.Module:
         """The module at ``path`` now, wrapper included.
@@ -96,12 +93,11 @@ class Projection:
         """
         sha = hashlib.sha256()
         for tensor in (self._stored(model), self.bias(model)):
-            if tensor is None:
-                continue
-            sha.update(f"{_dtype(tensor)}{tuple(tensor.shape)}".encode())
-            # The bytes are read as uint8, as numpy has no bfloat16.
-            flat = tensor.cpu().contiguous().reshape(-1)
-            sha.update(flat.view(torch.uint8).numpy().data)
+            if tensor is not None:
+                sha.update(f"{_dtype(tensor)}{tuple(tensor.shape)}".encode())
+                # The bytes are read as uint8, as numpy has no bfloat16.
+                flat = tensor.cpu().contiguous().reshape(-1)
+                sha.update(flat.view(torch.uint8).numpy().data)
         return sha.hexdigest()
 
     def _stored(self, model: nn.Module) -> torch.Tensor:

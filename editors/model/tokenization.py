@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from editors.errors import EditorError, PromptTooLong
@@ -25,6 +27,7 @@ Turn = Mapping[str, str]
 """One turn of a chat: ``{"role": ..., "content": ...}``."""
 
 Prompt = str | Sequence[Turn]
+Side = Literal["left", "right"]
 
 TokenIndex = tuple[torch.Tensor, ...]
 """Some tokens of a batch: int64 ``[tokens]`` row numbers and int64 ``[tokens]`` columns."""
@@ -78,7 +81,11 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
         EditorError: a prompt has no tokens, or is a chat and the tokenizer has no chat template.
     """
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-    of_texts = iter(_encoded(tokenizer, texts))
+    of_texts = (
+        ids
+        for start in range(0, len(texts), ENCODED_AT_ONCE)
+        for ids in tokenizer(texts[start : start + ENCODED_AT_ONCE])["input_ids"]
+    )
     encoded: list[Ids] = []
     for prompt in prompts:
         if not isinstance(prompt, str):
@@ -94,37 +101,21 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
     return encoded
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    encoded: list[list[int]] = []
-    for start in range(0, len(texts), ENCODED_AT_ONCE):
-        encoded += tokenizer(list(texts[start : start + ENCODED_AT_ONCE]))["input_ids"]
-    return encoded
-
-
 def _encoded_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[int]:
     if tokenizer.chat_template is None:
         raise EditorError("the tokenizer has no chat template", "ask with a plain prompt")
-    text = tokenizer.apply_chat_template(
-        [dict(turn) for turn in turns], tokenize=False, add_generation_prompt=True
-    )
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer.apply_chat_template(
+        [dict(turn) for turn in turns], add_generation_prompt=True, return_dict=True
+    )["input_ids"]
     return ids
 
 
-def encode_pair(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, *, stop: bool, context: int | None
-) -> Row:
-    """The row of one prompt and target, which must fit the model.
-
-    Raises the errors of :func:`encode_pairs` and :func:`require_fit`.
-    """
-    [row] = encode_pairs(tokenizer, [(prompt, target)], stop=stop)
-    require_fit(row, prompt, context)
-    return row
-
-
 def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], *, stop: bool
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    stop: bool,
+    context: int | None = None,
 ) -> list[Row]:
     """Rows of prompts followed by their targets, and by the end-of-sequence token if ``stop``.
 
@@ -134,6 +125,7 @@ def encode_pairs(
     Raises:
         EditorError: a prompt has no tokens, or ``stop`` is set and the tokenizer has no
             end-of-sequence token.
+        PromptTooLong: a row has more than ``context`` tokens (None: no limit).
     """
     end = tokenizer.eos_token_id
     if stop and end is None:
@@ -144,12 +136,15 @@ def encode_pairs(
     texts = [text for prompt, target in pairs for text in (prompt, f"{prompt} {target}")]
     encoded = encode_prompts(tokenizer, texts)
     rows = []
-    for (_, target), prompt_ids, joined in zip(pairs, encoded[::2], encoded[1::2], strict=True):
+    for (prompt, target), prompt_ids, joined in zip(
+        pairs, encoded[::2], encoded[1::2], strict=True
+    ):
         if joined[: len(prompt_ids)] == prompt_ids and len(joined) > len(prompt_ids):
             target_ids = joined[len(prompt_ids) :]
         else:  # a token spans the boundary: encode the target by itself
             target_ids = tuple(tokenizer(f" {target}", add_special_tokens=False)["input_ids"])
         rows.append(Row((*prompt_ids, *target_ids, *([end] if stop else [])), len(prompt_ids)))
+        require_fit(rows[-1], prompt, context)
     return rows
 
 
@@ -166,42 +161,23 @@ def require_fit(row: Row, prompt: str, context: int | None) -> None:
     if context is not None and len(row.ids) > context:
         raise PromptTooLong(
             f"prompt and target have {len(row.ids)} tokens, the model takes {context}: "
-            f"{_short(prompt)}",
+            f"{prompt[:SHOWN]!r}",
             "shorten the prompt",
         )
 
 
-def fits(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int | None) -> bool:
-    """Whether ``prompt`` has at most ``context`` tokens (None: no limit)."""
-    return context is None or len(encode_prompt(tokenizer, prompt)) <= context
-
-
-def pad_rows(
-    rows: Sequence[Row],
-    pad: int,
-    side: Literal["left", "right"],
-    device: torch.device | str = "cpu",
-) -> Batch:
+def pad_rows(rows: Sequence[Row], pad: int, side: Side, device: torch.device) -> Batch:
     """``rows`` padded with the id ``pad`` to the length of the longest, on ``side``."""
-    longest = max(len(row.ids) for row in rows)
-    ids, mask = [], []
-    for row in rows:
-        missing = longest - len(row.ids)
-        pads, pad_mask, row_mask = [pad] * missing, [0] * missing, [1] * len(row.ids)
-        ids.append(pads + list(row.ids) if side == "left" else list(row.ids) + pads)
-        mask.append(pad_mask + row_mask if side == "left" else row_mask + pad_mask)
+    pad_with = partial(pad_sequence, batch_first=True, padding_side=side)
+    tokens = [torch.tensor(row.ids) for row in rows]
+    ids = pad_with(tokens, padding_value=pad)
+    mask = pad_with([torch.ones_like(row) for row in tokens])
     lengths = torch.tensor([row.prompt_length for row in rows])
-    return Batch(torch.tensor(ids).to(device), torch.tensor(mask).to(device), lengths.to(device))
+    return Batch(ids.to(device), mask.to(device), lengths.to(device))
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id to pad with: the pad token, else the end-of-sequence token, else 0. The mask hides
     pads, so any id will do."""
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    return 0
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 3] + "...")
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((int(token) for token in known if token is not None), 0)

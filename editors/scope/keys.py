@@ -176,7 +176,7 @@ class KeyRouter:
 
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         if states is None:
-            open_prompts = [proposal.prompts[i] for i in proposal.open_rows]
+            open_prompts = [proposal.prompts[i] for i in proposal.candidates]
             states = last_token_states(self._base, open_prompts, self.reads, shared=True)
         decisions = list(proposal.decisions)
         queries = self._calibration.keys(states)

@@ -47,7 +47,7 @@ from editors.methods.wise.training.masked_delta import MaskedDelta
 from editors.methods.wise.training.sequential import SequentialSettings, train_sequentially
 from editors.model.base_model import Base
 from editors.model.tensor_files import to_bytes
-from editors.model.tokenization import Row, encode_pair, encode_prompt
+from editors.model.tokenization import Row, encode_pairs, encode_prompt
 from editors.scope.unrelated_prompts import UNRELATED, prefixed
 
 HERE = Path(__file__).resolve().parent
@@ -100,9 +100,8 @@ def rows_of(base: Base, fact: Fact) -> tuple[list[Row], list[Row]]:
     prompts = [fact.prompt, *prefixed(fact, BEGINNINGS, 5)]
     prompts += [f"{UNRELATED[i]}. {fact.prompt}" for i in range(5)]
     context = base.architecture.context
-    rows = [
-        encode_pair(base.tokenizer, p, fact.target, stop=True, context=context) for p in prompts
-    ]
+    pairs = [(prompt, fact.target) for prompt in prompts]
+    rows = encode_pairs(base.tokenizer, pairs, stop=True, context=context)
     return rows, [Row.of_prompt(encode_prompt(base.tokenizer, UNRELATED[0]))]
 
 

@@ -15,7 +15,7 @@ from editors.methods.in_context import SPEC
 from editors.methods.in_context.settings import InContextSettings
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
-from editors.model.tokenization import Prompt, encode_pair, encode_prompts
+from editors.model.tokenization import Prompt, encode_pairs, encode_prompts
 from editors.scope.calibrated import ByteCache
 from editors.scope.fact_scope import FactScope
 from editors.scope.phrasings import Phrasings
@@ -39,7 +39,7 @@ class InContext(Method[ScopeState, InContextSettings]):
     def require_trainable(self, fact: Fact) -> None:
         prompt = self.settings.before(fact, fact.prompt)
         context = self.base.architecture.context
-        encode_pair(self.base.tokenizer, prompt, fact.target, stop=True, context=context)
+        encode_pairs(self.base.tokenizer, [(prompt, fact.target)], stop=True, context=context)
 
     def group_size(self, state: EditState) -> int:
         return FACTS_AT_ONCE

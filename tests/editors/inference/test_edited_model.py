@@ -17,6 +17,7 @@ from editors.inference.decisions import Decision, Proposal
 from editors.inference.edited_model import attached
 from editors.methods.wise.memory_layer import SideMemoryLinear
 from editors.methods.wise.shards import Mask, Shard
+from editors.model.hooks import StandIn
 from editors.model.tokenization import Ids, Row, encode_prompt
 
 BaseOf = Callable[..., Any]
@@ -225,6 +226,33 @@ def test_two_attachments_at_once_are_refused(tiny_base: BaseOf) -> None:
         with_shards(base, Table()),
     ):
         pass
+
+
+@pytest.mark.parametrize("path", ["lm_head", "model.layers.1"])
+def test_a_module_outside_the_blocks_or_a_whole_block_may_be_replaced(
+    tiny_base: BaseOf, path: str
+) -> None:
+    """The router then has no states of the answering forward, as they may be changed already."""
+
+    class Reader(Table):
+        reads = (1,)
+
+        def propose(self, prompts: Sequence[Ids]) -> Proposal:
+            return Proposal(prompts, [], {0: [0]})
+
+        def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
+            assert states is None
+            return [Decision(0)]
+
+    base = tiny_base("llama")
+    plain = score(base, PROMPTS[:1])
+    own = base.model.get_submodule(path)
+    with (
+        attached(base, {path: StandIn(own, forward=own.forward)}, Reader()) as model,
+        model.noting() as calls,
+    ):
+        assert torch.equal(score(base, PROMPTS[:1]), plain)
+    assert [decision.memory for decision in model.decisions(calls)] == [0]
 
 
 # --- no trace -------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_every_end_that_the_checkpoint_names_ends_an_answer(
 ) -> None:
     base = tiny_base("llama")
     ids = torch.tensor([encode_prompt(base.tokenizer, PROMPTS[0])])
-    first, second = decode(base, ids, 2)[0, ids.shape[1] :].tolist()
+    first, second = decode(base, ids, 2)[0].tolist()
     config = GenerationConfig(eos_token_id=[second, 90])
     monkeypatch.setattr(base.model, "generation_config", config)
     assert stop_ids(base) == {second, 90, base.tokenizer.eos_token_id}
@@ -108,11 +108,24 @@ def test_an_answer_takes_no_more_than_the_context_has_room_for(tiny_base: BaseOf
         answers(model, [" ".join(["the"] * (context - 1))], 1)
 
 
+def test_a_pair_takes_no_more_than_the_context_has_room_for(tiny_base: BaseOf) -> None:
+    base = tiny_base("gpt2")  # whose learnt positions end with the context
+    model, context = EditedModel.unedited(base), base.architecture.context
+    short, long = "Ann plays", " ".join(["the"] * (context - 3))
+    for one, other in ((short, long), (long, short)):
+        room = context - max(len(encode_prompt(base.tokenizer, text)) for text in (one, other))
+        [answer] = paired_answers(model, [one], [other], 50, lambda ones, _: ones)
+        assert len(base.tokenizer(answer.text, add_special_tokens=False).input_ids) <= room < 50
+    too_long = " ".join(["the"] * (context - 1))
+    with pytest.raises(PromptTooLong, match=rf"has {context} tokens, and the model"):
+        paired_answers(model, [short], [too_long], 1, lambda ones, _: ones)
+
+
 def test_greedy_logits_are_those_that_answers_are_chosen_from(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     ids = torch.tensor([encode_prompt(base.tokenizer, PROMPTS[0])] * 2)
     chosen = [int(logits[0].argmax()) for logits in greedy_logits(base, ids, 3)]
-    sequence = decode(base, ids[:1], 3)[0, ids.shape[1] :].tolist()
+    sequence = decode(base, ids[:1], 3)[0].tolist()
     assert chosen[: len(sequence)] == sequence
 
 

@@ -70,7 +70,6 @@ def test_weight_and_bias_compute_what_the_module_computes(tiny_model, family):
         x = torch.randn(5, projection.in_features, generator=torch.Generator().manual_seed(2))
         weight, bias = projection.weight(model), projection.bias(model)
         assert tuple(weight.shape) == (projection.out_features, projection.in_features)
-        assert (bias is not None) == projection.has_bias
         ours = x @ weight.T + (0 if bias is None else bias)
         theirs = projection.module(model)(x)
         torch.testing.assert_close(ours, theirs.detach())
@@ -153,7 +152,7 @@ def test_head_slices_add_up_to_the_attention_output(tiny_model, family):
     ("family", "width"), [("llama", 16), ("gemma2", 16), ("qwen2", 8), ("gpt2", 8), ("phi3", 16)]
 )
 def test_head_width_is_what_the_projection_takes_not_hidden_over_heads(tiny_model, family, width):
-    assert Architecture.of(tiny_model(family)).head_dim(0) == width
+    assert Architecture.of(tiny_model(family)).head_slice(0, 1) == slice(width, 2 * width)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "phi", "olmo2", "starcoder2"])
@@ -161,7 +160,7 @@ def test_head_width_is_what_the_projection_takes_not_hidden_over_heads(tiny_mode
 def test_the_heads_that_share_a_key_value_head_lie_side_by_side(fresh_tiny_model, family, group):
     model = fresh_tiny_model(family)
     architecture = Architecture.of(model)
-    block, width = architecture.block(1), architecture.head_dim(1)
+    block, width = architecture.block(1), architecture.head_slice(1, 0).stop
     path = block.attention_out.path
     before = watched(model, [path])[path][0].reshape(-1, HEADS, width)
     values = model.get_submodule(f"{block.attention}.v_proj").weight
@@ -202,12 +201,12 @@ def test_a_head_out_of_range_is_refused_with_the_range(tiny_model, head):
 
 def stub(editable, heads=4):
     """An architecture whose blocks are editable where ``editable`` says so."""
-    projection = Projection("p", 48, 32, transposed=False, has_bias=False)
+    projection = Projection("p", 48, 32, transposed=False)
     blocks = tuple(
         Block(i, f"b.{i}", None, None, projection if yes else None, "" if yes else "no reason")
         for i, yes in enumerate(editable)
     )
-    return Architecture(blocks, 32, heads, heads, 96, None)
+    return Architecture(blocks, heads, heads, 96, None)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +234,7 @@ def test_a_layer_out_of_range_is_refused_with_the_range(tiny_model, layer):
 def test_sizes_are_those_of_the_model(tiny_model):
     for family in (*EDITABLE, "mixtral"):
         architecture = Architecture.of(tiny_model(family))
-        assert (architecture.hidden_size, architecture.n_heads) == (HIDDEN, HEADS)
+        assert architecture.n_heads == HEADS
         assert architecture.vocab_size == VOCABULARY
         assert architecture.context == (None if family == "bloom" else CONTEXT)
 
@@ -466,11 +465,11 @@ def test_the_digest_of_known_bytes_is_the_known_hash():
 
 
 def test_heads_that_do_not_divide_the_projection_are_refused():
-    projection = Projection("p", 50, 32, transposed=False, has_bias=False)
+    projection = Projection("p", 50, 32, transposed=False)
     block = Block(0, "b.0", "b.0.attn", projection, None, "")
-    architecture = Architecture((block,), 32, 4, 4, 96, None)
+    architecture = Architecture((block,), 4, 4, 96, None)
     with pytest.raises(UnsupportedArchitecture, match="p takes 50 features, which 4 heads"):
-        architecture.head_dim(0)
+        architecture.head_slice(0, 0)
 
 
 def test_a_configuration_without_a_size_is_refused(tiny_model):

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from tiny_models import BOS, EOS, PAD
 
 from editors import EditorError, PromptTooLong
-from editors.model.tokenization import IGNORED, Row, encode_pair, encode_prompt, pad_id, pad_rows
+from editors.model.tokenization import IGNORED, Row, encode_pairs, encode_prompt, pad_id, pad_rows
 
 Tokenizers = Callable[..., Any]
 PROMPT, TARGET = "the capital of France is", "blue Oslo"
 
 
 def pair(tokenizer: Any, stop: bool = True, context: int | None = None) -> Row:
-    return encode_pair(tokenizer, PROMPT, TARGET, stop=stop, context=context)
+    return encode_pairs(tokenizer, [(PROMPT, TARGET)], stop=stop, context=context)[0]
 
 
 @pytest.mark.parametrize("adds_bos", [True, False])
@@ -54,7 +54,7 @@ def test_a_boundary_that_merges_leaves_the_prompt_as_it_is_alone() -> None:
     merging = Tokenizer(models.BPE(vocabulary, [("a", " ")]))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=merging, eos_token="</s>")
     assert tokenizer("a b")["input_ids"] == [3, 1]  # "a " swallows the prompt's last token
-    assert encode_pair(tokenizer, "a", "b", stop=True, context=None) == Row((0, 2, 1, 4), 1)
+    assert encode_pairs(tokenizer, [("a", "b")], stop=True) == [Row((0, 2, 1, 4), 1)]
 
 
 def test_a_row_may_fill_the_context_but_not_exceed_it(word_tokenizer: Tokenizers) -> None:
@@ -100,7 +100,7 @@ def test_exactly_the_tokens_after_the_prompt_are_labels(
     rows: list[Row], side: Any, pad_with: int
 ) -> None:
     """Also where the pad is a token that occurs in the text, as an end-of-sequence pad does."""
-    batch = pad_rows(rows, pad_with, side)
+    batch = pad_rows(rows, pad_with, side, torch.device("cpu"))
     labels = batch.labels()
     for i, row in enumerate(rows):
         assert labels[i][labels[i] != IGNORED].tolist() == list(row.ids[row.prompt_length :])

@@ -18,7 +18,7 @@ from editors.inference.generation import answers
 from editors.methods.ft_m import FtMSettings
 from editors.methods.ft_m.training import DenseDelta, fine_tune
 from editors.model.base_model import Base
-from editors.model.tokenization import Row, encode_pair
+from editors.model.tokenization import Row, encode_pairs
 
 BaseOf = Callable[..., Any]
 FAMILIES = ["llama", "gptj", "gpt2", "gemma2", "opt"]
@@ -27,10 +27,11 @@ FAMILIES = ["llama", "gptj", "gpt2", "gemma2", "opt"]
 def rows_of(base: Base, beginnings: tuple[str, ...] = ("", "Ann wrote , ")) -> list[list[Row]]:
     """For each fact its bare prompt and one after a beginning."""
     return [
-        [
-            encode_pair(base.tokenizer, start + fact.prompt, fact.target, stop=True, context=128)
-            for start in beginnings
-        ]
+        encode_pairs(
+            base.tokenizer,
+            [(start + fact.prompt, fact.target) for start in beginnings],
+            stop=True,
+        )
         for fact in FACTS[:3]
     ]
 

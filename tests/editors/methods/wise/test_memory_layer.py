@@ -11,7 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from editors import EditorError
-from editors.inference.calls import Call, Forward, begin_forward, end_forward
+from editors.inference.calls import Call, Forward, running
 from editors.inference.decisions import Decision
 from editors.methods.wise.memory_layer import MAX_DENSE, SideMemoryLinear
 from editors.methods.wise.shards import Mask, Shard
@@ -28,12 +28,9 @@ def routed(memories: Sequence[int], columns: int = 3) -> Iterator[None]:
     """A forward whose rows these memories answer."""
     count = len(memories)
     decisions = [Decision(memory) for memory in memories]
-    call = Call([(1,)] * count, torch.zeros(count, dtype=torch.long), False, decisions)
-    begin_forward(Forward(call, count, columns, 0, "each", None))
-    try:
+    call = Call([(1,)] * count, torch.zeros(count, dtype=torch.long), decisions)
+    with running(Forward(call, list(range(count)), columns, 0)):
         yield
-    finally:
-        end_forward()
 
 
 def projection(kind: str) -> tuple[nn.Module, torch.Tensor]:

@@ -28,7 +28,7 @@ from editors.methods.wise.training.sequential import (
     train_sequentially,
 )
 from editors.model.base_model import Base
-from editors.model.tokenization import Row, encode_pair, encode_prompt
+from editors.model.tokenization import Row, encode_pairs, encode_prompt
 
 BaseOf = Callable[..., Any]
 # A bias-free gated MLP, a biased one beside its attention, Conv1D; then norms after the MLP, and
@@ -44,10 +44,11 @@ UNRELATED = [
 def rows_of(base: Base, beginnings: tuple[str, ...] = ("", "Ann wrote , ")) -> list[list[Row]]:
     """For each fact its bare prompt and one after a beginning."""
     return [
-        [
-            encode_pair(base.tokenizer, start + fact.prompt, fact.target, stop=True, context=128)
-            for start in beginnings
-        ]
+        encode_pairs(
+            base.tokenizer,
+            [(start + fact.prompt, fact.target) for start in beginnings],
+            stop=True,
+        )
         for fact in FACTS[:3]
     ]
 
