@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from editors.errors import EditorError, InvalidFact, StateMismatch
@@ -108,7 +108,7 @@ class EditState:
             "layer": self.layer,
             "modules": list(self.modules),
             "fingerprint": self.fingerprint,
-            "closed": {key: closure.to_dict() for key, closure in self.closed.items()},
+            "closed": {key: asdict(closure) for key, closure in self.closed.items()},
             "payload": payload.summary,
         }
         blobs = {
@@ -137,9 +137,7 @@ class EditState:
                     fact = Fact.from_dict(json.loads(line))
                     facts.pop(fact.id, None)
                     facts[fact.id] = fact
-            closed = {
-                key: FactClosure.from_dict(closure) for key, closure in edits["closed"].items()
-            }
+            closed = {key: FactClosure(**closure) for key, closure in edits["closed"].items()}
             if unknown := sorted(set(closed) - set(facts)):
                 raise ValueError(f"{EDITS} closes a fact {unknown[0]} that {FACTS} lacks")
             payload_blobs = {name: data for name, data in blobs.items() if name not in COMMON}

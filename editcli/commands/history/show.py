@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -169,7 +170,7 @@ def _fact_record(store: Store, version: Version, edits: EditState, fact: Fact) -
     closed = None
     if closure:
         closing = next((v for v in ancestry if fact.id in (*v.removed, *v.superseded)), None)
-        closed = {**closure.to_dict(), **_event(closing)}
+        closed = {**asdict(closure), **_event(closing)}
     return {
         "id": fact.id,
         "version": version.id,
