@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from torch import nn
@@ -20,7 +21,7 @@ from torch import nn
 from editors.errors import StateMismatch
 from editors.facts import Fact, FactClosure
 from editors.heads.head_mask import pruning_heads
-from editors.heads.pruning import NOTHING_PRUNED, Head, HeadMask
+from editors.heads.pruning import NOTHING_PRUNED, Head
 from editors.inference.decisions import Decision, Router
 from editors.inference.edited_model import EditedModel, Rewriter, attached
 from editors.inference.self_test import require_routing
@@ -127,7 +128,8 @@ class Method(ABC, Generic[P, S]):
     def train(
         self, state: EditState, group: Sequence[Fact], cache: ByteCache, limits: Limits
     ) -> tuple[EditState, Trained]:
-        """``state`` after training ``group``, whose facts are in ``state`` already.
+        """``state`` after training ``group``: facts that are in force in ``state`` already, each
+        once.
 
         Finished work is stored in ``cache`` under a digest of everything that it depends on. So a
         run that was killed continues where it stopped.
@@ -222,20 +224,18 @@ class Method(ABC, Generic[P, S]):
         """
         self.require_base(state)
         fresh, unchanged = self._fresh(state, facts)
+        numbers, iterations = iter(fresh), 0
         applied: list[str] = []
         superseded: dict[str, str] = {}
         failed: list[str] = []
-        iterations = reached = 0
-        while reached < len(fresh):
-            group = self._next_group(state, facts, fresh, reached, limits)
-            state, replaced = entered(state, group)
-            state, trained = self.train(state, group, cache, limits)
-            reached += len(group)
+        while group := self._next_group(state, facts, numbers, limits):
+            state, in_force, replaced = entered(state, group)
+            state, trained = self.train(state, in_force, cache, limits)
             iterations += trained.iterations
             applied += [fact.id for fact in group]
             superseded |= replaced
             failed = [fact for fact in failed if fact not in trained.judged] + [*trained.failed]
-            if not on_progress(Progress(reached, len(fresh), iterations)):
+            if not on_progress(Progress(len(applied), len(fresh), iterations)):
                 break
         if applied:
             state = self.finish(state)
@@ -246,7 +246,7 @@ class Method(ABC, Generic[P, S]):
             tuple(unchanged),
             superseded,
             tuple(fact for fact in failed if fact not in state.closed),
-            tuple(facts[number].id for number in fresh[reached:]),
+            tuple(facts[number].id for number in numbers),
             iterations,
         )
 
@@ -267,17 +267,14 @@ class Method(ABC, Generic[P, S]):
         it would have trained. Raises the errors of :meth:`apply`.
         """
         self.require_base(state)
-        fresh, _ = self._fresh(state, facts)
-        reached = 0
-        while reached < len(fresh):
+        numbers = iter(self._fresh(state, facts)[0])
+        while group := self._next_group(state, facts, numbers, limits):
             unit = self.work_unit(state)
-            group = self._next_group(state, facts, fresh, reached, limits)
-            state, _ = entered(state, group)
+            state, in_force, _ = entered(state, group)
             if takes(unit):
-                state, _ = self.train(state, group, cache, limits)
+                state, _ = self.train(state, in_force, cache, limits)
             else:
-                state = self.skip(state, group)
-            reached += len(group)
+                state = self.skip(state, in_force)
 
     @contextmanager
     def attach(self, state: EditState) -> Iterator[EditedModel]:
@@ -324,8 +321,7 @@ class Method(ABC, Generic[P, S]):
         if pruning and HEAD_FILL in saved.blobs:
             tensors = from_bytes(saved.blobs[HEAD_FILL])
             fill = {Head(*map(int, name.split("."))): t for name, t in tensors.items()}
-            mask = HeadMask(pruning.mask.heads, pruning.mask.scale, pruning.mask.at, fill)
-            pruning = replace(pruning, mask=mask)
+            pruning = replace(pruning, mask=replace(pruning.mask, fill=fill))
         try:
             return replace(state, payload=self.load(saved, state), pruning=pruning)
         except (LookupError, ValueError, TypeError) as error:
@@ -347,16 +343,11 @@ class Method(ABC, Generic[P, S]):
         return self.base.fingerprint()
 
     def _next_group(
-        self,
-        state: EditState,
-        facts: Sequence[Fact],
-        fresh: Sequence[int],
-        reached: int,
-        limits: Limits,
+        self, state: EditState, facts: Sequence[Fact], numbers: Iterator[int], limits: Limits
     ) -> list[Fact]:
         size = self.group_size(state)
-        numbers = fresh[reached : reached + min(size, limits.batch_size or size)]
-        return [facts[number] for number in numbers]
+        size = min(size, limits.batch_size or size)
+        return [facts[number] for number in islice(numbers, size)]
 
     def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[array[int], list[str]]:
         """The numbers of the facts that change something, and the ids in force of those that do
@@ -377,24 +368,23 @@ class Method(ABC, Generic[P, S]):
         return fresh, unchanged
 
 
-def entered(state: EditState, group: Sequence[Fact]) -> tuple[EditState, dict[str, str]]:
+def entered(
+    state: EditState, group: Sequence[Fact]
+) -> tuple[EditState, list[Fact], dict[str, str]]:
     """``state`` with the facts of ``group`` added, and older facts with the same prompts closed.
-    Also returns the closed ids, each with the id that replaced it."""
+    Also returns those of ``group`` that are in force then, each once, and the closed ids, each with
+    the id that replaced it."""
     facts, closed = dict(state.facts), dict(state.closed)
     answering = {fact.prompt: fact.id for fact in state.in_force()}
     replaced: dict[str, str] = {}
     for fact in group:
-        old_id = answering.get(fact.prompt)
-        if old_id is not None and old_id != fact.id:
+        old_id = answering.get(fact.prompt, fact.id)
+        if old_id != fact.id:
             closed[old_id] = FactClosure("superseded", fact.id)
             replaced[old_id] = fact.id
         answering[fact.prompt] = fact.id
         facts.pop(fact.id, None)  # a fact that is applied again becomes the newest
         closed.pop(fact.id, None)
         facts[fact.id] = fact
-    return replace(state, facts=facts, closed=closed), replaced
-
-
-def still_in_force(state: EditState, group: Sequence[Fact]) -> tuple[str, ...]:
-    """The ids of ``group``, entered in ``state``, without those that it supersedes itself."""
-    return tuple(dict.fromkeys(fact.id for fact in group if fact.id not in state.closed))
+    ids = dict.fromkeys(fact.id for fact in group if fact.id not in closed)
+    return replace(state, facts=facts, closed=closed), [facts[fact] for fact in ids], replaced

@@ -21,6 +21,7 @@ FACTS = "facts.jsonl"
 EDITS = "edits.json"
 HEAD_MASK = "head_mask.json"
 HEAD_FILL = "head_fill.safetensors"
+PLAIN = ("method", "settings", "layer", "modules", "fingerprint")  # fields kept as JSON values
 COMMON = (FACTS, EDITS, HEAD_MASK)  # the blobs that can be read without the method
 SHOWN = 5  # candidates named in an error if an id is not unique
 
@@ -82,8 +83,8 @@ class EditState:
         Raises:
             EditorError: a key matches no fact, or several.
         """
-        full_closures = {self.find(fact).id: closure for fact, closure in closures.items()}
-        return replace(self, closed={**self.closed, **full_closures})
+        full = {full_id(fact, self.facts): closure for fact, closure in closures.items()}
+        return replace(self, closed={**self.closed, **full})
 
     def find(self, prefix: str) -> Fact:
         """The fact whose id is ``prefix``, or the only fact whose id starts with it.
@@ -103,11 +104,7 @@ class EditState:
         ]
         edits = {
             "schema": SCHEMA,
-            "method": self.method,
-            "settings": dict(self.settings),
-            "layer": self.layer,
-            "modules": list(self.modules),
-            "fingerprint": self.fingerprint,
+            **{name: getattr(self, name) for name in PLAIN},
             "closed": {key: asdict(closure) for key, closure in self.closed.items()},
             "payload": payload.summary,
         }
@@ -130,29 +127,17 @@ class EditState:
         """
         try:
             edits = _json(blobs, EDITS)
-            # A fact that was applied again after an undo may occur twice: its last line counts.
-            facts: dict[str, Fact] = {}
-            for line in blobs[FACTS].split(b"\n"):  # splitlines also splits inside texts
-                if line:
-                    fact = Fact.from_dict(json.loads(line))
-                    facts.pop(fact.id, None)
-                    facts[fact.id] = fact
+            lines = blobs[FACTS].split(b"\n")  # splitlines also splits inside texts
+            listed = [Fact.from_dict(json.loads(line)) for line in lines if line]
+            facts = {fact.id: fact for fact in listed}
             closed = {key: FactClosure(**closure) for key, closure in edits["closed"].items()}
             if unknown := sorted(set(closed) - set(facts)):
                 raise ValueError(f"{EDITS} closes a fact {unknown[0]} that {FACTS} lacks")
             payload_blobs = {name: data for name, data in blobs.items() if name not in COMMON}
             pruning = HeadPruning.from_dict(_json(blobs, HEAD_MASK)) if HEAD_MASK in blobs else None
-            return EditState(
-                edits["method"],
-                edits["settings"],
-                edits["layer"],
-                tuple(edits["modules"]),
-                edits["fingerprint"],
-                SavedPayload(edits["payload"], payload_blobs),
-                facts,
-                closed,
-                pruning,
-            )
+            plain = {name: edits[name] for name in PLAIN} | {"modules": tuple(edits["modules"])}
+            payload = SavedPayload(edits["payload"], payload_blobs)
+            return EditState(**plain, payload=payload, facts=facts, closed=closed, pruning=pruning)
         except (LookupError, ValueError, TypeError, AttributeError, InvalidFact) as error:
             raise StateMismatch(f"the saved edits cannot be read: {error}") from error
 

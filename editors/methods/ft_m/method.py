@@ -13,15 +13,7 @@ from torch import nn
 
 from editors.facts import Fact, FactClosure
 from editors.inference.decisions import Decision
-from editors.methods.base import (
-    NO_CACHE,
-    UNLIMITED,
-    Applied,
-    Limits,
-    Method,
-    Trained,
-    still_in_force,
-)
+from editors.methods.base import NO_CACHE, UNLIMITED, Applied, Limits, Method, Trained
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.ft_m import SPEC, FtMSettings
 from editors.methods.ft_m.training import DenseDelta, fine_tune
@@ -74,15 +66,14 @@ class FtM(Method[FtMPayload, FtMSettings]):
     ) -> tuple[EditState, Trained]:
         """Fine-tune on ``group``, starting from the change by the groups before."""
         payload: FtMPayload = state.payload
-        ids = still_in_force(state, group)
+        ids = tuple(fact.id for fact in group)
         groups = (*payload.groups, ids)
         key = self._recipe(state, groups)
         saved = cache.get(key)
         if saved is not None:
             tensors = from_bytes(saved)
         else:
-            facts = [state.facts[fact] for fact in ids]
-            rows = training_rows(self.base, facts, self._prefixes, 0)
+            rows = training_rows(self.base, group, self._prefixes, 0)
             seed = self.seed + len(groups)
             tuned = fine_tune(
                 self.base, rows, payload.delta, self.settings, seed, limits.memory_bytes

@@ -22,7 +22,7 @@ from torch import nn
 
 from editors.facts import Fact
 from editors.inference.decisions import Decision, NoClaims, Router
-from editors.methods.base import Limits, Method, Trained, still_in_force
+from editors.methods.base import Limits, Method, Trained
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.spec import MethodSpec
 from editors.methods.training.rows import training_rows
@@ -115,7 +115,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         """Train ``group`` into the present shard, together with similar facts of the shard, and let
         the scope signal learn it."""
         payload, number = _payload(state), self.work_unit(state)
-        fresh = still_in_force(state, group)
+        fresh = tuple(fact.id for fact in group)
         payload, facts, learning = self._facts_to_train(state, number, fresh)
         shard = payload.shards[number] if number < len(payload.shards) else None
         groups = (*(shard.groups if shard else ()), facts[: len(group) + _rehearsed(group)])
@@ -125,8 +125,7 @@ class Wise(Method[WisePayload, WiseSettings]):
             tensors = from_bytes(saved)
         else:
             if self._names_facts:
-                new = [state.facts[fact] for fact in fresh]
-                learning = learning or self._scope.learn(payload.scope, new)
+                learning = learning or self._scope.learn(payload.scope, group)
             trained = self._train_shard(
                 state, number, shard, facts, len(groups[-1]), limits, learning
             )
@@ -151,7 +150,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         values."""
         payload, number = _payload(state), self.work_unit(state)
         groups = payload.shards[number].groups if number < len(payload.shards) else ()
-        fresh = still_in_force(state, group)
+        fresh = tuple(fact.id for fact in group)
         untrained = Shard((*groups, fresh), self._mask(number), torch.zeros(0))
         return replace(state, payload=payload.with_shard(number, untrained))
 
@@ -161,6 +160,7 @@ class Wise(Method[WisePayload, WiseSettings]):
             return state
         payload, in_force = _payload(state), state.in_force()
         scope = self._scope.knowing(payload.scope, in_force)  # facts reapplied after an undo
+        assert scope is payload.scope
         scope = scope.only([fact.id for fact in in_force])
         return replace(state, payload=replace(payload, scope=scope))
 
