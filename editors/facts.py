@@ -130,7 +130,7 @@ class Fact:
     def to_dict(self) -> dict[str, Any]:
         """The fact as plain JSON, in schema order: only keys that differ from their default."""
         left_out = {"extra", "id"} if self.id == self.canonical_id() else {"extra"}
-        values = TypeAdapter(Fact).dump_python(
+        values: dict[str, Any] = TypeAdapter(Fact).dump_python(
             self, mode="json", exclude_defaults=True, exclude=left_out
         )
         return values | {key: json.loads(text) for key, text in self.extra}

@@ -7,16 +7,18 @@ change something, supersedes facts, reports progress, and attaches edits to the 
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from editors.errors import StateMismatch
 from editors.facts import Fact, FactClosure
@@ -73,6 +75,12 @@ class Trained:
     judged: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     iterations: int = 0
+
+    @staticmethod
+    def of(judged: tuple[str, ...], counts: Mapping[str, Tensor]) -> Trained:
+        """``counts``: the tensors of :meth:`editors.methods.training.loops.Training.counts`."""
+        failed = tuple(judged[number] for number in counts["failed"].tolist())
+        return Trained(judged, failed, int(counts["iterations"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +283,24 @@ class Method(ABC, Generic[P, S]):
                 state, _ = self.train(state, in_force, cache, limits)
             else:
                 state = self.skip(state, in_force)
+
+    def trained_once(
+        self, cache: ByteCache, recipe: Sequence[object], train: Callable[[], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """The tensors that ``train`` returns, on the CPU, from ``cache`` if an earlier run stored
+        them.
+
+        ``recipe``: plain JSON, everything that they depend on besides the base, the settings and
+        the seed.
+        """
+        settings = asdict(cast("Any", self.settings))
+        text = json.dumps([self._fingerprint, settings, self.seed, *recipe], sort_keys=True)
+        key = sha256(text.encode()).hexdigest()
+        saved = cache.get(key)
+        if saved is None:
+            saved = to_bytes(train())
+            cache.put(key, saved)
+        return from_bytes(saved)
 
     @contextmanager
     def attach(self, state: EditState) -> Iterator[EditedModel]:
