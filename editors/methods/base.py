@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
@@ -27,6 +27,7 @@ from editors.heads.pruning import NOTHING_PRUNED, Head
 from editors.inference.decisions import Decision, Router
 from editors.inference.edited_model import EditedModel, Rewriter, attached
 from editors.inference.self_test import require_routing
+from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Progress, Trained
 from editors.methods.edit_state import HEAD_FILL, EditState, SavedPayload
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
@@ -37,79 +38,6 @@ from editors.scope.phrasings import Phrasings
 
 P = TypeVar("P")
 S = TypeVar("S")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """``done`` of ``total`` facts are applied, with ``iterations`` training steps so far."""
-
-    done: int
-    total: int
-    iterations: int
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The result of applying or removing facts.
-
-    ``applied``: ids that are newly in force; ``unchanged``: ids that were in force before;
-    ``superseded``: closed id -> the id that replaced it; ``failed``: ids that were trained without
-    success (they are in force, and ``check`` shows them); ``left``: ids that were not reached
-    before an early stop; ``iterations``: the training steps taken.
-    """
-
-    state: EditState
-    applied: tuple[str, ...] = ()
-    unchanged: tuple[str, ...] = ()
-    superseded: Mapping[str, str] = field(default_factory=dict)
-    failed: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    iterations: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """The result of training a group: the ids that were ``judged`` at its end, those of them that
-    ``failed``, and the training steps taken (``iterations``)."""
-
-    judged: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
-    iterations: int = 0
-
-    @staticmethod
-    def of(judged: tuple[str, ...], counts: Mapping[str, Tensor]) -> Trained:
-        """``counts``: the tensors of :meth:`editors.methods.training.loops.Training.counts`."""
-        failed = tuple(judged[number] for number in counts["failed"].tolist())
-        return Trained(judged, failed, int(counts["iterations"]))
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits on the resources of applying facts.
-
-    ``batch_size``: the most facts that are trained together (None: as many as the method chooses);
-    the result depends on it. ``memory_bytes``: the bytes of recorded states that stay in memory
-    (None: all of them; the rest goes to temporary files); the result does not depend on it.
-    """
-
-    batch_size: int | None = None
-    memory_bytes: int | None = None
-
-
-UNLIMITED = Limits()
-
-
-class NoCache:
-    """A cache that stores nothing."""
-
-    def get(self, key: str) -> bytes | None:
-        return None
-
-    def put(self, key: str, payload: bytes) -> None:
-        pass
-
-
-NO_CACHE = NoCache()
 
 
 class Method(ABC, Generic[P, S]):
@@ -237,7 +165,7 @@ class Method(ABC, Generic[P, S]):
         superseded: dict[str, str] = {}
         failed: list[str] = []
         while group := self._next_group(state, facts, numbers, limits):
-            state, in_force, replaced = entered(state, group)
+            state, in_force, replaced = state.entering(group)
             state, trained = self.train(state, in_force, cache, limits)
             iterations += trained.iterations
             applied += [fact.id for fact in group]
@@ -278,7 +206,7 @@ class Method(ABC, Generic[P, S]):
         numbers = iter(self._fresh(state, facts)[0])
         while group := self._next_group(state, facts, numbers, limits):
             unit = self.work_unit(state)
-            state, in_force, _ = entered(state, group)
+            state, in_force, _ = state.entering(group)
             if takes(unit):
                 state, _ = self.train(state, in_force, cache, limits)
             else:
@@ -392,25 +320,3 @@ class Method(ABC, Generic[P, S]):
             answering[fact.prompt] = fact.target, fact.id
             fresh.append(number)
         return fresh, unchanged
-
-
-def entered(
-    state: EditState, group: Sequence[Fact]
-) -> tuple[EditState, list[Fact], dict[str, str]]:
-    """``state`` with the facts of ``group`` added, and older facts with the same prompts closed.
-    Also returns those of ``group`` that are in force then, each once, and the closed ids, each with
-    the id that replaced it."""
-    facts, closed = dict(state.facts), dict(state.closed)
-    answering = {fact.prompt: fact.id for fact in state.in_force()}
-    replaced: dict[str, str] = {}
-    for fact in group:
-        old_id = answering.get(fact.prompt, fact.id)
-        if old_id != fact.id:
-            closed[old_id] = FactClosure("superseded", fact.id)
-            replaced[old_id] = fact.id
-        answering[fact.prompt] = fact.id
-        facts.pop(fact.id, None)  # a fact that is applied again becomes the newest
-        closed.pop(fact.id, None)
-        facts[fact.id] = fact
-    ids = dict.fromkeys(fact.id for fact in group if fact.id not in closed)
-    return replace(state, facts=facts, closed=closed), [facts[fact] for fact in ids], replaced

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -76,6 +76,25 @@ class EditState:
     def in_force(self) -> list[Fact]:
         """The facts in force, in the order of editing."""
         return [fact for key, fact in self.facts.items() if key not in self.closed]
+
+    def entering(self, group: Sequence[Fact]) -> tuple[EditState, list[Fact], dict[str, str]]:
+        """The edits with the facts of ``group`` added, and older facts with the same prompts
+        closed. Also returns those of ``group`` that are in force then, each once, and the closed
+        ids, each with the id that replaced it."""
+        facts, closed = dict(self.facts), dict(self.closed)
+        answering = {fact.prompt: fact.id for fact in self.in_force()}
+        replaced: dict[str, str] = {}
+        for fact in group:
+            old_id = answering.get(fact.prompt, fact.id)
+            if old_id != fact.id:
+                closed[old_id] = FactClosure("superseded", fact.id)
+                replaced[old_id] = fact.id
+            answering[fact.prompt] = fact.id
+            facts.pop(fact.id, None)  # a fact that is applied again becomes the newest
+            closed.pop(fact.id, None)
+            facts[fact.id] = fact
+        ids = dict.fromkeys(fact.id for fact in group if fact.id not in closed)
+        return replace(self, facts=facts, closed=closed), [facts[fact] for fact in ids], replaced
 
     def closing(self, closures: Mapping[str, FactClosure]) -> EditState:
         """The edits with these facts closed. Each key is an id or a unique prefix of one.

@@ -12,18 +12,17 @@ from torch import nn
 
 from editors.facts import Fact, FactClosure
 from editors.inference.decisions import Decision
-from editors.methods.base import NO_CACHE, UNLIMITED, Applied, Limits, Method, Trained
+from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Trained
+from editors.methods.base import Method
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.ft_m import SPEC, FtMSettings
 from editors.methods.ft_m.training import DenseDelta, fine_tune
 from editors.methods.spec import MethodSpec
 from editors.methods.training.rows import training_rows
 from editors.methods.training.suffix_replay import require_replay
-from editors.model.base_model import Base
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.scope.calibrated import ByteCache
 from editors.scope.phrasings import Phrasings
-from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 DELTA = "delta.safetensors"
 TRAINER = 1  # the version of training; another one does not go on from what this one has stored
@@ -43,16 +42,12 @@ class FtM(Method[FtMPayload, FtMSettings]):
 
     spec: ClassVar[MethodSpec] = SPEC
 
-    def __init__(self, base: Base, settings: FtMSettings, seed: int) -> None:
-        super().__init__(base, settings, seed)
-        self._prefixes = UnrelatedPrefixes(base)
-
     def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> FtMPayload:
         require_replay(self.base)
         return FtMPayload()
 
     def require_trainable(self, fact: Fact) -> None:
-        training_rows(self.base, [fact], self._prefixes, 0)
+        training_rows(self.base, [fact])
 
     def group_size(self, state: EditState) -> int:
         return self.settings.group_size
@@ -68,7 +63,7 @@ class FtM(Method[FtMPayload, FtMSettings]):
         texts = [[fact.prompt, fact.target, *fact.variants] for fact in group]
 
         def tuned() -> dict[str, torch.Tensor]:
-            rows = training_rows(self.base, group, self._prefixes, 0)
+            rows = training_rows(self.base, group)
             seed = self.seed + len(groups)
             training = fine_tune(
                 self.base, rows, payload.delta, self.settings, seed, limits.memory_bytes

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from editors.facts import Fact
 from editors.inference.decisions import Decision
 from editors.inference.edited_model import Rewriter
-from editors.methods.base import Limits, Method, Trained
+from editors.methods.applying import Limits, Trained
+from editors.methods.base import Method
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.in_context import SPEC
 from editors.methods.in_context.settings import InContextSettings

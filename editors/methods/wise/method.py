@@ -21,7 +21,8 @@ from torch import nn
 
 from editors.facts import Fact
 from editors.inference.decisions import Decision, NoClaims, Router
-from editors.methods.base import Limits, Method, Trained
+from editors.methods.applying import Limits, Trained
+from editors.methods.base import Method
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.spec import MethodSpec
 from editors.methods.training.loops import Training
@@ -80,7 +81,7 @@ class Wise(Method[WisePayload, WiseSettings]):
     # --- training -------------------------------------------------------------------------------
 
     def require_trainable(self, fact: Fact) -> None:
-        training_rows(self.base, [fact], self._scope.prefixes, 0)
+        training_rows(self.base, [fact])
 
     def group_size(self, state: EditState) -> int:
         """As many facts as the present shard has room for."""
@@ -88,13 +89,14 @@ class Wise(Method[WisePayload, WiseSettings]):
 
     def work_unit(self, state: EditState) -> int:
         """The number of the shard that takes the next fact."""
-        shards = _payload(state).shards
+        shards = state.payload.shards
         full = not shards or len(shards[-1].facts) >= self._shard_size
         return len(shards) if full else len(shards) - 1
 
     def _present(self, state: EditState) -> Shard:
         """The shard that takes the next fact, maybe a new one, without facts."""
-        number, shards = self.work_unit(state), _payload(state).shards
+        payload: WisePayload = state.payload
+        number, shards = self.work_unit(state), payload.shards
         if number < len(shards):
             return shards[number]
         shape = (self.base.projection.out_features, self.base.projection.in_features)
@@ -113,7 +115,8 @@ class Wise(Method[WisePayload, WiseSettings]):
     ) -> tuple[EditState, Trained]:
         """Train ``group`` into the present shard, together with similar facts of the shard, and let
         the scope signal learn it."""
-        payload, number, shard = _payload(state), self.work_unit(state), self._present(state)
+        payload: WisePayload = state.payload
+        number, shard = self.work_unit(state), self._present(state)
         facts, learning = self._facts_to_train(state, shard, group)
         trained = facts[: len(group) + _rehearsed(group)]
 
@@ -149,14 +152,14 @@ class Wise(Method[WisePayload, WiseSettings]):
         shard = self._present(state)
         groups = (*shard.groups, tuple(fact.id for fact in group))
         untrained = Shard(groups, shard.mask, torch.zeros(0))
-        payload = _payload(state).with_shard(self.work_unit(state), untrained)
+        payload = state.payload.with_shard(self.work_unit(state), untrained)
         return replace(state, payload=payload)
 
     def finish(self, state: EditState) -> EditState:
         """``state`` with the scope keys of all facts in force, and of no other facts."""
         if not self._names_facts:
             return state
-        payload = _payload(state)
+        payload = state.payload
         scope = payload.scope.only([fact.id for fact in state.in_force()])
         return replace(state, payload=replace(payload, scope=scope))
 
@@ -175,7 +178,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         others = [fact for fact in shard.facts if fact not in excluded]
         learning = None
         if len(others) > _rehearsed(group):
-            scope = _payload(state).scope
+            scope = state.payload.scope
             signal = self._scope.signal(scope)
             learning = signal.learn(group)
             new = learning.own_keys.values()
@@ -208,7 +211,7 @@ class Wise(Method[WisePayload, WiseSettings]):
     # --- answering ------------------------------------------------------------------------------
 
     def replacements(self, state: EditState) -> dict[str, nn.Module]:
-        memories = self._memories(_payload(state).shards)
+        memories = self._memories(state.payload.shards)
         path = self.base.projection.path
         if not memories:
             return {}
@@ -232,7 +235,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         return MergedShards(delta, min(shard.threshold for shard in shards))
 
     def router(self, state: EditState) -> Router | None:
-        payload = _payload(state)
+        payload: WisePayload = state.payload
         if not payload.shards:
             return NoClaims()
         if not self._names_facts:
@@ -251,16 +254,10 @@ class Wise(Method[WisePayload, WiseSettings]):
         if decision is None or not decision.opened:
             return "", {"shard": None}
         fact = f", fact {decision.fact}" if decision.fact else ""
-        scope = _payload(state).scope
+        scope = state.payload.scope
         explain = self._scope.signal(scope).explain if self._names_facts else explain_score
         why = explain(decision)
         return f"side memory, shard {decision.memory}{fact}: {why}", {"shard": decision.memory}
-
-
-def _payload(state: EditState) -> WisePayload:
-    payload = state.payload
-    assert isinstance(payload, WisePayload)
-    return payload
 
 
 def _rehearsed(group: Sized) -> int:

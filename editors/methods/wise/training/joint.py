@@ -6,7 +6,7 @@ margins. The training of the paper is in :mod:`editors.methods.wise.training.seq
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, groupby
 
@@ -94,28 +94,28 @@ def train_jointly(
         suffix, (trained, checked) = _recorded(base, offload, [trained_rows, checked_rows], request)
     training = _JointTraining(base, suffix, drawing.result(), start, settings, seed)
     del drawing  # the entries of a large layer take much memory
-    bare_rows = [0, *accumulate(len(rows) for rows in facts[:trained_count])][:trained_count]
+    bare_rows = {0, *accumulate(len(rows) for rows in facts[: trained_count - 1])}
     enough = min(settings.confidence, LATE_CONFIDENCE)
-    sure_before: set[int] | None = None  # numbers of checked facts; found only if it matters
+    unsure_before: set[int] | None = None  # numbers of checked facts; found only if it matters
     training.train(trained)
     while True:
-        found = training.check(checked, range(len(checked_rows)))
-        unsure = [i for i, (least, _) in enumerate(found) if not least >= enough]
+        found = training.check(checked)
+        unsure = {i for i, (least, _) in enumerate(found) if not least >= enough}
         if not unsure or training.steps >= settings.max_steps:
             break
-        if sure_before is None:
-            at_start = training.check_at_start(checked, range(len(checked_rows)))
-            sure_before = {i for i, (least, _) in enumerate(at_start) if least >= enough}
-        forgotten = [i for i in unsure if i in sure_before]
+        if unsure_before is None:
+            at_start = training.check_at_start(checked)
+            unsure_before = {i for i, (least, _) in enumerate(at_start) if not least >= enough}
+        forgotten = sorted(unsure - unsure_before)
         if not forgotten:
             break
-        sure_before -= set(forgotten)
+        unsure_before |= unsure  # each is trained again once
         rows_again = [row for i in forgotten for row in facts[trained_count + i]]
         _, [again] = _recorded(base, offload, [rows_again])
         training.train(again)
     # If steps are left, all trained rows are confident, and a token above 0.5 is the likeliest.
     if training.steps == settings.max_steps or settings.confidence <= 0.5:
-        found = training.check(trained, bare_rows) + found
+        found = training.check(_only(trained, bare_rows)) + found
     else:
         found = [(1.0, True)] * trained_count + found
     failed = tuple(i for i, (_, answered) in enumerate(found) if not answered)
@@ -139,6 +139,16 @@ def _recorded(
     suffix = record_states(base, padded, offload, request=request)
     records = iter(suffix.records)
     return suffix, [[(group, next(records)) for group in groups] for groups in grouped]
+
+
+def _only(recorded: Recorded, rows: Collection[int]) -> Recorded:
+    """Some ``rows`` of ``recorded``."""
+    chosen = []
+    for numbers, record in recorded:
+        positions = [i for i, row in enumerate(numbers) if row in rows]
+        if positions:
+            chosen.append(([numbers[i] for i in positions], record.of_rows(positions)))
+    return chosen
 
 
 class _JointTraining:
@@ -166,31 +176,24 @@ class _JointTraining:
         self.steps = 0
 
     @torch.no_grad()
-    def check(self, recorded: Recorded, rows: Sequence[int]) -> list[tuple[float, bool]]:
-        """For each of ``rows``: the probability of its least likely label, and whether all its
-        labels are the likeliest tokens."""
-        wanted = set(rows)
+    def check(self, recorded: Recorded) -> list[tuple[float, bool]]:
+        """For each row, in the order of their numbers: the probability of its least likely label,
+        and whether all its labels are the likeliest tokens."""
         found: dict[int, tuple[float, bool]] = {}
         with self._suffix.replaying():
             for numbers, record in recorded:
-                positions = [i for i, row in enumerate(numbers) if row in wanted]
-                if not positions:
-                    continue
-                selected = record.of_rows(positions)
-                logits, labels = self._suffix.logits(selected, selected.side(self.change))
-                least = least_by_row(selected, probabilities(logits, labels))
-                answered = rows_answered(selected, logits, labels)
-                found |= zip(
-                    [numbers[i] for i in positions], zip(least, answered, strict=True), strict=True
-                )
-        return [found[row] for row in rows]
+                logits, labels = self._suffix.logits(record, record.side(self.change))
+                least = least_by_row(record, probabilities(logits, labels))
+                answered = rows_answered(record, logits, labels)
+                found |= zip(numbers, zip(least, answered, strict=True), strict=True)
+        return [found[row] for row in sorted(found)]
 
     @torch.no_grad()
-    def check_at_start(self, recorded: Recorded, rows: Sequence[int]) -> list[tuple[float, bool]]:
+    def check_at_start(self, recorded: Recorded) -> list[tuple[float, bool]]:
         """The result of :meth:`check` for the values at the start of training."""
         trained = self.change.values.clone()
         self.change.values.copy_(self._start)
-        found = self.check(recorded, rows)
+        found = self.check(recorded)
         self.change.values.copy_(trained)
         return found
 
