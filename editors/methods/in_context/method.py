@@ -12,8 +12,7 @@ from editors.inference.edited_model import Rewriter
 from editors.methods.applying import Limits, Trained
 from editors.methods.base import Method
 from editors.methods.edit_state import EditState, SavedPayload
-from editors.methods.in_context import SPEC
-from editors.methods.in_context.settings import InContextSettings
+from editors.methods.in_context import SPEC, InContextSettings
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.tokenization import Prompt, encode_pair, encode_prompts
