@@ -21,7 +21,7 @@ from editors.schema import String, Text, Texts, record, without_nulls
 ProbeKind = Literal["near", "far"]
 
 _USER_PREFIX = "x_"  # keys that begin so are the user's
-_HINT = "mend what is named"
+_HINT = "correct what is named"
 
 
 def _prompt(value: str) -> str:

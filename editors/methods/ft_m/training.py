@@ -11,8 +11,7 @@ from torch import nn
 
 from editors.inference.batching import Budget, batches
 from editors.methods.ft_m import FtMSettings
-from editors.methods.training.confidence import rows_answered, unsure_rows
-from editors.methods.training.loops import Training, finished, step
+from editors.methods.training.loops import Training, finished, rows_answered, step, unsure_rows
 from editors.methods.training.state_offload import StateOffload
 from editors.methods.training.suffix_replay import record_states
 from editors.model.base_model import Base, is_probing

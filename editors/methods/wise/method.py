@@ -10,9 +10,9 @@ earlier facts of the shard that are most similar to them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+import functools
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import replace
-from functools import cached_property
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -103,7 +103,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         seed = (self.seed * 1_000_003 + number) % 2**63
         return Shard((), Mask(shape, self.settings.mask_ratio, seed), torch.zeros(0))
 
-    @cached_property
+    @functools.cached_property
     def _shard_size(self) -> int:
         """The facts of a full shard: as set, or as many as the projection has room for."""
         entries = self.base.projection.out_features * self.base.projection.in_features
@@ -117,13 +117,12 @@ class Wise(Method[WisePayload, WiseSettings]):
         the scope signal learn it."""
         payload: WisePayload = state.payload
         number, shard = self.work_unit(state), self._present(state)
-        facts, learning = self._facts_to_train(state, shard, group)
+        learn = functools.cache(lambda: self._scope.signal(payload.scope).learn(group))
+        facts = self._facts_to_train(state, shard, group, learn)
         trained = facts[: len(group) + _rehearsed(group)]
 
         def tensors_trained() -> dict[str, torch.Tensor]:
-            learned = learning
-            if self._names_facts and learned is None:
-                learned = self._scope.signal(payload.scope).learn(group)
+            learned = learn() if self._names_facts else None
             training = self._train_shard(
                 shard, facts, len(trained), self.seed + number, limits, learned
             )
@@ -164,27 +163,24 @@ class Wise(Method[WisePayload, WiseSettings]):
         return replace(state, payload=replace(payload, scope=scope))
 
     def _facts_to_train(
-        self, state: EditState, shard: Shard, group: Sequence[Fact]
-    ) -> tuple[Sequence[Fact], Learning | None]:
+        self, state: EditState, shard: Shard, group: Sequence[Fact], learn: Callable[[], Learning]
+    ) -> Sequence[Fact]:
         """The facts that ``shard`` is trained on or checked for.
 
         New facts (``group``) come first, then the most similar facts of the shard, as similar facts
         interfere. The number of these is limited, so that the cost of an edit does not grow with
-        the shard. The learning of the new facts is returned if their similarity was needed.
+        the shard. ``learn`` is called if the similarity of the new facts is needed.
         """
         if self.settings.training == "sequential":
-            return group, None
+            return group
         excluded = {*(fact.id for fact in group), *state.closed}
         others = [fact for fact in shard.facts if fact not in excluded]
-        learning = None
         if len(others) > _rehearsed(group):
-            scope = state.payload.scope
+            scope, new = state.payload.scope, learn().own_keys.values()
             signal = self._scope.signal(scope)
-            learning = signal.learn(group)
-            new = learning.own_keys.values()
             others.sort(key=lambda f: -max(signal.similarity(own, scope.keys[f]) for own in new))
         checked = others[: CHECKED_PER_REHEARSED * _rehearsed(group)]
-        return [*group, *(state.facts[fact] for fact in checked)], learning
+        return [*group, *(state.facts[fact] for fact in checked)]
 
     def _train_shard(
         self,

@@ -15,13 +15,14 @@ import torch.nn.functional as F
 
 from editors.inference.batching import Budget, batches
 from editors.inference.hidden_states import StateRequest
-from editors.methods.training.confidence import (
+from editors.methods.training.loops import (
+    Training,
     least_by_row,
     probabilities,
     rows_answered,
+    step,
     unsure_rows,
 )
-from editors.methods.training.loops import Training, step
 from editors.methods.training.records import Record
 from editors.methods.training.state_offload import StateOffload
 from editors.methods.training.suffix_replay import SuffixReplay, record_states
