@@ -44,7 +44,6 @@ BATCH_TOKENS = 2048  # of a step, pads included; the memory of a step grows with
 RowId = tuple[int, int]
 """The number of a record among those that are trained, and the number of a row in it."""
 
-
 Recorded = Sequence[tuple[Sequence[int], Record]]
 """Recorded rows: the numbers of the rows of each record, and the record."""
 
@@ -79,9 +78,8 @@ def train_jointly(
     the mask do not change. ``settings.learning_rate`` is in units of the projection's root mean
     square weight. A row is confident when each of its target tokens has at least probability
     ``settings.confidence``; in the second half of the steps, ``LATE_CONFIDENCE`` suffices if it is
-    less. ``seed``: of the order of batches. ``memory_bytes``: the bytes of
-    recorded states that stay in memory, None for all. ``request``: states read in the first
-    recording.
+    less. ``seed``: of the order of batches. ``memory_bytes``: the bytes of recorded states that
+    stay in memory, None for all. ``request``: states read in the first recording.
 
     Raises:
         EditorError: training gave values that are not finite.
