@@ -1,18 +1,18 @@
 """Facts: what a model should say after an edit, and what the edit must not change.
 
-A fact is one JSON object. ``problems`` lists everything that is wrong with such an object, so that
-a user can correct a line in one go. ``Fact.from_dict`` refuses an object with any problem.
+A fact is one JSON object. ``Fact.from_dict`` refuses an object that breaks the schema, and lists
+everything that is wrong with it, so that a user can correct a line in one go.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ValidationInfo, field_validator
+from pydantic import AfterValidator, TypeAdapter, ValidationInfo, field_validator
 
 from editors import schema
 from editors.errors import InvalidFact
@@ -21,7 +21,7 @@ from editors.schema import String, Text, Texts, record, without_nulls
 ProbeKind = Literal["near", "far"]
 
 _USER_PREFIX = "x_"  # keys that begin so are the user's
-_HINT = "mend what is named"
+_HINT = "correct what is named"
 
 
 def _prompt(value: str) -> str:
@@ -39,8 +39,7 @@ def _target(value: str) -> str:
 
 
 def _id(value: str) -> str:
-    plain = value.isascii() and all(c.isalnum() or c in "._:-" for c in value)
-    if value and not (plain and len(value) <= 64 and (value[0].isalnum() or value[0] == "_")):
+    if value and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,63}", value):
         raise ValueError(f"{value!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ : -")
     return value
 
@@ -60,12 +59,6 @@ class Probe:
     prompt: PromptText
     answer: Text | None = None
     kind: ProbeKind = "far"
-
-    def to_dict(self) -> dict[str, object]:
-        """The probe as plain JSON: only keys that differ from their default."""
-        values = {"prompt": self.prompt, "answer": self.answer, "kind": self.kind}
-        absent = {"answer": None, "kind": "far"}
-        return {k: v for k, v in values.items() if k not in absent or v != absent[k]}
 
 
 def _portability_probe(probe: Probe) -> Probe:
@@ -115,42 +108,32 @@ class Fact:
             object.__setattr__(self, "id", self.canonical_id())
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, object]) -> Fact:
+    def from_dict(cls, data: Mapping[str, Any]) -> Fact:
         """The fact that a parsed JSON object describes.
 
         Raises:
             InvalidFact: the object breaks the schema; every problem is listed.
         """
-        if user_key_problems := _user_key_problems(data):
-            raise InvalidFact(
-                "; ".join([*schema.problems(cls, _schema_keys(data)), *user_key_problems]), _HINT
-            )
-        extra = tuple(
-            (key, json.dumps(data[key], ensure_ascii=False))
-            for key in sorted(data)
-            if key.startswith(_USER_PREFIX)
-        )
-        return cls(**cast("dict[str, Any]", without_nulls(_schema_keys(data))), extra=extra)
+        keys = {k: v for k, v in data.items() if not k.startswith(_USER_PREFIX)}
+        extra, problems = {}, []
+        if keys.pop("extra", None) is not None:  # a field of a fact, but no key of a file
+            problems.append(schema.unknown_key("extra", ()))
+        for key in sorted(data.keys() - keys.keys() - {"extra"}):
+            try:
+                extra[key] = schema.plain_json(data[key])
+            except ValueError as problem:
+                problems.append(f"{key}: {problem}")
+        if problems:
+            raise InvalidFact("; ".join([*schema.problems(cls, keys), *problems]), _HINT)
+        return cls(**without_nulls(keys), extra=tuple(extra.items()))
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """The fact as plain JSON, in schema order: only keys that differ from their default."""
-        values: dict[str, object] = {
-            "prompt": self.prompt,
-            "target": self.target,
-            "subject": self.subject,
-            "ground_truth": self.ground_truth,
-            "rephrases": list(self.rephrases),
-            "variants": list(self.variants),
-            "locality": [probe.to_dict() for probe in self.locality],
-            "portability": [probe.to_dict() for probe in self.portability],
-            "source": self.source,
-            "author": self.author,
-            "note": self.note,
-            "tags": list(self.tags),
-            "id": None if self.id == self.canonical_id() else self.id,
-        }
-        extra = {key: json.loads(text) for key, text in self.extra}
-        return {key: value for key, value in values.items() if value not in (None, [])} | extra
+        left_out = {"extra", "id"} if self.id == self.canonical_id() else {"extra"}
+        values: dict[str, Any] = TypeAdapter(Fact).dump_python(
+            self, mode="json", exclude_defaults=True, exclude=left_out
+        )
+        return values | {key: json.loads(text) for key, text in self.extra}
 
     def canonical_id(self) -> str:
         """The first 12 hex digits of the SHA-256 of [prompt, target, subject] as compact JSON."""
@@ -159,43 +142,9 @@ class Fact:
         return sha256(text.encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True, slots=True)
+@record(InvalidFact)
 class FactClosure:
     """Why a fact is no longer in force, and the id of the fact that replaced it, if any."""
 
     reason: Literal["superseded", "undone"]
     replaced_by: str | None = None
-
-    def to_dict(self) -> dict[str, str | None]:
-        return {"reason": self.reason, "replaced_by": self.replaced_by}
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> FactClosure:
-        """The closure that :meth:`to_dict` wrote; raises KeyError or ValueError for other data."""
-        if data["reason"] not in ("superseded", "undone"):
-            raise ValueError(f"a fact is closed as {data['reason']!r}")
-        return FactClosure(data["reason"], data["replaced_by"])
-
-
-def problems(data: object) -> list[str]:
-    """Everything that keeps ``data`` (a parsed JSON value) from being a fact, in schema order."""
-    if not isinstance(data, Mapping):
-        return schema.problems(Fact, data)
-    return [*schema.problems(Fact, _schema_keys(data)), *_user_key_problems(data)]
-
-
-def _schema_keys(data: Mapping[str, object]) -> dict[str, object]:
-    """``data`` without the user's keys and without ``extra``: the keys that the schema checks."""
-    return {k: v for k, v in data.items() if not k.startswith(_USER_PREFIX) and k != "extra"}
-
-
-def _user_key_problems(data: Mapping[str, object]) -> list[str]:
-    """What is wrong with the user's keys. ``extra`` is a field of a fact, but no key of a file."""
-    problems_found = [schema.unknown_key("extra", ())] if "extra" in data else []
-    for key, value in data.items():
-        if key.startswith(_USER_PREFIX):
-            try:
-                schema.plain_json(value)
-            except ValueError as problem:
-                problems_found.append(f"{key}: {problem}")
-    return problems_found

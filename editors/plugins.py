@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 from typing import Generic, TypeVar, cast
 
 from editors.errors import EditorError
@@ -26,9 +26,7 @@ class Registry(Generic[T]):
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
-        return tuple(
-            sorted({*self._built_in, *(entry.name for entry in entry_points(group=self._group))})
-        )
+        return tuple(sorted({*self._built_in, *entry_points(group=self._group).names}))
 
     def load(self, name: str) -> T:
         """The object registered as ``name``.
@@ -37,8 +35,7 @@ class Registry(Generic[T]):
             EditorError: no object has that name; the registered names are listed.
         """
         if name in self._built_in:
-            module, _, attribute = self._built_in[name].partition(":")
-            return cast("T", getattr(import_module(module), attribute))
+            return cast("T", resolve_name(self._built_in[name]))
         for entry in entry_points(group=self._group, name=name):
             return cast("T", entry.load())
         close = get_close_matches(name.lower(), self.names(), n=1)

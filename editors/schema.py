@@ -13,14 +13,7 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_args
 
-from pydantic import (
-    AfterValidator,
-    AllowInfNan,
-    ConfigDict,
-    Strict,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AfterValidator, AllowInfNan, ConfigDict, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
@@ -34,18 +27,11 @@ NESTED = 4  # levels of a record: an object, a list in it, objects in the list, 
 def _text(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be empty")
-    if not encodes(value):
-        raise ValueError("must be valid Unicode (it holds half of a surrogate pair)")
-    return value
-
-
-def encodes(text: str) -> bool:
-    """Whether ``text`` can be written as UTF-8."""
     try:
-        text.encode()
+        value.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        raise ValueError("must be valid Unicode (it holds half of a surrogate pair)") from None
+    return value
 
 
 String = Annotated[str, Strict()]
@@ -63,8 +49,7 @@ def record(error: type[EditorError], hint: str = "") -> Callable[[type[T]], type
     break its schema."""
 
     def decorate(cls: type[T]) -> type[T]:
-        config = ConfigDict(extra="forbid")
-        checked: Any = dataclass(frozen=True, slots=True, config=config)(cls)
+        checked: Any = dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))(cls)
         init = checked.__init__
 
         @wraps(init)
@@ -80,10 +65,8 @@ def record(error: type[EditorError], hint: str = "") -> Callable[[type[T]], type
     return decorate
 
 
-def problems(cls: type[Any], value: object) -> list[str]:
-    """Every problem that keeps ``value``, a parsed JSON value, from being a record of ``cls``."""
-    if not isinstance(value, Mapping):
-        return [f"must be a JSON object, not {kind_of(value)}"]
+def problems(cls: type[Any], value: Mapping[str, object]) -> list[str]:
+    """Every problem that keeps ``value``, a parsed JSON object, from being a record of ``cls``."""
     try:
         TypeAdapter(cls).validate_python(without_nulls(value))
     except ValidationError as problem:
@@ -170,10 +153,8 @@ def unknown_key(key: str, known: tuple[str, ...]) -> str:
 
 def kind_of(value: object) -> str:
     """The JSON type of ``value``, for messages."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, int | float):
         return f"the number {value}"
     if isinstance(value, str):
@@ -200,7 +181,7 @@ def settings_from(cls: type[T], owner: str, values: Mapping[str, Any]) -> T:
         EditorError: an unknown name, or a value of the wrong type or range.
     """
     profiles: Mapping[str, Mapping[str, Any]] = getattr(cls, "PROFILES", {})
-    profile = profiles.get(str(values.get("profile", "")), {})
+    profile = profiles.get(str(values.get("profile")), {})
     known = tuple(field.name for field in fields(cast("Any", cls)))
     problems_found = [unknown_key(key, known) for key in values if key not in known]
     chosen = {key: value for key, value in {**profile, **values}.items() if key in known}

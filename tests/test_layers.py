@@ -50,7 +50,7 @@ WITHOUT_TENSORS = (
     *("editors.scope.settings", "editors.scope.phrasings", "editors.methods.spec"),
     *("editors.methods.edit_state", "editors.methods.registry"),
     *("editors.methods.wise", "editors.methods.wise.settings"),
-    *("editors.methods.in_context", "editors.methods.in_context.settings", "editors.methods.ft_m"),
+    *("editors.methods.in_context", "editors.methods.ft_m"),
 )
 
 

@@ -23,7 +23,7 @@ from editors import Fact
 if TYPE_CHECKING:
     import torch
 
-    from editors.methods.base import Limits
+    from editors.methods.applying import Limits
     from editors.methods.edit_state import EditState
 
 ALONE = Ranks()
@@ -117,7 +117,7 @@ def apply_facts(
         EditorError: another process writes to the store, or a fact cannot be trained.
         Interrupted: Ctrl-C was pressed twice; only the journal keeps what was finished.
     """
-    from editors.methods.base import UNLIMITED, Progress
+    from editors.methods.applying import UNLIMITED, Progress
 
     limits, out = limits or UNLIMITED, call.out
     started = time.monotonic()

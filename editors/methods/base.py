@@ -7,23 +7,27 @@ change something, supersedes facts, reports progress, and attaches edits to the 
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property
+from hashlib import sha256
+from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from editors.errors import StateMismatch
 from editors.facts import Fact, FactClosure
 from editors.heads.head_mask import pruning_heads
-from editors.heads.pruning import NOTHING_PRUNED, Head, HeadMask
+from editors.heads.pruning import NOTHING_PRUNED, Head
 from editors.inference.decisions import Decision, Router
 from editors.inference.edited_model import EditedModel, Rewriter, attached
 from editors.inference.self_test import require_routing
+from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Progress, Trained
 from editors.methods.edit_state import HEAD_FILL, EditState, SavedPayload
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
@@ -34,73 +38,6 @@ from editors.scope.phrasings import Phrasings
 
 P = TypeVar("P")
 S = TypeVar("S")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """``done`` of ``total`` facts are applied, with ``iterations`` training steps so far."""
-
-    done: int
-    total: int
-    iterations: int
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The result of applying or removing facts.
-
-    ``applied``: ids that are newly in force; ``unchanged``: ids that were in force before;
-    ``superseded``: closed id -> the id that replaced it; ``failed``: ids that were trained without
-    success (they are in force, and ``check`` shows them); ``left``: ids that were not reached
-    before an early stop; ``iterations``: the training steps taken.
-    """
-
-    state: EditState
-    applied: tuple[str, ...] = ()
-    unchanged: tuple[str, ...] = ()
-    superseded: Mapping[str, str] = field(default_factory=dict)
-    failed: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    iterations: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """The result of training a group: the ids that were ``judged`` at its end, those of them that
-    ``failed``, and the training steps taken (``iterations``)."""
-
-    judged: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
-    iterations: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits on the resources of applying facts.
-
-    ``batch_size``: the most facts that are trained together (None: as many as the method chooses);
-    the result depends on it. ``memory_bytes``: the bytes of recorded states that stay in memory
-    (None: all of them; the rest goes to temporary files); the result does not depend on it.
-    """
-
-    batch_size: int | None = None
-    memory_bytes: int | None = None
-
-
-UNLIMITED = Limits()
-
-
-class NoCache:
-    """A cache that stores nothing."""
-
-    def get(self, key: str) -> bytes | None:
-        return None
-
-    def put(self, key: str, payload: bytes) -> None:
-        pass
-
-
-NO_CACHE = NoCache()
 
 
 class Method(ABC, Generic[P, S]):
@@ -127,7 +64,8 @@ class Method(ABC, Generic[P, S]):
     def train(
         self, state: EditState, group: Sequence[Fact], cache: ByteCache, limits: Limits
     ) -> tuple[EditState, Trained]:
-        """``state`` after training ``group``, whose facts are in ``state`` already.
+        """``state`` after training ``group``: facts that are in force in ``state`` already, each
+        once.
 
         Finished work is stored in ``cache`` under a digest of everything that it depends on. So a
         run that was killed continues where it stopped.
@@ -222,20 +160,18 @@ class Method(ABC, Generic[P, S]):
         """
         self.require_base(state)
         fresh, unchanged = self._fresh(state, facts)
+        numbers, iterations = iter(fresh), 0
         applied: list[str] = []
         superseded: dict[str, str] = {}
         failed: list[str] = []
-        iterations = reached = 0
-        while reached < len(fresh):
-            group = self._next_group(state, facts, fresh, reached, limits)
-            state, replaced = entered(state, group)
-            state, trained = self.train(state, group, cache, limits)
-            reached += len(group)
+        while group := self._next_group(state, facts, numbers, limits):
+            state, in_force, replaced = state.entering(group)
+            state, trained = self.train(state, in_force, cache, limits)
             iterations += trained.iterations
             applied += [fact.id for fact in group]
             superseded |= replaced
             failed = [fact for fact in failed if fact not in trained.judged] + [*trained.failed]
-            if not on_progress(Progress(reached, len(fresh), iterations)):
+            if not on_progress(Progress(len(applied), len(fresh), iterations)):
                 break
         if applied:
             state = self.finish(state)
@@ -246,7 +182,7 @@ class Method(ABC, Generic[P, S]):
             tuple(unchanged),
             superseded,
             tuple(fact for fact in failed if fact not in state.closed),
-            tuple(facts[number].id for number in fresh[reached:]),
+            tuple(facts[number].id for number in numbers),
             iterations,
         )
 
@@ -267,17 +203,32 @@ class Method(ABC, Generic[P, S]):
         it would have trained. Raises the errors of :meth:`apply`.
         """
         self.require_base(state)
-        fresh, _ = self._fresh(state, facts)
-        reached = 0
-        while reached < len(fresh):
+        numbers = iter(self._fresh(state, facts)[0])
+        while group := self._next_group(state, facts, numbers, limits):
             unit = self.work_unit(state)
-            group = self._next_group(state, facts, fresh, reached, limits)
-            state, _ = entered(state, group)
+            state, in_force, _ = state.entering(group)
             if takes(unit):
-                state, _ = self.train(state, group, cache, limits)
+                state, _ = self.train(state, in_force, cache, limits)
             else:
-                state = self.skip(state, group)
-            reached += len(group)
+                state = self.skip(state, in_force)
+
+    def trained_once(
+        self, cache: ByteCache, recipe: Sequence[object], train: Callable[[], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """The tensors that ``train`` returns, on the CPU, from ``cache`` if an earlier run stored
+        them.
+
+        ``recipe``: plain JSON, everything that they depend on besides the base, the settings and
+        the seed.
+        """
+        settings = asdict(cast("Any", self.settings))
+        text = json.dumps([self._fingerprint, settings, self.seed, *recipe], sort_keys=True)
+        key = sha256(text.encode()).hexdigest()
+        saved = cache.get(key)
+        if saved is None:
+            saved = to_bytes(train())
+            cache.put(key, saved)
+        return from_bytes(saved)
 
     @contextmanager
     def attach(self, state: EditState) -> Iterator[EditedModel]:
@@ -324,8 +275,7 @@ class Method(ABC, Generic[P, S]):
         if pruning and HEAD_FILL in saved.blobs:
             tensors = from_bytes(saved.blobs[HEAD_FILL])
             fill = {Head(*map(int, name.split("."))): t for name, t in tensors.items()}
-            mask = HeadMask(pruning.mask.heads, pruning.mask.scale, pruning.mask.at, fill)
-            pruning = replace(pruning, mask=mask)
+            pruning = replace(pruning, mask=replace(pruning.mask, fill=fill))
         try:
             return replace(state, payload=self.load(saved, state), pruning=pruning)
         except (LookupError, ValueError, TypeError) as error:
@@ -347,16 +297,11 @@ class Method(ABC, Generic[P, S]):
         return self.base.fingerprint()
 
     def _next_group(
-        self,
-        state: EditState,
-        facts: Sequence[Fact],
-        fresh: Sequence[int],
-        reached: int,
-        limits: Limits,
+        self, state: EditState, facts: Sequence[Fact], numbers: Iterator[int], limits: Limits
     ) -> list[Fact]:
         size = self.group_size(state)
-        numbers = fresh[reached : reached + min(size, limits.batch_size or size)]
-        return [facts[number] for number in numbers]
+        size = min(size, limits.batch_size or size)
+        return [facts[number] for number in islice(numbers, size)]
 
     def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[array[int], list[str]]:
         """The numbers of the facts that change something, and the ids in force of those that do
@@ -375,26 +320,3 @@ class Method(ABC, Generic[P, S]):
             answering[fact.prompt] = fact.target, fact.id
             fresh.append(number)
         return fresh, unchanged
-
-
-def entered(state: EditState, group: Sequence[Fact]) -> tuple[EditState, dict[str, str]]:
-    """``state`` with the facts of ``group`` added, and older facts with the same prompts closed.
-    Also returns the closed ids, each with the id that replaced it."""
-    facts, closed = dict(state.facts), dict(state.closed)
-    answering = {fact.prompt: fact.id for fact in state.in_force()}
-    replaced: dict[str, str] = {}
-    for fact in group:
-        old_id = answering.get(fact.prompt)
-        if old_id is not None and old_id != fact.id:
-            closed[old_id] = FactClosure("superseded", fact.id)
-            replaced[old_id] = fact.id
-        answering[fact.prompt] = fact.id
-        facts.pop(fact.id, None)  # a fact that is applied again becomes the newest
-        closed.pop(fact.id, None)
-        facts[fact.id] = fact
-    return replace(state, facts=facts, closed=closed), replaced
-
-
-def still_in_force(state: EditState, group: Sequence[Fact]) -> tuple[str, ...]:
-    """The ids of ``group``, entered in ``state``, without those that it supersedes itself."""
-    return tuple(dict.fromkeys(fact.id for fact in group if fact.id not in state.closed))

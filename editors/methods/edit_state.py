@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from editors.errors import EditorError, InvalidFact, StateMismatch
@@ -21,6 +21,7 @@ FACTS = "facts.jsonl"
 EDITS = "edits.json"
 HEAD_MASK = "head_mask.json"
 HEAD_FILL = "head_fill.safetensors"
+PLAIN = ("method", "settings", "layer", "modules", "fingerprint")  # fields kept as JSON values
 COMMON = (FACTS, EDITS, HEAD_MASK)  # the blobs that can be read without the method
 SHOWN = 5  # candidates named in an error if an id is not unique
 
@@ -76,14 +77,33 @@ class EditState:
         """The facts in force, in the order of editing."""
         return [fact for key, fact in self.facts.items() if key not in self.closed]
 
+    def entering(self, group: Sequence[Fact]) -> tuple[EditState, list[Fact], dict[str, str]]:
+        """The edits with the facts of ``group`` added, and older facts with the same prompts
+        closed. Also returns those of ``group`` that are in force then, each once, and the closed
+        ids, each with the id that replaced it."""
+        facts, closed = dict(self.facts), dict(self.closed)
+        answering = {fact.prompt: fact.id for fact in self.in_force()}
+        replaced: dict[str, str] = {}
+        for fact in group:
+            old_id = answering.get(fact.prompt, fact.id)
+            if old_id != fact.id:
+                closed[old_id] = FactClosure("superseded", fact.id)
+                replaced[old_id] = fact.id
+            answering[fact.prompt] = fact.id
+            facts.pop(fact.id, None)  # a fact that is applied again becomes the newest
+            closed.pop(fact.id, None)
+            facts[fact.id] = fact
+        ids = dict.fromkeys(fact.id for fact in group if fact.id not in closed)
+        return replace(self, facts=facts, closed=closed), [facts[fact] for fact in ids], replaced
+
     def closing(self, closures: Mapping[str, FactClosure]) -> EditState:
         """The edits with these facts closed. Each key is an id or a unique prefix of one.
 
         Raises:
             EditorError: a key matches no fact, or several.
         """
-        full_closures = {self.find(fact).id: closure for fact, closure in closures.items()}
-        return replace(self, closed={**self.closed, **full_closures})
+        full = {full_id(fact, self.facts): closure for fact, closure in closures.items()}
+        return replace(self, closed={**self.closed, **full})
 
     def find(self, prefix: str) -> Fact:
         """The fact whose id is ``prefix``, or the only fact whose id starts with it.
@@ -103,12 +123,8 @@ class EditState:
         ]
         edits = {
             "schema": SCHEMA,
-            "method": self.method,
-            "settings": dict(self.settings),
-            "layer": self.layer,
-            "modules": list(self.modules),
-            "fingerprint": self.fingerprint,
-            "closed": {key: closure.to_dict() for key, closure in self.closed.items()},
+            **{name: getattr(self, name) for name in PLAIN},
+            "closed": {key: asdict(closure) for key, closure in self.closed.items()},
             "payload": payload.summary,
         }
         blobs = {
@@ -130,31 +146,17 @@ class EditState:
         """
         try:
             edits = _json(blobs, EDITS)
-            # A fact that was applied again after an undo may occur twice: its last line counts.
-            facts: dict[str, Fact] = {}
-            for line in blobs[FACTS].split(b"\n"):  # splitlines also splits inside texts
-                if line:
-                    fact = Fact.from_dict(json.loads(line))
-                    facts.pop(fact.id, None)
-                    facts[fact.id] = fact
-            closed = {
-                key: FactClosure.from_dict(closure) for key, closure in edits["closed"].items()
-            }
+            lines = blobs[FACTS].split(b"\n")  # splitlines also splits inside texts
+            listed = [Fact.from_dict(json.loads(line)) for line in lines if line]
+            facts = {fact.id: fact for fact in listed}
+            closed = {key: FactClosure(**closure) for key, closure in edits["closed"].items()}
             if unknown := sorted(set(closed) - set(facts)):
                 raise ValueError(f"{EDITS} closes a fact {unknown[0]} that {FACTS} lacks")
             payload_blobs = {name: data for name, data in blobs.items() if name not in COMMON}
             pruning = HeadPruning.from_dict(_json(blobs, HEAD_MASK)) if HEAD_MASK in blobs else None
-            return EditState(
-                edits["method"],
-                edits["settings"],
-                edits["layer"],
-                tuple(edits["modules"]),
-                edits["fingerprint"],
-                SavedPayload(edits["payload"], payload_blobs),
-                facts,
-                closed,
-                pruning,
-            )
+            plain = {name: edits[name] for name in PLAIN} | {"modules": tuple(edits["modules"])}
+            payload = SavedPayload(edits["payload"], payload_blobs)
+            return EditState(**plain, payload=payload, facts=facts, closed=closed, pruning=pruning)
         except (LookupError, ValueError, TypeError, AttributeError, InvalidFact) as error:
             raise StateMismatch(f"the saved edits cannot be read: {error}") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
 from editors.methods.edit_state import EditState, Scalar
@@ -18,26 +18,6 @@ if TYPE_CHECKING:
 Undo = Literal["exact", "retraining"]
 """How a fact is taken back. "exact": closing the fact suffices, without a model. "retraining": the
 remaining facts are trained again from the start."""
-
-
-def _nothing(state: EditState) -> dict[str, Any]:
-    return {}
-
-
-def _nothing_of_fact(state: EditState, fact: str) -> dict[str, Any]:
-    return {}
-
-
-def _no_facts(state: EditState) -> Iterable[str]:
-    return ()
-
-
-def _no_reason(settings: Mapping[str, Scalar]) -> None:
-    return None
-
-
-def _no_module(architecture: Architecture, layer: int) -> tuple[Projection, ...]:
-    return ()
 
 
 def edited_projection(architecture: Architecture, layer: int) -> tuple[Projection, ...]:
@@ -70,11 +50,11 @@ class MethodSpec:
     cost: str
     settings: type[Any]
     implementation: str
-    edits: Callable[[Architecture, int], Sequence[Projection]] = _no_module
-    named_facts: Callable[[EditState], Iterable[str]] = _no_facts
-    about: Callable[[EditState], dict[str, Any]] = _nothing
-    about_fact: Callable[[EditState, str], dict[str, Any]] = _nothing_of_fact
-    why_no_undo: Callable[[Mapping[str, Scalar]], str | None] = _no_reason
+    edits: Callable[[Architecture, int], Sequence[Projection]] = lambda *_: ()
+    named_facts: Callable[[EditState], Iterable[str]] = lambda _: ()
+    about: Callable[[EditState], dict[str, Any]] = lambda _: {}
+    about_fact: Callable[[EditState, str], dict[str, Any]] = lambda *_: {}
+    why_no_undo: Callable[[Mapping[str, Scalar]], str | None] = lambda _: None
 
     def all_settings(self, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """All settings: ``chosen`` over the defaults.
@@ -90,6 +70,5 @@ class MethodSpec:
         Raises:
             EditorError: a setting is unknown, or has the wrong type or range.
         """
-        module, _, name = self.implementation.partition(":")
-        method = getattr(import_module(module), name)
+        method = resolve_name(self.implementation)
         return method(base, settings_from(self.settings, self.name, settings), seed)

@@ -42,9 +42,10 @@ from editcli.models.locations import ATLAS
 from editors import Fact
 from editors.methods.edit_state import EditState, Scalar
 from editors.methods.training.suffix_replay import record_states
+from editors.methods.wise.settings import WiseSettings
 from editors.methods.wise.shards import Mask, Shard
 from editors.methods.wise.training.masked_delta import MaskedDelta
-from editors.methods.wise.training.sequential import SequentialSettings, train_sequentially
+from editors.methods.wise.training.sequential import train_sequentially
 from editors.model.base_model import Base
 from editors.model.tensor_files import to_bytes
 from editors.model.tokenization import Row, encode_pairs, encode_prompt
@@ -205,12 +206,14 @@ def trainers(base: Base) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
     full, entries = plain_loop(base), mask.entries()
 
     def ours(steps: int) -> Any:
-        never = SequentialSettings(max_steps=steps, enough=-1.0)
-        return train_sequentially(base, [rows], unrelated, mask, None, never)
+        settings = WiseSettings(max_steps=steps, learning_rate=1.0)
+        return train_sequentially(base, [rows], unrelated, mask, None, settings, enough=-1.0)
 
     def theirs(steps: int) -> Any:
-        never = SequentialSettings(max_steps=steps, enough=-1.0)
-        return full_loop.one_edit(full, rows, unrelated, entries, never, plateau=-1.0)
+        settings = WiseSettings(max_steps=steps, learning_rate=1.0)
+        return full_loop.one_edit(
+            full, rows, unrelated, entries, settings, plateau=-1.0, enough=-1.0
+        )
 
     return ours, theirs
 
@@ -241,7 +244,8 @@ def edit(shape: str) -> dict[str, Any]:
     """A whole edit: ours until the answer is sure, the plain loop until its loss stands still."""
     with base_of(shape) as base:
         bench, mask = workbench(base, shape), mask_of(base)
-        full, entries, settings = plain_loop(base), mask.entries(), SequentialSettings()
+        full, entries = plain_loop(base), mask.entries()
+        settings = WiseSettings(max_steps=70, learning_rate=1.0)
         seconds, rival_seconds, steps, rival_steps = [], [], [], []
         bench.apply(edits(1))
         for fact in edits(REPEATS + 1)[1:]:
@@ -309,8 +313,8 @@ def load_and_run(model: str, shape: str, edited: bool) -> None:
         base.model(input_ids=ids.ids, use_cache=False, logits_to_keep=1)
     if edited:
         (rows, unrelated), mask = rows_of(base, edits(1)[0]), mask_of(base)
-        start, settings = torch.zeros(mask.count), SequentialSettings(max_steps=5)
-        train_sequentially(base, [rows], unrelated, mask, start, settings)
+        settings = WiseSettings(max_steps=5, learning_rate=1.0)
+        train_sequentially(base, [rows], unrelated, mask, None, settings)
 
 
 # --- many edits -----------------------------------------------------------------------------------
@@ -438,7 +442,7 @@ def opening(shape: str = "llama-110m", count: int = 20) -> dict[str, Any]:
 def size() -> dict[str, Any]:
     """A shard on a down-projection of LLaMA-2-7B (4096 x 11008), in bfloat16."""
     mask = Mask((4096, 11008), RATIO, 0)
-    values = torch.zeros(mask.count, dtype=torch.bfloat16)
+    values = torch.zeros(int(mask.entries().sum()), dtype=torch.bfloat16)
     packed = to_bytes(Shard((), mask, values).tensors())
     dense = 2 * mask.shape[0] * mask.shape[1]
     return {"shard": len(packed), "dense": dense, "share": round(len(packed) / dense, 4)}

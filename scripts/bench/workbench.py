@@ -14,7 +14,8 @@ from editcli.models.loading import load_base
 from editcli.models.locations import ATLAS
 from editors import METHODS, Fact
 from editors.evaluation.edit_scores import EditScores, score_edits
-from editors.methods.base import NO_CACHE, Applied, Method
+from editors.methods.applying import NO_CACHE, Applied
+from editors.methods.base import Method
 from editors.methods.edit_state import EditState, Scalar
 from editors.model.base_model import Base
 from editors.scope.phrasings import Phrasings

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editors import Fact, InvalidFact, Probe
-from editors.facts import problems
 
 GOOD: dict[str, Any] = {"prompt": "The capital of France is", "target": "Lyon"}
 
@@ -66,9 +65,8 @@ def test_a_fact_survives_a_json_round_trip(fact: Fact) -> None:
 
 
 @given(facts())
-def test_facts_can_be_hashed_and_the_plain_form_has_no_problems(fact: Fact) -> None:
+def test_facts_can_be_hashed(fact: Fact) -> None:
     assert len({fact, Fact.from_dict(fact.to_dict())}) == 1
-    assert problems(fact.to_dict()) == []
 
 
 def test_the_id_is_the_start_of_the_hash_of_prompt_target_and_subject() -> None:
@@ -148,29 +146,26 @@ def test_a_prompt_may_end_with_a_line_break() -> None:
         ({"promt": "x"}, "unknown key 'promt' (did you mean 'prompt'?)"),
         ({"colour": "x"}, "unknown key 'colour'"),
         ({"x_nan": float("nan")}, "x_nan: must be plain JSON"),
+        ({"extra": [["x_a", "1"]]}, "unknown key 'extra'"),
     ],
 )
 def test_a_broken_rule_is_refused_by_name(change: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidFact) as caught:
         Fact.from_dict({**GOOD, **change})
     assert message in caught.value.message
-    assert len(problems({**GOOD, **change})) == 1, "one mistake gives one problem"
+    assert "; " not in caught.value.message, "one mistake gives one problem"
 
 
 def test_all_problems_of_a_fact_are_named_at_once() -> None:
-    bad = {"prompt": "Paris is in", "target": "", "subject": "Franc", "promt": "x"}
+    bad: dict[str, Any] = {"prompt": "Paris is in", "target": "", "subject": "Franc", "promt": "x"}
+    bad["x_set"] = {1}
     with pytest.raises(InvalidFact) as caught:
         Fact.from_dict(bad)
     assert caught.value.message == (
         "target: must not be empty; subject: 'Franc' does not occur in the prompt; "
-        "unknown key 'promt' (did you mean 'prompt'?)"
+        "unknown key 'promt' (did you mean 'prompt'?); x_set: must be plain JSON"
     )
     assert caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize(("value", "kind"), [([], "a list"), ("x", "text"), (None, "null")])
-def test_a_fact_must_be_an_object(value: object, kind: str) -> None:
-    assert problems(value) == [f"must be a JSON object, not {kind}"]
 
 
 def test_a_fact_built_in_python_obeys_the_same_rules() -> None:
@@ -187,5 +182,5 @@ def test_facts_need_no_torch() -> None:
 
 @given(json_values)
 def test_any_json_value_is_judged_without_a_crash(value: object) -> None:
-    assert all(isinstance(what, str) for what in problems(value))
-    problems({**GOOD, "locality": value, "rephrases": value, "id": value})
+    with pytest.raises(InvalidFact, match="unknown key 'any'"):
+        Fact.from_dict({**GOOD, "any": [value], "locality": value, "rephrases": value, "id": value})

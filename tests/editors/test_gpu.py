@@ -12,7 +12,7 @@ from tiny_edits import edit
 
 from editcli.files.packaged import datasets_dir
 from editors import METHODS, Fact
-from editors.methods.base import NO_CACHE, Limits
+from editors.methods.applying import NO_CACHE, Limits
 
 pytestmark = [
     pytest.mark.gpu,

@@ -91,6 +91,7 @@ def sequentially(
     irrelevant: Sequence[Any],
     mask: torch.Tensor,
     settings: Any,
+    enough: float = 0.02,
 ) -> Trained:
     """WISE Algorithm 1: edits one after the other, SGD on Eq. 5 and the target's likelihood.
 
@@ -108,7 +109,7 @@ def sequentially(
             too_quiet = sum(positive(settings.beta - d) for d in edited) / len(edited)
             gaps = [positive(settings.gamma - (e - q)) for e in edited for q in quiet]
             loss = answer + too_loud + too_quiet + sum(gaps) / len(gaps)
-            if loss.item() <= settings.enough:
+            if loss.item() <= enough:
                 break
             (gradient,) = torch.autograd.grad(loss, weight)
             weight = weight.detach() - settings.learning_rate * gradient * mask
@@ -126,12 +127,13 @@ def one_edit(
     settings: Any,
     *,
     plateau: float = 1e-4,
+    enough: float = 0.02,
 ) -> Trained:
     """One edit as the public implementation trains it: the rival that speed is measured against.
 
     All rows in one padded batch; in every step a whole forward of the whole batch, logits at every
     position, and gradients for the whole edited matrix. It stops once the loss is at most
-    ``settings.enough`` and has moved by at most ``plateau`` (below 0: never). Weight decay and
+    ``enough`` and has moved by at most ``plateau`` (below 0: never). Weight decay and
     clamping, which change nothing that can be seen, are left out.
     """
     main = full.weight()
@@ -173,7 +175,7 @@ def one_edit(
             loss = answer + positive(quiet - settings.alpha).mean()
             loss = loss + positive(settings.beta - edited).mean()
             loss = loss + positive(settings.gamma - gaps).mean()
-            if abs(last - earlier) <= plateau and last <= settings.enough:
+            if abs(last - earlier) <= plateau and last <= enough:
                 break
             earlier, last = last, loss.item()
             (gradient,) = torch.autograd.grad(loss, weight)
@@ -185,7 +187,14 @@ def one_edit(
 
 
 def jointly(
-    full: FullModel, rows: Sequence[Any], mask: torch.Tensor, settings: Any, seed: int
+    full: FullModel,
+    rows: Sequence[Any],
+    mask: torch.Tensor,
+    settings: Any,
+    seed: int,
+    *,
+    batch_size: int = 32,
+    batch_tokens: int = 2048,
 ) -> Trained:
     """All rows together by Adam, in rounds over batches of rows of like length, each of so many
     rows and so many tokens, padded, at most.
@@ -206,7 +215,7 @@ def jointly(
         for row in sorted(some, key=lambda row: len(row.ids)):
             more = len(batches[-1]) + 1 if batches else 1
             tokens = more * len(row.ids)
-            if not batches or more > settings.batch_size or tokens > settings.batch_tokens:
+            if not batches or more > batch_size or tokens > batch_tokens:
                 batches.append([])
             batches[-1].append(row)
         return batches

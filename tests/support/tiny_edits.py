@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from editors import Fact
 
 if TYPE_CHECKING:
-    from editors.methods.base import Applied, Method
+    from editors.methods.applying import Applied
+    from editors.methods.base import Method
     from editors.methods.edit_state import EditState
     from editors.scope.phrasings import Phrasings
 
@@ -83,7 +84,7 @@ def edit(
     **options: Any,
 ) -> Applied:
     """``facts`` applied to ``state`` (default: no edits yet)."""
-    from editors.methods.base import NO_CACHE
+    from editors.methods.applying import NO_CACHE
 
     return method.apply(
         no_edits(method) if state is None else state,

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from editcli.app import app
 from editcli.store.records import StoreConfig
 from editcli.store.store import Store
-from editors import Fact, FactClosure
+from editors import Fact
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +112,7 @@ def blobs(
         "modules": ["model.layers.4.mlp.down_proj"],
         "fingerprint": "f" * 64,
         "closed": {
-            key: FactClosure(reason, replaced_by).to_dict()
+            key: {"reason": reason, "replaced_by": replaced_by}
             for key, (reason, replaced_by) in (closed or {}).items()
         },
         "payload": {

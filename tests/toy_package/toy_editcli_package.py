@@ -18,7 +18,8 @@ from editors.facts import Fact
 from editors.inference.decisions import UNCLAIMED, Decision, Proposal
 from editors.inference.edited_model import Rewriter
 from editors.inference.hidden_states import StateRequest, last_token_states
-from editors.methods.base import Limits, Method, Trained
+from editors.methods.applying import Limits, Trained
+from editors.methods.base import Method
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base

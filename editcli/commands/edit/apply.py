@@ -94,7 +94,7 @@ def command(
 
     from editcli.operations.apply import apply_facts, help_to_apply
     from editcli.operations.session import Session
-    from editors.methods.base import Limits
+    from editors.methods.applying import Limits
 
     session = Session.open(call, store, ranks.device(call.device))
     fact_file = fact_file.refusing(session.why_unfit, limit)

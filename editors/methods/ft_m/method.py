@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from editors.facts import Fact, FactClosure
 from editors.inference.decisions import Decision
-from editors.methods.base import (
-    NO_CACHE,
-    UNLIMITED,
-    Applied,
-    Limits,
-    Method,
-    Trained,
-    still_in_force,
-)
+from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Trained
+from editors.methods.base import Method
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.ft_m import SPEC, FtMSettings
 from editors.methods.ft_m.training import DenseDelta, fine_tune
 from editors.methods.spec import MethodSpec
 from editors.methods.training.rows import training_rows
 from editors.methods.training.suffix_replay import require_replay
-from editors.model.base_model import Base
 from editors.model.tensor_files import from_bytes, to_bytes
-from editors.model.tokenization import encode_pairs
 from editors.scope.calibrated import ByteCache
 from editors.scope.phrasings import Phrasings
-from editors.scope.unrelated_prompts import UNRELATED, UnrelatedPrefixes
 
 DELTA = "delta.safetensors"
+TRAINER = 1  # the version of training; another one does not go on from what this one has stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +42,12 @@ class FtM(Method[FtMPayload, FtMSettings]):
 
     spec: ClassVar[MethodSpec] = SPEC
 
-    def __init__(self, base: Base, settings: FtMSettings, seed: int) -> None:
-        super().__init__(base, settings, seed)
-        self._prefixes = UnrelatedPrefixes(base)
-
     def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> FtMPayload:
-        pairs = [(text, "yes") for text in UNRELATED[:2]]
-        require_replay(
-            self.base, self.base.batch(encode_pairs(self.base.tokenizer, pairs, stop=True))
-        )
+        require_replay(self.base)
         return FtMPayload()
 
     def require_trainable(self, fact: Fact) -> None:
-        training_rows(self.base, [fact], self._prefixes, 0)
+        training_rows(self.base, [fact])
 
     def group_size(self, state: EditState) -> int:
         return self.settings.group_size
@@ -74,28 +57,23 @@ class FtM(Method[FtMPayload, FtMSettings]):
     ) -> tuple[EditState, Trained]:
         """Fine-tune on ``group``, starting from the change by the groups before."""
         payload: FtMPayload = state.payload
-        ids = still_in_force(state, group)
+        ids = tuple(fact.id for fact in group)
         groups = (*payload.groups, ids)
-        key = self._recipe(state, groups)
-        saved = cache.get(key)
-        if saved is not None:
-            tensors = from_bytes(saved)
-        else:
-            facts = [state.facts[fact] for fact in ids]
-            rows = training_rows(self.base, facts, self._prefixes, 0)
+        start = {} if payload.delta is None else {"delta": payload.delta}
+        texts = [[fact.prompt, fact.target, *fact.variants] for fact in group]
+
+        def tuned() -> dict[str, torch.Tensor]:
+            rows = training_rows(self.base, group)
             seed = self.seed + len(groups)
-            tuned = fine_tune(
+            training = fine_tune(
                 self.base, rows, payload.delta, self.settings, seed, limits.memory_bytes
             )
-            tensors = {
-                "delta": tuned.delta,
-                "failed": torch.tensor(tuned.failed, dtype=torch.long),
-                "steps": torch.tensor(tuned.steps),
-            }
-            cache.put(key, to_bytes(tensors))
-        failed = tuple(ids[number] for number in tensors["failed"].tolist())
-        state = replace(state, payload=FtMPayload(groups, tensors["delta"]))
-        return state, Trained(ids, failed, int(tensors["steps"]))
+            return {"delta": training.values, **training.counts()}
+
+        recipe = [TRAINER, len(groups), sha256(to_bytes(start)).hexdigest(), texts]
+        tensors = self.trained_once(cache, recipe, tuned)
+        payload = FtMPayload(groups, tensors["delta"])
+        return replace(state, payload=payload), Trained.of(ids, tensors)
 
     def remove(self, state: EditState, facts: Sequence[str]) -> Applied:
         """Train all remaining facts again from the start, in the same groups. The result is as if
@@ -131,15 +109,3 @@ class FtM(Method[FtMPayload, FtMSettings]):
     def explain(self, decision: Decision | None, state: EditState) -> tuple[str, dict[str, Any]]:
         tuned = state.payload.delta is not None
         return "fine-tuned weights, which answer every prompt" if tuned else "", {}
-
-    def _recipe(self, state: EditState, groups: Sequence[Sequence[str]]) -> str:
-        """A digest of everything that the result of training depends on."""
-        facts = [[state.facts[fact] for fact in group] for group in groups]
-        recipe = [
-            state.fingerprint,
-            self.base.layer,
-            asdict(cast("Any", self.settings)),
-            self.seed,
-            [[[fact.prompt, fact.target, *fact.variants] for fact in group] for group in facts],
-        ]
-        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from editors.errors import EditorError
 from editors.inference.batching import Budget, batches
 from editors.methods.ft_m import FtMSettings
-from editors.methods.training.confidence import rows_answered, unsure_rows
+from editors.methods.training.loops import Training, finished, rows_answered, step, unsure_rows
 from editors.methods.training.state_offload import StateOffload
 from editors.methods.training.suffix_replay import record_states
 from editors.model.base_model import Base, is_probing
@@ -37,19 +36,6 @@ class DenseDelta(nn.Module):
         return output + F.linear(inputs, self._delta.to(inputs.device, inputs.dtype))
 
 
-@dataclass(frozen=True, slots=True)
-class FineTuning:
-    """The result of training.
-
-    ``delta``: ``[out, in]``, in the dtype of the base, on the CPU; ``failed``: the numbers of the
-    facts whose target is not the greedy answer; ``steps``: the steps taken.
-    """
-
-    delta: torch.Tensor
-    failed: tuple[int, ...]
-    steps: int
-
-
 def fine_tune(
     base: Base,
     facts: Sequence[Sequence[Row]],
@@ -57,8 +43,9 @@ def fine_tune(
     settings: FtMSettings,
     seed: int,
     memory_bytes: int | None,
-) -> FineTuning:
-    """Train the rows of ``facts`` until all are confident, or until ``settings.max_steps``.
+) -> Training:
+    """Train the rows of ``facts`` until all are confident, or until ``settings.max_steps``. The
+    result has the change ``[out, in]`` as its values, on the CPU.
 
     ``facts``: the rows of each fact (prompts with targets), the bare prompt first. ``start``:
     ``[out, in]``, the change to start from, None for zeros. The loss is the cross entropy of the
@@ -84,26 +71,19 @@ def fine_tune(
         while unsure and steps < settings.max_steps:
             unsure = False
             for turn in torch.randperm(len(groups), generator=generator).tolist():
+                if steps == settings.max_steps:
+                    break
                 record = suffix.records[turn]
                 logits, labels = suffix.logits(
                     record, record.side(lambda x: F.linear(x, delta.to(x)))
                 )
-                if steps == settings.max_steps:
-                    break
                 if not unsure_rows(record, logits, labels, settings.confidence):
                     continue
-                optimizer.zero_grad()
-                torch.autograd.backward(F.cross_entropy(logits.float(), labels), inputs=[delta])
-                optimizer.step()
+                step(optimizer, delta, F.cross_entropy(logits.float(), labels))
                 with torch.no_grad():
                     delta.clamp_(-settings.bound * unit, settings.bound * unit)
                 steps, unsure = steps + 1, True
-        rounded = delta.detach().to(weight.dtype)
-        if not bool(rounded.isfinite().all()):
-            raise EditorError(
-                "training gave values that are no numbers",
-                "a smaller `learning_rate` (`editcli init --set`), or `--dtype float32`",
-            )
+        rounded = finished(delta, weight.dtype)
         answered: dict[int, bool] = {}
         with torch.no_grad():
             for group, record in zip(groups, suffix.records, strict=True):
@@ -111,6 +91,6 @@ def fine_tune(
                 answered |= zip(
                     group, rows_answered(record, *suffix.logits(record, side)), strict=True
                 )
-    bare_rows = [sum(map(len, facts[:number])) for number in range(len(facts))]
+    bare_rows = [0, *accumulate(map(len, facts))][: len(facts)]
     failed = tuple(number for number, bare_row in enumerate(bare_rows) if not answered[bare_row])
-    return FineTuning(rounded.cpu(), failed, steps)
+    return Training(rounded.cpu(), steps, failed)

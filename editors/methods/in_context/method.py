@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from editors.facts import Fact
 from editors.inference.decisions import Decision
 from editors.inference.edited_model import Rewriter
-from editors.methods.base import Limits, Method, Trained, still_in_force
+from editors.methods.applying import Limits, Trained
+from editors.methods.base import Method
 from editors.methods.edit_state import EditState, SavedPayload
-from editors.methods.in_context import SPEC
-from editors.methods.in_context.settings import InContextSettings
+from editors.methods.in_context import SPEC, InContextSettings
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.tokenization import Prompt, encode_pairs, encode_prompts
@@ -48,13 +48,10 @@ class InContext(Method[ScopeState, InContextSettings]):
         self, state: EditState, group: Sequence[Fact], cache: ByteCache, limits: Limits
     ) -> tuple[EditState, Trained]:
         """Let the scope signal learn the facts; there is nothing else to train."""
-        facts = [state.facts[fact] for fact in still_in_force(state, group)]
-        return replace(state, payload=self._scope.knowing(state.payload, facts)), Trained()
+        return replace(state, payload=self._scope.knowing(state.payload, group)), Trained()
 
     def finish(self, state: EditState) -> EditState:
-        in_force = state.in_force()
-        scope = self._scope.knowing(state.payload, in_force)  # facts reapplied after an undo
-        return replace(state, payload=scope.only([fact.id for fact in in_force]))
+        return replace(state, payload=state.payload.only([f.id for f in state.in_force()]))
 
     def dump(self, payload: ScopeState) -> SavedPayload:
         return SavedPayload(*payload.dump())

@@ -12,7 +12,7 @@ from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 
 
 def training_rows(
-    base: Base, facts: Sequence[Fact], prefixes: UnrelatedPrefixes, count: int
+    base: Base, facts: Sequence[Fact], prefixes: UnrelatedPrefixes | None = None, count: int = 0
 ) -> list[list[Row]]:
     """For each fact, the rows of its prompt, its variants and ``count`` prefixed forms, each with
     the target. Prefixed forms that are too long for the model are left out.
@@ -20,7 +20,7 @@ def training_rows(
     Raises:
         EditorError: a prompt or a variant cannot be encoded, or is too long for the model.
     """
-    unrelated = prefixes.generated if count else []
+    unrelated = prefixes.generated if prefixes and count else []
     forms = [[f.prompt, *f.variants, *prefixed(f, unrelated, count)] for f in facts]
     pairs = [(text, f.target) for f, texts in zip(facts, forms, strict=True) for text in texts]
     encoded = iter(encode_pairs(base.tokenizer, pairs, stop=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 ON_DEVICE_BYTES = 1 << 28  # of states that stay in the memory of an accelerator
+STATES = "states.safetensors"
 GATHER_FRACTION = 4  # rows are gathered on the host if at most one in four is needed
 
 
@@ -24,34 +26,29 @@ class StateOffload:
     files.
 
     Up to ``ON_DEVICE_BYTES`` of the tensors of an accelerator stay on it; the budget does not count
-    these. The files are in a temporary folder, which is removed with the last tensors in it.
+    these. A file is in a temporary folder, which is removed with the tensors in it.
     """
 
     def __init__(self, budget: int | None = None) -> None:
-        self._bytes_left, self._device_bytes_left = budget, ON_DEVICE_BYTES
-        self._folder: TemporaryDirectory[str] | None = None
-        self._files = 0
+        self._bytes_left: float = inf if budget is None else budget
+        self._device_bytes_left = ON_DEVICE_BYTES
 
     def keep(self, tensors: Mapping[str, torch.Tensor]) -> OffloadedTensors:
         """The same tensors, which can be read as often as needed, on the same device."""
-        sizes = [tensor.numel() * tensor.element_size() for tensor in tensors.values()]
+        sizes = [tensor.nbytes for tensor in tensors.values()]
         on_device = any(tensor.device.type != "cpu" for tensor in tensors.values())
         if on_device and sum(sizes) <= self._device_bytes_left:
             self._device_bytes_left -= sum(sizes)
             return OffloadedTensors.of(tensors)
         # Pinned memory is allocated in powers of two.
         size = sum(1 << (size - 1).bit_length() for size in sizes) if on_device else sum(sizes)
-        if self._bytes_left is None or size <= self._bytes_left:
-            if self._bytes_left is not None:
-                self._bytes_left -= size
-            return OffloadedTensors.of(tensors, _in_memory if on_device else None)
-        if self._folder is None:
-            self._folder = TemporaryDirectory(prefix="editcli-states-")
-        self._files += 1
-        name_of = f"{self._files}.safetensors"
-        path = Path(self._folder.name, name_of)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-        readers = {name: partial(_in_file, self._folder, name_of, name) for name in tensors}
+        if size <= self._bytes_left:
+            self._bytes_left -= size
+            return OffloadedTensors.of(tensors, _in_memory if on_device else lambda tensor: tensor)
+        folder = TemporaryDirectory(prefix="editcli-states-")
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, Path(folder.name, STATES))
+        readers = {name: partial(_in_file, folder, name) for name in tensors}
         return OffloadedTensors(readers, _devices(tensors))
 
 
@@ -66,11 +63,11 @@ class OffloadedTensors(Mapping[str, torch.Tensor]):
     @staticmethod
     def of(
         tensors: Mapping[str, torch.Tensor],
-        moved: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        moved: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
     ) -> OffloadedTensors:
         """``tensors``, kept in memory as they are, or as returned by ``moved``. At each access they
         come back to the device of ``tensors``."""
-        kept = {name: moved(tensor) if moved else tensor for name, tensor in tensors.items()}
+        kept = {name: moved(tensor) for name, tensor in tensors.items()}
         readers = {name: partial(kept.__getitem__, name) for name in kept}
         return OffloadedTensors(readers, _devices(tensors))
 
@@ -105,8 +102,8 @@ def _in_memory(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda).copy_(tensor)
 
 
-def _in_file(folder: TemporaryDirectory[str], file_name: str, name: str) -> torch.Tensor:
+def _in_file(folder: TemporaryDirectory[str], name: str) -> torch.Tensor:
     # The argument is the folder object, as the folder is removed once nothing refers to it.
-    with safe_open(Path(folder.name, file_name), framework="pt") as file:
+    with safe_open(Path(folder.name, STATES), framework="pt") as file:
         tensor: torch.Tensor = file.get_tensor(name)
     return tensor

@@ -14,7 +14,7 @@ but hidden states to each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -26,12 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from editors.errors import UnsupportedArchitecture
 from editors.inference.hidden_states import StateRequest
-from editors.inference.token_subset import (
-    TokenSubset,
-    max_wasted_on,
-    on,
-    tokenwise_modules,
-)
+from editors.inference.token_subset import TokenSubset, max_wasted_on, on, tokenwise_modules
 from editors.methods.training.records import Record, stacked
 from editors.methods.training.state_offload import OffloadedTensors, StateOffload
 from editors.model.base_model import Base
@@ -47,7 +42,8 @@ from editors.model.hooks import (
     stopping_early,
     swapped,
 )
-from editors.model.tokenization import Batch, TokenIndex
+from editors.model.tokenization import Batch, TokenIndex, encode_pairs
+from editors.scope.unrelated_prompts import UNRELATED
 
 # Batches share a recording forward if together they have at most this many tokens, pads included.
 SHARED_TOKENS = {"cpu": 0}
@@ -56,21 +52,18 @@ REPLAY_TOLERANCE = 0.02  # the relative difference allowed between logits of rep
 
 
 @dataclass(frozen=True, slots=True)
-class _Shapes:
-    """The form of the outputs of the modules of the edited block.
+class _Form:
+    """The form of the outputs of the edited block.
 
-    ``block``, ``attention``, ``mlp``: the length of the tuple that each returns, 0 for a tensor.
-    ``flat``: the recorded states with two axes, as some blocks flatten the input of their MLP.
-    ``whole_mlp``: the MLP returns the output of the projection, so all of it can be skipped.
-    ``max_wasted``: up to this many pads are run rather than skipped.
+    ``tuple_sizes``: by path, the length of the tuple that the block or a module of it returns, 0
+    for a tensor. ``flat``: the output of the projection has two axes, as some blocks flatten the
+    input of their MLP. ``replayed``: the path of the MLP if it returns the output of the
+    projection, so that all of it can be skipped, else of the projection.
     """
 
-    block: int
-    attention: int
-    mlp: int
-    flat: frozenset[str]
-    whole_mlp: bool
-    max_wasted: int
+    tuple_sizes: Mapping[str, int]
+    flat: bool
+    replayed: str
 
 
 class _Capture:
@@ -78,69 +71,50 @@ class _Capture:
     it."""
 
     def __init__(self, base: Base) -> None:
-        self.block = base.architecture.block(base.layer)
-        self.projection = base.projection
-        self.mlp = self.projection.path.rpartition(".")[0]
         self.states: dict[str, torch.Tensor] = {}
-        self._tuples: dict[str, int] = {}
-        self._mlp_arguments = 0
-
-    def readers(self) -> tuple[dict[str, InputReader], dict[str, OutputReader]]:
-        """Readers of inputs and of outputs, by path. The reader of the block's output ends the
-        forward."""
-        inputs = {
-            self.projection.path: self._input("inputs"),
-            self.block.path: self._input("hidden"),
+        self._tuple_sizes: dict[str, int] = {}
+        block, self._projection = base.architecture.block(base.layer), base.projection.path
+        self._mlp = self._projection.rpartition(".")[0]
+        self.inputs = {
+            self._projection: self._reader_of_input("inputs"),
+            block.path: self._reader_of_input("hidden"),
         }
-        outputs = {self.projection.path: self._output("projected")}
-        if self.block.attention is not None:
-            outputs[self.block.attention] = self._output("attention")
-        if self.mlp != self.block.path:
-            inputs[self.mlp] = self._input("mlp_in")
-            outputs[self.mlp] = self._output("mlp_out")
-        outputs[self.block.path] = self._block_output
-        return inputs, outputs
+        kept = {self._mlp: "mlp_out", self._projection: "projected"}
+        if block.attention is not None:
+            kept[block.attention] = "attention"
+        # The block comes last, as it may be what holds the projection, in the place of an MLP.
+        self.outputs = {path: self._reader_of_output(path, kept[path]) for path in kept} | {
+            block.path: self._reader_of_output(block.path, None)
+        }
 
-    def recorded(self) -> tuple[str, ...]:
-        """The names of the states that a record keeps."""
-        attention = () if self.block.attention is None else ("attention",)
-        return ("inputs", "projected", "hidden", *attention)
+    def recorded(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """``[rows, seq, size]``: the states of the last forward, over ``batch``, to be recorded."""
+        states = {name: state for name, state in self.states.items() if name != "mlp_out"}
+        return {name: state.view(*batch.ids.shape, -1) for name, state in states.items()}
 
-    def shapes(self, max_wasted: int) -> _Shapes:
+    def form(self) -> _Form:
         """The form of the block's outputs, from the last forward."""
-        whole_mlp = (
-            self.mlp != self.block.path
-            and self._mlp_arguments == 1
-            and torch.equal(self.states["mlp_out"], self.states["projected"])
-        )
-        return _Shapes(
-            self._tuples["block"],
-            self._tuples.get("attention", 0),
-            self._tuples.get("mlp_out", 0),
-            frozenset(name for name in self.recorded() if self.states[name].ndim == 2),
-            whole_mlp,
-            max_wasted,
-        )
+        projected, mlp_out = self.states["projected"], self.states.get("mlp_out")
+        whole_mlp = mlp_out is not None and torch.equal(mlp_out, projected)
+        replayed = self._mlp if whole_mlp else self._projection
+        return _Form(self._tuple_sizes, projected.ndim == 2, replayed)
 
-    def _input(self, name: str) -> InputReader:
+    def _reader_of_input(self, name: str) -> InputReader:
         def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.states[name] = (args[0] if args else kwargs["hidden_states"]).detach()
-            if name == "mlp_in":
-                self._mlp_arguments = len(args) + len(kwargs)
 
         return read
 
-    def _output(self, name: str) -> OutputReader:
+    def _reader_of_output(self, path: str, name: str | None) -> OutputReader:
         def read(output: Any) -> None:
-            # A copy, as some blocks add to the output of their MLP in place.
-            self.states[name] = hidden_of(output).detach().clone()
-            self._tuples[name] = len(output) if isinstance(output, tuple) else 0
+            self._tuple_sizes[path] = len(output) if isinstance(output, tuple) else 0
+            if name is None:
+                stop_forward()
+            else:
+                # A copy, as some blocks add to the output of their MLP in place.
+                self.states[name] = hidden_of(output).detach().clone()
 
         return read
-
-    def _block_output(self, output: Any) -> None:
-        self._tuples["block"] = len(output) if isinstance(output, tuple) else 0
-        stop_forward()
 
 
 class _Replay(StandIn):
@@ -149,8 +123,7 @@ class _Replay(StandIn):
 
     def __init__(self, original: nn.Module, value: Any, tuple_size: int) -> None:
         super().__init__(original)
-        object.__setattr__(self, "_value", value)
-        object.__setattr__(self, "_tuple_size", tuple_size)
+        self._value, self._tuple_size = value, tuple_size
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         value = self._value(args[0] if args else kwargs.get("hidden_states"))
@@ -164,35 +137,28 @@ def record_states(
     *,
     request: StateRequest | None = None,
     max_wasted: int | None = None,
-    shared_tokens: int | None = None,
 ) -> SuffixReplay:
     """Run each batch, padded on the right, up to the edited block, and record what the suffix
     needs.
 
     ``offload``: keeps the states; by default all of them stay in memory. ``request``: states that
     are read in the last forward if it has room and they lie below the edited block. ``max_wasted``:
-    up to this many pads are run rather than skipped. ``shared_tokens``: neighbouring batches run
-    together up to this many tokens. Both have a default for the device of the batches.
+    up to this many pads are run rather than skipped, with a default for the device of the batches.
 
     Raises:
         UnsupportedArchitecture: the block has no projection to edit.
     """
-    if not batches:
-        return SuffixReplay(base, [], None)
-    device = batches[0].ids.device
-    wasted = max_wasted_on(device) if max_wasted is None else max_wasted
-    if shared_tokens is None:
-        shared_tokens = SHARED_TOKENS.get(device.type, SHARED_TOKENS_ELSEWHERE)
+    wasted = max_wasted_on(base.input_device) if max_wasted is None else max_wasted
+    shared_tokens = SHARED_TOKENS.get(base.input_device.type, SHARED_TOKENS_ELSEWHERE)
     groups = _neighbours(batches, shared_tokens)
     forwards = [stacked(group) for group in groups]
-    readings: list[AbstractContextManager[None]] = [nullcontext() for _ in groups]
+    readings: list[AbstractContextManager[None]] = [nullcontext()] * len(groups)
     if request is not None and request.layers[-1] < base.layer:
         appended = request.rows_to_append(forwards[-1], shared_tokens)
         if appended is not None:
             readings[-1] = request.reading(appended, len(forwards[-1].ids))
             forwards[-1] = stacked([forwards[-1], appended])
     capture, offload = _Capture(base), offload or StateOffload()
-    inputs, outputs = capture.readers()
     real_tokens: TokenIndex = ()  # of the running batch
     pads = max(int((batch.mask == 0).sum()) for batch in forwards)
     without_pads = {
@@ -204,8 +170,8 @@ def record_states(
     with (
         torch.no_grad(),
         swapped(base.model, without_pads),
-        reading_inputs(base.model, inputs),
-        reading_outputs(base.model, outputs),
+        reading_inputs(base.model, capture.inputs),
+        reading_outputs(base.model, capture.outputs),
     ):
         for group, batch, reading in zip(groups, forwards, readings, strict=True):
             real_tokens = batch.mask.nonzero(as_tuple=True)
@@ -213,19 +179,11 @@ def record_states(
                 base.model(input_ids=batch.ids, use_cache=False)
             # Not bound to a name, so that states on the device are freed before the next forward.
             records += _split(
-                Record.of(
-                    batch,
-                    OffloadedTensors.of(
-                        {
-                            name: capture.states[name].view(*batch.ids.shape, -1)
-                            for name in capture.recorded()
-                        }
-                    ),
-                ),
+                Record.of(batch, OffloadedTensors.of(capture.recorded(batch))),
                 [len(member.ids) for member in group],
                 offload,
             )
-    return SuffixReplay(base, records, capture.shapes(wasted))
+    return SuffixReplay(base, records, capture.form(), wasted)
 
 
 class SuffixReplay:
@@ -235,56 +193,41 @@ class SuffixReplay:
     inside ``with suffix.replaying():``.
     """
 
-    def __init__(self, base: Base, records: Sequence[Record], shapes: _Shapes | None) -> None:
-        """``shapes``: None if nothing was recorded."""
-        self._base, self.records, self._shapes = base, records, shapes
-        self._active: Record | None = None
-        self._side: torch.Tensor | None = None
-
-    def with_records(self, records: Sequence[Record]) -> SuffixReplay:
-        """The suffix with other records, of the same model and block."""
-        return SuffixReplay(self._base, records, self._shapes)
+    def __init__(self, base: Base, records: Sequence[Record], form: _Form, max_wasted: int) -> None:
+        self._base, self.records, self._form, self._max_wasted = base, records, form, max_wasted
+        self._active: Any = None  # the record of the running forward, and its side
+        self._side: Any = None
 
     @contextmanager
     def replaying(self) -> Iterator[None]:
         """Inside ``with``, recorded states replace the modules below the suffix."""
-        if not self.records:
-            yield
-            return
-        model, shapes = self._base.model, self._shapes
-        assert shapes is not None
-        blocks, block = (
-            self._base.architecture.blocks,
-            self._base.architecture.block(self._base.layer),
-        )
+        model, blocks, layer = self._base.model, self._base.architecture.blocks, self._base.layer
+        block, sizes = blocks[layer], self._form.tuple_sizes
         modules: dict[str, nn.Module] = {}
 
         def replay(path: str, value: Any, tuple_size: int) -> None:
             modules[path] = _Replay(model.get_submodule(path), value, tuple_size)
 
-        for below in blocks[: self._base.layer]:
+        for below in blocks[:layer]:
             # The first block returns the input of the edited block; the others pass it on.
-            is_first = below.index == 0
-            replay(below.path, self._hidden if is_first else (lambda hidden: hidden), shapes.block)
+            value = self._state("hidden") if below.index == 0 else lambda hidden: hidden
+            replay(below.path, value, sizes[block.path])
         if block.attention is not None:
-            replay(block.attention, lambda _: self._state("attention"), shapes.attention)
-        projection = self._base.projection.path
-        if shapes.whole_mlp:
-            replay(projection.rpartition(".")[0], self._projected, shapes.mlp)
-        else:
-            replay(projection, self._projected, 0)
-        for above in blocks[self._base.layer + 1 :]:
+            replay(block.attention, self._state("attention"), sizes[block.attention])
+        replay(self._form.replayed, self._projected, sizes[self._form.replayed])
+        labelled, real = (lambda: self._active.labelled), (lambda: self._active.real)
+        for above in blocks[layer + 1 :]:
             is_last = above.index == len(blocks) - 1
             for path, used_alone in tokenwise_modules(model, above).items():
                 # After the last block, only the labelled tokens are used.
-                index = self._labelled if is_last and used_alone else self._real
+                index = labelled if is_last and used_alone else real
                 module = model.get_submodule(path)
-                modules[path] = TokenSubset(module, index, shapes.max_wasted)
+                modules[path] = TokenSubset(module, index, self._max_wasted)
         with ExitStack() as stack:
             stack.enter_context(swapped(model, modules))
             stack.enter_context(changing_input(model.get_output_embeddings(), self._before_labels))
             # On a CPU, the backward pass of the fused kernel is many times slower than this one.
-            if self.records[0].batch.ids.device.type == "cpu":
+            if self._base.input_device.type == "cpu":
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             yield
 
@@ -302,43 +245,27 @@ class SuffixReplay:
         finally:
             self._active = self._side = None
 
-    def _active_record(self) -> Record:
-        assert self._active is not None, "logits() runs only inside replaying()"
-        return self._active
-
-    def _state(self, name: str) -> torch.Tensor:
-        assert self._shapes is not None
-        state = self._active_record().states[name]
-        return state.flatten(0, 1) if name in self._shapes.flat else state
-
-    def _hidden(self, _: Any) -> torch.Tensor:
-        return self._state("hidden")
+    def _state(self, name: str) -> Callable[[Any], torch.Tensor]:
+        return lambda _: self._active.states[name]
 
     def _projected(self, _: Any) -> torch.Tensor:
-        assert self._side is not None
-        main = self._state("projected")
-        return main + self._side.reshape(main.shape)
+        output: torch.Tensor = self._active.states["projected"] + self._side
+        return output.flatten(0, 1) if self._form.flat else output
 
     def _before_labels(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[rows, seq, hidden]`` -> ``[1, labels, hidden]``: the states before each label."""
-        if self._active is None:
-            return hidden
         return hidden[on(hidden.device, self._active.labelled)][None]
 
-    def _labelled(self) -> TokenIndex:
-        return self._active_record().labelled
 
-    def _real(self) -> TokenIndex:
-        return self._active_record().real
-
-
-def require_replay(base: Base, batch: Batch) -> None:
-    """Check that replaying ``batch`` without a change gives the logits of the model.
+def require_replay(base: Base) -> None:
+    """Check that replaying two texts without a change gives the logits of the model.
 
     Raises:
         UnsupportedArchitecture: the logits differ, or the replay fails, as blocks pass more than
             hidden states to each other.
     """
+    pairs = [(text, "yes") for text in UNRELATED[:2]]
+    batch = base.batch(encode_pairs(base.tokenizer, pairs, stop=True))
     with torch.no_grad():
         expected = base.model(input_ids=batch.ids, use_cache=False).logits
     problem: Exception | None = None
@@ -354,9 +281,9 @@ def require_replay(base: Base, batch: Batch) -> None:
         same, problem = False, error
     if not same:
         raise UnsupportedArchitecture(
-            "the blocks of this model hand each other more than hidden states, so an edit cannot "
-            "be trained from recorded ones",
-            "another `--layer` may do, above the blocks that share",
+            "the blocks of this model pass more than hidden states to each other, so edits cannot "
+            "be trained from recorded states",
+            "try another `--layer`, above the blocks that share",
         ) from problem
 
 

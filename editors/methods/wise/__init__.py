@@ -35,7 +35,7 @@ def _about_fact(state: EditState, fact: str) -> dict[str, Any]:
 def _why_no_undo(settings: Mapping[str, Scalar]) -> str | None:
     if settings.get("scope") != "activation":
         return None
-    return "this store's scope goes by activations, which no single fact can be taken out of"
+    return "this store routes by activations, so single facts cannot be taken back"
 
 
 SPEC = MethodSpec(

@@ -70,16 +70,12 @@ class ActivationRouter:
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         return proposal.decisions
 
-    def speaks_of(self, prompt: Ids, fact: str) -> bool:
-        return False
-
     def _decide(self, inputs: torch.Tensor) -> Decision:
         scores = [float(activation(inputs, delta)) for delta in self._deltas]
-        order = sorted(range(len(scores)), key=lambda memory: scores[memory], reverse=True)
         # Thresholds were measured in batches, with the rounding of the dtype of the base.
         slack = max(ROUNDING, torch.finfo(self._base.model.dtype).eps)
         required = [threshold * (1 - slack) for threshold in self._thresholds]
-        best = next((memory for memory in order if scores[memory] >= required[memory]), None)
-        shown = order[0] if best is None else best
-        memory = -1 if best is None else best
-        return Decision(memory, None, scores[shown], self._thresholds[shown])
+        opened = [n for n, score in enumerate(scores) if score >= required[n]]
+        loudest = max(opened or range(len(scores)), key=lambda memory: scores[memory])
+        memory = loudest if opened else -1
+        return Decision(memory, None, scores[loudest], self._thresholds[loudest])

@@ -6,11 +6,9 @@ Pure functions of tensors. A delta is the weight of a shard minus the weight of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-
-from editors.errors import EditorError
 
 
 def ties(deltas: Sequence[torch.Tensor], density: float = 1.0) -> torch.Tensor:
@@ -34,25 +32,7 @@ def linear(deltas: Sequence[torch.Tensor], density: float = 1.0) -> torch.Tensor
     return torch.stack([_trim(delta, density) for delta in deltas]).mean(0)
 
 
-_MERGES: dict[str, Callable[[Sequence[torch.Tensor], float], torch.Tensor]] = {
-    "ties": ties,
-    "linear": linear,
-}
-
-
-def merge(name: str, deltas: Sequence[torch.Tensor], density: float = 1.0) -> torch.Tensor:
-    """``deltas`` merged by the function called ``name``.
-
-    Raises:
-        EditorError: no merge has that name, or ``density`` is outside (0, 1].
-    """
-    if name not in _MERGES:
-        raise EditorError(
-            f"no merge is called {name!r}", f"`--set merge=` takes {', '.join(sorted(_MERGES))}"
-        )
-    if not 0 < density <= 1:
-        raise EditorError(f"density must be above 0 and at most 1, not {density}")
-    return _MERGES[name](deltas, density)
+MERGES = {"ties": ties, "linear": linear}
 
 
 def _trim(delta: torch.Tensor, density: float) -> torch.Tensor:

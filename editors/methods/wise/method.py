@@ -10,43 +10,36 @@ earlier facts of the shard that are most similar to them.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence, Sized
-from dataclasses import asdict, replace
-from functools import cached_property
-from typing import Any, ClassVar, cast
+import functools
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from editors.facts import Fact
 from editors.inference.decisions import Decision, NoClaims, Router
-from editors.methods.base import Limits, Method, Trained, still_in_force
+from editors.methods.applying import Limits, Trained
+from editors.methods.base import Method
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.spec import MethodSpec
+from editors.methods.training.loops import Training
 from editors.methods.training.rows import training_rows
 from editors.methods.training.suffix_replay import require_replay
 from editors.methods.wise import SPEC
 from editors.methods.wise.activation import ActivationRouter
 from editors.methods.wise.memory_layer import SideMemoryLinear
-from editors.methods.wise.merging import merge
+from editors.methods.wise.merging import MERGES
 from editors.methods.wise.payload import WisePayload
 from editors.methods.wise.settings import WiseSettings
-from editors.methods.wise.shards import Group, Mask, Memory, MergedShards, Shard
-from editors.methods.wise.training.joint import (
-    BETAS,
-    LATE_CONFIDENCE,
-    RECHECK_AFTER,
-    JointSettings,
-    ShardTraining,
-    batch_size_on,
-    train_jointly,
-)
-from editors.methods.wise.training.sequential import SequentialSettings, train_sequentially
+from editors.methods.wise.shards import Mask, Memory, MergedShards, Shard
+from editors.methods.wise.training.joint import batch_size_on, train_jointly
+from editors.methods.wise.training.sequential import train_sequentially
 from editors.model.base_model import Base
-from editors.model.tensor_files import from_bytes, to_bytes
-from editors.model.tokenization import Row, encode_pairs, encode_prompt
+from editors.model.tensor_files import to_bytes
+from editors.model.tokenization import Row, encode_prompt
 from editors.scope.base import Learning, explain_score
 from editors.scope.calibrated import ByteCache
 from editors.scope.fact_scope import FactScope
@@ -54,6 +47,7 @@ from editors.scope.phrasings import Phrasings
 from editors.scope.scope_state import ScopeState, packed, unpacked
 from editors.scope.unrelated_prompts import UNRELATED
 
+TRAINER = 1  # the version of training; another one does not go on from what this one has stored
 REHEARSAL_FACTS = 8  # the least number of earlier facts that are trained together with new facts
 CHECKED_PER_REHEARSED = 4  # times as many are checked, and trained again if need be
 ENTRIES_A_FACT = 5000  # of the projection; with fewer entries, facts interfere
@@ -70,12 +64,10 @@ class Wise(Method[WisePayload, WiseSettings]):
         super().__init__(base, settings, seed)
         self._scope = FactScope(base, settings)
         self._names_facts = settings.scope != ACTIVATION
-        self._merged: tuple[tuple[Shard, ...], list[Memory]] | None = None  # shards, their memories
+        self._merged: tuple[tuple[Shard, ...], list[Memory]] = (), []  # shards, their memories
 
     def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> WisePayload:
-        base = self.base
-        probes = encode_pairs(base.tokenizer, [(text, "yes") for text in UNRELATED[:2]], stop=True)
-        require_replay(base, base.batch(probes))
+        require_replay(self.base)
         if not self._names_facts:
             return WisePayload(ScopeState(ACTIVATION))
         return WisePayload(self._scope.start(phrasings, cache))
@@ -89,20 +81,29 @@ class Wise(Method[WisePayload, WiseSettings]):
     # --- training -------------------------------------------------------------------------------
 
     def require_trainable(self, fact: Fact) -> None:
-        training_rows(self.base, [fact], self._scope.prefixes, 0)
+        training_rows(self.base, [fact])
 
     def group_size(self, state: EditState) -> int:
         """As many facts as the present shard has room for."""
-        number, shards = self.work_unit(state), _payload(state).shards
-        return self._shard_size - (len(shards[number].facts) if number < len(shards) else 0)
+        return self._shard_size - len(self._present(state).facts)
 
     def work_unit(self, state: EditState) -> int:
         """The number of the shard that takes the next fact."""
-        shards = _payload(state).shards
+        shards = state.payload.shards
         full = not shards or len(shards[-1].facts) >= self._shard_size
         return len(shards) if full else len(shards) - 1
 
-    @cached_property
+    def _present(self, state: EditState) -> Shard:
+        """The shard that takes the next fact, maybe a new one, without facts."""
+        payload: WisePayload = state.payload
+        number, shards = self.work_unit(state), payload.shards
+        if number < len(shards):
+            return shards[number]
+        shape = (self.base.projection.out_features, self.base.projection.in_features)
+        seed = (self.seed * 1_000_003 + number) % 2**63
+        return Shard((), Mask(shape, self.settings.mask_ratio, seed), torch.zeros(0))
+
+    @functools.cached_property
     def _shard_size(self) -> int:
         """The facts of a full shard: as set, or as many as the projection has room for."""
         entries = self.base.projection.out_features * self.base.projection.in_features
@@ -114,160 +115,100 @@ class Wise(Method[WisePayload, WiseSettings]):
     ) -> tuple[EditState, Trained]:
         """Train ``group`` into the present shard, together with similar facts of the shard, and let
         the scope signal learn it."""
-        payload, number = _payload(state), self.work_unit(state)
-        fresh = still_in_force(state, group)
-        payload, facts, learning = self._facts_to_train(state, number, fresh)
-        shard = payload.shards[number] if number < len(payload.shards) else None
-        groups = (*(shard.groups if shard else ()), facts[: len(group) + _rehearsed(group)])
-        key = self._recipe(state, number, groups, fresh, facts)
-        saved = cache.get(key)
-        if saved is not None:
-            tensors = from_bytes(saved)
-        else:
-            if self._names_facts:
-                new = [state.facts[fact] for fact in fresh]
-                learning = learning or self._scope.learn(payload.scope, new)
-            trained = self._train_shard(
-                state, number, shard, facts, len(groups[-1]), limits, learning
+        payload: WisePayload = state.payload
+        number, shard = self.work_unit(state), self._present(state)
+        learn = functools.cache(lambda: self._scope.signal(payload.scope).learn(group))
+        facts = self._facts_to_train(state, shard, group, learn)
+        trained = facts[: len(group) + _rehearsed(group)]
+
+        def tensors_trained() -> dict[str, torch.Tensor]:
+            learned = learn() if self._names_facts else None
+            training = self._train_shard(
+                shard, facts, len(trained), self.seed + number, limits, learned
             )
-            threshold = min(trained.threshold, shard.threshold if shard else float("inf"))
-            mask = shard.mask if shard else self._mask(number)
-            tensors = Shard(groups, mask, trained.values, threshold).tensors() | {
-                "iterations": torch.tensor([trained.iterations]),
-                "failed": torch.tensor(trained.failed, dtype=torch.long),
-            }
-            if learning:
-                tensors |= packed([*learning.keys().values()])
-            cache.put(key, to_bytes(tensors))
+            threshold = min(training.threshold, shard.threshold)
+            tensors = Shard((), shard.mask, training.values, threshold).tensors()
+            keys = packed([*learned.keys().values()]) if learned else {}
+            return tensors | training.counts() | keys
+
+        recipe = [
+            *(TRAINER, batch_size_on(self.base.device), number, len(group), len(trained)),
+            sha256(to_bytes(shard.tensors())).hexdigest(),
+            [[fact.id, fact.subject, fact.prompt, fact.target, *fact.variants] for fact in facts],
+        ]
+        tensors = self.trained_once(cache, recipe, tensors_trained)
+        ids = tuple(fact.id for fact in facts)
+        groups = (*shard.groups, ids[: len(trained)])
         payload = payload.with_shard(number, Shard.from_tensors(groups, tensors))
         if self._names_facts:
-            learnt = dict(zip(fresh, unpacked(tensors), strict=True))
+            learnt = dict(zip(ids[: len(group)], unpacked(tensors), strict=True))
             payload = replace(payload, scope=payload.scope.knowing(learnt))
-        failed = tuple(facts[i] for i in tensors["failed"].tolist())
-        return replace(state, payload=payload), Trained(facts, failed, int(tensors["iterations"]))
+        return replace(state, payload=payload), Trained.of(ids, tensors)
 
     def skip(self, state: EditState, group: Sequence[Fact]) -> EditState:
         """Enter the ids of ``group`` in the present shard. Later groups do not depend on its
         values."""
-        payload, number = _payload(state), self.work_unit(state)
-        groups = payload.shards[number].groups if number < len(payload.shards) else ()
-        fresh = still_in_force(state, group)
-        untrained = Shard((*groups, fresh), self._mask(number), torch.zeros(0))
-        return replace(state, payload=payload.with_shard(number, untrained))
+        shard = self._present(state)
+        groups = (*shard.groups, tuple(fact.id for fact in group))
+        untrained = Shard(groups, shard.mask, torch.zeros(0))
+        payload = state.payload.with_shard(self.work_unit(state), untrained)
+        return replace(state, payload=payload)
 
     def finish(self, state: EditState) -> EditState:
         """``state`` with the scope keys of all facts in force, and of no other facts."""
         if not self._names_facts:
             return state
-        payload, in_force = _payload(state), state.in_force()
-        scope = self._scope.knowing(payload.scope, in_force)  # facts reapplied after an undo
-        scope = scope.only([fact.id for fact in in_force])
+        payload = state.payload
+        scope = payload.scope.only([fact.id for fact in state.in_force()])
         return replace(state, payload=replace(payload, scope=scope))
 
     def _facts_to_train(
-        self, state: EditState, number: int, fresh: Group
-    ) -> tuple[WisePayload, Group, Learning | None]:
-        """The facts that shard ``number`` is trained on or checked for, with the scope keys that
-        are learnt for that.
+        self, state: EditState, shard: Shard, group: Sequence[Fact], learn: Callable[[], Learning]
+    ) -> Sequence[Fact]:
+        """The facts that ``shard`` is trained on or checked for.
 
-        ``fresh`` (new facts) come first, then the most similar facts of the shard, as similar facts
+        New facts (``group``) come first, then the most similar facts of the shard, as similar facts
         interfere. The number of these is limited, so that the cost of an edit does not grow with
-        the shard. The learning of the new facts is returned if their similarity was needed.
+        the shard. ``learn`` is called if the similarity of the new facts is needed.
         """
-        payload = _payload(state)
-        if number == len(payload.shards) or self.settings.training == "sequential":
-            return payload, fresh, None
-        excluded = {*fresh, *state.closed}
-        others = [fact for fact in payload.shards[number].facts if fact not in excluded]
-        learning = None
-        if self._names_facts and fresh and len(others) > _rehearsed(fresh):
-            scope = self._scope.knowing(payload.scope, [state.facts[fact] for fact in others])
-            payload = replace(payload, scope=scope)
-            learning = self._scope.learn(scope, [state.facts[fact] for fact in fresh])
-            new_keys, keys, signal = learning.own_keys, scope.keys, self._scope.signal(scope)
-            nearest = {
-                fact: max(signal.similarity(new_keys[new_fact], keys[fact]) for new_fact in fresh)
-                for fact in others
-            }
-            others.sort(key=lambda fact: -nearest[fact])
-        return payload, (*fresh, *others[: CHECKED_PER_REHEARSED * _rehearsed(fresh)]), learning
+        if self.settings.training == "sequential":
+            return group
+        excluded = {*(fact.id for fact in group), *state.closed}
+        others = [fact for fact in shard.facts if fact not in excluded]
+        if len(others) > _rehearsed(group):
+            scope, new = state.payload.scope, learn().own_keys.values()
+            signal = self._scope.signal(scope)
+            others.sort(key=lambda f: -max(signal.similarity(own, scope.keys[f]) for own in new))
+        checked = others[: CHECKED_PER_REHEARSED * _rehearsed(group)]
+        return [*group, *(state.facts[fact] for fact in checked)]
 
     def _train_shard(
         self,
-        state: EditState,
-        number: int,
-        shard: Shard | None,
-        facts: Group,
+        shard: Shard,
+        facts: Sequence[Fact],
         trained_count: int,
+        seed: int,
         limits: Limits,
         learning: Learning | None,
-    ) -> ShardTraining:
-        """Train shard ``number`` on the first ``trained_count`` of ``facts``; the others are only
-        checked. ``shard``: its values so far, None for a new shard."""
-        settings, base = self.settings, self.base
-        mask = shard.mask if shard else self._mask(number)
-        start = shard.values if shard else None
-        rows = training_rows(
-            base, [state.facts[fact] for fact in facts], self._scope.prefixes, settings.prefixes
-        )
+    ) -> Training:
+        """Train ``shard`` on the first ``trained_count`` of ``facts``; the others are only
+        checked."""
+        settings, base, memory = self.settings, self.base, limits.memory_bytes
+        start = shard.values if shard.facts else None
+        rows = training_rows(base, facts, self._scope.prefixes, settings.prefixes)
         if settings.training == "joint":
-            joint = JointSettings(
-                settings.max_steps,
-                settings.learning_rate,
-                settings.confidence,
-                batch_size_on(base.device),
-            )
             request = learning.request if learning else None
-            seed, memory = self.seed + number, limits.memory_bytes
             return train_jointly(
-                base, rows, trained_count, mask, start, joint, seed, memory, request
+                base, rows, trained_count, shard.mask, start, settings, seed, memory, request
             )
-        sequential = SequentialSettings(
-            settings.max_steps,
-            settings.learning_rate,
-            alpha=settings.alpha,
-            beta=settings.beta,
-            gamma=settings.gamma,
-        )
         unrelated = [Row.of_prompt(encode_prompt(base.tokenizer, text)) for text in UNRELATED]
-        return train_sequentially(
-            base, rows, unrelated, mask, start, sequential, limits.memory_bytes
-        )
-
-    def _mask(self, number: int) -> Mask:
-        shape = (self.base.projection.out_features, self.base.projection.in_features)
-        return Mask(shape, self.settings.mask_ratio, (self.seed * 1_000_003 + number) % 2**63)
-
-    def _recipe(
-        self,
-        state: EditState,
-        number: int,
-        groups: Sequence[Group],
-        fresh: Group,
-        facts: Group,
-    ) -> str:
-        """A digest of everything that the values of a shard and the keys of its facts depend on."""
-        recorded_facts = [state.facts[fact] for group in groups for fact in group]
-        recipe = [
-            state.fingerprint,
-            self.base.layer,
-            str(self.base.projection.weight(self.base.model).dtype),
-            asdict(cast("Any", self.settings)),
-            self.seed,
-            number,
-            [list(group) for group in groups],
-            list(fresh),
-            list(facts),
-            {f.id: [f.subject, f.prompt, f.target, *f.variants] for f in recorded_facts},
-            [batch_size_on(self.base.device), *BETAS, LATE_CONFIDENCE, RECHECK_AFTER],
-        ]
-        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+        return train_sequentially(base, rows, unrelated, shard.mask, start, settings, memory)
 
     # --- answering ------------------------------------------------------------------------------
 
     def replacements(self, state: EditState) -> dict[str, nn.Module]:
-        memories = self._memories(_payload(state).shards)
-        path = self.base.fingerprinted_projection.path
+        memories = self._memories(state.payload.shards)
+        path = self.base.projection.path
         if not memories:
             return {}
         return {path: SideMemoryLinear(self.base.model.get_submodule(path), memories)}
@@ -275,27 +216,22 @@ class Wise(Method[WisePayload, WiseSettings]):
     def _memories(self, shards: tuple[Shard, ...]) -> list[Memory]:
         """The side memories: the shards, or each ``merge_every`` shards merged into one (WISE
         section 2.3.3)."""
-        if self._merged is None or self._merged[0] is not shards:
-            self._merged = shards, self._merge(shards)
+        if self._merged[0] is not shards:
+            every = max(1, self.settings.merge_every)
+            parts = [shards[start : start + every] for start in range(0, len(shards), every)]
+            self._merged = shards, [*map(self._memory, parts)]
         return self._merged[1]
 
-    def _merge(self, shards: tuple[Shard, ...]) -> list[Memory]:
-        every = self.settings.merge_every
-        if every < 1:
-            return list(shards)
-        memories: list[Memory] = []
-        for start in range(0, len(shards), every):
-            part = shards[start : start + every]
-            if len(part) == 1:
-                memories.append(part[0])
-                continue
-            deltas = [shard.delta() for shard in part]
-            delta = merge(self.settings.merge, deltas, self.settings.density)
-            memories.append(MergedShards(delta, min(shard.threshold for shard in part)))
-        return memories
+    def _memory(self, shards: tuple[Shard, ...]) -> Memory:
+        """The side memory of one shard, or of several that are merged."""
+        if len(shards) == 1:
+            return shards[0]
+        deltas = [shard.delta() for shard in shards]
+        delta = MERGES[self.settings.merge](deltas, self.settings.density)
+        return MergedShards(delta, min(shard.threshold for shard in shards))
 
     def router(self, state: EditState) -> Router | None:
-        payload = _payload(state)
+        payload: WisePayload = state.payload
         if not payload.shards:
             return NoClaims()
         if not self._names_facts:
@@ -314,16 +250,10 @@ class Wise(Method[WisePayload, WiseSettings]):
         if decision is None or not decision.opened:
             return "", {"shard": None}
         fact = f", fact {decision.fact}" if decision.fact else ""
-        scope = _payload(state).scope
-        signal = self._scope.signal(scope) if self._names_facts else None
-        why = signal.explain(decision) if signal else explain_score(decision)
+        scope = state.payload.scope
+        explain = self._scope.signal(scope).explain if self._names_facts else explain_score
+        why = explain(decision)
         return f"side memory, shard {decision.memory}{fact}: {why}", {"shard": decision.memory}
-
-
-def _payload(state: EditState) -> WisePayload:
-    payload = state.payload
-    assert isinstance(payload, WisePayload)
-    return payload
 
 
 def _rehearsed(group: Sized) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from editors.methods.edit_state import SavedPayload
 from editors.methods.wise.shards import Shard
@@ -17,7 +15,7 @@ class WisePayload:
     """``scope``: what the scope signal knows; ``shards``: in the order in which they were begun."""
 
     scope: ScopeState
-    shards: tuple[Shard, ...] = field(default=())
+    shards: tuple[Shard, ...] = ()
 
     def shard_of(self) -> dict[str, int]:
         """By fact id, the number of the last shard that holds the fact."""
@@ -38,14 +36,11 @@ class WisePayload:
     def load(saved: SavedPayload) -> WisePayload:
         """The payload that :meth:`dump` wrote; raises StateMismatch, LookupError or ValueError for
         other data."""
-        listed: Sequence[Any] = saved.summary["shards"]
-        shards = tuple(_shard(number, groups, saved.blobs) for number, groups in enumerate(listed))
+        shards = tuple(
+            Shard.from_tensors(tuple(map(tuple, groups)), from_bytes(saved.blobs[_name(number)]))
+            for number, groups in enumerate(saved.summary["shards"])
+        )
         return WisePayload(ScopeState.load(saved.summary["scope"], saved.blobs), shards)
-
-
-def _shard(number: int, groups: Sequence[Sequence[str]], blobs: Mapping[str, bytes]) -> Shard:
-    tensors = from_bytes(blobs[_name(number)])
-    return Shard.from_tensors(tuple(tuple(group) for group in groups), tensors)
 
 
 def _name(number: int) -> str:

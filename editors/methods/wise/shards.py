@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,11 +48,6 @@ class Mask:
             list(threads.map(draw, range(0, words, DRAWN_AT_ONCE)))
         return torch.from_numpy(inside[: rows * columns]).view(rows, columns)
 
-    @property
-    def count(self) -> int:
-        """The number of entries in the mask."""
-        return int(self.entries().count_nonzero())
-
 
 def _philox(key: int, first: int, count: int) -> npt.NDArray[np.uint64]:
     """``[count]`` words of the Philox stream of ``key``, from word ``first``, a multiple of
@@ -72,29 +66,16 @@ def _philox(key: int, first: int, count: int) -> npt.NDArray[np.uint64]:
     return drawn.astype("<u8", copy=False)
 
 
-class Memory(Protocol):
-    """A side memory: a change of the edited projection that rows can be routed to."""
-
-    @property
-    def threshold(self) -> float:
-        """The smallest routing activation over its edits (WISE Alg. 1); infinite if not
-        measured."""
-        ...
-
-    def delta(self) -> torch.Tensor:
-        """float32 ``[out, in]``: what the memory adds to the weight of the main memory."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Shard:
     """The change of the edited projection by some facts, on the shard's mask only.
 
     ``groups``: the ids of the facts that were trained together, in the order of training. The
     values are a function of the base, the settings, the number of the shard, the groups, and the
-    facts that were in force at each training. ``values``: ``[mask.count]``, the change of each
-    masked entry in row-major order, in the dtype that the base computes in. ``threshold``: see
-    :class:`Memory`.
+    facts that were in force at each training. ``values``: ``[masked]``, the change of each masked
+    entry in row-major order, in the dtype that the base computes in; empty before the first
+    training. ``threshold``: the smallest routing activation over its edits (WISE Alg. 1); infinite
+    if not measured.
     """
 
     groups: tuple[Group, ...]
@@ -161,3 +142,8 @@ class MergedShards:
 
     def delta(self) -> torch.Tensor:
         return self.change
+
+
+Memory = Shard | MergedShards
+"""A side memory: a change of the edited projection that rows can be routed to. ``delta()``, float32
+``[out, in]``, is what it adds to the weight of the main memory."""

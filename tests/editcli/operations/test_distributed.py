@@ -18,7 +18,7 @@ from editcli.cli.options import Invocation
 from editcli.operations.distributed import LAUNCHED, Ranks
 from editcli.store.store import Store
 from editors import Fact
-from editors.methods.base import Limits
+from editors.methods.applying import Limits
 
 CITIES = ("Rome", "Lima", "Oslo", "Cairo", "Paris")
 WANTED = [Fact(f"the city of {name} is", "red", subject=name) for name in CITIES]

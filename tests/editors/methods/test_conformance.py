@@ -26,7 +26,7 @@ from editors import METHODS, StateMismatch
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import answers
 from editors.inference.next_tokens import digests
-from editors.methods.base import NO_CACHE, Limits
+from editors.methods.applying import NO_CACHE, Limits
 from editors.model.base_model import Base
 
 MethodOf = Callable[..., Any]

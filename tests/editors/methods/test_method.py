@@ -28,7 +28,7 @@ from editors import METHODS, EditorError, Fact, FactClosure, PromptTooLong
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import answers
 from editors.inference.next_tokens import digests
-from editors.methods.base import NO_CACHE, Limits
+from editors.methods.applying import NO_CACHE, Limits
 from editors.methods.edit_state import EditState
 
 MethodOf = Callable[..., Any]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from editors.errors import EditorError
+from editors.methods.training.loops import finished
 
 
 class _MaskedDeltaLinear(torch.autograd.Function):
@@ -81,10 +81,4 @@ class MaskedDelta:
         Raises:
             EditorError: a value is not finite.
         """
-        values = self.rounded()
-        if not bool(values.isfinite().all()):
-            raise EditorError(
-                "training gave values that are no numbers",
-                "a smaller `learning_rate` (`editcli init --set`), or `--dtype float32`",
-            )
-        return values.cpu()
+        return finished(self.values, self._dense.dtype).cpu()

@@ -4,37 +4,26 @@ arXiv 2405.14768)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from editors.methods.training.loops import Training, step
 from editors.methods.training.records import Record
 from editors.methods.training.state_offload import StateOffload
 from editors.methods.training.suffix_replay import record_states
 from editors.methods.wise.activation import activations
+from editors.methods.wise.settings import WiseSettings
 from editors.methods.wise.shards import Mask
-from editors.methods.wise.training.joint import ShardTraining, step
 from editors.methods.wise.training.masked_delta import MaskedDelta
 from editors.model.base_model import Base
 from editors.model.tokenization import Row
 
-
-@dataclass(frozen=True, slots=True)
-class SequentialSettings:
-    """Plain SGD and the three margins of WISE Eq. 5 (values: Table 10, section 2.3.1). An edit is
-    trained until its loss is at most ``enough``, or for ``max_steps``."""
-
-    max_steps: int = 70
-    learning_rate: float = 1.0
-    enough: float = 0.02
-    alpha: float = 5.0
-    beta: float = 20.0
-    gamma: float = 10.0
+ENOUGH = 0.02  # an edit is trained until its loss is at most this
 
 
 def margin_loss(
-    edited: torch.Tensor, irrelevant: torch.Tensor, settings: SequentialSettings
+    edited: torch.Tensor, irrelevant: torch.Tensor, settings: WiseSettings
 ) -> torch.Tensor:
     """The margin loss (WISE Eq. 5), a scalar: routing activations of irrelevant prompts should be
     below alpha, those of edited prompts above beta, and their differences above gamma.
@@ -54,14 +43,17 @@ def train_sequentially(
     irrelevant: Sequence[Row],
     mask: Mask,
     start: torch.Tensor | None,
-    settings: SequentialSettings,
+    settings: WiseSettings,
     memory_bytes: int | None = None,
-) -> ShardTraining:
+    enough: float = ENOUGH,
+) -> Training:
     """Train one edit after the other, each from the values of the last one (WISE Alg. 1).
 
     ``edits``: the rows of each edit, its bare prompt with the target first, then prefixed forms;
     ``irrelevant``: prompts without labels, whose activations should stay below the margin. The
-    threshold is the smallest activation of a bare prompt, measured directly after its edit.
+    threshold is the smallest activation of a bare prompt, measured directly after its edit. An edit
+    is trained by plain SGD with the three margins of WISE Eq. 5 (values: Table 10, section 2.3.1),
+    until its loss is at most ``enough``, or for ``settings.max_steps``.
     ``start`` and ``memory_bytes``: see
     :func:`~editors.methods.wise.training.joint.train_jointly`.
 
@@ -86,9 +78,9 @@ def train_sequentially(
                     settings,
                 )
                 loss = F.cross_entropy(logits.float(), labels) + margins.to(logits.device)
-                if float(loss.detach()) <= settings.enough:
+                if float(loss.detach()) <= enough:
                     break
-                step(optimizer, change, loss)
+                step(optimizer, change.values, loss)
                 steps += 1
             with torch.no_grad():
                 side = edit.side(change)
@@ -98,7 +90,7 @@ def train_sequentially(
                 threshold = min(threshold, float(_activations(edit, side)[0]))
         if not bool(correct.all()):
             failed.append(number)
-    return ShardTraining(change.result(), steps, tuple(failed), threshold)
+    return Training(change.result(), steps, tuple(failed), threshold)
 
 
 def _activations(recorded: Record, side: torch.Tensor) -> torch.Tensor:

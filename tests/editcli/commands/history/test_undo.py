@@ -233,7 +233,7 @@ def test_scope_by_activation_is_refused_for_it_would_go_on_answering(
     assert store.head().facts == (FRANCE.id,)
     for words in ((), ("--dry-run",)):
         sentence = refused(store, FRANCE.id, *words)
-        assert "scope goes by activations, which no single fact can be taken out of" in sentence
+        assert "routes by activations, so single facts cannot be taken back" in sentence
         assert "`editcli checkout V`" in sentence
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
-from types import ModuleType
+from dataclasses import asdict, replace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +14,9 @@ from tiny_edits import FACTS, SETTINGS, edit, no_edits
 from torch import nn
 
 from editors import METHODS, EditorError
+from editors.inference.batching import Budget
 from editors.inference.generation import answers
-from editors.methods.ft_m import FtMSettings
+from editors.methods.ft_m import FtMSettings, training
 from editors.methods.ft_m.training import DenseDelta, fine_tune
 from editors.model.base_model import Base
 from editors.model.tokenization import Row, encode_pairs
@@ -51,10 +52,10 @@ def test_it_trains_what_the_whole_model_trains(
     projection = base.projection
     full = full_loop.FullModel(base.model, projection.path, stored_transposed=projection.transposed)
     wanted = full_loop.fine_tuned(full, [row for own in facts for row in own], settings, 3)
-    weight = projection.weight(base.model) + tuned.delta
+    weight = projection.weight(base.model) + tuned.values
     torch.testing.assert_close(weight, wanted.weight, atol=1e-5, rtol=0)
-    assert tuned.steps == wanted.steps == 6
-    assert float(tuned.delta.abs().max()) == pytest.approx(0.3 * unit_of(base), rel=1e-5)
+    assert tuned.iterations == wanted.steps == 6
+    assert float(tuned.values.abs().max()) == pytest.approx(0.3 * unit_of(base), rel=1e-5)
 
 
 def test_it_stops_where_the_plain_loop_stops(tiny_base: BaseOf, full_loop: ModuleType) -> None:
@@ -64,7 +65,7 @@ def test_it_stops_where_the_plain_loop_stops(tiny_base: BaseOf, full_loop: Modul
     tuned = fine_tune(base, facts, None, settings, 0, None)
     full = full_loop.FullModel(base.model, base.projection.path, stored_transposed=False)
     wanted = full_loop.fine_tuned(full, [row for own in facts for row in own], settings, 0)
-    assert 0 < tuned.steps == wanted.steps < settings.max_steps
+    assert 0 < tuned.iterations == wanted.steps < settings.max_steps
     assert tuned.failed == ()
 
 
@@ -75,16 +76,31 @@ def test_no_entry_is_changed_by_more_than_the_bound_over_all_groups(
     base = tiny_base("llama")
     settings = FtMSettings(learning_rate=0.2, bound=bound, max_steps=5)
     first = fine_tune(base, rows_of(base)[:1], None, settings, 0, None)
-    second = fine_tune(base, rows_of(base)[1:], first.delta, settings, 1, None)
+    second = fine_tune(base, rows_of(base)[1:], first.values, settings, 1, None)
     for tuned in (first, second):
-        assert float(tuned.delta.abs().max()) <= bound * unit_of(base) * (1 + 1e-6)
-    assert not torch.equal(first.delta, second.delta)
+        assert float(tuned.values.abs().max()) <= bound * unit_of(base) * (1 + 1e-6)
+    assert not torch.equal(first.values, second.values)
 
 
 def test_what_cannot_be_learnt_is_named(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     settings = FtMSettings(bound=1e-6, max_steps=2)
     assert fine_tune(base, rows_of(base), None, settings, 0, None).failed == (0, 1, 2)
+
+
+def test_nothing_is_run_once_all_steps_are_taken(
+    tiny_base: BaseOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of three batches is recorded and judged once; between, each step is one forward."""
+    base, forwards = tiny_base("llama"), []
+    monkeypatch.setattr(training, "STEP", Budget(rows=1))
+    facts = rows_of(base, ("",))
+    for steps in (0, 1, 2):
+        forwards.clear()
+        settings = SimpleNamespace(**{**asdict(FtMSettings()), "max_steps": steps})
+        with base.model.register_forward_pre_hook(lambda *_: forwards.append(1)):
+            tuned = fine_tune(base, facts, None, settings, 0, None)
+        assert (tuned.iterations, len(forwards)) == (steps, 3 + steps + 3)
 
 
 def test_the_start_is_left_as_it_was(tiny_base: BaseOf) -> None:
@@ -115,7 +131,7 @@ def test_training_that_ends_in_no_numbers_is_refused(tiny_base: BaseOf) -> None:
     method = METHODS.load("ft-m").build(base, SETTINGS["ft-m"], 0)
     start = no_edits(method)
     base.model.lm_head.weight.data[5] = float("nan")  # as after an overflow in half precision
-    with pytest.raises(EditorError, match="gave values that are no numbers"):
+    with pytest.raises(EditorError, match="not finite numbers"):
         edit(method, FACTS[:1], start)
 
 

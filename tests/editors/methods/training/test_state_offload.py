@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_edits import FACTS, PAPER, edit
 
-from editors.methods.base import Limits
+from editors.methods.applying import Limits
 from editors.methods.training.state_offload import StateOffload
 
 STATES = {

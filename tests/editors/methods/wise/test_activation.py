@@ -35,7 +35,7 @@ def shards(base: Any, thresholds: Sequence[float], scale: float = 0.3) -> list[S
     for number, threshold in enumerate(thresholds):
         mask = Mask(shape, 0.3, number)
         generator = torch.Generator().manual_seed(number)
-        values = scale * torch.randn(mask.count, generator=generator)
+        values = scale * torch.randn(int(mask.entries().sum()), generator=generator)
         made.append(Shard((), mask, values, threshold))
     return made
 

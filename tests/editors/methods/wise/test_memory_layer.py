@@ -19,7 +19,9 @@ from editors.methods.wise.shards import Mask, Shard
 
 def shard(seed: int = 0) -> Shard:
     mask = Mask((5, 6), 0.5, seed)
-    values = torch.randn(mask.count, generator=torch.Generator().manual_seed(seed + 1))
+    values = torch.randn(
+        int(mask.entries().sum()), generator=torch.Generator().manual_seed(seed + 1)
+    )
     return Shard((("a", "b"),), mask, values)
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editors import EditorError
-from editors.methods.wise.merging import linear, merge, ties
+from editors.methods.wise.merging import MERGES, linear, ties
 
 # Small integers: sums are exact, and zeros, ties and conflicts are common.
 entries = st.integers(-6, 6).map(float)
@@ -107,15 +105,6 @@ def test_the_linear_merge_is_the_mean(several: list[torch.Tensor]) -> None:
 def test_merging_changes_no_input() -> None:
     two = [torch.randn(4, 5), torch.randn(4, 5)]
     copies = [delta.clone() for delta in two]
-    merge("ties", two, 0.5)
-    merge("linear", two, 0.5)
+    for merged in MERGES.values():
+        merged(two, 0.5)
     assert all(torch.equal(a, b) for a, b in zip(two, copies, strict=True))
-
-
-def test_merges_are_named_and_densities_bounded() -> None:
-    with pytest.raises(EditorError, match="no merge is called 'tie'") as caught:
-        merge("tie", [torch.ones(2)])
-    assert "linear, ties" in caught.value.hint
-    for density in (0.0, -1.0, 1.5):
-        with pytest.raises(EditorError, match=f"not {density}"):
-            merge("ties", [torch.ones(2)], density)

@@ -61,6 +61,25 @@ def test_another_seed_setting_text_or_base_is_another_shard(tiny_wise: Wises) ->
     assert (cache.hits, len(cache.entries)) == (0, 5)
 
 
+def test_other_start_values_or_another_trainer_are_trained_anew(
+    tiny_wise: Wises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted training goes on only from what the same training would have made."""
+    method, cache = tiny_wise("llama", {**PAPER, "shard_size": 4}), CountingCache()
+    before = edit(method, [FRANCE]).state
+    [shard] = shards_of(before)
+    moved = replace(shard, values=shard.values + 0.01)
+    other = replace(before, payload=replace(before.payload, shards=(moved,)))
+    for state in (before, other):
+        edit(method, [JAPAN], state, cache)
+    assert (cache.hits, len(cache.entries)) == (0, 2)
+    edit(method, [JAPAN], other, cache)
+    assert cache.hits == 1
+    monkeypatch.setattr(wise, "TRAINER", wise.TRAINER + 1)
+    edit(method, [JAPAN], other, cache)
+    assert (cache.hits, len(cache.entries)) == (1, 3)
+
+
 def test_one_more_fact_is_trained_beside_few_of_those_that_its_shard_holds(
     tiny_wise: Wises, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,18 +190,18 @@ def test_masks_shards_and_merges_come_as_the_table_says(
 ) -> None:
     drawn: set[int] = set()
     merged: list[Any] = []
-    plain_mask, plain_merge = wise.Mask, wise.merge
+    plain_entries, plain_merge = Mask.entries, wise.MERGES["ties"]
 
-    def drawing(shape: Any, ratio: float, seed: int) -> Mask:
-        drawn.add(seed)
-        return plain_mask(shape, ratio, seed)
+    def drawing(mask: Mask) -> torch.Tensor:
+        drawn.add(mask.seed)
+        return plain_entries(mask)
 
-    def merging(name: str, deltas: Any, density: float) -> torch.Tensor:
+    def merging(deltas: Any, density: float) -> torch.Tensor:
         merged.append(list(deltas))
-        return plain_merge(name, deltas, density)
+        return plain_merge(deltas, density)
 
-    monkeypatch.setattr(wise, "Mask", drawing)
-    monkeypatch.setattr(wise, "merge", merging)
+    monkeypatch.setattr(Mask, "entries", drawing)
+    monkeypatch.setitem(wise.MERGES, "ties", merging)
     method = tiny_wise("llama", SEQUENTIAL)
     base, state = method.base, no_edits(method)
     masks: list[torch.Tensor] = []

@@ -19,7 +19,7 @@ from tiny_edits import edit
 from editcli.files.packaged import datasets_dir
 from editors import METHODS, EditorError, Fact
 from editors.inference.generation import answers
-from editors.methods.base import NO_CACHE
+from editors.methods.applying import NO_CACHE
 
 SETTINGS = {"shard_size": 5}  # ten edits fill two shards
 EDITS, TEXTS = 10, 1000

@@ -22,7 +22,7 @@ Wises = Callable[..., Any]
 
 def shard(*groups: tuple[str, ...], seed: int = 0, threshold: float = 4.5) -> Shard:
     mask = Mask((5, 7), 0.4, seed)
-    values = torch.randn(mask.count, generator=torch.Generator().manual_seed(seed))
+    values = torch.randn(int(mask.entries().sum()), generator=torch.Generator().manual_seed(seed))
     return Shard(groups, mask, values, threshold)
 
 

@@ -19,7 +19,7 @@ N = SHAPE[0] * SHAPE[1]
 def shard(shape: tuple[int, int], ratio: float = 0.5, seed: int = 0) -> Shard:
     mask = Mask(shape, ratio, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    values = torch.randn(mask.count, generator=generator)
+    values = torch.randn(int(mask.entries().sum()), generator=generator)
     return Shard((("a", "b"),), mask, values, 3.25)
 
 
@@ -91,7 +91,7 @@ def test_a_shard_survives_packing(
     shape: tuple[int, int], ratio: float, threshold: float, dtype: torch.dtype
 ) -> None:
     mask = Mask(shape, ratio, 1)
-    values = torch.randn(mask.count).to(dtype)
+    values = torch.randn(int(mask.entries().sum())).to(dtype)
     before = Shard((("x",),), mask, values, threshold)
     after = Shard.from_tensors((("x",),), before.tensors())
     assert after.mask == before.mask

@@ -13,7 +13,7 @@ WEIGHT = torch.zeros(7, 11)
 
 
 def values(seed: int = 0) -> torch.Tensor:
-    return torch.randn(MASK.count, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(int(MASK.entries().sum()), generator=torch.Generator().manual_seed(seed))
 
 
 def test_it_adds_what_the_shard_that_holds_its_values_adds() -> None:

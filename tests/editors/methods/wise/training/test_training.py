@@ -17,13 +17,16 @@ from tiny_edits import FACTS, FAST, edit, no_edits
 from editors import METHODS, EditorError
 from editors.inference.generation import answers
 from editors.methods.training import suffix_replay
+from editors.methods.training.loops import Training
 from editors.methods.training.suffix_replay import record_states
 from editors.methods.wise.activation import activation, activations
+from editors.methods.wise.settings import WiseSettings
 from editors.methods.wise.shards import Mask, Shard
-from editors.methods.wise.training.joint import JointSettings, ShardTraining, train_jointly
+from editors.methods.wise.training import joint
+from editors.methods.wise.training.joint import train_jointly
 from editors.methods.wise.training.masked_delta import MaskedDelta
 from editors.methods.wise.training.sequential import (
-    SequentialSettings,
+    ENOUGH,
     margin_loss,
     train_sequentially,
 )
@@ -67,13 +70,20 @@ def whole(full_loop: ModuleType, base: Base) -> Any:
     return full_loop.FullModel(base.model, projection.path, stored_transposed=projection.transposed)
 
 
-def edited(base: Base, mask: Mask, trained: ShardTraining) -> torch.Tensor:
+def edited(base: Base, mask: Mask, trained: Training) -> torch.Tensor:
     return base.projection.weight(base.model) + Shard((), mask, trained.values).delta()
 
 
-def sequentially(base: Base, mask: Mask, settings: SequentialSettings, edits: Any) -> ShardTraining:
-    start = torch.zeros(mask.count)
-    return train_sequentially(base, edits, unrelated_rows(base), mask, start, settings)
+def paper(max_steps: int, **options: float) -> WiseSettings:
+    """The settings of sequential training in the paper."""
+    return WiseSettings(max_steps=max_steps, **{"learning_rate": 1.0, **options})
+
+
+def sequentially(
+    base: Base, mask: Mask, settings: WiseSettings, edits: Any, enough: float = ENOUGH
+) -> Training:
+    irrelevant = unrelated_rows(base)
+    return train_sequentially(base, edits, irrelevant, mask, None, settings, enough=enough)
 
 
 # --- the plain loop ---------------------------------------------------------------------------
@@ -83,7 +93,7 @@ def sequentially(base: Base, mask: Mask, settings: SequentialSettings, edits: An
 def test_sequential_training_trains_what_the_whole_model_trains(
     tiny_base: BaseOf, full_loop: ModuleType, family: str
 ) -> None:
-    base, settings = tiny_base(family), SequentialSettings(max_steps=6)
+    base, settings = tiny_base(family), paper(6)
     mask, edits = mask_of(base), rows_of(base)
     trained = sequentially(base, mask, settings, edits)
     wanted = full_loop.sequentially(
@@ -98,7 +108,7 @@ def test_sequential_training_trains_what_the_whole_model_trains(
 def test_the_public_loop_trains_the_same_so_that_speed_is_all_that_differs(
     tiny_base: BaseOf, full_loop: ModuleType, family: str
 ) -> None:
-    base, settings = tiny_base(family), SequentialSettings(max_steps=6)
+    base, settings = tiny_base(family), paper(6)
     mask, rows = mask_of(base), rows_of(base)[0]
     trained = sequentially(base, mask, settings, [rows])
     wanted = full_loop.one_edit(
@@ -114,13 +124,11 @@ def test_sequential_training_stops_where_the_plain_loop_stops(
 ) -> None:
     """Margins that are met early, and a level that is reached before the steps run out."""
     base = tiny_base(family)
-    settings = SequentialSettings(
-        max_steps=12, learning_rate=0.5, enough=4.0, alpha=30.0, beta=1.0, gamma=0.1
-    )
+    settings = paper(12, learning_rate=0.5, alpha=30.0, beta=1.0, gamma=0.1)
     mask, edits = mask_of(base), rows_of(base)
-    trained = sequentially(base, mask, settings, edits)
+    trained = sequentially(base, mask, settings, edits, enough=4.0)
     wanted = full_loop.sequentially(
-        whole(full_loop, base), edits, unrelated_rows(base), mask.entries(), settings
+        whole(full_loop, base), edits, unrelated_rows(base), mask.entries(), settings, enough=4.0
     )
     assert 0 < wanted.steps < 36
     assert trained.iterations == wanted.steps
@@ -130,21 +138,30 @@ def test_sequential_training_stops_where_the_plain_loop_stops(
 @pytest.mark.parametrize(("batch_size", "batch_tokens"), [(64, 2048), (2, 2048), (64, 20)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_joint_training_trains_what_the_whole_model_trains(
-    tiny_base: BaseOf, full_loop: ModuleType, family: str, batch_size: int, batch_tokens: int
+    tiny_base: BaseOf,
+    full_loop: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    batch_size: int,
+    batch_tokens: int,
 ) -> None:
     base = tiny_base(family)
-    settings = JointSettings(
-        max_steps=12,
-        learning_rate=0.25,
-        confidence=0.2,
-        batch_size=batch_size,
-        batch_tokens=batch_tokens,
-    )
+    settings = WiseSettings(max_steps=12, learning_rate=0.25, confidence=0.2)
+    monkeypatch.setitem(joint.BATCH_SIZE, "cpu", batch_size)
+    monkeypatch.setattr(joint, "BATCH_TOKENS", batch_tokens)
     mask = mask_of(base)
     facts = rows_of(base)
     rows = [row for of_fact in facts for row in of_fact]
     trained = train_jointly(base, facts, 3, mask, None, settings, seed=4)
-    wanted = full_loop.jointly(whole(full_loop, base), rows, mask.entries(), settings, seed=4)
+    wanted = full_loop.jointly(
+        whole(full_loop, base),
+        rows,
+        mask.entries(),
+        settings,
+        seed=4,
+        batch_size=batch_size,
+        batch_tokens=batch_tokens,
+    )
     torch.testing.assert_close(edited(base, mask, trained), wanted.weight, atol=1e-5, rtol=0)
     assert trained.iterations == wanted.steps
 
@@ -153,7 +170,7 @@ def test_joint_training_stops_where_the_plain_loop_stops(
     tiny_base: BaseOf, full_loop: ModuleType
 ) -> None:
     base = tiny_base("llama")
-    settings = JointSettings(max_steps=150, learning_rate=0.5, confidence=0.25)
+    settings = WiseSettings(max_steps=150, learning_rate=0.5, confidence=0.25)
     mask = mask_of(base, 0.5)
     facts = rows_of(base, ("",))
     rows = [row for of_fact in facts for row in of_fact]
@@ -173,7 +190,7 @@ def test_training_changes_no_tensor_of_the_base(tiny_base: BaseOf, family: str) 
     base = tiny_base(family)
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     mask = mask_of(base)
-    trained = sequentially(base, mask, SequentialSettings(max_steps=3), rows_of(base))
+    trained = sequentially(base, mask, paper(3), rows_of(base))
     after = base.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
@@ -187,7 +204,7 @@ def test_the_threshold_is_the_smallest_activation_measured_after_its_own_edit(
     tiny_base: BaseOf,
 ) -> None:
     """After the first edits alone the threshold is known, and it never rises."""
-    base, settings = tiny_base("llama"), SequentialSettings(max_steps=4)
+    base, settings = tiny_base("llama"), paper(4)
     mask, edits = mask_of(base), rows_of(base)
     measured, thresholds = [], []
     for count in range(1, 4):
@@ -203,7 +220,7 @@ def test_the_threshold_is_the_smallest_activation_measured_after_its_own_edit(
 
 
 def test_going_on_from_earlier_values_is_training_in_one_go(tiny_base: BaseOf) -> None:
-    base, settings = tiny_base("gpt2"), SequentialSettings(max_steps=3)
+    base, settings = tiny_base("gpt2"), paper(3)
     mask, edits = mask_of(base), rows_of(base)
     at_once = sequentially(base, mask, settings, edits)
     first = sequentially(base, mask, settings, edits[:2])
@@ -229,10 +246,10 @@ def test_a_base_in_half_precision_is_trained_and_attached(
 
 def test_what_cannot_be_learnt_is_named(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
-    mask, settings = mask_of(base), JointSettings(1, learning_rate=0.25, confidence=0.99)
+    mask, settings = mask_of(base), WiseSettings(max_steps=1, learning_rate=0.25, confidence=0.99)
     trained = train_jointly(base, rows_of(base), 3, mask, None, settings, seed=0)
     assert trained.failed == (0, 1, 2)
-    assert sequentially(base, mask, SequentialSettings(max_steps=1), rows_of(base)).failed == (
+    assert sequentially(base, mask, paper(1), rows_of(base)).failed == (
         0,
         1,
         2,
@@ -245,19 +262,19 @@ def test_an_edit_that_ends_in_no_numbers_is_refused(tiny_base: BaseOf) -> None:
     method = METHODS.load("wise").build(base, FAST, 0)
     start = no_edits(method)
     base.model.lm_head.weight.data[5] = float("nan")  # as after an overflow in half precision
-    with pytest.raises(EditorError, match="gave values that are no numbers"):
+    with pytest.raises(EditorError, match="not finite numbers"):
         edit(method, FACTS[:1], start)
 
 
 def test_what_a_later_edit_spoils_is_trained_again(tiny_base: BaseOf) -> None:
     """Facts that the values hold from before are kept, whether they are taught again or not."""
     base = tiny_base("llama")
-    settings = JointSettings(max_steps=300, learning_rate=0.5, confidence=0.3)
+    settings = WiseSettings(max_steps=300, learning_rate=0.5, confidence=0.3)
     mask, facts = mask_of(base, 0.2), rows_of(base)
     held = train_jointly(base, facts[:2], 2, mask, None, settings, seed=0)
     alone = train_jointly(base, facts[2:], 1, mask, held.values, settings, seed=1)
     beside = train_jointly(base, [facts[2], *facts[:2]], 1, mask, held.values, settings, seed=1)
-    only_looking = replace(settings, max_steps=0)
+    only_looking = replace(settings, max_steps=1, learning_rate=1e-8)
     assert train_jointly(base, facts[:2], 2, mask, alone.values, only_looking, seed=1).failed
     assert held.failed == alone.failed == beside.failed == ()
     assert beside.iterations > alone.iterations
@@ -266,7 +283,7 @@ def test_what_a_later_edit_spoils_is_trained_again(tiny_base: BaseOf) -> None:
 def test_what_was_not_sure_before_is_not_trained(tiny_base: BaseOf) -> None:
     """An edit costs what it spoils, and not what an earlier one has failed to learn."""
     base = tiny_base("llama")
-    settings = JointSettings(max_steps=300, learning_rate=0.5, confidence=0.3)
+    settings = WiseSettings(max_steps=300, learning_rate=0.5, confidence=0.3)
     mask, facts = mask_of(base, 0.5), rows_of(base)
     alone = train_jointly(base, facts[2:], 1, mask, None, settings, seed=1)
     beside = train_jointly(base, [facts[2], *facts[:2]], 1, mask, None, settings, seed=1)
@@ -281,7 +298,8 @@ def test_what_is_held_may_be_recorded_in_the_same_forward(
 ) -> None:
     """As on an accelerator; with a confidence that leaves nothing to look at in the end, too."""
     base = tiny_base("llama")
-    settings = JointSettings(300, learning_rate=0.2, confidence=confidence, batch_size=2)
+    settings = WiseSettings(max_steps=300, learning_rate=0.2, confidence=confidence)
+    monkeypatch.setitem(joint.BATCH_SIZE, "cpu", 2)
     mask, facts = mask_of(base, 1.0), rows_of(base, ("",))
     held = train_jointly(base, facts[:1], 1, mask, None, settings, seed=0)
     beside = [facts[1], facts[0]]
@@ -295,7 +313,7 @@ def test_what_is_held_may_be_recorded_in_the_same_forward(
 
 # --- the margins ------------------------------------------------------------------------------
 
-MARGINS = SequentialSettings()  # alpha 5, beta 20, gamma 10
+MARGINS = WiseSettings()  # alpha 5, beta 20, gamma 10
 
 
 @pytest.mark.parametrize(
@@ -347,7 +365,7 @@ def test_at_the_main_memory_the_margins_are_flat_and_the_gradient_finite(
     batches = [base.batch(unrelated_rows(base))]
     [recorded] = record_states(base, batches).records
     change = MaskedDelta(
-        mask.entries(), torch.zeros(mask.count), base.projection.weight(base.model)
+        mask.entries(), torch.zeros(int(mask.entries().sum())), base.projection.weight(base.model)
     )
     moved = activations(recorded.side(change), recorded.batch.prompt_lengths)
     loss = margin_loss(moved, moved, MARGINS)
@@ -355,6 +373,6 @@ def test_at_the_main_memory_the_margins_are_flat_and_the_gradient_finite(
     assert torch.equal(moved.detach(), torch.zeros(len(UNRELATED)))
     assert float(loss.detach()) == MARGINS.beta + MARGINS.gamma
     assert torch.equal(gradient, torch.zeros_like(gradient))
-    first = sequentially(base, mask_of(base), SequentialSettings(max_steps=1), rows_of(base)[:1])
+    first = sequentially(base, mask_of(base), paper(1), rows_of(base)[:1])
     assert first.values.isfinite().all()
     assert first.values.any(), "the first step comes from the target alone"
