@@ -86,13 +86,24 @@ class Router(Protocol):
         ...
 
 
-class NoClaims:
-    """A router without facts: no prompt is claimed."""
+def decided(router: Router, prompts: Sequence[Ids]) -> list[Decision]:
+    """The final decision on each of ``prompts``, by forwards of the router's own where needed. The
+    caller is inside ``base.probing()``."""
+    proposal = router.propose(prompts)
+    return router.decide(proposal, None) if proposal.candidates else proposal.decisions
+
+
+class ImmediateRouter:
+    """What routers have in common that decide every prompt when they propose."""
 
     reads: tuple[int, ...] = ()
 
-    def propose(self, prompts: Sequence[Ids]) -> Proposal:
-        return Proposal(prompts, [UNCLAIMED] * len(prompts))
-
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         return proposal.decisions
+
+
+class NoClaims(ImmediateRouter):
+    """A router without facts: no prompt is claimed."""
+
+    def propose(self, prompts: Sequence[Ids]) -> Proposal:
+        return Proposal(prompts, [UNCLAIMED] * len(prompts))

@@ -15,7 +15,7 @@ import transformers
 from torch import nn
 
 from editors.errors import UnsupportedArchitecture
-from editors.inference.decisions import UNCLAIMED, Decision, Proposal
+from editors.inference.decisions import UNCLAIMED, Decision, ImmediateRouter, Proposal
 from editors.inference.edited_model import attached
 from editors.inference.generation import greedy_logits
 from editors.inference.row_changes import with_changes
@@ -72,11 +72,9 @@ def _refused(what: str) -> UnsupportedArchitecture:
     )
 
 
-class _SecondRow:
+class _SecondRow(ImmediateRouter):
     """Routes the second of two rows with the same prompt. Other prompts are not routed, so that a
     decoded token that counts as a prompt is noticed."""
-
-    reads: tuple[int, ...] = ()
 
     def __init__(self, prompt: Ids) -> None:
         self._prompt = prompt
@@ -84,9 +82,6 @@ class _SecondRow:
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
         routed = Decision(0) if list(prompts) == [self._prompt] * 2 else UNCLAIMED
         return Proposal(prompts, [UNCLAIMED, routed])
-
-    def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
-        return proposal.decisions
 
 
 class _ShiftedRows(nn.Module):

@@ -29,7 +29,7 @@ from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.projection import Projection
 from editors.model.tensor_files import from_bytes, to_bytes
-from editors.scope.calibrated import ByteCache
+from editors.scope.base import ByteCache
 from editors.scope.phrasings import Phrasings
 
 P = TypeVar("P")

@@ -31,7 +31,7 @@ from editors.methods.training.suffix_replay import require_replay
 from editors.model.base_model import Base
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.model.tokenization import encode_pairs
-from editors.scope.calibrated import ByteCache
+from editors.scope.base import ByteCache
 from editors.scope.phrasings import Phrasings
 from editors.scope.unrelated_prompts import UNRELATED, UnrelatedPrefixes
 

@@ -47,8 +47,7 @@ from editors.methods.wise.training.sequential import SequentialSettings, train_s
 from editors.model.base_model import Base
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.model.tokenization import Row, encode_pairs, encode_prompt
-from editors.scope.base import Learning, explain_score
-from editors.scope.calibrated import ByteCache
+from editors.scope.base import ByteCache, Learning, explain_score
 from editors.scope.fact_scope import FactScope
 from editors.scope.phrasings import Phrasings
 from editors.scope.scope_state import ScopeState, packed, unpacked
@@ -126,7 +125,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         else:
             if self._names_facts:
                 new = [state.facts[fact] for fact in fresh]
-                learning = learning or self._scope.learn(payload.scope, new)
+                learning = learning or self._scope.signal(payload.scope).learn(new)
             trained = self._train_shard(
                 state, number, shard, facts, len(groups[-1]), limits, learning
             )
@@ -183,8 +182,9 @@ class Wise(Method[WisePayload, WiseSettings]):
         if self._names_facts and fresh and len(others) > _rehearsed(fresh):
             scope = self._scope.knowing(payload.scope, [state.facts[fact] for fact in others])
             payload = replace(payload, scope=scope)
-            learning = self._scope.learn(scope, [state.facts[fact] for fact in fresh])
-            new_keys, keys, signal = learning.own_keys, scope.keys, self._scope.signal(scope)
+            signal = self._scope.signal(scope)
+            learning = signal.learn([state.facts[fact] for fact in fresh])
+            new_keys, keys = learning.own_keys, scope.keys
             nearest = {
                 fact: max(signal.similarity(new_keys[new_fact], keys[fact]) for new_fact in fresh)
                 for fact in others
