@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -50,7 +50,7 @@ class TeacherForced:
 
 @dataclass(frozen=True, slots=True)
 class EditScores:
-    """All scores of ``facts`` facts, each with its n and interval.
+    """All scores of some facts, each with its n and interval.
 
     ``reliability``: edited prompts answered with the target; ``generalization``: rephrases answered
     with the target; ``near``, ``far`` and ``locality`` (both): locality prompts with the answer of
@@ -62,7 +62,6 @@ class EditScores:
     of edits.
     """
 
-    facts: int
     reliability: Rate
     generalization: Rate
     near: Rate
@@ -74,8 +73,8 @@ class EditScores:
     opened_in_scope: Rate
     opened_out_of_scope: Rate
     retention: tuple[AgeBand, ...]
-    teacher_forced: TeacherForced | None = None
-    per_fact: tuple[FactScore, ...] = field(default=())
+    teacher_forced: TeacherForced | None
+    per_fact: tuple[FactScore, ...]
 
 
 def score_edits(
@@ -109,7 +108,7 @@ def score_edits(
     before = dict(zip(local, answers(unedited, local, tokens), strict=True))
     before_digests = digests(unedited, local)
     local_pairs = [(prompt, answer.text) for prompt, answer in before.items() if answer.text]
-    before_forced = _likeliest(unedited, local_pairs) if teacher_forced else []
+    before_forced = _likeliest(unedited, local_pairs)[0] if teacher_forced else []
     forced_scores = None
     with attach() as edited:
         on_stage("edited answers")
@@ -118,7 +117,13 @@ def score_edits(
         identical = Rate.of(map(bytes.__eq__, before_digests, digests(edited, local)))
         if teacher_forced:
             on_stage("teacher-forced")
-            forced_scores = _teacher_forced(edited, facts, local_pairs, before_forced)
+            edited_pairs = [(fact.prompt, fact.target) for fact in facts]
+            rephrased = [(prompt, fact.target) for fact in facts for prompt in fact.rephrases]
+            forced_scores = TeacherForced(
+                _share_equal(*_likeliest(edited, edited_pairs)),
+                _share_equal(*_likeliest(edited, rephrased)),
+                _share_equal(_likeliest(edited, local_pairs)[0], before_forced),
+            )
     unchanged = {prompt: _same(after[prompt], answer) for prompt, answer in before.items()}
     scored = [
         FactScore(
@@ -133,7 +138,6 @@ def score_edits(
     ]
     decisions = {prompt: answer.decision for prompt, answer in after.items() if answer.decision}
     return EditScores(
-        facts=len(facts),
         reliability=Rate.of(s.reliable for s in scored),
         generalization=Rate.of(ok for s in scored for ok in s.rephrases),
         near=Rate.of(ok for s in scored for ok in s.near),
@@ -164,38 +168,19 @@ def _same(answer: Answer, before: Answer) -> bool:
 
 # --- teacher forcing ------------------------------------------------------------------------------
 
-Likeliest = tuple[list[int], Ids]
-"""At the positions of an answer: the likeliest ids, and the ids of the answer."""
 
-
-def _teacher_forced(
-    edited: EditedModel,
-    facts: Sequence[Fact],
-    local_pairs: Sequence[tuple[str, str]],
-    before: Sequence[Likeliest],
-) -> TeacherForced:
-    """The shares of gold tokens that are the likeliest. ``before``: for ``local_pairs``, the
-    likeliest tokens of the base."""
-
-    def accuracy(pairs: list[tuple[str, str]]) -> Rate:
-        return Rate.of(_share_equal(*of_pair) for of_pair in _likeliest(edited, pairs))
-
-    after = _likeliest(edited, local_pairs)
-    return TeacherForced(
-        accuracy([(fact.prompt, fact.target) for fact in facts]),
-        accuracy([(prompt, fact.target) for fact in facts for prompt in fact.rephrases]),
-        Rate.of(_share_equal(a, b) for (a, _), (b, _) in zip(after, before, strict=True)),
+def _share_equal(guesses: Sequence[Ids], gold: Sequence[Ids]) -> Rate:
+    """The mean share of the ids of an answer that are equal in ``guesses`` and ``gold``."""
+    return Rate.of(
+        sum(a == b for a, b in zip(guess, right, strict=True)) / len(right)
+        for guess, right in zip(guesses, gold, strict=True)
     )
 
 
-def _share_equal(guess: Sequence[int], gold: Sequence[int]) -> float:
-    return sum(a == b for a, b in zip(guess, gold, strict=True)) / len(gold)
-
-
 @torch.inference_mode()
-def _likeliest(model: EditedModel, pairs: Sequence[tuple[str, str]]) -> list[Likeliest]:
-    """For each prompt and answer, the likeliest ids at the positions of the answer. Only the prompt
-    decides which edit answers."""
+def _likeliest(model: EditedModel, pairs: Sequence[tuple[str, str]]) -> tuple[list[Ids], list[Ids]]:
+    """For each prompt and answer: the likeliest ids at the positions of the answer; the ids of the
+    answer. Only the prompt decides which edit answers."""
     base = model.base
     rewritten = model.rewritten([prompt for prompt, _ in pairs])
     texts = [str(prompt) for prompt, _ in rewritten]  # the rewritten form of a text is a text
@@ -203,13 +188,13 @@ def _likeliest(model: EditedModel, pairs: Sequence[tuple[str, str]]) -> list[Lik
     rows = encode_pairs(base.tokenizer, answered, stop=False)
     for text, row in zip(texts, rows, strict=True):
         require_fit(row, text, base.architecture.context)
-    by_row: dict[int, Likeliest] = {}
+    likeliest: dict[int, Ids] = {}
     budget = Budget(logits_per_token=base.vocabulary)
     for members in batches([len(row.ids) for row in rows], budget):
         batch = base.batch([rows[i] for i in members])
         with model.scoring(batch.prompt_lengths):
             out = base.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
         for i, guesses in zip(members, out.logits.argmax(-1).tolist(), strict=True):
-            ids, start = rows[i].ids, rows[i].prompt_length
-            by_row[i] = guesses[start - 1 : len(ids) - 1], ids[start:]
-    return [by_row[i] for i in range(len(rows))]
+            likeliest[i] = tuple(guesses[rows[i].prompt_length - 1 : len(rows[i].ids) - 1])
+    gold = [row.ids[row.prompt_length :] for row in rows]
+    return [likeliest[i] for i in range(len(rows))], gold

@@ -85,15 +85,14 @@ def path_effects(
         # The first variant is not patched: the reference has the same rounding as the others.
         sweep = 1 + len(patched)
         written: dict[str, torch.nn.Module] = {}
-        for layer in changes:
-            plain = original_run.attn_out[layer]
-            attn_out = plain.expand(sweep, -1, -1).clone()  # [sweep, rows, hidden]
+        for layer, plain in original_run.attn_out.items():
+            outputs = plain.expand(sweep, -1, -1).clone()  # [sweep, rows, hidden]
             for i, (changed, number) in enumerate(patched, start=1):
                 if changed == layer:
-                    attn_out[i] += changes[layer][number]
+                    outputs[i] += changes[layer][number]
             path = attention_out(base, layer).path
-            output = attn_out.flatten(0, 1)[:, None]  # [sweep * rows, 1, hidden]
-            written[path] = _ConstantOutput(base.model.get_submodule(path), output)
+            module = base.model.get_submodule(path)
+            written[path] = _ConstantOutput(module, outputs.flatten(0, 1)[:, None])
         # The last call is that of the original run.
         with hooks.swapped(base.model, written), model.continuing(calls[-1] if calls else None):
             states = final_hidden(base, last_tokens.repeat(sweep, 1), ends.repeat(sweep)[:, None])

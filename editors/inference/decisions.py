@@ -70,11 +70,9 @@ class Router(Protocol):
         They are read in the answering forward if possible. Empty for a router that decides by
         something else: forwards over other text, which it runs itself, or another model.
         """
-        ...
 
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
         """The decisions that are possible before the base has read the prompts."""
-        ...
 
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         """The final decision on each prompt of ``proposal``.
@@ -83,7 +81,6 @@ class Router(Protocol):
         :attr:`reads`. None if the answering forward could not be read; then the router runs
         forwards itself. The caller is inside ``base.probing()``.
         """
-        ...
 
 
 def decided(router: Router, prompts: Sequence[Ids]) -> list[Decision]:

@@ -53,12 +53,9 @@ class Calibration:
             self.layers: tuple[int, ...] = tuple(tensors["layers"].tolist())
             self.centre, self.projection = tensors["centre"], tensors["projection"]
             self.named, self.unnamed, self.same = tensors["thresholds"].tolist()
-            self.templates = Templates(
-                tuple(json.loads(bytes(tensors["templates"].tolist()))),
-                tensors["centroids"],
-                tensors["questions"],
-                tensors["beside"],
-            )
+            texts = tuple(json.loads(bytes(tensors["templates"].tolist())))
+            parts = (tensors[name] for name in ("centroids", "questions", "beside"))
+            self.templates = Templates(texts, *parts)
         except KeyError as missing:
             raise StateMismatch(
                 f"the calibration of the scope lacks {missing.args[0]!r}", "`editcli verify`"

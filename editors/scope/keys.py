@@ -44,12 +44,12 @@ class KeySignal:
     explain = staticmethod(explain_score)
 
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
-        self._base, self._prefixes = base, prefixes
+        self.base, self.prefixes = base, prefixes
         self.calibration = Calibration(calibration)
 
     def learn(self, facts: Sequence[Fact]) -> KeyLearning:
         """Read the forms of the facts now, as the choice of their hard negatives depends on it."""
-        return KeyLearning(self._base, facts, self.calibration, self._prefixes.all)
+        return KeyLearning(self, facts)
 
     def similarity(self, first: FactKeys, second: FactKeys) -> float:
         """The cosine of the keys of the two prompts."""
@@ -58,20 +58,15 @@ class KeySignal:
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
     ) -> KeyRouter:
-        return KeyRouter(self._base, self.calibration, facts, keys, memories)
+        return KeyRouter(self.base, self.calibration, facts, keys, memories)
 
 
 class KeyLearning:
     """Facts whose forms have been read, and whose hard negatives are chosen but not read yet."""
 
-    def __init__(
-        self,
-        base: Base,
-        facts: Sequence[Fact],
-        calibration: Calibration,
-        prefixes: Sequence[str],
-    ) -> None:
-        self._base, self._calibration = base, calibration
+    def __init__(self, signal: KeySignal, facts: Sequence[Fact]) -> None:
+        self._base, prefixes = signal.base, signal.prefixes.all
+        self._calibration = calibration = signal.calibration
         forms = [[f.prompt, *f.variants, *prefixed(f, prefixes, PREFIXED)] for f in facts]
         positives = self._keys(*self._request(forms))
         self.own_keys = {
@@ -123,7 +118,7 @@ class KeyRouter:
     ) -> None:
         """``memories[i]``: the number of the memory that answers for fact ``i``, -1 for the base
         (a closed fact)."""
-        self._base, self._calibration = base, calibration
+        self._base, self._calibration, self.reads = base, calibration, calibration.layers
         self._facts, self._keys, self._memories = facts, keys, memories
         self._subjects = Subjects([fact.subject for fact in facts])
         self._thresholds: list[float] = [
@@ -131,10 +126,6 @@ class KeyRouter:
         ]
         prompts = encode_prompts(base.tokenizer, [fact.prompt for fact in facts])
         self._fact_of_prompt = {ids: i for i, ids in enumerate(prompts)}
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        return self._calibration.layers
 
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
         """Decide prompts that are the prompt of a fact, and find the candidates for all others."""
@@ -189,9 +180,6 @@ class KeyRouter:
             text: str = self._base.tokenizer.decode(ids, skip_special_tokens=True)
             return text.casefold()
 
-        def length(tokens: int) -> int:
-            return len(decoded(tokens))
-
         text = decoded(len(prompt))
         mentions = [*re.finditer(whole_word_pattern(subject.casefold()), text)] if subject else []
         if len(mentions) < 2:
@@ -200,8 +188,8 @@ class KeyRouter:
         question = ends[-1].end() if ends else 0
         counts = range(len(prompt) + 1)
         # Token number n is the last token of a prefix of n + 1 tokens.
-        first_token = bisect_left(counts, mentions[0].end(), key=length) - 1
-        last_token = bisect_right(counts, question, key=length) - 1
+        first_token = bisect_left(counts, mentions[0].end(), key=lambda n: len(decoded(n))) - 1
+        last_token = bisect_right(counts, question, key=lambda n: len(decoded(n))) - 1
         return slice(first_token, last_token)
 
     def _decide(self, query: torch.Tensor, candidates: Sequence[int]) -> Decision:

@@ -171,7 +171,7 @@ def _print(out: Output, version: str, scores: EditScores, *, per_fact: bool) -> 
         ("routed right, in scope", scores.opened_in_scope, None),
         ("opened, out of scope", scores.opened_out_of_scope, None),
     ]
-    out.text(f"{version}: {counted(scores.facts, 'fact')}")
+    out.text(f"{version}: {counted(scores.reliability.n, 'fact')}")
     out.table(
         [
             {
@@ -224,7 +224,7 @@ def _record(
     values = {name: round(rate.value, 6) if rate.n else None for name, rate in rates.items()}
     record: dict[str, Any] = {
         "version": version,
-        "facts": scores.facts,
+        "facts": scores.reliability.n,
         "protocol": protocol,
         "reliability": values["reliability"],
         "generalization": values["generalization"],
