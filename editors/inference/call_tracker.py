@@ -267,7 +267,7 @@ class CallTracker:
 
         if not proposal.candidates:
             call.decisions = proposal.decisions
-        elif not (self._reads_forwards and forward.decide_by(proposal.open_rows, decide)):
+        elif not (self._reads_forwards and forward.decide_by([*proposal.candidates], decide)):
             call.decisions = decide(None)
 
     def _refilled(

@@ -46,18 +46,13 @@ class Proposal:
     """The decisions that are possible before the base has read the prompts.
 
     ``prompts``: the token ids of each prompt. ``decisions``: one for each prompt, final unless the
-    prompt is in ``candidates``, which maps the number of a prompt to the numbers of the facts that
-    may claim it.
+    prompt is in ``candidates``, which maps the number of a prompt that is still open to the numbers
+    of the facts that may claim it.
     """
 
     prompts: Sequence[Ids]
     decisions: list[Decision]
     candidates: Mapping[int, Sequence[int]] = field(default_factory=dict)
-
-    @property
-    def open_rows(self) -> list[int]:
-        """The numbers of the prompts that are not decided yet."""
-        return list(self.candidates)
 
 
 class Router(Protocol):

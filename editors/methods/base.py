@@ -20,7 +20,7 @@ from torch import nn
 from editors.errors import StateMismatch
 from editors.facts import Fact, FactClosure
 from editors.heads.head_mask import pruning_heads
-from editors.heads.pruning import NOTHING_PRUNED, Head, HeadMask
+from editors.heads.pruning import Head, HeadMask
 from editors.inference.decisions import Decision, Router
 from editors.inference.edited_model import EditedModel, Rewriter, attached
 from editors.inference.self_test import require_routing
@@ -288,7 +288,7 @@ class Method(ABC, Generic[P, S]):
             EditorError: edits are attached to the model already.
         """
         self.require_base(state)
-        mask = state.pruning.mask if state.pruning else NOTHING_PRUNED
+        mask = state.pruning.mask if state.pruning else HeadMask()
         with (
             pruning_heads(self.base, mask),
             attached(

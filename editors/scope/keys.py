@@ -58,7 +58,7 @@ class KeySignal:
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
     ) -> KeyRouter:
-        return KeyRouter(self.base, self.calibration, facts, keys, memories)
+        return KeyRouter(self, facts, keys, memories)
 
 
 class KeyLearning:
@@ -110,14 +110,14 @@ class KeyRouter:
 
     def __init__(
         self,
-        base: Base,
-        calibration: Calibration,
+        signal: KeySignal,
         facts: Sequence[Fact],
         keys: Sequence[FactKeys],
         memories: Sequence[int],
     ) -> None:
         """``memories[i]``: the number of the memory that answers for fact ``i``, -1 for the base
         (a closed fact)."""
+        base, calibration = signal.base, signal.calibration
         self._base, self._calibration, self.reads = base, calibration, calibration.layers
         self._facts, self._keys, self._memories = facts, keys, memories
         self._subjects = Subjects([fact.subject for fact in facts])
@@ -144,7 +144,7 @@ class KeyRouter:
 
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         if states is None:
-            open_prompts = [proposal.prompts[i] for i in proposal.open_rows]
+            open_prompts = [proposal.prompts[i] for i in proposal.candidates]
             states = last_token_states(self._base, open_prompts, self.reads, shared=True)
         decisions = list(proposal.decisions)
         queries = self._calibration.keys(states)

@@ -44,12 +44,10 @@ class Templates:
                     uses.setdefault(text, {})[group.subject] = key
                     of_group |= {text, *alike.get(text, ())}
             alike.update(dict.fromkeys(of_group, of_group))
-        repeated = {
-            text: by_subject for text, by_subject in uses.items() if len(by_subject) >= USES
-        }
+        repeated = {text: keyed for text, keyed in uses.items() if len(keyed) >= USES}
         if not repeated:
             nothing = torch.zeros(0, dtype=torch.long)
-            return Templates((), keys.new_zeros(0, keys.shape[-1]), nothing, torch.zeros(0, 0) > 0)
+            return Templates((), keys[0, :0], nothing, torch.zeros(0, 0, dtype=torch.bool))
         means = [torch.stack([*by_subject.values()]).mean(0) for by_subject in repeated.values()]
         # The first text of a question in the alphabet stands for the question.
         questions = numbered(min(alike[text]) for text in repeated)
