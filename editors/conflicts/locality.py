@@ -17,10 +17,10 @@ from editors.errors import EditorError
 from editors.facts import Fact
 from editors.inference.batching import LOGITS_AT_ONCE, Budget, batches
 from editors.inference.edited_model import EditedModel
-from editors.inference.generation import EXTRA_TOKENS, answers
+from editors.inference.generation import answers
 from editors.inference.next_tokens import distributions, likeliest
 from editors.model.base_model import Base
-from editors.model.tokenization import Row, answer_length, encode_prompt, encode_prompts
+from editors.model.tokenization import Row, answer_limit, encode_prompt, encode_prompts
 from editors.text_matching import replace_words
 
 LIMITS: Mapping[str, float] = {
@@ -59,8 +59,8 @@ def by_first_token(model: EditedModel, pairs: Sequence[Pair]) -> list[bool]:
 
 def by_answer(model: EditedModel, pairs: Sequence[Pair]) -> list[bool]:
     """A :data:`Judge` by free-running greedy answers."""
-    longest = answer_length(model.base.tokenizer, [wanted for _, wanted in pairs])
-    tokens = max(longest + EXTRA_TOKENS, MIN_ANSWER_TOKENS)
+    longest = answer_limit(model.base.tokenizer, [wanted for _, wanted in pairs])
+    tokens = max(longest, MIN_ANSWER_TOKENS)
     given_answers = answers(model, [prompt for prompt, _ in pairs], tokens)
     return [
         outcome_of(answer.text, {"memory": wanted})[0] == "memory"

@@ -13,10 +13,10 @@ from editors.conflicts.cases import FIRST_WORDS, Conflict, ConflictCase, Outcome
 from editors.evaluation.metrics import Rate
 from editors.facts import Fact
 from editors.inference.edited_model import EditedModel
-from editors.inference.generation import EXTRA_TOKENS, Answer, answers
+from editors.inference.generation import Answer, answers
 from editors.inference.next_tokens import after_prompts, likeliest, probabilities_of
 from editors.model.base_model import Base
-from editors.model.tokenization import answer_length, encode_pairs
+from editors.model.tokenization import answer_limit, encode_pairs
 
 # --- what each source answers ---------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ class Rates(NamedTuple):
 
     @staticmethod
     def of(outcomes: Sequence[Outcome]) -> Rates:
-        return Rates(*(Rate.of_all(o == name for o in outcomes) for name in Rates._fields))
+        return Rates(*(Rate.of(o == name for o in outcomes) for name in Rates._fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class ConflictResults:
     def binary_utilisation(self) -> Rate:
         """BCU (binary context utilisation; CUB, arXiv 2505.16518): the share of rows with the
         answer of the passage, or of memory if the passage is irrelevant."""
-        return Rate.of_all(_is_right(result) for result in self.results)
+        return Rate.of(_is_right(result) for result in self.results)
 
     @property
     def utilisation(self) -> float:
@@ -247,7 +247,7 @@ def _with_first_tokens(model: EditedModel, results: Sequence[RowResult]) -> list
 def max_answer_tokens(base: Base, cases: Sequence[ConflictCase]) -> int:
     """The most tokens of an answer: as many as the longest candidate has, and a few more."""
     texts = [text for case in cases for text in case.candidates.values()]
-    return answer_length(base.tokenizer, texts) + EXTRA_TOKENS
+    return answer_limit(base.tokenizer, texts)
 
 
 def context_utilisation(without: float, informed: float) -> float:

@@ -6,22 +6,20 @@ for comparison with papers: the model is given the tokens of the target and need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass
 
 import torch
 
 from editors.evaluation.metrics import AgeBand, Rate, is_right, retention
 from editors.facts import Fact
 from editors.inference.batching import Budget, batches
-from editors.inference.decisions import UNCLAIMED, Decision
 from editors.inference.edited_model import EditedModel
-from editors.inference.generation import EXTRA_TOKENS, Answer, answers
+from editors.inference.generation import Answer, answers
 from editors.inference.next_tokens import digests
 from editors.model.base_model import Base
-from editors.model.tokenization import IGNORED, Row, answer_length, encode_pairs
+from editors.model.tokenization import Ids, answer_limit, encode_pairs
 from editors.text_matching import normalised
 
 Attach = Callable[[], AbstractContextManager[EditedModel]]
@@ -52,7 +50,7 @@ class TeacherForced:
 
 @dataclass(frozen=True, slots=True)
 class EditScores:
-    """All scores of ``facts`` facts, each with its n and interval.
+    """All scores of some facts, each with its n and interval.
 
     ``reliability``: edited prompts answered with the target; ``generalization``: rephrases answered
     with the target; ``near``, ``far`` and ``locality`` (both): locality prompts with the answer of
@@ -64,7 +62,6 @@ class EditScores:
     of edits.
     """
 
-    facts: int
     reliability: Rate
     generalization: Rate
     near: Rate
@@ -76,8 +73,8 @@ class EditScores:
     opened_in_scope: Rate
     opened_out_of_scope: Rate
     retention: tuple[AgeBand, ...]
-    teacher_forced: TeacherForced | None = None
-    per_fact: tuple[FactScore, ...] = field(default=())
+    teacher_forced: TeacherForced | None
+    per_fact: tuple[FactScore, ...]
 
 
 def score_edits(
@@ -97,147 +94,105 @@ def score_edits(
         PromptTooLong: a prompt leaves no room for an answer.
         EditorError: a prompt cannot be encoded.
     """
-    prompts = _Prompts(facts)
-    tokens = _max_new_tokens(base, facts)
+    in_scope = [(fact, prompt) for fact in facts for prompt in (fact.prompt, *fact.rephrases)]
+    portable = [probe for fact in facts for probe in fact.portability]
+    local_probes = [probe for fact in facts for probe in fact.locality]
+    local = list(dict.fromkeys(probe.prompt for probe in local_probes))
+    prompts = [*(prompt for _, prompt in in_scope), *local, *(probe.prompt for probe in portable)]
+    prompts = list(dict.fromkeys(prompts))
+    expected = [text for fact in facts for text in (fact.target, fact.ground_truth)]
+    expected += [probe.answer for probe in (*local_probes, *portable)]
+    tokens = answer_limit(base.tokenizer, expected)
     unedited = EditedModel.unedited(base)
     on_stage("base answers")
-    before = dict(zip(prompts.local, answers(unedited, prompts.local, tokens), strict=True))
-    before_digests = digests(unedited, prompts.local)
+    before = dict(zip(local, answers(unedited, local, tokens), strict=True))
+    before_digests = digests(unedited, local)
     local_pairs = [(prompt, answer.text) for prompt, answer in before.items() if answer.text]
-    before_forced = _argmax_ids(unedited, local_pairs) if teacher_forced else []
+    before_forced = _likeliest(unedited, local_pairs)[0] if teacher_forced else []
+    forced_scores = None
     with attach() as edited:
         on_stage("edited answers")
-        after = dict(zip(prompts.all, answers(edited, prompts.all, tokens), strict=True))
+        after = dict(zip(prompts, answers(edited, prompts, tokens), strict=True))
         on_stage("logits")
-        identical = map(bytes.__eq__, before_digests, digests(edited, prompts.local))
-        forced_scores = None
+        identical = Rate.of(map(bytes.__eq__, before_digests, digests(edited, local)))
         if teacher_forced:
             on_stage("teacher-forced")
-            forced_scores = _teacher_forced(edited, facts, local_pairs, before_forced)
-        same = Rate.of_all(identical)
-    unchanged = {prompt: _same(after[prompt], before[prompt]) for prompt in prompts.local}
-    scored = [_of_fact(fact, after, unchanged) for fact in facts]
-    in_scope = [(fact, prompt) for fact in facts for prompt in (fact.prompt, *fact.rephrases)]
-    routed = all(answer.decision is not None for answer in after.values())
+            edited_pairs = [(fact.prompt, fact.target) for fact in facts]
+            rephrased = [(prompt, fact.target) for fact in facts for prompt in fact.rephrases]
+            forced_scores = TeacherForced(
+                _share_equal(*_likeliest(edited, edited_pairs)),
+                _share_equal(*_likeliest(edited, rephrased)),
+                _share_equal(_likeliest(edited, local_pairs)[0], before_forced),
+            )
+    unchanged = {prompt: _same(after[prompt], answer) for prompt, answer in before.items()}
+    scored = [
+        FactScore(
+            fact.id,
+            after[fact.prompt].text,
+            is_right(after[fact.prompt], fact.target),
+            tuple(is_right(after[prompt], fact.target) for prompt in fact.rephrases),
+            tuple(unchanged[probe.prompt] for probe in fact.locality if probe.kind == "near"),
+            tuple(unchanged[probe.prompt] for probe in fact.locality if probe.kind == "far"),
+        )
+        for fact in facts
+    ]
+    decisions = {prompt: answer.decision for prompt, answer in after.items() if answer.decision}
     return EditScores(
-        facts=len(facts),
-        reliability=Rate.of_all(s.reliable for s in scored),
-        generalization=Rate.of_all(ok for s in scored for ok in s.rephrases),
-        near=Rate.of_all(ok for s in scored for ok in s.near),
-        far=Rate.of_all(ok for s in scored for ok in s.far),
-        locality=Rate.of_all(ok for s in scored for ok in (*s.near, *s.far)),
-        portability=Rate.of_all(
-            is_right(after[probe.prompt], probe.answer)
-            for fact in facts
-            for probe in fact.portability
-            if probe.answer is not None
-        ),
-        old_answers=Rate.of_all(
+        reliability=Rate.of(s.reliable for s in scored),
+        generalization=Rate.of(ok for s in scored for ok in s.rephrases),
+        near=Rate.of(ok for s in scored for ok in s.near),
+        far=Rate.of(ok for s in scored for ok in s.far),
+        locality=Rate.of(ok for s in scored for ok in (*s.near, *s.far)),
+        portability=Rate.of(is_right(after[p.prompt], p.answer) for p in portable if p.answer),
+        old_answers=Rate.of(
             normalised(after[prompt].text) == normalised(fact.ground_truth)
             for fact, prompt in in_scope
             if fact.ground_truth is not None
         ),
-        identical=same,
-        opened_in_scope=Rate.of_all(
-            _claimed_by(after[prompt].decision, fact) for fact, prompt in in_scope if routed
+        identical=identical,
+        opened_in_scope=Rate.of(
+            decisions[prompt].opened and decisions[prompt].fact in (None, fact.id)
+            for fact, prompt in in_scope
+            if prompt in decisions
         ),
-        opened_out_of_scope=Rate.of_all(
-            (after[prompt].decision or UNCLAIMED).opened for prompt in prompts.local if routed
-        ),
-        retention=tuple(retention([float(s.reliable) for s in scored])),
+        opened_out_of_scope=Rate.of(decisions[p].opened for p in local if p in decisions),
+        retention=tuple(retention([s.reliable for s in scored])),
         teacher_forced=forced_scores,
         per_fact=tuple(scored),
     )
-
-
-class _Prompts:
-    """The prompts of some facts, each once. ``local``: locality prompts; ``all``: all prompts."""
-
-    def __init__(self, facts: Sequence[Fact]) -> None:
-        local = [probe.prompt for fact in facts for probe in fact.locality]
-        scope = [prompt for fact in facts for prompt in (fact.prompt, *fact.rephrases)]
-        further = [probe.prompt for fact in facts for probe in fact.portability]
-        self.local = list(dict.fromkeys(local))
-        self.all = list(dict.fromkeys([*scope, *local, *further]))
-
-
-def _claimed_by(decision: Decision | None, fact: Fact) -> bool:
-    return decision is not None and decision.opened and decision.fact in (None, fact.id)
 
 
 def _same(answer: Answer, before: Answer) -> bool:
     return answer.stopped == before.stopped and normalised(answer.text) == normalised(before.text)
 
 
-def _of_fact(
-    fact: Fact, answers_by_prompt: Mapping[str, Answer], unchanged: Mapping[str, bool]
-) -> FactScore:
-    return FactScore(
-        fact.id,
-        answers_by_prompt[fact.prompt].text,
-        is_right(answers_by_prompt[fact.prompt], fact.target),
-        tuple(is_right(answers_by_prompt[prompt], fact.target) for prompt in fact.rephrases),
-        tuple(unchanged[probe.prompt] for probe in fact.locality if probe.kind == "near"),
-        tuple(unchanged[probe.prompt] for probe in fact.locality if probe.kind == "far"),
-    )
-
-
-def _max_new_tokens(base: Base, facts: Sequence[Fact]) -> int:
-    """The most tokens of an answer: as many as the longest expected answer has, and a few more."""
-    texts = [text for fact in facts for text in (fact.target, fact.ground_truth) if text]
-    texts += [p.answer for f in facts for p in (*f.locality, *f.portability) if p.answer]
-    return (answer_length(base.tokenizer, texts) or 8) + EXTRA_TOKENS
-
-
 # --- teacher forcing ------------------------------------------------------------------------------
 
 
-def _teacher_forced(
-    edited: EditedModel,
-    facts: Sequence[Fact],
-    local_pairs: Sequence[tuple[str, str]],
-    before: Sequence[list[int]],
-) -> TeacherForced:
-    """The shares of gold tokens that are the likeliest. ``before``: for ``local_pairs``, the
-    likeliest tokens of the base."""
-
-    def accuracy(pairs: list[tuple[str, str]]) -> Rate:
-        gold = [row.ids[row.prompt_length :] for row in _rows(edited.base, pairs)]
-        return Rate.of([*map(_share_equal, _argmax_ids(edited, pairs), gold)])
-
-    return TeacherForced(
-        accuracy([(fact.prompt, fact.target) for fact in facts]),
-        accuracy([(prompt, fact.target) for fact in facts for prompt in fact.rephrases]),
-        Rate.of([*map(_share_equal, _argmax_ids(edited, local_pairs), before)]),
+def _share_equal(guesses: Sequence[Ids], gold: Sequence[Ids]) -> Rate:
+    """The mean share of the ids of an answer that are equal in ``guesses`` and ``gold``."""
+    return Rate.of(
+        sum(a == b for a, b in zip(guess, right, strict=True)) / len(right)
+        for guess, right in zip(guesses, gold, strict=True)
     )
 
 
-def _share_equal(guess: Sequence[int], gold: Sequence[int]) -> float:
-    return sum(a == b for a, b in zip(guess, gold, strict=True)) / len(gold)
-
-
-def _rows(base: Base, pairs: Sequence[tuple[str, str]]) -> list[Row]:
-    return encode_pairs(base.tokenizer, pairs, stop=False, context=base.architecture.context)
-
-
 @torch.inference_mode()
-def _argmax_ids(model: EditedModel, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
-    """For each prompt and answer, the likeliest ids at the positions of the answer. Only the prompt
-    decides which edit answers."""
+def _likeliest(model: EditedModel, pairs: Sequence[tuple[str, str]]) -> tuple[list[Ids], list[Ids]]:
+    """For each prompt and answer: the likeliest ids at the positions of the answer; the ids of the
+    answer. Only the prompt decides which edit answers."""
     base = model.base
     rewritten = model.rewritten([prompt for prompt, _ in pairs])
-    texts = [cast(str, prompt) for prompt, _ in rewritten]  # the rewritten form of a text is a text
-    rows = _rows(base, [(text, answer) for text, (_, answer) in zip(texts, pairs, strict=True)])
-    ids_by_row: dict[int, list[int]] = {}
+    texts = [str(prompt) for prompt, _ in rewritten]  # the rewritten form of a text is a text
+    answered = [(text, answer) for text, (_, answer) in zip(texts, pairs, strict=True)]
+    rows = encode_pairs(base.tokenizer, answered, stop=False, context=base.architecture.context)
+    likeliest: dict[int, Ids] = {}
     budget = Budget(logits_per_token=base.vocabulary)
     for members in batches([len(row.ids) for row in rows], budget):
         batch = base.batch([rows[i] for i in members])
         with model.scoring(batch.prompt_lengths):
-            logits = base.model(
-                input_ids=batch.ids, attention_mask=batch.mask, use_cache=False
-            ).logits
-        guesses = logits[:, :-1].argmax(-1)
-        wanted = batch.labels()[:, 1:] != IGNORED
-        for i, row_guesses, wanted_tokens in zip(members, guesses, wanted, strict=True):
-            ids_by_row[i] = row_guesses[wanted_tokens].tolist()
-    return [ids_by_row[i] for i in range(len(rows))]
+            out = base.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+        for i, guesses in zip(members, out.logits.argmax(-1).tolist(), strict=True):
+            likeliest[i] = tuple(guesses[rows[i].prompt_length - 1 : len(rows[i].ids) - 1])
+    gold = [row.ids[row.prompt_length :] for row in rows]
+    return [likeliest[i] for i in range(len(rows))], gold

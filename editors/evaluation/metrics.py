@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,27 +31,22 @@ class Rate:
     high: float
 
     @staticmethod
-    def of(outcomes: Sequence[float], seed: int = 0) -> Rate:
-        """The mean of ``outcomes`` (each in [0, 1]), resampled ``RESAMPLES`` times."""
-        n = len(outcomes)
+    def of(outcomes: Iterable[float]) -> Rate:
+        """The mean of ``outcomes`` (true, false, or a number in [0, 1]), resampled ``RESAMPLES``
+        times."""
+        values, counts = np.unique(np.fromiter(outcomes, float), return_counts=True)
+        n = int(counts.sum())
         if n == 0:
-            nan = float("nan")
-            return Rate(nan, 0, nan, nan)
-        values, counts = np.unique(np.asarray(outcomes, dtype=float), return_counts=True)
+            return Rate(math.nan, 0, math.nan, math.nan)
         value = float(values @ counts) / n
         if len(values) == 1:
             # A bootstrap of equal outcomes has no width, so the rule of three gives the interval.
             slack = min(1.0, 3 / n)
             return Rate(value, n, max(0.0, value - slack), min(1.0, value + slack))
         # The counts of the values in a resample have a multinomial distribution.
-        draws = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES)
+        draws = np.random.default_rng(0).multinomial(n, counts / n, size=RESAMPLES)
         low, high = np.quantile(draws @ values / n, [0.025, 0.975])
         return Rate(value, n, float(low), float(high))
-
-    @staticmethod
-    def of_all(outcomes: Iterable[bool]) -> Rate:
-        """The share of ``outcomes`` that are true."""
-        return Rate.of([float(outcome) for outcome in outcomes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +61,9 @@ class AgeBand:
 def retention(outcomes: Sequence[float], bands: int = 10) -> list[AgeBand]:
     """Reliability by age, in at most ``bands`` bands, the latest edits first. ``outcomes``: for
     each edit, in the order of editing."""
-    n = len(outcomes)
-    if n == 0:
-        return []
-    cuts = [round(i * n / min(bands, n)) for i in range(min(bands, n) + 1)]
-    by_age = list(reversed(outcomes))
+    by_age, n = outcomes[::-1], len(outcomes)
+    bands = min(bands, n)
+    cuts = [0, *(round(i * n / bands) for i in range(1, bands + 1))]
     return [
         AgeBand(start, stop - 1, sum(by_age[start:stop]) / (stop - start))
         for start, stop in pairwise(cuts)

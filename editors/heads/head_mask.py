@@ -7,17 +7,17 @@ changes, and neither does the bias of the projection, which belongs to no head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
 from editors.heads.pruning import At, Head, HeadMask
 from editors.inference.calls import running_forward
-from editors.inference.edited_model import EditedModel, attached
 from editors.model.base_model import Base, is_probing
-from editors.model.hooks import changing_input, reading_inputs
+from editors.model.hooks import InputReader, changing_input, reading_inputs
 from editors.model.projection import Projection
 from editors.model.tokenization import Ids
 
@@ -35,22 +35,11 @@ def pruning_heads(base: Base, mask: HeadMask) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for layer in sorted({head.layer for head in mask.heads}):
-            slices = {
-                head: base.architecture.head_slice(layer, head.head)
-                for head in mask.heads
-                if head.layer == layer
-            }
+            heads = [head for head in mask.heads if head.layer == layer]
+            slices = {head: base.architecture.head_slice(*head) for head in heads}
             module = base.model.get_submodule(attention_out(base, layer).path)
-            stack.enter_context(changing_input(module, _changing(mask, slices)))
+            stack.enter_context(changing_input(module, partial(_changed, mask, slices)))
         yield
-
-
-@contextmanager
-def pruned(base: Base, mask: HeadMask) -> Iterator[EditedModel]:
-    """Inside ``with``, the base with heads pruned and without edits. Raises the errors of
-    :func:`pruning_heads`."""
-    with pruning_heads(base, mask), attached(base, {}, None) as model:
-        yield model
 
 
 def attention_out(base: Base, layer: int) -> Projection:
@@ -60,29 +49,26 @@ def attention_out(base: Base, layer: int) -> Projection:
     return projection
 
 
-def _changing(
-    mask: HeadMask, slices: Mapping[Head, slice]
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    def change(inputs: torch.Tensor) -> torch.Tensor:
-        if is_probing():
-            return inputs
-        changed = inputs.clone()  # [..., in]
-        for head, features in slices.items():
-            scaled = inputs[..., features] * mask.scale
-            if head in mask.fill:
-                scaled = scaled + (1 - mask.scale) * mask.fill[head].to(scaled)
-            changed[..., features] = scaled
-        if mask.at == "all":
-            return changed
-        forward = running_forward()
-        assert forward is not None, "a mask at the end of prompts needs calls"
-        answering = forward.from_prompt_ends(inputs.device)  # [rows, seq]
-        if answering is None:
-            return changed
-        # Some blocks flatten the input of the projection to [rows * seq, in].
-        return torch.where(answering.view(*inputs.shape[:-1], 1), changed, inputs)
-
-    return change
+def _changed(mask: HeadMask, slices: Mapping[Head, slice], inputs: torch.Tensor) -> torch.Tensor:
+    """The ``inputs`` ``[..., in]`` of an attention output projection, with ``slices`` of them
+    changed as ``mask`` says."""
+    if is_probing():
+        return inputs
+    changed = inputs.clone()
+    for head, features in slices.items():
+        scaled = inputs[..., features] * mask.scale
+        if head in mask.fill:
+            scaled = scaled + (1 - mask.scale) * mask.fill[head].to(scaled)
+        changed[..., features] = scaled
+    if mask.at == "all":
+        return changed
+    forward = running_forward()
+    assert forward is not None, "a mask at the end of prompts needs calls"
+    answering = forward.from_prompt_ends(inputs.device)  # [rows, seq]
+    if answering is None:
+        return changed
+    # Some blocks flatten the input of the projection to [rows * seq, in].
+    return torch.where(answering.view(*inputs.shape[:-1], 1), changed, inputs)
 
 
 def mean_fill(
@@ -93,18 +79,15 @@ def mean_fill(
     If ``at`` is "end", only the last token of each prompt counts. Mean ablation is a control for
     zero ablation: it keeps the activations in their usual range.
     """
-    slices = {head: base.architecture.head_slice(head.layer, head.head) for head in heads}
-    sums = {head: torch.zeros(features.stop - features.start) for head, features in slices.items()}
+    slices = {head: base.architecture.head_slice(*head) for head in heads}
+    sums: dict[int, torch.Tensor] = {}  # by layer [in]
 
-    def reader(layer: int) -> Callable[[tuple[Any, ...], dict[str, Any]], None]:
+    def reader(layer: int) -> InputReader:
         def read(args: tuple[Any, ...], _: dict[str, Any]) -> None:
-            if is_probing():  # a forward of a router
-                return
-            states = args[0].reshape(-1, args[0].shape[-1])  # [tokens, in] of one prompt
-            for head, features in slices.items():
-                if head.layer == layer:
-                    counted = states[-1:] if at == "end" else states
-                    sums[head] += counted[:, features].float().sum(0).cpu()
+            if not is_probing():  # a router may run forwards meanwhile
+                states = args[0].reshape(-1, args[0].shape[-1])  # [tokens, in] of one prompt
+                counted = states[-1:] if at == "end" else states
+                sums[layer] = sums.get(layer, 0) + counted.float().sum(0).cpu()
 
         return read
 
@@ -113,4 +96,4 @@ def mean_fill(
         for prompt in prompts:
             base.model(input_ids=torch.tensor([list(prompt)]).to(base.input_device))
     count = len(prompts) if at == "end" else sum(map(len, prompts))
-    return {head: total / count for head, total in sums.items()}
+    return {head: sums[head.layer][features] / count for head, features in slices.items()}

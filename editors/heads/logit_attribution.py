@@ -13,15 +13,8 @@ from typing import Any
 import torch
 
 from editors.errors import UnsupportedArchitecture
-from editors.heads.path_patching import (
-    Unit,
-    at_ends,
-    forward,
-    logit_directions,
-    no_effects,
-    patched_change,
-    runs,
-)
+from editors.heads import path_patching
+from editors.heads.path_patching import Unit
 from editors.inference.edited_model import EditedModel
 from editors.model.architecture import vocabulary_projection
 from editors.model.base_model import Base
@@ -53,13 +46,13 @@ def direct_effects(
     path = _final_norm(base, original.ids[:1, :1])
     norm_inputs: list[torch.Tensor] = []
     with reading_inputs(base.model, {path: lambda args, _: norm_inputs.append(args[0])}):
-        original_run, corrupted_run = runs(base, original, corrupted)
-    states = at_ends(original, norm_inputs[-1])  # [rows, hidden]
+        original_run, corrupted_run = path_patching.runs(base, original, corrupted)
+    states = path_patching.at_ends(original, norm_inputs[-1])  # [rows, hidden]
     frozen = _frozen(base.model.get_submodule(path), states)
-    directions = logit_directions(base, tokens)  # [rows, tokens, hidden]
-    effects = no_effects(base, tokens, unit)
+    directions = path_patching.logit_directions(base, tokens)  # [rows, tokens, hidden]
+    effects = path_patching.no_effects(base, tokens, unit)
     for layer in original_run.head_outputs:
-        change = patched_change(base, layer, original_run, corrupted_run, unit)
+        change = path_patching.patched_change(base, layer, original_run, corrupted_run, unit)
         normed = frozen(change.to(states.device)).to(directions)
         effects[layer] = -torch.einsum("ubd,btd->ubt", normed, directions).cpu()
     return effects
@@ -90,7 +83,7 @@ def _final_norm(base: Base, ids: torch.Tensor) -> str:
         reading_outputs(base.model, {path: keeping(outputs, path) for path in paths}),
         base.probing(),
     ):
-        forward(base, ids, torch.zeros_like(ids))
+        path_patching.forward(base, ids, torch.zeros_like(ids))
     vocabulary_input = inputs[vocabulary_projection(base.model)]
     norm = next(
         (path for path in outputs if path in inputs and outputs[path].equal(vocabulary_input)), None

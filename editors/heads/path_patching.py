@@ -11,8 +11,6 @@ too, the rest is linear (:mod:`editors.heads.logit_attribution`).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,9 +19,9 @@ import torch
 from editors.errors import EditorError, UnsupportedArchitecture
 from editors.heads.head_mask import attention_out
 from editors.inference.edited_model import EditedModel
+from editors.model import hooks
 from editors.model.architecture import vocabulary_projection
 from editors.model.base_model import Base, is_probing
-from editors.model.hooks import StandIn, reading_inputs, reading_outputs, swapped
 from editors.model.projection import Projection
 from editors.model.tokenization import Batch
 
@@ -69,18 +67,16 @@ def path_effects(
             another way (convolution, recurrence), so that a single token cannot replace its prompt.
     """
     base = model.base
-    layers = _layers(base)
-    _require_equal(original, corrupted)
-    corrupted_run = run(base, corrupted, layers)
     with model.noting() as calls:
-        original_run = run(base, original, layers)
+        original_run, corrupted_run = runs(base, original, corrupted)
     changes = {
-        layer: patched_change(base, layer, original_run, corrupted_run, unit) for layer in layers
+        layer: patched_change(base, layer, original_run, corrupted_run, unit)
+        for layer in original_run.head_outputs
     }
     directions = logit_directions(base, tokens)  # [rows, tokens, hidden]
     effects = no_effects(base, tokens, unit)
     units, rows = effects.shape[1:3]
-    ends = last_columns(original)
+    ends = original.prompt_lengths - 1  # the columns of the last tokens
     last_tokens = original.ids.gather(1, ends[:, None])  # [rows, 1]
     at_once = max(1, ROWS_AT_ONCE // rows - 1)
     variants = [(layer, number) for layer in changes for number in range(units)]
@@ -88,16 +84,17 @@ def path_effects(
         patched = variants[start : start + at_once]
         # The first variant is not patched: the reference has the same rounding as the others.
         sweep = 1 + len(patched)
-        written = {}
-        for layer in changes:
-            attn_out = (
-                original_run.attn_out[layer].expand(sweep, -1, -1).clone()
-            )  # [sweep, rows, hidden]
+        written: dict[str, torch.nn.Module] = {}
+        for layer, plain in original_run.attn_out.items():
+            outputs = plain.expand(sweep, -1, -1).clone()  # [sweep, rows, hidden]
             for i, (changed, number) in enumerate(patched, start=1):
                 if changed == layer:
-                    attn_out[i] += changes[layer][number]
-            written[layer] = attn_out.flatten(0, 1)[:, None]  # [sweep * rows, 1, hidden]
-        with _writing(base, written), model.continuing(calls[0] if calls else None):
+                    outputs[i] += changes[layer][number]
+            path = attention_out(base, layer).path
+            module = base.model.get_submodule(path)
+            written[path] = _ConstantOutput(module, outputs.flatten(0, 1)[:, None])
+        # The last call is that of the original run.
+        with hooks.swapped(base.model, written), model.continuing(calls[-1] if calls else None):
             states = final_hidden(base, last_tokens.repeat(sweep, 1), ends.repeat(sweep)[:, None])
         states = states[:, 0].view(sweep, rows, -1).to(directions)
         _require_same(states[0], original_run.final_hidden.to(directions))
@@ -105,11 +102,6 @@ def path_effects(
         for i, (layer, number) in enumerate(patched, start=1):
             effects[layer, number] = (logits[0] - logits[i]).cpu()
     return effects
-
-
-def _require_equal(original: Batch, corrupted: Batch) -> None:
-    if len(original.ids) != len(corrupted.ids):
-        raise EditorError(f"{len(original.ids)} rows cannot be patched from {len(corrupted.ids)}")
 
 
 def _require_same(alone: torch.Tensor, in_prompt: torch.Tensor) -> None:
@@ -126,23 +118,19 @@ def _require_same(alone: torch.Tensor, in_prompt: torch.Tensor) -> None:
 
 
 def runs(base: Base, original: Batch, corrupted: Batch) -> tuple[Run, Run]:
-    """The original and the corrupted run.
+    """The original and the corrupted run. The original comes last.
 
     Raises:
         EditorError: the two batches have different numbers of rows.
         UnsupportedArchitecture: no block has separable heads.
     """
-    _require_equal(original, corrupted)
-    layers = _layers(base)
-    corrupted_run = run(base, corrupted, layers)
-    return run(base, original, layers), corrupted_run
-
-
-def _layers(base: Base) -> list[int]:
+    if len(original.ids) != len(corrupted.ids):
+        raise EditorError(f"{len(original.ids)} rows cannot be patched from {len(corrupted.ids)}")
     layers = [block.index for block in base.architecture.blocks if block.attention_out]
     if not layers:
         raise UnsupportedArchitecture("no block has attention heads that could be patched")
-    return layers
+    corrupted_run = run(base, corrupted, layers)
+    return run(base, original, layers), corrupted_run
 
 
 @torch.inference_mode()
@@ -155,14 +143,13 @@ def run(base: Base, batch: Batch, layers: list[int]) -> Run:
     def keeping(states_by_layer: dict[int, torch.Tensor], layer: int) -> Any:
         def read(value: Any, kwargs: Any = None) -> None:
             if not is_probing():  # a router may run forwards meanwhile
-                states = value[0] if isinstance(value, tuple) else value
-                states_by_layer[layer] = at_ends(batch, states)
+                states_by_layer[layer] = at_ends(batch, hooks.hidden_of(value))
 
         return read
 
     with (
-        reading_inputs(base.model, {p: keeping(head_outputs, i) for i, p in paths.items()}),
-        reading_outputs(base.model, {p: keeping(attn_out, i) for i, p in paths.items()}),
+        hooks.reading_inputs(base.model, {p: keeping(head_outputs, i) for i, p in paths.items()}),
+        hooks.reading_outputs(base.model, {p: keeping(attn_out, i) for i, p in paths.items()}),
     ):
         columns = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
         final_states = final_hidden(base, batch.ids, columns, batch.mask)
@@ -205,17 +192,12 @@ def patched_change(
     return torch.einsum("bud,oud->ubo", by_unit, weight.view(len(weight), units, -1))
 
 
-def last_columns(batch: Batch) -> torch.Tensor:
-    """int64 ``[rows]``: the column of the last token of each row, padded on the right."""
-    return batch.mask.sum(1) - 1
-
-
 def at_ends(batch: Batch, states: torch.Tensor) -> torch.Tensor:
     """``[rows, size]``: ``states`` at the last token of each row.
 
     ``states``: ``[rows, seq, size]``, or ``[rows * seq, size]`` if a block flattens its rows.
     """
-    ends = last_columns(batch).to(states.device)
+    ends = batch.prompt_lengths.to(states.device) - 1
     rows = torch.arange(len(ends), device=states.device)
     return states.view(*batch.ids.shape, -1)[rows, ends]
 
@@ -223,12 +205,19 @@ def at_ends(batch: Batch, states: torch.Tensor) -> torch.Tensor:
 def final_hidden(
     base: Base, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """``[rows, seq, hidden]``: the input of the vocabulary projection, which does not run."""
+    """``[rows, seq, hidden]``: the input of the vocabulary projection, which does not run: only a
+    few logits are needed, and it would take most of the time of a token."""
     inputs: list[torch.Tensor] = []
+
+    def read(args: tuple[Any, ...], _: dict[str, Any]) -> None:
+        if not is_probing():  # a router may run forwards meanwhile
+            inputs.append(args[0])
+            hooks.stop_forward()
+
     path = vocabulary_projection(base.model)
-    with swapped(base.model, {path: _CaptureFinalHidden(base.model.get_submodule(path), inputs)}):
+    with hooks.reading_inputs(base.model, {path: read}), hooks.stopping_early():
         forward(base, ids, positions, mask)
-    return inputs[-1]  # forwards of a router come earlier
+    return inputs[0]
 
 
 @torch.inference_mode()
@@ -237,28 +226,12 @@ def forward(
 ) -> None:
     """Run the model on ``ids`` ``[rows, seq]`` at ``positions`` ``[rows, seq]``, for its
     readers."""
-    optional: dict[str, Any] = {} if mask is None else {"attention_mask": mask}
-    if "position_ids" in inspect.signature(base.model.forward).parameters:
-        optional["position_ids"] = positions
-    base.model(input_ids=ids, use_cache=False, **optional)
+    takes_positions = "position_ids" in inspect.signature(base.model.forward).parameters
+    optional = {"position_ids": positions} if takes_positions else {}
+    base.model(input_ids=ids, attention_mask=mask, use_cache=False, **optional)
 
 
-class _CaptureFinalHidden(StandIn):
-    """Replaces the vocabulary projection and keeps its input.
-
-    Only a few logits are needed, and the whole projection would take most of the time of a token.
-    """
-
-    def __init__(self, original: torch.nn.Module, inputs: list[torch.Tensor]) -> None:
-        super().__init__(original)
-        object.__setattr__(self, "_inputs", inputs)
-
-    def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        self._inputs.append(states)
-        return states[..., :1]
-
-
-class _ConstantOutput(StandIn):
+class _ConstantOutput(hooks.StandIn):
     """Returns the same output for every input."""
 
     def __init__(self, original: torch.nn.Module, output: torch.Tensor) -> None:
@@ -267,15 +240,3 @@ class _ConstantOutput(StandIn):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._output
-
-
-@contextmanager
-def _writing(base: Base, written: dict[int, torch.Tensor]) -> Iterator[None]:
-    """Inside ``with``, the attention output projection of each layer returns ``written[layer]``,
-    ``[rows, 1, hidden]``."""
-    outputs: dict[str, torch.nn.Module] = {}
-    for layer, value in written.items():
-        path = attention_out(base, layer).path
-        outputs[path] = _ConstantOutput(base.model.get_submodule(path), value)
-    with swapped(base.model, outputs):
-        yield

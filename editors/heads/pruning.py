@@ -43,9 +43,6 @@ class HeadMask:
             raise EditorError("a head is named twice in one mask")
 
 
-NOTHING_PRUNED = HeadMask()
-
-
 @dataclass(frozen=True, slots=True)
 class HeadPruning:
     """The head mask of a version, and how its heads were chosen.
@@ -75,7 +72,7 @@ class HeadPruning:
     def from_dict(record: Mapping[str, Any]) -> HeadPruning:
         """The pruning that :meth:`to_dict` wrote; raises KeyError, TypeError or ValueError for
         other data."""
-        heads = tuple(Head(*(int(n) for n in pair)) for pair in record["heads"])
+        heads = tuple(Head(*map(int, pair)) for pair in record["heads"])
         if record["at"] not in ("all", "end") or record["prefer"] not in ("context", "memory"):
             raise ValueError("no such position or source")
         if len(set(heads)) != len(heads):

@@ -46,8 +46,8 @@ class Proposal:
     """The decisions that are possible before the base has read the prompts.
 
     ``prompts``: the token ids of each prompt. ``decisions``: one for each prompt, final unless the
-    prompt is in ``candidates``, which maps the number of a prompt to the numbers of the facts that
-    may claim it.
+    prompt is in ``candidates``, which maps the number of a prompt that is still open to the numbers
+    of the facts that may claim it.
     """
 
     prompts: Sequence[Ids]
@@ -65,11 +65,9 @@ class Router(Protocol):
         They are read in the answering forward if possible. Empty for a router that decides by
         something else: forwards over other text, which it runs itself, or another model.
         """
-        ...
 
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
         """The decisions that are possible before the base has read the prompts."""
-        ...
 
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         """The final decision on each prompt of ``proposal``.
@@ -78,16 +76,26 @@ class Router(Protocol):
         outputs of the blocks in :attr:`reads`. None if the answering forward could not be read;
         then the router runs forwards itself. The caller is inside ``base.probing()``.
         """
-        ...
 
 
-class NoClaims:
-    """A router without facts: no prompt is claimed."""
+def decided(router: Router, prompts: Sequence[Ids]) -> list[Decision]:
+    """The final decision on each of ``prompts``, by forwards of the router's own where needed. The
+    caller is inside ``base.probing()``."""
+    proposal = router.propose(prompts)
+    return router.decide(proposal, None) if proposal.candidates else proposal.decisions
+
+
+class ImmediateRouter:
+    """What routers have in common that decide every prompt when they propose."""
 
     reads: tuple[int, ...] = ()
 
-    def propose(self, prompts: Sequence[Ids]) -> Proposal:
-        return Proposal(prompts, [UNCLAIMED] * len(prompts))
-
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         return proposal.decisions
+
+
+class NoClaims(ImmediateRouter):
+    """A router without facts: no prompt is claimed."""
+
+    def propose(self, prompts: Sequence[Ids]) -> Proposal:
+        return Proposal(prompts, [UNCLAIMED] * len(prompts))

@@ -23,9 +23,6 @@ Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From the next-token logits ``[rows, vocab]`` of each row's two prompts to those of the row."""
 
-# An answer may have this many tokens more than the longest known answer.
-EXTRA_TOKENS = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:

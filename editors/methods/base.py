@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from editors.errors import StateMismatch
 from editors.facts import Fact, FactClosure
 from editors.heads.head_mask import pruning_heads
-from editors.heads.pruning import NOTHING_PRUNED, Head
+from editors.heads.pruning import Head, HeadMask
 from editors.inference.decisions import Decision, Router
 from editors.inference.edited_model import EditedModel, Rewriter, attached
 from editors.inference.self_test import require_routing
@@ -33,7 +33,7 @@ from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.projection import Projection
 from editors.model.tensor_files import from_bytes, to_bytes
-from editors.scope.calibrated import ByteCache
+from editors.scope.base import ByteCache
 from editors.scope.phrasings import Phrasings
 
 P = TypeVar("P")
@@ -239,7 +239,7 @@ class Method(ABC, Generic[P, S]):
             EditorError: edits are attached to the model already.
         """
         self.require_base(state)
-        mask = state.pruning.mask if state.pruning else NOTHING_PRUNED
+        mask = state.pruning.mask if state.pruning else HeadMask()
         with (
             pruning_heads(self.base, mask),
             attached(

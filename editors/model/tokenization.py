@@ -5,7 +5,7 @@ A prompt is a text, or the turns of a chat, which the tokenizer's chat template 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -18,6 +18,7 @@ from editors.errors import EditorError, PromptTooLong
 
 ENCODED_AT_ONCE = 1024  # texts; the results of a tokenizer take more memory than the ids
 IGNORED = -100  # the label of a position without a label
+EXTRA_TOKENS = 4  # an answer may be longer than the longest known answer by this
 SHOWN = 60  # characters of a prompt in a message
 
 Ids = tuple[int, ...]
@@ -148,11 +149,11 @@ def encode_pairs(
     return rows
 
 
-def answer_length(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> int:
-    """The number of tokens of the longest of ``answers``, as each follows a prompt; 0 if there are
-    none."""
-    texts = [f" {answer}" for answer in dict.fromkeys(answers)]
-    return max(map(len, encode_prompts(tokenizer, texts)), default=0)
+def answer_limit(tokenizer: PreTrainedTokenizerBase, expected: Iterable[str | None]) -> int:
+    """The most tokens of an answer: as many as the longest of the ``expected`` answers has after a
+    prompt (8 if none is known), and a few more."""
+    texts = [f" {answer}" for answer in dict.fromkeys(expected) if answer]
+    return max(map(len, encode_prompts(tokenizer, texts)), default=8) + EXTRA_TOKENS
 
 
 def require_fit(row: Row, prompt: str, context: int | None) -> None:

@@ -8,7 +8,7 @@ another model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -17,15 +17,22 @@ from editors.inference.decisions import Decision, Router
 from editors.inference.hidden_states import StateRequest
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids
-
-if TYPE_CHECKING:
-    from editors.scope.phrasings import Phrasings
-    from editors.scope.unrelated_prompts import UnrelatedPrefixes
+from editors.scope.phrasings import Phrasings
+from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 Tensors = Mapping[str, torch.Tensor]
 
 FactKeys = Tensors
 """What a signal knows about one fact, as named tensors. The first axis of each counts keys."""
+
+
+class ByteCache(Protocol):
+    """Stores bytes under keys, which are lower-case hexadecimal digits. ``get`` returns None for an
+    unknown key."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def put(self, key: str, payload: bytes) -> None: ...
 
 
 class Learning(Protocol):
@@ -44,7 +51,6 @@ class Learning(Protocol):
 
     def keys(self) -> dict[str, FactKeys]:
         """By fact id, all keys; runs the base if the states of ``request`` are not known yet."""
-        ...
 
 
 class ClaimRouter(Router, Protocol):
@@ -52,7 +58,6 @@ class ClaimRouter(Router, Protocol):
 
     def speaks_of(self, prompt: Ids, fact: str) -> bool:
         """Whether ``prompt`` has a passage about ``fact`` (an id), the fact that it asks for."""
-        ...
 
 
 class ScopeSignal(Protocol):
@@ -62,7 +67,6 @@ class ScopeSignal(Protocol):
 
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
         """``calibration``: the result of :meth:`calibrate` for this base."""
-        ...
 
     @classmethod
     def calibrate(
@@ -77,15 +81,12 @@ class ScopeSignal(Protocol):
         ``phrasings``: groups of prompts to calibrate on; ``settings``: "rank" and "false_open", see
         :class:`editors.scope.settings.ScopeSettings`.
         """
-        ...
 
     def learn(self, facts: Sequence[Fact]) -> Learning:
         """Start learning ``facts``."""
-        ...
 
     def similarity(self, first: FactKeys, second: FactKeys) -> float:
         """How similar two facts are to the base, from -1 to 1. Similar facts interfere."""
-        ...
 
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
@@ -95,11 +96,9 @@ class ScopeSignal(Protocol):
         ``memories[i]``: the number of the memory that answers the prompts that fact ``i`` claims;
         -1 if the fact is closed, so that the base answers.
         """
-        ...
 
     def explain(self, decision: Decision) -> str:
         """The reason for ``decision``, in a few words."""
-        ...
 
 
 def explain_score(decision: Decision) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -24,8 +23,10 @@ from editors.errors import EditorError, StateMismatch
 from editors.inference.hidden_states import last_token_states
 from editors.model.base_model import Base
 from editors.model.tokenization import encode_prompts
+from editors.scope.base import Tensors
 from editors.scope.phrasings import Phrasings
-from editors.scope.questions import SUBJECT, Templates
+from editors.scope.questions import SUBJECT, Templates, numbered
+from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 MIN_GROUPS = 10
 FOLDS = 3
@@ -36,17 +37,6 @@ SAME = 0.05  # the share of near misses that count as the same question
 ALONE = 0.01  # the share of near misses that may pass where there are no hard negatives
 
 
-@dataclass(frozen=True, slots=True)
-class CalibrationSettings:
-    """``rank``: the number of components of a key; ``false_open``: the share of near misses
-    (other questions about the subject) that may pass the threshold. Hard negatives are compared
-    after that."""
-
-    rank: int
-    false_open: float
-
-
-@dataclass(frozen=True, slots=True)
 class Calibration:
     """How states become keys, and how similar the keys of one question are.
 
@@ -56,13 +46,20 @@ class Calibration:
     subject; ``same``, above which two prompts about one subject count as one question.
     """
 
-    layers: tuple[int, ...]
-    centre: torch.Tensor
-    projection: torch.Tensor
-    named: float
-    unnamed: float
-    same: float
-    templates: Templates
+    def __init__(self, tensors: Tensors) -> None:
+        """``tensors``: the result of :func:`calibrate`; raises StateMismatch if a part is
+        missing."""
+        try:
+            self.layers: tuple[int, ...] = tuple(tensors["layers"].tolist())
+            self.centre, self.projection = tensors["centre"], tensors["projection"]
+            self.named, self.unnamed, self.same = tensors["thresholds"].tolist()
+            texts = tuple(json.loads(bytes(tensors["templates"].tolist())))
+            parts = (tensors[name] for name in ("centroids", "questions", "beside"))
+            self.templates = Templates(texts, *parts)
+        except KeyError as missing:
+            raise StateMismatch(
+                f"the calibration of the scope lacks {missing.args[0]!r}", "`editcli verify`"
+            ) from missing
 
     def keys(self, states: torch.Tensor) -> torch.Tensor:
         """The keys of ``states`` ``[n, layers, hidden]``: ``[n, rank]``, of length 1."""
@@ -76,50 +73,18 @@ class Calibration:
         chosen = self.templates.unlike(keys, self.named, self.same)[:count]
         return [self.templates.texts[i].replace(SUBJECT, subject) for i in chosen]
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The calibration as named tensors. Texts are the UTF-8 bytes of a JSON list."""
-        texts = json.dumps(self.templates.texts).encode()
-        return {
-            "layers": torch.tensor(self.layers),
-            "centre": self.centre,
-            "projection": self.projection,
-            "thresholds": torch.tensor([self.named, self.unnamed, self.same]),
-            "templates": torch.tensor(list(texts), dtype=torch.uint8),
-            "centroids": self.templates.centroids,
-            "questions": self.templates.questions,
-            "beside": self.templates.share_subject,
-        }
-
-    @staticmethod
-    def from_tensors(tensors: Mapping[str, torch.Tensor]) -> Calibration:
-        """The calibration that :meth:`tensors` wrote; raises StateMismatch if a part is missing."""
-        try:
-            named, unnamed, same = tensors["thresholds"].tolist()
-            texts = tuple(json.loads(bytes(tensors["templates"].tolist())))
-            return Calibration(
-                tuple(tensors["layers"].tolist()),
-                tensors["centre"],
-                tensors["projection"],
-                named,
-                unnamed,
-                same,
-                Templates(texts, tensors["centroids"], tensors["questions"], tensors["beside"]),
-            )
-        except KeyError as missing:
-            raise StateMismatch(
-                f"the calibration of the scope lacks {missing.args[0]!r}", "`editcli verify`"
-            ) from missing
-
 
 def calibrate(
     base: Base,
     groups: Sequence[Phrasings],
-    prefixes: Sequence[str],
-    settings: CalibrationSettings,
-) -> Calibration:
-    """Fit the projection on ``groups`` and set the thresholds.
+    prefixes: UnrelatedPrefixes,
+    settings: Mapping[str, float],
+) -> dict[str, torch.Tensor]:
+    """Fit the projection on ``groups`` and set the thresholds: a :class:`Calibration` as named
+    tensors. Texts are the UTF-8 bytes of a JSON list.
 
-    ``prefixes``: unrelated texts. Each group gets one more form, a phrasing with a prefix.
+    Each group gets one more form, a phrasing with a prefix. ``settings``: see
+    :class:`editors.scope.settings.ScopeSettings`.
 
     Raises:
         EditorError: there are fewer than ``MIN_GROUPS`` groups, or a prompt cannot be encoded.
@@ -128,32 +93,34 @@ def calibrate(
         raise EditorError(
             f"calibration needs at least {MIN_GROUPS} groups of phrasings, not {len(groups)}"
         )
+    rank = int(settings["rank"])
     width = min(len(group.prompts) for group in groups)
     texts: list[str] = []
     for i, group in enumerate(groups):
         texts += group.prompts[:width]
-        texts.append(f"{prefixes[i % len(prefixes)]} {group.prompts[i % width]}")
+        texts.append(f"{prefixes.all[i % len(prefixes.all)]} {group.prompts[i % width]}")
     layers = key_layers(base)
     states = last_token_states(base, encode_prompts(base.tokenizer, texts), layers)
     centre = states.mean(0)
     flat = _centred(states, centre)  # [groups * forms, layers * hidden]
     basis = _span(flat)
     forms = (flat @ basis).view(len(groups), width + 1, -1)  # [groups, forms, span]
-    subjects = {s: i for i, s in enumerate(dict.fromkeys(group.subject for group in groups))}
-    subject_of = torch.tensor([subjects[group.subject] for group in groups])
-    near, far = _held_out_scores(forms, subject_of, settings.rank)
-    directions = _discriminant(forms, subject_of, settings.rank)
+    subject_of = torch.tensor(numbered(group.subject for group in groups))
+    near, far = _held_out_scores(forms, subject_of, rank)
+    directions = _discriminant(forms, subject_of, rank)
     templates = Templates.of(groups, F.normalize(forms @ directions, dim=-1))
-    named = _exceeded_by(near, settings.false_open if templates.texts else ALONE)
-    return Calibration(
-        tuple(layers),
-        centre,
-        basis @ directions,
-        named,
-        max(named, _exceeded_by(far, ALONE)),
-        max(named, _exceeded_by(near, SAME)),
-        templates,
-    )
+    named = _exceeded_by(near, settings["false_open"] if templates.texts else ALONE)
+    unnamed, same = (max(named, _exceeded_by(*limit)) for limit in ((far, ALONE), (near, SAME)))
+    return {
+        "layers": torch.tensor(layers),
+        "centre": centre,
+        "projection": basis @ directions,
+        "thresholds": torch.tensor([named, unnamed, same]),
+        "templates": torch.tensor(list(json.dumps(templates.texts).encode()), dtype=torch.uint8),
+        "centroids": templates.centroids,
+        "questions": templates.questions,
+        "beside": templates.share_subject,
+    }
 
 
 def key_layers(base: Base) -> list[int]:
@@ -169,8 +136,7 @@ def _centred(states: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
     """``[n, layers, hidden]`` -> ``[n, layers * hidden]``: centred, and scaled so that all layers
     have equal length and the whole has length 1."""
     unit = F.normalize(states - centre, dim=-1)
-    flat: torch.Tensor = (unit / unit.shape[1] ** 0.5).flatten(1)
-    return flat
+    return torch.flatten(unit / unit.shape[1] ** 0.5, 1)
 
 
 def _span(data: torch.Tensor) -> torch.Tensor:
@@ -228,17 +194,13 @@ def _held_out_scores(
     """
     by_subject = int(subject_of.max()) + 1 >= 2 * FOLDS
     fold_of = (subject_of if by_subject else torch.arange(len(forms))) % FOLDS
-    near, far = [], []
+    scores = []
     for fold in range(FOLDS):
         held_out = fold_of == fold
         directions = _discriminant(forms[~held_out], subject_of[~held_out], rank)
-        same_subject, any_subject = _nearest_others(
-            forms[held_out] @ directions, subject_of[held_out]
-        )
-        near.append(same_subject)
-        far.append(any_subject)
-    scores = torch.cat(far)
-    return (torch.cat(near) if any(map(len, near)) else scores), scores
+        scores.append(_nearest_others(forms[held_out] @ directions, subject_of[held_out]))
+    near, far = (torch.cat(of_folds) for of_folds in zip(*scores, strict=True))
+    return (near if len(near) else far), far
 
 
 def _nearest_others(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 
 from editors.facts import Fact
 from editors.inference.decisions import Router
 from editors.model.base_model import Base
-from editors.scope.base import Learning, ScopeSignal, Tensors
-from editors.scope.calibrated import ByteCache, calibration_of
+from editors.model.tensor_files import from_bytes, to_bytes
+from editors.scope.base import ByteCache, ScopeSignal, Tensors
 from editors.scope.context_first import ContextFirstRouter
 from editors.scope.phrasings import Phrasings
 from editors.scope.registry import SIGNALS
 from editors.scope.scope_state import ScopeState
 from editors.scope.settings import ScopeSettings
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
+
+VERSION = 1  # of the calibration of signals; with another version, saved calibrations are not read
 
 
 class FactScope:
@@ -27,15 +31,19 @@ class FactScope:
         self._loaded: tuple[Tensors, ScopeSignal] | None = None  # a calibration and its signal
 
     def start(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> ScopeState:
-        """The state without facts: the signal is calibrated on ``phrasings``, or read from
-        ``cache``."""
-        settings = self._settings
-        signal_settings = {"rank": settings.rank, "false_open": settings.false_open}
-        signal = SIGNALS.load(settings.scope)
-        calibration = calibration_of(
-            signal, self._base, phrasings, self.prefixes, signal_settings, cache
-        )
-        return ScopeState(settings.scope, calibration)
+        """The state without facts: the signal is calibrated on ``phrasings``, or its calibration
+        is read from ``cache``. Raises the errors of :meth:`ScopeSignal.calibrate`."""
+        base, scope = self._base, self._settings.scope
+        signal = SIGNALS.load(scope)
+        settings = {"rank": self._settings.rank, "false_open": self._settings.false_open}
+        groups = [[group.subject, *group.prompts] for group in phrasings]
+        recipe = [VERSION, base.fingerprint(), base.layer, signal.name, settings, groups]
+        key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+        saved = cache.get(key)
+        if saved is None:
+            saved = to_bytes(signal.calibrate(base, phrasings, self.prefixes, settings))
+            cache.put(key, saved)
+        return ScopeState(scope, from_bytes(saved))
 
     def signal(self, state: ScopeState) -> ScopeSignal:
         """The signal with the calibration of ``state``."""
@@ -44,14 +52,10 @@ class FactScope:
             self._loaded = state.calibration, signal
         return self._loaded[1]
 
-    def learn(self, state: ScopeState, facts: Sequence[Fact]) -> Learning:
-        """Start learning ``facts``."""
-        return self.signal(state).learn(facts)
-
     def knowing(self, state: ScopeState, facts: Sequence[Fact]) -> ScopeState:
         """``state`` with the keys of all of ``facts``; facts without keys are learnt."""
         unknown = [fact for fact in facts if fact.id not in state.keys]
-        return state.knowing(self.learn(state, unknown).keys()) if unknown else state
+        return state.knowing(self.signal(state).learn(unknown).keys()) if unknown else state
 
     def router(
         self,

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from itertools import chain, islice
 from math import inf
 from typing import ClassVar
 
@@ -25,8 +25,7 @@ from editors.inference.hidden_states import StateRequest, all_token_states, last
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, encode_prompts
 from editors.scope.base import FactKeys, Tensors, explain_score
-from editors.scope.calibration import Calibration, CalibrationSettings, calibrate
-from editors.scope.phrasings import Phrasings
+from editors.scope.calibration import Calibration, calibrate
 from editors.scope.subjects import Subjects
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 from editors.text_matching import whole_word_pattern
@@ -41,26 +40,16 @@ class KeySignal:
     """Decides by keys made of the hidden states of the base."""
 
     name: ClassVar[str] = "key"
+    calibrate = staticmethod(calibrate)
+    explain = staticmethod(explain_score)
 
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
-        self._base, self._prefixes = base, prefixes
-        self.calibration = Calibration.from_tensors(calibration)
-
-    @classmethod
-    def calibrate(
-        cls,
-        base: Base,
-        phrasings: Sequence[Phrasings],
-        prefixes: UnrelatedPrefixes,
-        settings: Mapping[str, float],
-    ) -> Tensors:
-        """Fit the projection and the thresholds; raises EditorError for too few phrasings."""
-        key_settings = CalibrationSettings(int(settings["rank"]), settings["false_open"])
-        return calibrate(base, phrasings, prefixes.all, key_settings).tensors()
+        self.base, self.prefixes = base, prefixes
+        self.calibration = Calibration(calibration)
 
     def learn(self, facts: Sequence[Fact]) -> KeyLearning:
         """Read the forms of the facts now, as the choice of their hard negatives depends on it."""
-        return KeyLearning(self._base, facts, self.calibration, self._prefixes.all)
+        return KeyLearning(self, facts)
 
     def similarity(self, first: FactKeys, second: FactKeys) -> float:
         """The cosine of the keys of the two prompts."""
@@ -69,32 +58,22 @@ class KeySignal:
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
     ) -> KeyRouter:
-        return KeyRouter(self._base, self.calibration, facts, keys, memories)
-
-    def explain(self, decision: Decision) -> str:
-        return explain_score(decision)
+        return KeyRouter(self, facts, keys, memories)
 
 
 class KeyLearning:
     """Facts whose forms have been read, and whose hard negatives are chosen but not read yet."""
 
-    def __init__(
-        self,
-        base: Base,
-        facts: Sequence[Fact],
-        calibration: Calibration,
-        prefixes: Sequence[str],
-    ) -> None:
-        self._base, self._calibration = base, calibration
+    def __init__(self, signal: KeySignal, facts: Sequence[Fact]) -> None:
+        self._base, prefixes = signal.base, signal.prefixes.all
+        self._calibration = calibration = signal.calibration
         forms = [[f.prompt, *f.variants, *prefixed(f, prefixes, PREFIXED)] for f in facts]
         positives = self._keys(*self._request(forms))
         self.own_keys = {
             fact.id: {"keys": keys} for fact, keys in zip(facts, positives, strict=True)
         }
         negatives = [
-            []
-            if fact.subject is None
-            else calibration.hard_negatives(keys, fact.subject, HARD_NEGATIVES)
+            calibration.hard_negatives(keys, fact.subject, HARD_NEGATIVES) if fact.subject else []
             for fact, keys in zip(facts, positives, strict=True)
         ]
         self.request, self._counts = self._request(negatives)
@@ -114,26 +93,16 @@ class KeyLearning:
         """A request for the texts that fit the model, and the number of them in each list."""
         base, calibration = self._base, self._calibration
         context = base.architecture.context or inf
-        encoded = iter(
-            encode_prompts(base.tokenizer, [text for texts in text_lists for text in texts])
-        )
-        encoded_lists = [
-            [ids for ids in islice(encoded, len(texts)) if len(ids) <= context]
-            for texts in text_lists
-        ]
-        all_ids = [ids for texts in encoded_lists for ids in texts]
-        request = StateRequest(base, all_ids, calibration.layers, calibration.keys)
-        return request, [len(texts) for texts in encoded_lists]
+        encoded = encode_prompts(base.tokenizer, [*chain(*text_lists)])
+        fitting = [ids for ids in encoded if len(ids) <= context]
+        fits = iter(len(ids) <= context for ids in encoded)
+        request = StateRequest(base, fitting, calibration.layers, calibration.keys)
+        return request, [sum(islice(fits, len(texts))) for texts in text_lists]
 
     def _keys(self, request: StateRequest, counts: Sequence[int]) -> list[torch.Tensor]:
         """For each list of texts, their keys, float32 ``[n, rank]``."""
-        if not any(counts):
-            return [self._calibration.projection.new_zeros(0, self._rank) for _ in counts]
-        return [keys.clone() for keys in torch.split(request.states(), list(counts))]
-
-    @property
-    def _rank(self) -> int:
-        return self._calibration.projection.shape[1]
+        keys = request.states() if any(counts) else self._calibration.projection[:0]
+        return [of_list.clone() for of_list in torch.split(keys, list(counts))]
 
 
 class KeyRouter:
@@ -141,23 +110,22 @@ class KeyRouter:
 
     def __init__(
         self,
-        base: Base,
-        calibration: Calibration,
+        signal: KeySignal,
         facts: Sequence[Fact],
         keys: Sequence[FactKeys],
         memories: Sequence[int],
     ) -> None:
         """``memories[i]``: the number of the memory that answers for fact ``i``, -1 for the base
         (a closed fact)."""
-        self._base, self._calibration = base, calibration
+        base, calibration = signal.base, signal.calibration
+        self._base, self._calibration, self.reads = base, calibration, calibration.layers
         self._facts, self._keys, self._memories = facts, keys, memories
         self._subjects = Subjects([fact.subject for fact in facts])
+        self._thresholds: list[float] = [
+            calibration.named if fact.subject else calibration.unnamed for fact in facts
+        ]
         prompts = encode_prompts(base.tokenizer, [fact.prompt for fact in facts])
         self._fact_of_prompt = {ids: i for i, ids in enumerate(prompts)}
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        return self._calibration.layers
 
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
         """Decide prompts that are the prompt of a fact, and find the candidates for all others."""
@@ -168,8 +136,8 @@ class KeyRouter:
         for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
             fact = self._fact_of_prompt.get(prompt)
             if fact is not None:
-                threshold = self._threshold(fact)
-                decisions[i] = Decision(self._memories[fact], self._facts[fact].id, 1.0, threshold)
+                memory, threshold = self._memories[fact], self._thresholds[fact]
+                decisions[i] = Decision(memory, self._facts[fact].id, 1.0, threshold)
             elif named := self._subjects.named_in(text):
                 candidates[i] = named
         return Proposal(prompts, decisions, candidates)
@@ -197,8 +165,11 @@ class KeyRouter:
         if passage is None:
             return False
         states = all_token_states(self._base, prompt, self.reads)  # [tokens, layers, hidden]
-        queries = self._calibration.keys(states[passage])
-        return any(self._claims(query, number) for query in queries)
+        keys = self._keys[number]["keys"]
+        return any(
+            _nearest(keys, query) > self._required(query, number)
+            for query in self._calibration.keys(states[passage])
+        )
 
     def _passage(self, prompt: Ids, subject: str | None) -> slice | None:
         """The tokens from the end of the first mention of ``subject`` to the question; None without
@@ -209,41 +180,30 @@ class KeyRouter:
             text: str = self._base.tokenizer.decode(ids, skip_special_tokens=True)
             return text.casefold()
 
-        def length(tokens: int) -> int:
-            return len(decoded(tokens))
-
         text = decoded(len(prompt))
-        pattern = whole_word_pattern(subject.casefold()) if subject else None
-        mentions = list(re.finditer(pattern, text)) if pattern else []
+        mentions = [*re.finditer(whole_word_pattern(subject.casefold()), text)] if subject else []
         if len(mentions) < 2:
             return None
         ends = list(_SENTENCE_END.finditer(text, 0, mentions[-1].start()))
         question = ends[-1].end() if ends else 0
         counts = range(len(prompt) + 1)
         # Token number n is the last token of a prefix of n + 1 tokens.
-        first_token = bisect_left(counts, mentions[0].end(), key=length) - 1
-        last_token = bisect_right(counts, question, key=length) - 1
+        first_token = bisect_left(counts, mentions[0].end(), key=lambda n: len(decoded(n))) - 1
+        last_token = bisect_right(counts, question, key=lambda n: len(decoded(n))) - 1
         return slice(first_token, last_token)
 
     def _decide(self, query: torch.Tensor, candidates: Sequence[int]) -> Decision:
         scores = [(_nearest(self._keys[fact]["keys"], query), fact) for fact in candidates]
         # Thresholds differ: a candidate below its own must not win against one above its own.
-        near_enough = [(score, fact) for score, fact in scores if score > self._threshold(fact)]
+        near_enough = [(score, fact) for score, fact in scores if score > self._thresholds[fact]]
         score, fact = max(near_enough or scores)
         threshold = self._required(query, fact)
         memory = self._memories[fact] if score > threshold else -1
         return Decision(memory, self._facts[fact].id, score, threshold)
 
-    def _claims(self, query: torch.Tensor, fact: int) -> bool:
-        return _nearest(self._keys[fact]["keys"], query) > self._required(query, fact)
-
     def _required(self, query: torch.Tensor, fact: int) -> float:
         """The score that ``fact`` must exceed to claim a prompt."""
-        return max(self._threshold(fact), _nearest(self._keys[fact]["negatives"], query))
-
-    def _threshold(self, fact: int) -> float:
-        without = self._facts[fact].subject is None
-        return self._calibration.unnamed if without else self._calibration.named
+        return max(self._thresholds[fact], _nearest(self._keys[fact]["negatives"], query))
 
 
 def _nearest(keys: torch.Tensor, query: torch.Tensor) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from editors.errors import EditorError
+from editors.schema import kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,15 @@ class Phrasings:
         """The group that a parsed JSON object describes.
 
         Raises:
-            EditorError: the object has no subject, or fewer than two prompts.
+            EditorError: the object has no subject, or fewer than two prompts, or a prompt that is
+                not text.
         """
         subject, prompts = row.get("subject"), row.get("prompts")
         if not isinstance(subject, str) or not subject:
             raise EditorError(f"a group of phrasings needs a subject: {row!r}")
         if not isinstance(prompts, list) or len(prompts) < 2:
             raise EditorError(f"the phrasings of {subject!r} need at least two prompts")
-        return Phrasings(subject, tuple(str(prompt) for prompt in prompts))
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                raise EditorError(f"a prompt about {subject!r} must be text, not {kind_of(prompt)}")
+        return Phrasings(subject, tuple(prompts))

@@ -35,31 +35,32 @@ class Templates:
         ``keys``: float32 ``[groups, forms, rank]``; the last form of a group has a prefix.
         """
         uses: dict[str, dict[str, torch.Tensor]] = {}  # text -> subject -> key
-        same_question = _UnionFind()
+        alike: dict[str, set[str]] = {}  # text -> the texts that ask the same question
         for group, group_keys in zip(groups, keys, strict=True):
-            templates = []
+            of_group: set[str] = set()
             for prompt, key in zip(group.prompts, group_keys[:-1], strict=False):
                 if prompt.count(group.subject) == 1 and SUBJECT not in prompt:
-                    templates.append(prompt.replace(group.subject, SUBJECT))
-                    uses.setdefault(templates[-1], {})[group.subject] = key
-            same_question.join(templates)
-        repeated = {
-            text: by_subject for text, by_subject in uses.items() if len(by_subject) >= USES
-        }
+                    text = prompt.replace(group.subject, SUBJECT)
+                    uses.setdefault(text, {})[group.subject] = key
+                    of_group |= {text, *alike.get(text, ())}
+            alike.update(dict.fromkeys(of_group, of_group))
+        repeated = {text: keyed for text, keyed in uses.items() if len(keyed) >= USES}
         if not repeated:
             nothing = torch.zeros(0, dtype=torch.long)
-            return Templates((), keys.new_zeros(0, keys.shape[-1]), nothing, torch.zeros(0, 0) > 0)
+            return Templates((), keys[0, :0], nothing, torch.zeros(0, 0, dtype=torch.bool))
         means = [torch.stack([*by_subject.values()]).mean(0) for by_subject in repeated.values()]
-        numbers = {
-            root: n for n, root in enumerate(dict.fromkeys(map(same_question.root, repeated)))
-        }
-        questions = torch.tensor([numbers[same_question.root(text)] for text in repeated])
-        subjects = {name: n for n, name in enumerate(dict.fromkeys(g.subject for g in groups))}
-        asked_of = torch.zeros(len(numbers), len(subjects))  # 1 where a question has the subject
-        for question, by_subject in zip(questions.tolist(), repeated.values(), strict=True):
-            asked_of[question, [subjects[subject] for subject in by_subject]] = 1
-        centroids = F.normalize(torch.stack(means), dim=-1)
-        return Templates(tuple(repeated), centroids, questions, asked_of @ asked_of.T > 0)
+        # The first text of a question in the alphabet stands for the question.
+        questions = numbered(min(alike[text]) for text in repeated)
+        asked_of: list[set[str]] = [set() for _ in {*questions}]  # the subjects of each question
+        for question, by_subject in zip(questions, repeated.values(), strict=True):
+            asked_of[question].update(by_subject)
+        share_subject = [[not one.isdisjoint(other) for other in asked_of] for one in asked_of]
+        return Templates(
+            tuple(repeated),
+            F.normalize(torch.stack(means), dim=-1),
+            torch.tensor(questions),
+            torch.tensor(share_subject),
+        )
 
     def unlike(self, keys: torch.Tensor, named: float, same: float) -> list[int]:
         """The numbers of the templates that ask something else than a fact, the most similar first.
@@ -82,24 +83,11 @@ class Templates:
             alike = ~self.share_subject[question] & (means >= named)
             alike[question] = True
             order = order[~alike[self.questions[order]]]
-        return [int(i) for i in order]
+        return order.tolist()
 
 
-class _UnionFind:
-    """Disjoint sets of texts. Each set is represented by its root, the text that came first."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-
-    def root(self, text: str) -> str:
-        while (parent := self._parent.setdefault(text, text)) != text:
-            text = parent
-        return text
-
-    def join(self, texts: Iterable[str]) -> None:
-        """Merge the sets of all of ``texts``."""
-        first_root = ""
-        for text in texts:
-            root = self.root(text)
-            first_root = first_root or root
-            self._parent[root] = first_root
+def numbered(values: Iterable[str]) -> list[int]:
+    """For each of ``values``, its number among the different values, in the order of their first
+    occurrence."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(value, len(numbers)) for value in values]

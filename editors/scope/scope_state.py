@@ -33,15 +33,10 @@ class ScopeState:
 
     def knowing(self, keys: Mapping[str, FactKeys]) -> ScopeState:
         """The state with ``keys`` added; they replace earlier keys of the same facts."""
-        pages = list(self.pages)
-        for fact in keys:
-            if fact in self.keys:
-                continue
-            if pages and len(pages[-1]) < PAGE:
-                pages[-1] = (*pages[-1], fact)
-            else:
-                pages.append((fact,))
-        return replace(self, keys={**self.keys, **keys}, pages=tuple(pages))
+        *full, last = self.pages or ((),)
+        facts = (*last, *(fact for fact in keys if fact not in self.keys))
+        filled = [facts[start : start + PAGE] for start in range(0, len(facts), PAGE)]
+        return replace(self, keys={**self.keys, **keys}, pages=(*full, *filled))
 
     def only(self, facts: Sequence[str]) -> ScopeState:
         """The state with the keys of ``facts`` (ids) only, in this order."""
@@ -95,9 +90,8 @@ def packed(facts: Sequence[FactKeys]) -> dict[str, torch.Tensor]:
 def unpacked(tensors: Tensors) -> list[FactKeys]:
     """The keys of the facts that :func:`packed` joined to ``tensors``."""
     names = [name for name in tensors if name + _COUNTS in tensors]
-    parts = {name: torch.split(tensors[name], tensors[name + _COUNTS].tolist()) for name in names}
-    count = len(next(iter(parts.values()), ()))
-    return [{name: parts[name][i] for name in names} for i in range(count)]
+    parts = [torch.split(tensors[name], tensors[name + _COUNTS].tolist()) for name in names]
+    return [dict(zip(names, fact, strict=True)) for fact in zip(*parts, strict=True)]
 
 
 def _page(number: int) -> str:

@@ -12,8 +12,9 @@ from editors.schema import Number, String, Whole, record
 
 @record(EditorError)
 class ScopeSettings:
-    """``scope``: the name of the scope signal. ``rank`` and ``false_open``: see
-    :class:`editors.scope.calibration.CalibrationSettings`."""
+    """``scope``: the name of the scope signal. ``rank``: the number of components of a key.
+    ``false_open``: the share of near misses (other questions about the subject) that may pass the
+    threshold. Hard negatives are compared after that."""
 
     scope: String = "key"
     false_open: Annotated[Number, Field(ge=0, le=1)] = 0.1

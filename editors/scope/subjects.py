@@ -17,20 +17,18 @@ class Subjects:
     """
 
     def __init__(self, subjects: Sequence[str | None]) -> None:
-        self._without_subject = [i for i, subject in enumerate(subjects) if subject is None]
         self._by_word: dict[str, dict[str, list[int]]] = {}
         for i, subject in enumerate(subjects):
-            if subject is not None:
-                folded = subject.casefold()
-                # Few names share their longest word, unlike "the".
-                word = max(words(folded), key=len, default="")
-                self._by_word.setdefault(word, {}).setdefault(folded, []).append(i)
+            folded = (subject or "").casefold()  # every text holds the empty text
+            # Few names share their longest word, unlike "the".
+            word = max(words(folded), key=len, default="")
+            self._by_word.setdefault(word, {}).setdefault(folded, []).append(i)
 
     def named_in(self, text: str) -> list[int]:
         """The numbers, ascending, of the facts whose subject ``text`` names, and of all facts
         without a subject."""
         folded = text.casefold()
-        named = list(self._without_subject)
+        named: list[int] = []
         for word in {*words(folded), ""}:  # "": subjects without letters or digits
             for subject, facts in self._by_word.get(word, {}).items():
                 if subject not in folded:  # a pattern takes a hundred times as long

@@ -52,11 +52,10 @@ class UnrelatedPrefixes:
     def generated(self) -> list[str]:
         """Ten prefixes: each seed, continued by the base by 5 tokens and by 10 tokens."""
         model, prefixes = EditedModel.unedited(self._base), []
-        for length in PREFIX_LENGTHS:
-            with self._base.probing():
-                continued = answers(model, PREFIX_SEEDS, length)
-            pairs = zip(PREFIX_SEEDS, continued, strict=True)
-            prefixes += [f"{seed} {answer.text}".strip() for seed, answer in pairs]
+        with self._base.probing():
+            for length in PREFIX_LENGTHS:
+                continued = zip(PREFIX_SEEDS, answers(model, PREFIX_SEEDS, length), strict=True)
+                prefixes += [f"{seed} {answer.text}".strip() for seed, answer in continued]
         return prefixes
 
     @cached_property

@@ -141,7 +141,7 @@ def measure_stream(bench: Workbench, updates: Sequence[Fact]) -> Cell:
     with bench.method.attach(state) as edited:
         given = answers(edited, [prompt for _, prompt in questions], ANSWER_TOKENS)
     scores["former_not_answered"] = rate_record(
-        Rate.of_all(
+        Rate.of(
             normalised(answer.text) not in holders[fact.prompt] - {normalised(fact.target)}
             for (fact, _), answer in zip(questions, given, strict=True)
         )

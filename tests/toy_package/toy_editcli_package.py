@@ -24,8 +24,7 @@ from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, Prompt, encode_prompt
-from editors.scope.base import ClaimRouter, FactKeys, Learning, Tensors, explain_score
-from editors.scope.calibrated import ByteCache
+from editors.scope.base import ByteCache, ClaimRouter, FactKeys, Learning, Tensors, explain_score
 from editors.scope.phrasings import Phrasings
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
 

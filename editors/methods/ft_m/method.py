@@ -21,7 +21,7 @@ from editors.methods.spec import MethodSpec
 from editors.methods.training.rows import training_rows
 from editors.methods.training.suffix_replay import require_replay
 from editors.model.tensor_files import from_bytes, to_bytes
-from editors.scope.calibrated import ByteCache
+from editors.scope.base import ByteCache
 from editors.scope.phrasings import Phrasings
 
 DELTA = "delta.safetensors"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from editors.facts import Fact
-from editors.inference.decisions import Decision
+from editors.inference.decisions import Decision, decided
 from editors.inference.edited_model import Rewriter
 from editors.methods.applying import Limits, Trained
 from editors.methods.base import Method
@@ -16,7 +16,7 @@ from editors.methods.in_context import SPEC, InContextSettings
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.tokenization import Prompt, encode_pairs, encode_prompts
-from editors.scope.calibrated import ByteCache
+from editors.scope.base import ByteCache
 from editors.scope.fact_scope import FactScope
 from editors.scope.phrasings import Phrasings
 from editors.scope.scope_state import ScopeState
@@ -69,10 +69,7 @@ class InContext(Method[ScopeState, InContextSettings]):
 
         def rewrite(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Decision]]:
             with self.base.probing():
-                proposal = router.propose(encode_prompts(self.base.tokenizer, prompts))
-                decisions = proposal.decisions
-                if proposal.candidates:
-                    decisions = router.decide(proposal, None)
+                decisions = decided(router, encode_prompts(self.base.tokenizer, prompts))
             return [
                 (self._with_fact(prompt, state.facts[decision.fact]), decision)
                 if decision.opened and decision.fact

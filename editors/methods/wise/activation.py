@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from editors.inference.decisions import Decision, Proposal
+from editors.inference.decisions import Decision, ImmediateRouter, Proposal
 from editors.inference.hidden_states import projection_inputs
 from editors.methods.wise.shards import Memory
 from editors.model.base_model import Base
@@ -47,7 +47,7 @@ def safe_norm(squares: torch.Tensor) -> torch.Tensor:
     return torch.where(moved, squares.where(moved, 1.0).sqrt(), 0.0)
 
 
-class ActivationRouter:
+class ActivationRouter(ImmediateRouter):
     """Chooses, of the memories that reach their thresholds, the one with the largest activation.
 
     This is WISE Eq. 6 with Top-1 (section 2.3.3). Memories below their threshold are left out
@@ -55,8 +55,6 @@ class ActivationRouter:
     than the threshold. Here, reaching it suffices: the threshold is the smallest activation over
     the edits, so otherwise the edit with that activation would never be answered.
     """
-
-    reads: tuple[int, ...] = ()  # no block, but the input of the edited projection
 
     def __init__(self, base: Base, memories: Sequence[Memory], ratio: float = 1.0) -> None:
         self._base = base
@@ -66,9 +64,6 @@ class ActivationRouter:
     def propose(self, prompts: Sequence[Ids]) -> Proposal:
         inputs = projection_inputs(self._base, prompts)
         return Proposal(prompts, [self._decide(prompt_inputs) for prompt_inputs in inputs])
-
-    def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
-        return proposal.decisions
 
     def _decide(self, inputs: torch.Tensor) -> Decision:
         scores = [float(activation(inputs, delta)) for delta in self._deltas]

@@ -40,8 +40,7 @@ from editors.methods.wise.training.sequential import train_sequentially
 from editors.model.base_model import Base
 from editors.model.tensor_files import to_bytes
 from editors.model.tokenization import Row, encode_prompt
-from editors.scope.base import Learning, explain_score
-from editors.scope.calibrated import ByteCache
+from editors.scope.base import ByteCache, Learning, explain_score
 from editors.scope.fact_scope import FactScope
 from editors.scope.phrasings import Phrasings
 from editors.scope.scope_state import ScopeState, packed, unpacked

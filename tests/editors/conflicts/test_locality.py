@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pruned_heads import pruned
 from tiny_edits import FRANCE
 
 from editors import EditorError, Probe
@@ -28,7 +29,6 @@ from editors.conflicts.locality import (
     neutral_loss,
     next_tokens,
 )
-from editors.heads.head_mask import pruned
 from editors.heads.pruning import Head, HeadMask
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import answers

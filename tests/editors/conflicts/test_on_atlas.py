@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from pruned_heads import pruned
 
 from editcli.files.packaged import datasets_dir
 from editors import EditorError
 from editors.conflicts.cases import Conflict, ConflictCase
 from editors.conflicts.locate import LocateSettings, Ranking, locate
 from editors.conflicts.measure import Rates, candidate_tokens, first_outcomes
-from editors.heads.head_mask import pruned
 from editors.heads.pruning import Head, HeadMask
 from editors.inference.edited_model import EditedModel
 

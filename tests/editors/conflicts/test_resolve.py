@@ -12,13 +12,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pruned_heads import pruned
 
 from editors import EditorError
 from editors.conflicts.cases import Conflict, ConflictCase
 from editors.conflicts.locality import LIMITS, Battery
 from editors.conflicts.locate import LocateSettings, Ranking
 from editors.conflicts.resolve import GRID, PENALTY, DevSplit, Trial, choose
-from editors.heads.head_mask import pruned
 from editors.heads.pruning import Head, HeadMask
 from editors.inference.edited_model import EditedModel
 from editors.inference.next_tokens import likeliest

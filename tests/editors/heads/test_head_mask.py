@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from pruned_heads import pruned
 from tiny_edits import FACTS, edit
 from tiny_models import EDITABLE
 
 from editors import EditorError
-from editors.heads.head_mask import mean_fill, pruned, pruning_heads
+from editors.heads.head_mask import mean_fill, pruning_heads
 from editors.heads.path_patching import path_effects
 from editors.heads.pruning import Head, HeadMask, HeadPruning
 from editors.inference.decisions import UNCLAIMED, Decision, Proposal

@@ -12,25 +12,19 @@ import torch
 from tiny_edits import CountingCache, no_edits, phrasings
 
 from editors.errors import StateMismatch
-from editors.scope.calibrated import calibration_of
 from editors.scope.calibration import Calibration, key_layers
-from editors.scope.keys import KeySignal
-from editors.scope.unrelated_prompts import UnrelatedPrefixes
+from editors.scope.fact_scope import FactScope
+from editors.scope.settings import ScopeSettings
 
 BaseOf = Callable[..., Any]
-SETTINGS = {"rank": 8, "false_open": 0.1}
+SETTINGS: dict[str, Any] = {"rank": 8, "false_open": 0.1}
 
 
-def test_a_calibration_survives_as_tensors_and_that_of_another_release_is_refused(
-    tiny_wise: Callable[..., Any],
-) -> None:
+def test_the_calibration_of_another_release_is_refused(tiny_wise: Callable[..., Any]) -> None:
     tensors = no_edits(tiny_wise("llama")).payload.scope.calibration
-    again = Calibration.from_tensors(tensors).tensors()
-    assert again.keys() == tensors.keys()
-    assert all(torch.equal(again[name], tensors[name]) for name in again)
     for name in tensors:
         with pytest.raises(StateMismatch, match=re.escape(f"lacks {name!r}")):
-            Calibration.from_tensors({key: t for key, t in tensors.items() if key != name})
+            Calibration({key: t for key, t in tensors.items() if key != name})
 
 
 def test_keys_are_read_below_the_edited_block(tiny_base: BaseOf) -> None:
@@ -42,15 +36,9 @@ def test_keys_are_read_below_the_edited_block(tiny_base: BaseOf) -> None:
         assert 0 <= layers[0] <= layers[-1] == max(layer - 1, 0)
 
 
-def calibrated(base: Any, cache: Any, groups: Any = None, **changes: float) -> Any:
-    return calibration_of(
-        KeySignal,
-        base,
-        phrasings() if groups is None else groups,
-        UnrelatedPrefixes(base),
-        {**SETTINGS, **changes},
-        cache,
-    )
+def calibrated(base: Any, cache: Any, groups: Any = None, **changes: Any) -> Any:
+    scope = FactScope(base, ScopeSettings(**{**SETTINGS, **changes}))
+    return scope.start(phrasings() if groups is None else groups, cache).calibration
 
 
 def test_what_was_calibrated_before_is_found_again(tiny_base: BaseOf) -> None:

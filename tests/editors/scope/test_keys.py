@@ -28,7 +28,7 @@ def edited(tiny_wise: Wises) -> tuple[Any, Any]:
 
 
 def calibration_of(state: Any) -> Calibration:
-    return Calibration.from_tensors(state.payload.scope.calibration)
+    return Calibration(state.payload.scope.calibration)
 
 
 def lenient(state: Any) -> Any:

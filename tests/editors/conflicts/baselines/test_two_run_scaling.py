@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from pruned_heads import pruned
 
 from editors import EditorError
 from editors.conflicts.baselines.two_run_scaling import head_effects, select, two_run_answers
-from editors.heads.head_mask import pruned, pruning_heads
+from editors.heads.head_mask import pruning_heads
 from editors.heads.pruning import Head, HeadMask
 from editors.inference.decisions import UNCLAIMED, Decision, Proposal
 from editors.inference.edited_model import EditedModel, attached
