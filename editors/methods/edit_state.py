@@ -147,8 +147,10 @@ class EditState:
         try:
             edits = _json(blobs, EDITS)
             lines = blobs[FACTS].split(b"\n")  # splitlines also splits inside texts
-            listed = [Fact.from_dict(json.loads(line)) for line in lines if line]
-            facts = {fact.id: fact for fact in listed}
+            facts: dict[str, Fact] = {}
+            for fact in (Fact.from_dict(json.loads(line)) for line in lines if line):
+                facts.pop(fact.id, None)  # of a fact that occurs twice, the last line counts
+                facts[fact.id] = fact
             closed = {key: FactClosure(**closure) for key, closure in edits["closed"].items()}
             if unknown := sorted(set(closed) - set(facts)):
                 raise ValueError(f"{EDITS} closes a fact {unknown[0]} that {FACTS} lacks")

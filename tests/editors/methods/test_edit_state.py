@@ -94,6 +94,13 @@ def test_equal_edits_are_equal_bytes() -> None:
     assert blobs_of(state_of(*FACTS)) == blobs_of(state_of(*FACTS))
 
 
+def test_a_fact_that_was_recorded_twice_counts_where_it_was_recorded_last() -> None:
+    blobs = blobs_of(replace(state_of(FRANCE, JAPAN), closed={}))
+    first, second = blobs["facts.jsonl"].splitlines(keepends=True)
+    blobs["facts.jsonl"] = first + second + first
+    assert EditState.from_blobs(blobs).in_force() == [JAPAN, FRANCE]
+
+
 def test_edits_are_json_beside_what_the_method_keeps() -> None:
     blobs = blobs_of(state_of(*FACTS))
     assert set(blobs) == {"facts.jsonl", "edits.json", "own.bin"}
