@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
+
+import jsonlines
 
 from editcli.errors import FactsRefused, UsageError
 from editcli.wording import counted_are
@@ -65,36 +66,46 @@ def records(
     a newline alone; JSON text may hold other characters that end a line elsewhere. One line is read
     at a time.
     """
-    for number, raw in enumerate(lines, start=1):
-        text = raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").strip(b" \t\r\n")
-        if text:
-            try:
-                record = make(_json_object(text))
-            except EditorError as problem:
-                refused.append(Refused(number, problem.message))
-            else:
-                yield number, record
+    number = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal number
+        for raw in lines:
+            number += 1
+            yield raw.strip(b" \t\r\n")
+
+    reader = jsonlines.Reader(counted(), loads=_json_object)
+    while True:
+        try:
+            record = make(reader.read(type=dict, skip_empty=True))
+        except EOFError:
+            return
+        except jsonlines.InvalidLineError as problem:
+            refused.append(Refused(number, _why(problem.__cause__)))
+        except EditorError as problem:
+            refused.append(Refused(number, problem.message))
+        else:
+            yield number, record
 
 
-def _json_object(text: bytes) -> dict[str, Any]:
-    """Strict JSON: a repeated key, NaN and Infinity are errors. Raises EditorError."""
+def _json_object(text: str | bytes) -> dict[str, Any]:
+    """Strict JSON: a repeated key, NaN and Infinity are errors. Raises EditorError and
+    ValueError."""
     try:
-        value = json.loads(
-            text.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant
-        )
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{text[error.start]:02x} at position {error.start + 1}"
-        raise EditorError(f"not UTF-8: {byte}") from None
-    except json.JSONDecodeError as error:
-        why = f"{error.msg[:1].lower()}{error.msg[1:]}"
-        raise EditorError(f"not JSON: {why} at column {error.colno}") from None
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except RecursionError:
-        raise EditorError("not JSON: nested too deeply") from None
-    except ValueError as error:
-        raise EditorError(f"not JSON: {error}") from None
+        raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
         raise EditorError(f"must be a JSON object, not {json.dumps(value)[:40]}")
     return value
+
+
+def _why(cause: BaseException | None) -> str:
+    if isinstance(cause, UnicodeDecodeError):
+        return f"not UTF-8: byte 0x{cause.object[cause.start]:02x} at position {cause.start + 1}"
+    if isinstance(cause, json.JSONDecodeError):
+        return f"not JSON: {cause.msg[:1].lower()}{cause.msg[1:]} at column {cause.colno}"
+    return f"not JSON: {cause}"
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
