@@ -57,7 +57,7 @@ lint: $(STAMP)  ## style and formatting, without changing anything
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/dev/cli_docs.py --check
 
-format: $(STAMP)  ## mend style and formatting
+format: $(STAMP)  ## fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -270,7 +270,9 @@ def test_a_routed_row_is_ranked_through_side_memory(
     base = tiny_base("llama")
     shape = (base.projection.out_features, base.projection.in_features)
     mask = Mask(shape, 0.3, 0)
-    values = 0.3 * torch.randn(mask.count, generator=torch.Generator().manual_seed(0))
+    values = 0.3 * torch.randn(
+        int(mask.entries().sum()), generator=torch.Generator().manual_seed(0)
+    )
     side = SideMemoryLinear(
         base.model.get_submodule(base.projection.path), [Shard((), mask, values)]
     )

@@ -48,7 +48,7 @@ def shards(base: Any) -> list[Shard]:
     for seed in range(2):
         mask = Mask(shape, 0.3, seed)
         generator = torch.Generator().manual_seed(seed)
-        made.append(Shard((), mask, torch.randn(mask.count, generator=generator)))
+        made.append(Shard((), mask, torch.randn(int(mask.entries().sum()), generator=generator)))
     return made
 
 
