@@ -7,7 +7,7 @@ It lies in a folder of its own because that folder goes on ``sys.path``: with ``
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -81,6 +81,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
 SPECIAL = ("mixtral", "deepseek_v3", "qwen2_moe", "qwen3_5_text", "mamba")
 EDITABLE = tuple(family for family in CONFIGS if family not in SPECIAL)
 """Families whose every block has both projections."""
+
+# Learnt positions; rotary ones; sliding windows, and norms after a sublayer; ALiBi.
+QUICK = ("gpt2", "llama", "gemma2", "bloom")
+
+
+def quick_first(families: Iterable[str], *values: object) -> list[Any]:
+    """Parameters of a costly test, each a family and ``values``: families of a kind of their own in
+    every run, and all others among the slow tests."""
+    return [
+        pytest.param(family, *values, marks=() if family in QUICK else pytest.mark.slow)
+        for family in families
+    ]
+
 
 _TEXT = """
 the a an of in is was are and to by who what where which city country capital river language author

@@ -142,6 +142,7 @@ def assert_same_edits(store: Store, wanted: dict[str, str]) -> None:
     assert run("check", "--store", str(store.path), "--min-reliability", "0").exit_code == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_shard_in_hand_and_the_same_command_goes_on(
     folder: Path, start: Callable[..., Running], uninterrupted: tuple[dict[str, str], float]
 ) -> None:

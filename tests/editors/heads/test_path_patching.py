@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import EDITABLE
+from tiny_models import EDITABLE, quick_first
 
 from editors import EditorError, UnsupportedArchitecture
 from editors.heads.path_patching import path_effects
@@ -45,8 +45,7 @@ EXACT = [family for family in EDITABLE if family not in ("gptj", "bloom", "gemma
 
 @pytest.mark.parametrize(
     ("family", "dtype"),
-    [(family, torch.float32) for family in (*EDITABLE, "deepseek_v3")]
-    + [(family, torch.float64) for family in EXACT],
+    quick_first((*EDITABLE, "deepseek_v3"), torch.float32) + quick_first(EXACT, torch.float64),
 )
 def test_one_token_is_enough(
     tiny_base: BaseOf, literal_patching: ModuleType, family: str, dtype: torch.dtype

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pruned_heads import pruned
+from tiny_models import quick_first
 
 from editors import EditorError
 from editors.conflicts.baselines.two_run_scaling import head_effects, select, two_run_answers
@@ -22,7 +23,7 @@ from editors.model.hooks import changing_input, reading_inputs
 from editors.model.tokenization import encode_prompt
 
 BaseOf = Callable[..., Any]
-FAMILIES = ["llama", "gpt2", "gpt_neox", "gemma2"]
+FAMILIES = quick_first(["llama", "gpt2", "gpt_neox", "gemma2"])
 PROMPTS = [
     "the capital of France is",
     "Rome is a city in Peru . Ann lives in",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_edits import FACTS, SETTINGS, edit, no_edits
+from tiny_models import quick_first
 from torch import nn
 
 from editors import METHODS, EditorError
@@ -22,7 +23,7 @@ from editors.model.base_model import Base
 from editors.model.tokenization import Row, encode_pairs
 
 BaseOf = Callable[..., Any]
-FAMILIES = ["llama", "gptj", "gpt2", "gemma2", "opt"]
+FAMILIES = quick_first(["llama", "gptj", "gpt2", "gemma2", "opt"])
 
 
 def rows_of(base: Base, beginnings: tuple[str, ...] = ("", "Ann wrote , ")) -> list[list[Row]]:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_edits import FACTS, FAST, edit, no_edits
+from tiny_models import quick_first
 
 from editors import METHODS, EditorError
 from editors.inference.generation import answers
@@ -36,7 +37,7 @@ from editors.model.tokenization import Row, encode_pairs, encode_prompt
 BaseOf = Callable[..., Any]
 # A bias-free gated MLP, a biased one beside its attention, Conv1D; then norms after the MLP, and
 # a block that flattens its rows.
-FAMILIES = ["llama", "gptj", "gpt2", "gemma2", "opt"]
+FAMILIES = quick_first(["llama", "gptj", "gpt2", "gemma2", "opt"])
 UNRELATED = [
     "the sea and the mountain",
     "who plays the piano with Bob ?",
@@ -135,8 +136,14 @@ def test_sequential_training_stops_where_the_plain_loop_stops(
     torch.testing.assert_close(edited(base, mask, trained), wanted.weight, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("batch_size", "batch_tokens"), [(64, 2048), (2, 2048), (64, 20)])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "batch_size", "batch_tokens"),
+    [
+        *quick_first(["llama", "gptj", "gpt2", "gemma2", "opt"], 64, 2048),
+        *quick_first(["llama", "gptj", "opt"], 2, 2048),
+        *quick_first(["gpt2", "gptj", "opt"], 64, 20),
+    ],
+)
 def test_joint_training_trains_what_the_whole_model_trains(
     tiny_base: BaseOf,
     full_loop: ModuleType,
