@@ -125,7 +125,8 @@ def attached(
     model = base.model
     if "generate" in vars(model):
         raise EditorError(
-            "edits are attached to this model already", "end the `with` block that attached them first"
+            "edits are attached to this model already",
+            "end the `with` block that attached them first",
         )
     read_layers = router.reads if router is not None else ()
     # A decision may be read in the answering forward only below the first replaced module.
