@@ -130,7 +130,7 @@ class Fact:
     def to_dict(self) -> dict[str, Any]:
         """The fact as plain JSON, in schema order: only keys that differ from their default."""
         left_out = {"extra", "id"} if self.id == self.canonical_id() else {"extra"}
-        values: dict[str, Any] = TypeAdapter(Fact).dump_python(
+        values: dict[str, Any] = _FACT.dump_python(
             self, mode="json", exclude_defaults=True, exclude=left_out
         )
         return values | {key: json.loads(text) for key, text in self.extra}
@@ -140,6 +140,9 @@ class Fact:
         identity = [self.prompt, self.target, self.subject]
         text = json.dumps(identity, ensure_ascii=False, separators=(",", ":"))
         return sha256(text.encode()).hexdigest()[:12]
+
+
+_FACT = TypeAdapter(Fact)
 
 
 @record(InvalidFact)

@@ -59,8 +59,8 @@ def by_first_token(model: EditedModel, pairs: Sequence[Pair]) -> list[bool]:
 
 def by_answer(model: EditedModel, pairs: Sequence[Pair]) -> list[bool]:
     """A :data:`Judge` by free-running greedy answers."""
-    longest = answer_limit(model.base.tokenizer, [wanted for _, wanted in pairs])
-    tokens = max(longest, MIN_ANSWER_TOKENS)
+    limit = answer_limit(model.base.tokenizer, [wanted for _, wanted in pairs])
+    tokens = max(limit, MIN_ANSWER_TOKENS)
     given_answers = answers(model, [prompt for prompt, _ in pairs], tokens)
     return [
         outcome_of(answer.text, {"memory": wanted})[0] == "memory"

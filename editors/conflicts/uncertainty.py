@@ -221,17 +221,18 @@ def _draw(
     running = torch.ones(count, dtype=torch.bool)
     # Over the tokens of each sample: their number, log-likelihoods, and distributions.
     lengths, score = torch.zeros(count), torch.zeros(count, dtype=torch.float64)
-    mass = torch.zeros(count, base.vocabulary, dtype=torch.float64)
+    mass = torch.zeros((), dtype=torch.float64)
 
     def draw(_: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Logits ``[count, vocab]`` that are largest at the drawn tokens, so that greedy decoding
         chooses these. ``logits``: ``[count, vocab]``, of the model."""
+        nonlocal mass
         logs = logits.cpu().double().log_softmax(-1)
         weights = (logs / temperature).softmax(-1)
         drawn = torch.multinomial(weights, 1, generator=generator)  # [count, 1]
         lengths.add_(running)
         score.add_(running * logs.gather(1, drawn)[:, 0])
-        mass.add_(running[:, None] * logs.exp())
+        mass = mass + running[:, None] * logs.exp()
         running.logical_and_(~torch.isin(drawn[:, 0], ends))
         return torch.zeros_like(logits).scatter(1, drawn.to(logits.device), 1.0)
 

@@ -235,8 +235,7 @@ class _ConstantOutput(hooks.StandIn):
     """Returns the same output for every input."""
 
     def __init__(self, original: torch.nn.Module, output: torch.Tensor) -> None:
-        super().__init__(original)
-        object.__setattr__(self, "_output", output)
+        super().__init__(original, _output=output)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._output

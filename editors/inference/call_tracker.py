@@ -27,7 +27,7 @@ from editors.errors import EditorError
 from editors.inference.calls import Call, Forward, real_tokens, running
 from editors.inference.decisions import Decision, NoClaims, Router
 from editors.model.base_model import Base, is_probing
-from editors.model.hooks import Context, setting
+from editors.model.hooks import Within, setting
 
 _CONTENTS = "_editcli_record"  # the attribute of a cache that holds its `_CacheContents`
 
@@ -101,14 +101,14 @@ class CallTracker:
         with setting(_noted_calls, (*_noted_calls.get(), calls)):
             yield calls
 
-    def scoring(self, prompt_lengths: torch.Tensor) -> Context:
+    def scoring(self, prompt_lengths: torch.Tensor) -> Within:
         """Inside ``with``, prompts are the first ``prompt_lengths`` ``[rows]`` real tokens of rows.
 
         For forwards over prompts with targets, as a target must not take part in the decision.
         """
         return setting(_assignment, _Assignment(self, prompt_lengths=prompt_lengths))
 
-    def continuing(self, call: Call | None) -> Context:
+    def continuing(self, call: Call | None) -> Within:
         """Inside ``with``, forwards hold tokens after the prompts of ``call``. All rows of the call
         follow each other, as often as the batch has room for them."""
         return setting(_assignment, _Assignment(self, call, after_prompts=True))

@@ -16,7 +16,7 @@ import torch
 
 from editors.inference.decisions import Decision
 from editors.model.base_model import is_probing
-from editors.model.hooks import Context, hidden_of, setting
+from editors.model.hooks import Within, hidden_of, setting
 from editors.model.tokenization import Ids
 
 
@@ -118,6 +118,6 @@ def running_forward() -> Forward | None:
     return None if is_probing() else _running.get()
 
 
-def running(forward: Forward) -> Context:
+def running(forward: Forward) -> Within:
     """Inside ``with``, ``forward`` is the running forward of this thread."""
     return setting(_running, forward)

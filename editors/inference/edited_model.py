@@ -61,16 +61,16 @@ class EditedModel(CallTracker):
         self,
         sides: Sequence[Sequence[Prompt]],
         budget: Budget,
-        run: Callable[[Batch, list[int]], Iterable[T]],
+        results_of: Callable[[Batch, list[int]], Iterable[T]],
         *,
         room: int = 0,
     ) -> list[tuple[T, Decision | None]]:
-        """For each prompt the result of ``run``, and the decision on the prompt.
+        """Run the model on prompts: for each its result, and the decision on it.
 
-        ``sides``: the prompts, and maybe as many partners, one for each. ``run(batch, numbers)``:
-        one result for each of the prompts with these ``numbers``. A batch holds the prompts, then
-        the partners in the same order; a shorter one is padded on the left. The decision is None
-        without a router or rewriter.
+        ``sides``: the prompts, and maybe as many partners, one for each. ``results_of(batch,
+        numbers)``: runs the model, and gives one result for each of the prompts with these
+        ``numbers``. A batch holds the prompts, then the partners in the same order; a shorter one
+        is padded on the left. The decision is None without a router or rewriter.
 
         Raises:
             PromptTooLong: after a prompt, the model's context has less than ``room`` tokens left.
@@ -84,15 +84,15 @@ class EditedModel(CallTracker):
         for prompt, ids in zip(chain(*sides), chain(*encoded), strict=True):
             if context is not None and len(ids) + room > context:
                 raise PromptTooLong(
-                    f"a prompt has {len(ids)} tokens, and the model takes {context} with its "
-                    f"answer: {str(prompt)[:SHOWN]!r}",
+                    f"a prompt has {len(ids)} tokens, and the model takes {context}"
+                    f"{' with its answer' if room else ''}: {str(prompt)[:SHOWN]!r}",
                     "shorten the prompt",
                 )
 
-        def decided(members: list[int]) -> list[tuple[T, Decision | None]]:
+        def with_decisions(members: list[int]) -> list[tuple[T, Decision | None]]:
             rows = [Row.of_prompt(side[i]) for side in encoded for i in members]
             with self.noting() as calls:
-                results = run(base.batch(rows, side="left"), members)
+                results = results_of(base.batch(rows, side="left"), members)
             decisions: Sequence[Decision | None] = self.decisions(calls) or [None] * len(rows)
             return [
                 (result, rewritten[0][i][1] or decision)
@@ -100,7 +100,7 @@ class EditedModel(CallTracker):
             ]
 
         longest = [max(map(len, of_one)) for of_one in zip(*encoded, strict=True)]
-        return in_batches(longest, budget, decided)
+        return in_batches(longest, budget, with_decisions)
 
 
 @contextmanager

@@ -29,6 +29,10 @@ def after_prompts(
     ``reduce(logits, numbers)``: one result for each row of ``logits`` ``[rows, vocab]``, which are
     the next-token logits of the prompts with these ``numbers``. Prompts of equal length go through
     the model together, so that no row is padded. The decision is None without a router or rewriter.
+
+    Raises:
+        PromptTooLong: a prompt is longer than the context of the model.
+        EditorError: a prompt cannot be encoded.
     """
 
     def run(batch: Batch, numbers: Sequence[int]) -> Sequence[T]:

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from editors.errors import UnsupportedArchitecture
-from editors.inference.decisions import UNCLAIMED, Decision, NoClaims, Proposal
+from editors.inference.decisions import UNCLAIMED, Decision, ImmediateRouter, Proposal
 from editors.inference.edited_model import attached
 from editors.inference.generation import greedy_logits
 from editors.inference.row_changes import with_changes
@@ -79,7 +79,7 @@ def _rows_mix(base: Base, ids: torch.Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class _SecondRow(NoClaims):
+class _SecondRow(ImmediateRouter):
     """Routes the second of two rows with the same prompt. Other prompts are not routed, so that a
     decoded token that counts as a prompt is noticed."""
 

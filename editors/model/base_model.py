@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editors.model.architecture import Architecture
-from editors.model.hooks import Context, setting
+from editors.model.hooks import Within, setting
 from editors.model.projection import Projection
 from editors.model.tokenization import Batch, Row, Side, pad_id, pad_rows
 
@@ -112,7 +112,7 @@ class Base:
         """The rows padded on ``side``, on the model's input device."""
         return pad_rows(rows, pad_id(self.tokenizer), side, self.input_device)
 
-    def probing(self) -> Context:
+    def probing(self) -> Within:
         """Inside ``with``, forwards of this thread see the unedited base.
 
         Everything that is attached to the model ignores them: nothing is routed, no head is pruned,

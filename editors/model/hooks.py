@@ -17,7 +17,7 @@ from torch import nn
 
 InputReader = Callable[[tuple[Any, ...], dict[str, Any]], None]
 OutputReader = Callable[[Any], None]
-Context = AbstractContextManager[None]
+Within = AbstractContextManager[None]
 T = TypeVar("T")
 
 
@@ -43,7 +43,7 @@ def stop_forward() -> None:
     raise _ForwardStopped
 
 
-def stopping_early() -> Context:
+def stopping_early() -> Within:
     """Allow a reader to end the one forward inside ``with`` by :func:`stop_forward`."""
     return suppress(_ForwardStopped)
 
@@ -91,13 +91,13 @@ def overriding(module: nn.Module, attributes: Mapping[str, Any]) -> Iterator[Non
         own.update(originals)
 
 
-def reading_inputs(model: nn.Module, readers: Mapping[str, InputReader]) -> Context:
+def reading_inputs(model: nn.Module, readers: Mapping[str, InputReader]) -> Within:
     """Call each reader with the arguments (positional, keyword) of each call of the module at its
     path."""
     return _reading(model, readers, partial(nn.Module.register_forward_pre_hook, with_kwargs=True))
 
 
-def reading_outputs(model: nn.Module, readers: Mapping[str, OutputReader]) -> Context:
+def reading_outputs(model: nn.Module, readers: Mapping[str, OutputReader]) -> Within:
     """Call each reader with the output of each call of the module at its path."""
     return _reading(model, readers, nn.Module.register_forward_hook, first=1)
 

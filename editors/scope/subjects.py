@@ -17,9 +17,12 @@ class Subjects:
     """
 
     def __init__(self, subjects: Sequence[str | None]) -> None:
+        self._without = [i for i, subject in enumerate(subjects) if subject is None]
         self._by_word: dict[str, dict[str, list[int]]] = {}
         for i, subject in enumerate(subjects):
-            folded = (subject or "").casefold()  # every text holds the empty text
+            if subject is None:
+                continue
+            folded = subject.casefold()
             # Few names share their longest word, unlike "the".
             word = max(words(folded), key=len, default="")
             self._by_word.setdefault(word, {}).setdefault(folded, []).append(i)
@@ -28,7 +31,7 @@ class Subjects:
         """The numbers, ascending, of the facts whose subject ``text`` names, and of all facts
         without a subject."""
         folded = text.casefold()
-        named: list[int] = []
+        named = [*self._without]
         for word in {*words(folded), ""}:  # "": subjects without letters or digits
             for subject, facts in self._by_word.get(word, {}).items():
                 if subject not in folded:  # a pattern takes a hundred times as long

@@ -53,7 +53,11 @@ def adaptive_weight(informed: torch.Tensor, alone: torch.Tensor) -> torch.Tensor
 
     ``informed``, ``alone``: logits ``[rows, vocab]`` with the context and without it.
     """
+
+    def entropy(distribution: torch.Tensor) -> torch.Tensor:
+        total: torch.Tensor = torch.special.entr(distribution).sum(-1)
+        return total
+
     p, q = informed.softmax(-1), alone.softmax(-1)
     # As a difference of entropies, whose terms are 0 for a probability of 0.
-    entropies: torch.Tensor = torch.special.entr(torch.stack([(p + q) / 2, p, q])).sum(-1)
-    return entropies[0] - entropies[1:].mean(0)  # entropies: [3, rows]
+    return entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2

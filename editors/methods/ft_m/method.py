@@ -25,7 +25,7 @@ from editors.scope.base import ByteCache
 from editors.scope.phrasings import Phrasings
 
 DELTA = "delta.safetensors"
-TRAINER = 1  # the version of training; another one does not go on from what this one has stored
+TRAINER = 1  # raise it when training or one of its constants changes: stored work is of the old one
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,9 @@ class InContext(Method[ScopeState, InContextSettings]):
         return replace(state, payload=self._scope.knowing(state.payload, group)), Trained()
 
     def finish(self, state: EditState) -> EditState:
-        return replace(state, payload=state.payload.only([f.id for f in state.in_force()]))
+        in_force = state.in_force()
+        scope = self._scope.knowing(state.payload, in_force).only([fact.id for fact in in_force])
+        return replace(state, payload=scope)
 
     def dump(self, payload: ScopeState) -> SavedPayload:
         return SavedPayload(*payload.dump())

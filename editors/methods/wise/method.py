@@ -46,7 +46,7 @@ from editors.scope.phrasings import Phrasings
 from editors.scope.scope_state import ScopeState, packed, unpacked
 from editors.scope.unrelated_prompts import UNRELATED
 
-TRAINER = 1  # the version of training; another one does not go on from what this one has stored
+TRAINER = 1  # raise it when training or one of its constants changes: stored work is of the old one
 REHEARSAL_FACTS = 8  # the least number of earlier facts that are trained together with new facts
 CHECKED_PER_REHEARSED = 4  # times as many are checked, and trained again if need be
 ENTRIES_A_FACT = 5000  # of the projection; with fewer entries, facts interfere
@@ -121,13 +121,13 @@ class Wise(Method[WisePayload, WiseSettings]):
         trained = facts[: len(group) + _rehearsed(group)]
 
         def tensors_trained() -> dict[str, torch.Tensor]:
-            learned = learn() if self._names_facts else None
+            learning = learn() if self._names_facts else None
             training = self._train_shard(
-                shard, facts, len(trained), self.seed + number, limits, learned
+                shard, facts, len(trained), self.seed + number, limits, learning
             )
             threshold = min(training.threshold, shard.threshold)
             tensors = Shard((), shard.mask, training.values, threshold).tensors()
-            keys = packed([*learned.keys().values()]) if learned else {}
+            keys = packed([*learning.keys().values()]) if learning else {}
             return tensors | training.counts() | keys
 
         recipe = [
@@ -140,8 +140,8 @@ class Wise(Method[WisePayload, WiseSettings]):
         groups = (*shard.groups, ids[: len(trained)])
         payload = payload.with_shard(number, Shard.from_tensors(groups, tensors))
         if self._names_facts:
-            learnt = dict(zip(ids[: len(group)], unpacked(tensors), strict=True))
-            payload = replace(payload, scope=payload.scope.knowing(learnt))
+            keys = dict(zip(ids[: len(group)], unpacked(tensors), strict=True))
+            payload = replace(payload, scope=payload.scope.knowing(keys))
         return replace(state, payload=payload), Trained.of(ids, tensors)
 
     def skip(self, state: EditState, group: Sequence[Fact]) -> EditState:
@@ -158,7 +158,8 @@ class Wise(Method[WisePayload, WiseSettings]):
         if not self._names_facts:
             return state
         payload = state.payload
-        scope = payload.scope.only([fact.id for fact in state.in_force()])
+        in_force = state.in_force()
+        scope = self._scope.knowing(payload.scope, in_force).only([fact.id for fact in in_force])
         return replace(state, payload=replace(payload, scope=scope))
 
     def _facts_to_train(
@@ -207,9 +208,9 @@ class Wise(Method[WisePayload, WiseSettings]):
 
     def replacements(self, state: EditState) -> dict[str, nn.Module]:
         memories = self._memories(state.payload.shards)
-        path = self.base.projection.path
         if not memories:
             return {}
+        path = self.base.projection.path
         return {path: SideMemoryLinear(self.base.model.get_submodule(path), memories)}
 
     def _memories(self, shards: tuple[Shard, ...]) -> list[Memory]:

@@ -169,7 +169,7 @@ class _JointTraining:
         self._rate = settings.learning_rate * float(weight.float().square().mean().sqrt())
         self._generator = torch.Generator().manual_seed(seed)
         self.change = MaskedDelta(entries, start, weight)
-        self._start = self.change.values.detach().clone()
+        self._start = start
         self._optimizer = torch.optim.Adam([self.change.values], lr=self._rate, betas=BETAS)
         self._records: list[Record] = []
         self.steps = 0
@@ -191,7 +191,10 @@ class _JointTraining:
     def check_at_start(self, recorded: Recorded) -> list[tuple[float, bool]]:
         """The result of :meth:`check` for the values at the start of training."""
         trained = self.change.values.clone()
-        self.change.values.copy_(self._start)
+        if self._start is None:
+            self.change.values.zero_()
+        else:
+            self.change.values.copy_(self._start)
         found = self.check(recorded)
         self.change.values.copy_(trained)
         return found
@@ -221,7 +224,7 @@ class _JointTraining:
                 for turn in torch.randperm(len(groups), generator=self._generator).tolist():
                     if self.steps == max_steps:
                         break
-                    unsure += self._unsure(groups[turn], confidence, learn=True)
+                    unsure += self._visit(groups[turn], confidence, step_if_unsure=True)
                 if self.steps == checked_at:
                     break  # all rows are confident, up to rounding
                 # Steps for some rows may undo what other rows have learnt.
@@ -232,16 +235,19 @@ class _JointTraining:
                     # Rows that are confident with the present values, or known not to be.
                     judged = {*(visited if self.steps == before else unsure)}
                     for group in self._batches([row for row in all_rows if row not in judged]):
-                        unsure += self._unsure(group, confidence, learn=False)
+                        unsure += self._visit(group, confidence, step_if_unsure=False)
 
-    def _unsure(self, rows: Sequence[RowId], confidence: float, *, learn: bool) -> list[RowId]:
-        """Those of ``rows`` that are not confident. If there are some, ``learn`` takes a step."""
+    def _visit(
+        self, rows: Sequence[RowId], confidence: float, *, step_if_unsure: bool
+    ) -> list[RowId]:
+        """Judge ``rows``, and take a step on them if it is asked for and some are not confident.
+        Returns those that were not confident before."""
         by_record = groupby(rows, key=lambda row: row[0])
         joined = Record.joined([(self._records[r], [i for _, i in ids]) for r, ids in by_record])
-        with torch.set_grad_enabled(learn):
+        with torch.set_grad_enabled(step_if_unsure):
             logits, labels = self._suffix.logits(joined, joined.side(self.change))
         unsure = [rows[i] for i in unsure_rows(joined, logits, labels, confidence)]
-        if unsure and learn:
+        if unsure and step_if_unsure:
             rate = self._rate * (1 - 0.9 * self.steps / self._settings.max_steps)
             self._optimizer.param_groups[0]["lr"] = rate
             step(self._optimizer, self.change.values, F.cross_entropy(logits.float(), labels))
