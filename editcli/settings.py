@@ -1,7 +1,7 @@
 """Settings from the environment and from `--set key=value`.
 
 A flag wins over its `EDITCLI_*` variable, which wins over the default. Typer does that for options;
-`env_name` keeps the names regular and `env_flag` reads the few that have no option.
+`env_flag` reads the few that have no option.
 """
 
 from __future__ import annotations
@@ -19,11 +19,6 @@ _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")
 _INT = re.compile(r"[+-]?[0-9]+")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _HINT = "`--set key=value`, once for each setting"
-
-
-def env_name(option: str) -> str:
-    """The environment variable of a long option: "on-conflict" -> "EDITCLI_ON_CONFLICT"."""
-    return "EDITCLI_" + option.upper().replace("-", "_")
 
 
 def env_flag(env: Mapping[str, str], name: str) -> bool:

@@ -150,7 +150,7 @@ def read_facts(source: str, *, on_conflict: OnConflict = "refuse") -> FactFile:
     return FactFile(
         name=file.name,
         facts=Facts(file, lines.lines, lines.offsets),
-        refused=tuple(refused),
+        refused=tuple(lines.refused),
         duplicates=tuple(lines.duplicates),
         superseded=tuple(lines.superseded),
     )

@@ -68,13 +68,13 @@ def records(
     """
     number = 0
 
-    def counted() -> Iterator[bytes]:
+    def numbered() -> Iterator[bytes]:
         nonlocal number
         for raw in lines:
             number += 1
             yield raw.strip(b" \t\r\n")
 
-    reader = jsonlines.Reader(counted(), loads=_json_object)
+    reader = jsonlines.Reader(numbered(), loads=_json_object)
     while True:
         try:
             record = make(reader.read(type=dict, skip_empty=True))

@@ -21,8 +21,13 @@ LIBRARY_LOGS = 2  # -vv
 
 def tools() -> dict[str, str]:
     """The versions of editcli, torch and transformers, for manifests; imports neither."""
-    versions = {package: metadata.version(package) for package in ("torch", "transformers")}
-    return {"editcli": __version__, **versions}
+    versions = {"editcli": __version__}
+    for package in ("torch", "transformers"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # as in a build from source
+            versions[package] = "unknown"
+    return versions
 
 
 def device_named(name: str) -> torch.device:
@@ -34,7 +39,7 @@ def device_named(name: str) -> torch.device:
 
     hint = "`--device` takes auto, cpu, cuda, cuda:1, mps or spread"
     counts = {
-        "cuda": torch.cuda.device_count(),
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
         "cpu": 1,
     }

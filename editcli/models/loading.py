@@ -18,7 +18,6 @@ from editcli.models.libraries import (
     reason_of,
 )
 from editcli.models.locations import ModelLocation, find_model, hub_config
-from editcli.settings import env_name
 from editcli.store.records import StoreConfig
 from editors import METHODS, EditorError, StateMismatch
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from editors.model.base_model import Base
 
 KIND = "causal language model"
-MODEL_VARIABLE = env_name("model")  # the folder of a store's base, if the base has moved
+MODEL_VARIABLE = "EDITCLI_MODEL"  # the folder of a store's base, if the base has moved
 DTYPES = ("float32", "bfloat16", "float16", *quantization.BITS)
 SPREAD = "spread"  # a device: the blocks over all accelerators, and what does not fit on the CPU
 EVERYWHERE = "all devices together"

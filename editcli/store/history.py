@@ -18,7 +18,7 @@ from typing import Any
 
 from editcli.store import atomic
 from editcli.store.layout import Layout
-from editcli.store.records import json_bytes
+from editcli.store.records import TAG, VERSION_ID, json_bytes
 from editors import EditorError
 
 GENESIS = "0" * 64
@@ -27,7 +27,7 @@ GENESIS = "0" * 64
 DAMAGED = "`editcli verify` lists the damage"
 """The hint of every error about damage."""
 
-_HEAD = re.compile(rb"v[0-9]{4,}\nhistory ([1-9][0-9]*) [0-9a-f]{64}\n")
+_HEAD = re.compile(rb"(v[0-9]{4,18})\nhistory ([1-9][0-9]{0,17}) [0-9a-f]{64}\n")
 _CHANGES = ("added", "removed", "superseded")
 
 
@@ -77,11 +77,18 @@ class Event:
 
     @classmethod
     def from_line(cls, line: bytes) -> Event:
-        """Read a line without its newline. Raises ValueError, KeyError or TypeError."""
+        """Read a line without its newline. Raises ValueError, KeyError or TypeError.
+
+        Ids of versions and tags become names of files, so they are checked.
+        """
         record = json.loads(line)
-        for key, ids in record.pop("facts").items():
-            record[key] = tuple(ids)
-        return cls(**record)
+        facts = record.pop("facts")
+        event = cls(**{**record, **{key: tuple(facts[key]) for key in _CHANGES}})
+        if not VERSION_ID.fullmatch(event.version) or not VERSION_ID.fullmatch(event.head):
+            raise ValueError("not the id of a version")
+        if event.tag and not TAG.fullmatch(event.tag):
+            raise ValueError("not a tag")
+        return event
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +156,18 @@ def parse(data: bytes, head: bytes | None) -> Chain:
     if head is not None and not match:
         problems.append("refs/HEAD: cannot be read")
     elif match and not problems:
-        vouched = int(match[1])
+        vouched = int(match[2])
         if vouched > len(events):
             problems.append(
                 f"history.jsonl: ends after line {len(events)}, "
                 f"refs/HEAD vouches for line {vouched}"
             )
-        elif head != _head(events[vouched - 1], digests[vouched]):
+        elif head is not None and digests[vouched].encode() not in head:
             problems.append(
                 f"history.jsonl: line {vouched} is not the one that refs/HEAD vouches for"
             )
+        elif match[1].decode() != (recorded := events[vouched - 1].head):
+            problems.append(f"refs/HEAD: names {match[1].decode()}, the history says {recorded}")
     return Chain(
         tuple(events), digests[-1], len(data) - len(rest), len(rest), vouched, tuple(problems)
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from editcli.store import atomic, history
 from editcli.store.layout import Layout
-from editcli.store.records import Version, version_id
+from editcli.store.records import DIGEST, Version, version_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,21 @@ def verify(layout: Layout) -> Iterator[Problem]:
         yield from _tag_problems(tag_files, chain)
     digests = history.manifests(chain.events)
     versions: list[Version] = []
+    earlier: set[str] = set()
     for name, digest in digests.items():
+        what = f"versions/{name}.json"
         data = atomic.read(layout.manifest(name))
-        if data is not None and sha256(data).hexdigest() == digest:
-            versions.append(Version.from_bytes(data))
+        if name != version_id(len(earlier) + 1):
+            yield Problem(what, f"is out of order after {len(earlier)} versions")
+        if data is None:
+            yield Problem(what, "is missing")
+        elif sha256(data).hexdigest() != digest:
+            yield Problem(what, "does not have the hash in the history")
         else:
-            what = "is missing" if data is None else "does not have the hash in the history"
-            yield Problem(f"versions/{name}.json", what)
+            versions.append(Version.from_bytes(data))
+            if versions[-1].parent not in (earlier or {""}):
+                yield Problem(what, f"names an unknown parent, {versions[-1].parent!r}")
+        earlier.add(name)
     # A process that was killed just before the commit leaves the next manifest without a line.
     allowed = {f"{name}.json" for name in (*digests, version_id(len(digests) + 1))}
     for name in sorted(listed - allowed) if not chain.problems else ():
@@ -79,6 +87,9 @@ def _blob_problems(folder: Path, versions: list[Version]) -> Iterator[Problem]:
             users.setdefault(digest, f" ({name!r} of {version.id} and later)")
     for digest in sorted(users.keys() | _names(folder)):
         used = users.get(digest, "")
+        if not DIGEST.fullmatch(digest):
+            yield Problem(f"blobs/{digest}", f"is not a blob{used}")
+            continue
         try:
             with (folder / digest).open("rb") as file:
                 actual = file_digest(file, "sha256").hexdigest()

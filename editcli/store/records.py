@@ -20,6 +20,9 @@ RESTORE_CONFIG = "restore the `config.toml` that `editcli init` wrote; no comman
 
 NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
 """The number of a version as a user may type it: 3, v3, v0003."""
+VERSION_ID = re.compile(r"v[0-9]{4,18}")
+TAG = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,99}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @record(EditorError)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -12,10 +11,8 @@ from typing import Unpack
 from editcli.store import atomic, history
 from editcli.store.history import DAMAGED, Chain, Event
 from editcli.store.layout import Layout
-from editcli.store.records import NUMBER, About, Version, now, version_id
+from editcli.store.records import NUMBER, TAG, About, Version, now, version_id
 from editors import EditorError
-
-_TAG = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,99}")
 
 
 class Transaction:
@@ -105,7 +102,7 @@ class Transaction:
         message: str = "",
     ) -> Version:
         """Name a version. Raises EditorError for a bad name, or one in use unless `move`."""
-        if not _TAG.fullmatch(name) or NUMBER.fullmatch(name) or name.upper() == "HEAD":
+        if not TAG.fullmatch(name) or NUMBER.fullmatch(name) or name.upper() == "HEAD":
             raise EditorError(
                 f"{name!r} cannot be a tag",
                 "a tag starts with a letter, holds letters, digits, `.`, `_` and `-`, and is "

@@ -262,15 +262,18 @@ def _shown(rate: Sequence[Any]) -> str:
     return "-" if value is None else f"{value:.3f} ({low:.3f}-{high:.3f})"
 
 
+def _method_of(part: str) -> str | None:
+    return None if part == DAILY else ENTRIES[part.partition(":")[0]].method
+
+
 def main() -> None:
     parser = parser_of(__doc__.splitlines()[0], PARTS)
     parser.add_argument(
         "--method", choices=METHODS, action="append", help="a method whose cells are measured"
     )
     args = parser.parse_args()
-    methods = args.method or METHODS
     chosen = args.only or [
-        part for part in CELLS if ENTRIES[part.partition(":")[0]].method in methods
+        part for part in PARTS if not args.method or _method_of(part) in args.method
     ]
     run(args, PARTS, chosen, "benchmarks", page)
 

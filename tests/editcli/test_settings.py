@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editcli.errors import UsageError
-from editcli.settings import Setting, env_flag, env_name, parse_settings, parse_value
+from editcli.settings import Setting, env_flag, parse_settings, parse_value
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,7 @@ def test_a_malformed_or_repeated_setting_is_a_usage_error(pairs: list[str]) -> N
     assert "--set key=value" in caught.value.hint
 
 
-def test_environment_names_are_regular_and_flags_can_be_switched_off() -> None:
-    assert env_name("on-conflict") == "EDITCLI_ON_CONFLICT"
+def test_flags_can_be_switched_off() -> None:
     assert env_flag({"EDITCLI_DEBUG": "1"}, "EDITCLI_DEBUG")
     assert not any(env_flag({"X": value}, "X") for value in ("", "0", "false", "No", "off"))
     assert not env_flag({}, "X")

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from editcli.store import history
 from editcli.store.history import Event
+from editcli.store.records import TAG
 
 words = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
 ids = st.integers(1, 20000).map(lambda number: f"v{number:04d}")
 fact_ids = st.lists(words, max_size=3).map(tuple)
+tags = st.just("") | st.from_regex(TAG, fullmatch=True).filter(str.isascii)
 
 
 @st.composite
@@ -37,7 +39,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Event], bytes]:
             removed=draw(fact_ids),
             superseded=draw(fact_ids),
             manifest=draw(words),
-            tag=draw(words),
+            tag=draw(tags),
             previous=previous,
         )
         line = event.to_line()
@@ -110,6 +112,34 @@ def test_a_history_may_run_ahead_of_its_anchor(written: tuple[list[Event], bytes
 @pytest.mark.parametrize("head", [b"", b"v0001\n", b"v1\nhistory 1 " + b"a" * 64 + b"\n"])
 def test_head_is_read_strictly(head: bytes) -> None:
     assert history.parse(b"", head).problems == ("refs/HEAD: cannot be read",)
+
+
+def test_a_head_that_names_another_version_is_at_fault_and_not_the_history() -> None:
+    event = Event(at="", who="", operation="tag", version="v0001", head="v0001", message="")
+    chain, line = history.parse(b"", None).plus(event)
+    head = chain.refs(0)["HEAD"]
+    assert history.parse(line, head).problems == ()
+    wrong = history.parse(line, head.replace(b"v0001", b"v0002"))
+    assert wrong.problems == ("refs/HEAD: names v0002, the history says v0001",)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "../../evil"},
+        {"version": "v1"},
+        {"version": ["v0001"]},
+        {"head": "nope"},
+        {"tag": "../../evil"},
+        {"tag": "two words"},
+        {"facts": {"who": ["ann"]}},
+    ],
+)
+def test_a_line_whose_names_could_be_paths_or_other_keys_is_damage(change: object) -> None:
+    event = Event(seq=1, at="", who="", operation="tag", version="v0001", head="v0001", message="")
+    record = {**json.loads(event.to_line()), **change}  # type: ignore[dict-item]
+    data = json.dumps(record).encode() + b"\n"
+    assert history.parse(data, None).problems == ("history.jsonl: line 1 cannot be read",)
 
 
 @given(histories())

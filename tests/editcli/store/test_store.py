@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 from tiny_stores import CONFIG as TINY
 from tiny_stores import journal_keys, run
 
-from editcli.store import atomic
-from editcli.store.layout import find_store, new_store_path
+from editcli.store import atomic, history
+from editcli.store.layout import Layout, find_store, new_store_path
 from editcli.store.records import STORE_FORMAT, StoreConfig
 from editcli.store.store import Store
 from editors import EditorError
@@ -625,6 +626,40 @@ def test_verify_finds_files_that_no_one_recorded(specimen: Store, name: str) -> 
         assert [problem.what for problem in specimen.verify()] == [name]
     finally:
         path.unlink()
+
+
+def test_verify_names_a_folder_among_the_blobs_and_goes_on(specimen: Store) -> None:
+    folder = specimen.path / "blobs" / "lost+found"
+    folder.mkdir()
+    try:
+        found = [(problem.what, problem.detail) for problem in specimen.verify()]
+    finally:
+        folder.rmdir()
+    assert found == [("blobs/lost+found", "is not a blob")]
+
+
+@pytest.mark.parametrize("parent", ["v0009", "v0002", ""])
+def test_verify_finds_a_version_without_its_parent_though_every_hash_is_right(
+    store: Store, parent: str
+) -> None:
+    publish(store, {"a": b"x"})
+    publish(store, {"a": b"y"})
+    assert store.verify() == []
+    manifest = store.path / "versions" / "v0002.json"
+    manifest.write_bytes(
+        json.dumps({**json.loads(manifest.read_bytes()), "parent": parent}).encode()
+    )
+    chain = history.parse(b"", None)
+    lines = b""
+    for event in history.read(Layout(store.path)).events:
+        if event.version == "v0002":
+            event = replace(event, manifest=sha256(manifest.read_bytes()).hexdigest())
+        chain, line = chain.plus(event)
+        lines += line
+    (store.path / "history.jsonl").write_bytes(lines)
+    (store.path / "refs" / "HEAD").write_bytes(chain.refs(0)["HEAD"])
+    found = [(problem.what, problem.detail) for problem in Store.open(store.path).verify()]
+    assert found == [("versions/v0002.json", f"names an unknown parent, {parent!r}")]
 
 
 @pytest.mark.parametrize("moment", range(1, 7))

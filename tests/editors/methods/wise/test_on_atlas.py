@@ -146,7 +146,7 @@ def opened_by(method: Any, state: Any, rows: torch.Tensor) -> list[bool]:
     with method.attach(state) as model:
 
         def stop_if_decided(*_: Any) -> None:
-            if model.decisions(calls) is not None:
+            if model.decisions(calls):
                 raise _Decided
 
         projection = base.model.get_submodule(base.projection.path)
