@@ -48,7 +48,7 @@ def page(results: Mapping[str, Any]) -> str:
                 f"likeliest next token (KL {following['kl']:.4f}); taken off, logits are "
                 f"{'bit-identical' if part['reversible'] else 'NOT identical'}. "
                 f"{part['seconds']:.0f} s in all, {part['stages']['ranking heads']:.0f} s of it "
-                "ranking heads.",
+                "ranking heads, beside other work.",
             ]
     if part := results.get("prune:memory"):
         lines += ["", "The ten best of each ranking (layer.head, score in logits):", ""]

@@ -106,6 +106,7 @@ def test_a_contradiction_refuses_every_line_of_its_prompt_and_names_the_other() 
     assert "--on-conflict newest" in file.hint()
 
 
+@pytest.mark.slow
 def test_a_contradicted_fact_that_is_repeated_is_judged_in_linear_time() -> None:
     many = 20_000  # each against each would be hours
     file = read(line("a", "x") * many + line("a", "y"))
@@ -187,6 +188,7 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     assert [fact.prompt for fact in file.facts] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_large_file_is_not_held_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "facts.jsonl"
     with path.open("w") as file:

@@ -23,7 +23,8 @@ from editors import EditorError
 from editors.model.tokenization import Ids, Row, encode_prompt
 
 STEPS = 4
-FAMILIES = ["llama", "gpt2", "gemma2"]  # rotary, learnt positions, sliding windows
+# Rotary positions, learnt positions, sliding windows.
+FAMILIES = ["llama", "gpt2", pytest.param("gemma2", marks=pytest.mark.slow)]
 CLAIMED = [fact.prompt for fact in FACTS]
 UNCLAIMED = ["the city of Spain is", "what is the sea of Kenya ?", "Bob lives in"]
 TEXTS = [text for pair in zip(CLAIMED, [*UNCLAIMED, "Ann plays the"], strict=True) for text in pair]

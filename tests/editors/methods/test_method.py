@@ -43,7 +43,13 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 UNRELATED = ["the sea and the mountain", "who plays the piano ?", "the river of Kenya is"]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kind, marks=() if kind in METHODS.names() else pytest.mark.slow)
+        for kind in KINDS
+    ],
+)
 def method(tiny_method: MethodOf, request: pytest.FixtureRequest) -> Any:
     name, settings = KINDS[request.param]
     return tiny_method(name, "llama", settings)

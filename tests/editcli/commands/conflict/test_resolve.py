@@ -121,6 +121,7 @@ def test_beyond_the_limits_nothing_is_saved_and_the_exit_code_is_3(
     assert content(store.path) == before
 
 
+@pytest.mark.slow
 def test_the_report_holds_all_that_the_choice_was_made_from(
     resolved: tuple[Store, dict[str, Any]],
 ) -> None:
@@ -206,6 +207,7 @@ def test_edits_after_it_keep_the_pruned_heads_and_say_that_they_are_stale(
     assert "warning" not in again.stderr, "nothing was changed"
 
 
+@pytest.mark.slow
 def test_resolving_again_starts_without_the_pruned_heads(
     resolved: tuple[Store, dict[str, Any]],
 ) -> None:
@@ -217,6 +219,7 @@ def test_resolving_again_starts_without_the_pruned_heads(
     assert same(logits(store, "v0004"), logits(store, "v0003"))
 
 
+@pytest.mark.slow
 def test_what_was_measured_on_an_older_version_is_not_saved(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +255,7 @@ def test_where_nothing_is_lost_the_version_is_saved_without_force(store: Store) 
     assert same(logits(store), logits(store, "v0002"))
 
 
+@pytest.mark.slow
 def test_means_are_kept_with_the_version(store: Store) -> None:
     words = ("--ablation", "mean", "--at", "end", "--unit", "group", "--heads", "1", "--force")
     result = run(*RESOLVE, "--prefer", "memory", *words, "--json")
@@ -263,6 +267,7 @@ def test_means_are_kept_with_the_version(store: Store) -> None:
     assert set(mask.fill) == set(mask.heads)
 
 
+@pytest.mark.slow
 def test_labels_of_the_test_split_change_no_choice(
     resolved: tuple[Store, dict[str, Any]], rows: Rows, save: Save
 ) -> None:
