@@ -14,7 +14,7 @@ import torch
 
 from editors.evaluation.metrics import AgeBand, Rate, is_right, retention
 from editors.facts import Fact
-from editors.inference.batching import Budget, batches
+from editors.inference.batching import Budget, in_batches
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import Answer, answers
 from editors.inference.next_tokens import digests
@@ -186,13 +186,16 @@ def _likeliest(model: EditedModel, pairs: Sequence[tuple[str, str]]) -> tuple[li
     texts = [str(prompt) for prompt, _ in rewritten]  # the rewritten form of a text is a text
     answered = [(text, answer) for text, (_, answer) in zip(texts, pairs, strict=True)]
     rows = encode_pairs(base.tokenizer, answered, stop=False, context=base.architecture.context)
-    likeliest: dict[int, Ids] = {}
-    budget = Budget(logits_per_token=base.vocabulary)
-    for members in batches([len(row.ids) for row in rows], budget):
+
+    def run(members: list[int]) -> list[Ids]:
         batch = base.batch([rows[i] for i in members])
         with model.scoring(batch.prompt_lengths):
             out = base.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-        for i, guesses in zip(members, out.logits.argmax(-1).tolist(), strict=True):
-            likeliest[i] = tuple(guesses[rows[i].prompt_length - 1 : len(rows[i].ids) - 1])
-    gold = [row.ids[row.prompt_length :] for row in rows]
-    return [likeliest[i] for i in range(len(rows))], gold
+        return [
+            tuple(guesses[rows[i].prompt_length - 1 : len(rows[i].ids) - 1])
+            for i, guesses in zip(members, out.logits.argmax(-1).tolist(), strict=True)
+        ]
+
+    budget = Budget(logits_per_token=base.vocabulary)
+    likeliest = in_batches([len(row.ids) for row in rows], budget, run)
+    return likeliest, [row.ids[row.prompt_length :] for row in rows]
