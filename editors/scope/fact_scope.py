@@ -57,6 +57,11 @@ class FactScope:
         unknown = [fact for fact in facts if fact.id not in state.keys]
         return state.knowing(self.signal(state).learn(unknown).keys()) if unknown else state
 
+    def only(self, state: ScopeState, facts: Sequence[Fact]) -> ScopeState:
+        """``state`` with the keys of ``facts`` only, in this order; facts without keys are
+        learnt."""
+        return self.knowing(state, facts).only([fact.id for fact in facts])
+
     def router(
         self,
         state: ScopeState,

@@ -51,9 +51,7 @@ class InContext(Method[ScopeState, InContextSettings]):
         return replace(state, payload=self._scope.knowing(state.payload, group)), Trained()
 
     def finish(self, state: EditState) -> EditState:
-        in_force = state.in_force()
-        scope = self._scope.knowing(state.payload, in_force).only([fact.id for fact in in_force])
-        return replace(state, payload=scope)
+        return replace(state, payload=self._scope.only(state.payload, state.in_force()))
 
     def dump(self, payload: ScopeState) -> SavedPayload:
         return SavedPayload(*payload.dump())

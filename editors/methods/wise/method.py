@@ -158,8 +158,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         if not self._names_facts:
             return state
         payload = state.payload
-        in_force = state.in_force()
-        scope = self._scope.knowing(payload.scope, in_force).only([fact.id for fact in in_force])
+        scope = self._scope.only(payload.scope, state.in_force())
         return replace(state, payload=replace(payload, scope=scope))
 
     def _facts_to_train(
