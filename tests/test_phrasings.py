@@ -74,19 +74,24 @@ def test_no_phrasing_is_in_two_relations_of_a_kind_and_none_is_near_to_itself() 
 
 def test_frames_hold_one_prompt_in_the_last_turn() -> None:
     assert Counter(frame["effect"] for frame in FRAMES) >= Counter(
-        keeps=60, mention=60, turn=30, follow=20
+        keeps=60, mention=90, turn=30, follow=20, time=25, amount=20
     )
     assert len({frame["frame"] for frame in FRAMES}) == len(FRAMES)
+    needed = {"mention": {"{subject}"}, "turn": {"{subject}"}, "follow": {"{other}"}}
+    allowed = {"mention": {"{other}"}, "keeps": {"{subject}", "{other}"}}
     for frame in FRAMES:
         texts = [turn["content"] for turn in frame.get("turns", [])] or [frame["text"]]
-        whole = "\n".join(texts)
-        assert (whole.count("{prompt}"), texts[-1].count("{prompt}")) == (1, 1), frame
-        named = {"mention": "{subject}", "turn": "{subject}", "follow": "{other}"}
-        wanted = {named[frame["effect"]]} if frame["effect"] in named else set()
-        assert set(re.findall(r"\{\w+\}", whole)) - {"{prompt}"} == wanted, frame
+        whole, effect = "\n".join(texts), frame["effect"]
+        prompts = [re.findall(r"\{prompt\}|\{stem\}", text) for text in (whole, texts[-1])]
+        assert [*map(len, prompts)] == [1, 1], frame
+        named = {*re.findall(r"\{\w+\}", whole)} - {"{prompt}", "{stem}"}
+        assert needed.get(effect, set()) <= named, frame
+        assert named <= needed.get(effect, set()) | allowed.get(effect, set()), frame
         assert set(frame["kinds"]) <= KINDS
         assert frame["forms"]
         assert set(frame["forms"]) <= set(FORMS)
+        if "refer" in frame:  # then the entity is named outside the prompt
+            assert named
 
 
 def test_every_kind_with_subjects_has_longer_names() -> None:
