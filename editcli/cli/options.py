@@ -81,6 +81,11 @@ class Invocation:
         """Where the command prints."""
         return Output(self.json, self.quiet, self.verbose)
 
+    def tell(self, message: str) -> None:
+        """A note on what takes long; absent beside JSON."""
+        if not self.json:
+            self.out.note(message)
+
     def open_store(self) -> Store:
         """The store that ``--store``, EDITCLI_STORE or the current folder names.
 

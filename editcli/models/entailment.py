@@ -47,6 +47,8 @@ def entails_by(name: str, *, device: str, verbose: int) -> Entails:
     with quiet_libraries(verbose):
         try:
             location = find_model(name)
+            if location.gguf:
+                raise EditorError(f"{name} is a GGUF file", _HINT)
             config = load_config(location, KIND, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
         except EditorError as error:  # whose own hint is about bases
             raise EditorError(error.message, _HINT) from error

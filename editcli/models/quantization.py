@@ -8,10 +8,9 @@ that an edit is computed in full precision. Everything else is packed while it i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from editors import EditorError
+from editcli.models.libraries import require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -23,7 +22,7 @@ Edits = Callable[["Architecture", int], Sequence["Projection"]]
 """From a model's structure and the number of a block, the projections that a method edits there."""
 
 BITS = ("8bit", "4bit")
-EXTRA = "`pip install 'editcli[large]'`"
+EXTRA = "large"
 
 
 def packing(
@@ -48,7 +47,7 @@ def packing(
     from editors.model.architecture import Architecture, vocabulary_projection
 
     for package in ("bitsandbytes", "accelerate"):
-        require(package, f"keeping a base in {bits}")
+        require(package, f"keeping a base in {bits}", EXTRA)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     architecture = Architecture.of(model)
@@ -74,12 +73,6 @@ def keep_differentiable(model: PreTrainedModel) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def require(package: str, why: str) -> None:
-    """Raises EditorError where an optional ``package`` that ``why`` needs is not installed."""
-    if find_spec(package) is None:
-        raise EditorError(f"{why} needs the package {package}, which is not installed", EXTRA)
 
 
 def bits_of(model: PreTrainedModel) -> str | None:

@@ -41,7 +41,11 @@ class Session:
         store = store or call.open_store()
         use_threads(call.threads)
         base = load_store_base(
-            store.config, device=device or call.device, dtype=call.dtype, verbose=call.verbose
+            store.config,
+            device=device or call.device,
+            dtype=call.dtype,
+            verbose=call.verbose,
+            tell=call.tell,
         )
         method = METHODS.load(store.config.method).build(
             base, store.config.settings, store.config.seed

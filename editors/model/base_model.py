@@ -33,16 +33,24 @@ _probing: ContextVar[bool] = ContextVar("probing", default=False)
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A frozen decoder, its tokenizer, and the block (``layer``) whose projection is edited."""
+    """A frozen decoder, its tokenizer, and the block (``layer``) whose projection is edited.
+
+    ``source``: the hex SHA-256 of the file that the model was converted from, if it was. Whoever
+    converts it vouches that the weights are those of the file.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     architecture: Architecture
     layer: int
+    source: str = ""
 
     @staticmethod
     def of(
-        model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layer: int | None = None
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        layer: int | None = None,
+        source: str = "",
     ) -> Base:
         """Freeze ``model``, read its structure and choose block ``layer``.
 
@@ -63,7 +71,7 @@ class Base:
         else:
             chosen = architecture.default_layer() if layer is None else layer
             architecture.editable(chosen)
-        return Base(model.eval().requires_grad_(False), tokenizer, architecture, chosen)
+        return Base(model.eval().requires_grad_(False), tokenizer, architecture, chosen, source)
 
     @property
     def projection(self) -> Projection:
@@ -93,20 +101,26 @@ class Base:
         return self.architecture.vocab_size
 
     def fingerprint(self) -> str:
-        """The hex SHA-256 of the weights of the edited projection and of the model's structure.
+        """The hex SHA-256 of the weights of the edited projection and of the model's structure; or
+        of the model's ``source`` and its dtype, from which these follow.
 
         Edits fit every base with the same fingerprint. A base has the same fingerprint under every
-        supported release of transformers.
+        supported release of transformers, and whatever release converted it.
         """
-        config = self.model.config.get_text_config(decoder=True)
-        values = {key: getattr(config, key, None) for key in STRUCTURE}
-        structure = {key: value for key, value in values.items() if value is not None}
+        structure: dict[str, object] = {"dtype": str(self.model.dtype)}
+        digest = self.source
+        if not digest:
+            digest, structure = self.fingerprinted_projection.digest(self.model), self._structure()
         if packed := [flag for flag in PACKED if getattr(self.model, flag, False)]:
             structure["packed"] = packed
         path = self.fingerprinted_projection.path
         text = json.dumps([structure, path, len(self.architecture.blocks)], sort_keys=True)
-        digest = self.fingerprinted_projection.digest(self.model)
         return hashlib.sha256(f"{digest}\n{text}".encode()).hexdigest()
+
+    def _structure(self) -> dict[str, object]:
+        config = self.model.config.get_text_config(decoder=True)
+        values = {key: getattr(config, key, None) for key in STRUCTURE}
+        return {key: value for key, value in values.items() if value is not None}
 
     def batch(self, rows: Sequence[Row], side: Side = "right") -> Batch:
         """The rows padded on ``side``, on the model's input device."""

@@ -45,7 +45,11 @@ def command(
         use_threads(call.threads)
         try:
             load_store_base(
-                store.config, device=call.device, dtype=call.dtype, verbose=call.verbose
+                store.config,
+                device=call.device,
+                dtype=call.dtype,
+                verbose=call.verbose,
+                tell=call.tell,
             )
         except UsageError:
             raise

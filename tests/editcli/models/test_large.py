@@ -123,7 +123,7 @@ def test_a_package_that_is_missing_is_named(
 ) -> None:
     find_spec = util.find_spec
     monkeypatch.setattr(
-        "editcli.models.quantization.find_spec",
+        "editcli.models.libraries.find_spec",
         lambda name: None if name == package else find_spec(name),
     )
     with pytest.raises(EditorError, match=package) as caught:

@@ -139,6 +139,18 @@ def test_weights_that_are_not_edited_do_not_count(base: Base) -> None:
     assert base.fingerprint() == before
 
 
+def test_a_converted_model_is_known_by_the_file_it_was_made_of(base: Base) -> None:
+    made = replace(base, source="a" * 64)
+    before = made.fingerprint()
+    others = [replace(base, source="b" * 64), replace(made, layer=0), base]
+    assert len({before, *(other.fingerprint() for other in others)}) == 4
+    base.projection.weight(base.model)[0, 0] += 1  # another release may round otherwise
+    base.model.config.rms_norm_eps = 0.1
+    assert made.fingerprint() == before
+    base.model.bfloat16()
+    assert made.fingerprint() != before
+
+
 def test_a_mixture_of_experts_is_known_by_its_attention(base: Base, tiny_base: BaseOf) -> None:
     mixture = tiny_base("mixtral")
     with pytest.raises(UnsupportedArchitecture):
