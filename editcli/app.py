@@ -108,8 +108,9 @@ def _root(
       editcli ask "The capital of France is"
 
     Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 a score is beyond its limit, 4 some lines were
-    refused, 130 interrupted. EDITCLI_DEBUG=1 shows tracebacks. EDITCLI_MODEL=FOLDER says where the
-    base model of a store is, if it has moved.
+    refused, 130 interrupted. EDITCLI_DEBUG=1 shows tracebacks. EDITCLI_MODEL=PLACE says where the
+    base model of a store is, if it has moved. EDITCLI_CACHE=FOLDER keeps the weights that are
+    unpacked from GGUF files.
     """
 
 

