@@ -39,7 +39,7 @@ GGUF_DTYPE = "float32"  # of the weights of a GGUF file: no other holds all of t
 
 
 def _untold(_: str) -> None:
-    """Where nobody listens."""
+    """Takes notes where nobody reads them."""
 
 
 def load_store_base(
