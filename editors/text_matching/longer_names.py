@@ -150,7 +150,7 @@ class _Place:
             return word.end if self._goes_on_after_hyphen(word) else None
         if gap.startswith(":"):
             return self._end_of_subtitle(gap)
-        if gap.endswith("("):
+        if gap.strip() == "(":
             return self._end_of_brackets()
         if not _GAP.fullmatch(gap):
             return None
@@ -177,11 +177,11 @@ class _Place:
 
     def _end_of_brackets(self) -> int | None:
         """The end of a name with a word in brackets: Licensing Act (Scotland)."""
-        for number, word in enumerate(self._after, 1):
+        for word in self._after:
             if not self._shows_name(word):
                 return None
             if self._text.between(word.end, word.end + 1) == ")":
-                return self._after[number - 1].end + 1
+                return word.end + 1
         return None
 
     def _is_number_of_name(self, word: Word) -> bool:
@@ -189,7 +189,9 @@ class _Place:
         following = self._text.between(word.end, word.end + 2)
         if _YEAR.fullmatch(word.bare) or following[:1] in ("-", "%", "\u00b0"):
             return False
-        counted = self._after[1].folded if len(self._after) > 1 else ""
+        if len(self._after) == 1 or not _GAP.fullmatch(self._gap_after(word)):
+            return True
+        counted = self._after[1].folded
         return counted not in known.UNITS and not counted.endswith("est")
 
     def _goes_on_with_two(self, word: Word, second: Word) -> bool:

@@ -3,7 +3,7 @@ lower case, in capitals, in German.
 
     python scripts/bench/mentions.py              # prints a Markdown table, half a minute
     python scripts/bench/mentions.py --misses 20  # and so many wrong ones of each row
-    python scripts/bench/mentions.py --held-out   # the patterns that no rule was made with, too
+    python scripts/bench/mentions.py --held-out   # the patterns that no rule was tuned on, too
 
 Every third pattern of a longer name is held out.
 """

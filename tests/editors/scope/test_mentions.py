@@ -201,6 +201,7 @@ def test_a_longer_name_is_another_name(text: str) -> None:
         ("Charles", "Charles III was born in"),
         ("Charles", "When was Charles I executed?"),
         ("Windows", "When did Windows 11 come out?"),
+        ("Windows", "I use Windows 11. Days later"),
         ("Python", "python 3.11 release"),
         ("Ubuntu 20", "When did Ubuntu 20.04 come out?"),
         ("Boeing", "How many seats has a Boeing 747?"),
