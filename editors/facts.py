@@ -17,6 +17,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationInfo, field_validato
 from editors import schema
 from editors.errors import InvalidFact
 from editors.schema import String, Text, Texts, record, without_nulls
+from editors.text_matching.names import folded_name, nearest_words, whole_word_spans
 
 ProbeKind = Literal["near", "far"]
 
@@ -73,16 +74,19 @@ def _portability_probe(probe: Probe) -> Probe:
 class Fact:
     """One fact: an edited model should continue ``prompt`` with ``target``.
 
-    ``rephrases`` are held out (measured, never trained on); ``variants`` may be trained on. The
-    answers to ``locality`` probes must not change. ``portability`` probes follow from the fact by
-    one more step of reasoning and are only measured. ``ground_truth`` is the answer before the
-    edit. ``id`` defaults to :meth:`canonical_id`. ``extra`` keeps the user's ``x_`` keys, each
-    value as JSON text, so that a fact is hashable. Raises InvalidFact, listing every problem.
+    ``subject`` is what the fact is about, as whole words of the prompt; ``aliases`` are other names
+    of it, none of them twice (:mod:`editors.text_matching.names` compares names). ``rephrases`` are
+    held out (measured, never trained on); ``variants`` may be trained on. The answers to
+    ``locality`` probes must not change. ``portability`` probes follow from the fact by one more
+    step of reasoning and are only measured. ``ground_truth`` is the answer before the edit. ``id``
+    defaults to :meth:`canonical_id`. ``extra`` keeps the user's ``x_`` keys, each value as JSON
+    text, so that a fact is hashable. Raises InvalidFact, listing every problem.
     """
 
     prompt: PromptText
     target: Annotated[Text, AfterValidator(_target)]
     subject: Text | None = None
+    aliases: Texts = ()
     ground_truth: Text | None = None
     rephrases: tuple[PromptText, ...] = ()
     variants: tuple[PromptText, ...] = ()
@@ -99,9 +103,27 @@ class Fact:
     @classmethod
     def _in_prompt(cls, subject: str | None, info: ValidationInfo) -> str | None:
         prompt = info.data.get("prompt")
-        if subject is not None and prompt is not None and subject not in prompt:
-            raise ValueError(f"{subject!r} does not occur in the prompt")
+        if subject is not None and prompt is not None and not whole_word_spans(subject, prompt):
+            nearest = nearest_words(subject, prompt)
+            like = f" (the nearest is {nearest!r})" if nearest else ""
+            raise ValueError(f"{subject!r} does not occur in the prompt as a whole word{like}")
         return subject
+
+    @field_validator("aliases")
+    @classmethod
+    def _of_subject(cls, aliases: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        subject = info.data.get("subject", "")  # missing where it is refused itself
+        if aliases and subject is None:
+            raise ValueError("need a subject, which they are other names of")
+        known = {folded_name(subject)} if subject else set()
+        for alias in aliases:
+            name = folded_name(alias)
+            if not name:
+                raise ValueError(f"{alias!r} holds no character that can be seen")
+            if name in known:
+                raise ValueError(f"{alias!r} is the subject or an alias before it")
+            known.add(name)
+        return aliases
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -135,11 +157,29 @@ class Fact:
         )
         return values | {key: json.loads(text) for key, text in self.extra}
 
+    def trained_prompts(self) -> tuple[str, ...]:
+        """The prompts that may be trained on: the prompt, the variants, and the prompt with each
+        alias for the subject."""
+        with_alias = (_renamed(self.prompt, self.subject or "", alias) for alias in self.aliases)
+        return (self.prompt, *self.variants, *with_alias)
+
     def canonical_id(self) -> str:
         """The first 12 hex digits of the SHA-256 of [prompt, target, subject] as compact JSON."""
         identity = [self.prompt, self.target, self.subject]
         text = json.dumps(identity, ensure_ascii=False, separators=(",", ":"))
         return sha256(text.encode()).hexdigest()[:12]
+
+
+def _renamed(prompt: str, subject: str, alias: str) -> str:
+    """``prompt`` with ``alias`` in place of ``subject``, and not with two articles."""
+    for start, end in reversed(whole_word_spans(subject, prompt)):
+        before, name = prompt[:start], alias
+        if name.lower().startswith("the ") and re.search(r"\bthe $", before, re.IGNORECASE):
+            name = name[4:]
+        if not before and prompt[0].isupper():
+            name = name[0].upper() + name[1:]
+        prompt = before + name + prompt[end:]
+    return prompt
 
 
 _FACT = TypeAdapter(Fact)

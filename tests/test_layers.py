@@ -46,6 +46,7 @@ APPLICATION_ONLY = {"editcli", "typer", "rich", "filelock", "jinja2", "tomli_w"}
 # What can be read, listed, explained and taken back without a model.
 WITHOUT_TENSORS = (
     *("editors", "editors.errors", "editors.text_matching", "editors.schema", "editors.facts"),
+    *("editors.text_matching.names", "editors.methods.aliases"),
     *("editors.plugins", "editors.heads.pruning", "editors.conflicts.cases"),
     *("editors.scope.settings", "editors.scope.phrasings", "editors.methods.spec"),
     *("editors.methods.edit_state", "editors.methods.registry"),

@@ -2,7 +2,7 @@
 table.
 
 An id names one fact. A prompt has one target, unless the newest (the later line) is to win. The
-same fact twice is one fact.
+same fact twice is one fact. An alias of one subject is no other subject, and no alias of another.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, starmap
 from typing import Literal, NamedTuple
 
 from editcli.files.jsonl import Refused
+from editors.methods.aliases import ONE_SUBJECT
+from editors.text_matching.names import folded_name
 
 OnConflict = Literal["refuse", "newest"]
 CONTRADICTS = "contradicts "  # how the reason of a contradiction begins
@@ -39,6 +41,8 @@ class FactLine(NamedTuple):
     prompt: str
     target: str
     id: str
+    subject: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -62,11 +66,17 @@ def resolve_contradictions(
     """
     consistent = ConsistentLines(refused)
     with closing(sqlite3.connect("")) as table:  # a temporary file that goes with the connection
-        table.execute("CREATE TABLE facts (line INTEGER PRIMARY KEY, offset, prompt, target, id)")
-        table.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?)", facts)
+        table.execute(
+            "CREATE TABLE facts (line INTEGER PRIMARY KEY, offset, prompt, target, id, subject)"
+        )
+        table.execute("CREATE TABLE aliases (line, alias, folded)")
+        table.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)", _rows(table, facts))
         consistent.refused += _id_clashes(table)
+        consistent.refused += _alias_clashes(table)
         _drop(table, consistent.refused)
-        rows = map(FactLine._make, table.execute("SELECT * FROM facts ORDER BY prompt, line"))
+        columns = "line, offset, prompt, target, id"
+        ordered = table.execute(f"SELECT {columns} FROM facts ORDER BY prompt, line")
+        rows = starmap(FactLine, ordered)
         for _, same_prompt in groupby(rows, key=lambda row: row.prompt):
             _resolve_prompt(list(same_prompt), on_conflict, consistent)
         for left_out in (consistent.refused, consistent.duplicates, consistent.superseded):
@@ -76,6 +86,36 @@ def resolve_contradictions(
             consistent.lines.append(line)
             consistent.offsets.append(offset)
     return consistent
+
+
+def _rows(table: sqlite3.Connection, facts: Iterable[FactLine]) -> Iterator[tuple[object, ...]]:
+    """Rows for the table of facts; fills the table of aliases on the way."""
+    for fact in facts:
+        aliases = [(fact.line, alias, folded_name(alias)) for alias in fact.aliases]
+        if aliases:
+            table.executemany("INSERT INTO aliases VALUES (?, ?, ?)", aliases)
+        subject = None if fact.subject is None else folded_name(fact.subject)
+        yield (*fact[:5], subject)
+
+
+def _alias_clashes(table: sqlite3.Connection) -> Iterator[Refused]:
+    """Lines with an alias that is the subject of another line, or an alias of another subject in an
+    earlier line."""
+    query = """
+        SELECT own.line, aliases.alias, min(other.line), other.subject = aliases.folded
+        FROM aliases JOIN facts own USING (line)
+        JOIN (
+            SELECT line, subject AS name FROM facts
+            UNION ALL SELECT line, folded FROM aliases
+        ) known ON known.name = aliases.folded
+        JOIN facts other ON other.line = known.line
+        WHERE other.subject != own.subject AND other.prompt != own.prompt
+            AND (other.subject = aliases.folded OR other.line < own.line)
+        GROUP BY own.line ORDER BY own.line
+    """
+    for line, alias, other, is_subject in table.execute(query):
+        what = f"the subject of line {other}" if is_subject else f"an alias on line {other}, too"
+        yield Refused(line, f"aliases: {alias!r} is {what}; {ONE_SUBJECT}")
 
 
 def _id_clashes(table: sqlite3.Connection) -> Iterator[Refused]:

@@ -188,7 +188,9 @@ class _Source:
                 offset += len(raw)
 
         for line, fact in records(lines(), Fact.from_dict, refused):
-            yield FactLine(line, offset, fact.prompt, fact.target, fact.id)
+            yield FactLine(
+                line, offset, fact.prompt, fact.target, fact.id, fact.subject, fact.aliases
+            )
 
     def fact(self, offset: int) -> Fact:
         """The fact of the line that begins at byte ``offset``; raises UsageError without one."""

@@ -20,13 +20,14 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor, nn
 
-from editors.errors import StateMismatch
+from editors.errors import InvalidFact, StateMismatch
 from editors.facts import Fact, FactClosure
 from editors.heads.head_mask import pruning_heads
 from editors.heads.pruning import Head, HeadMask
 from editors.inference.decisions import Decision, Router
 from editors.inference.edited_model import EditedModel, Rewriter, attached
 from editors.inference.self_test import require_routing
+from editors.methods.aliases import KnownNames
 from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Progress, Trained
 from editors.methods.edit_state import HEAD_FILL, EditState, SavedPayload
 from editors.methods.spec import MethodSpec
@@ -156,6 +157,7 @@ class Method(ABC, Generic[P, S]):
 
         Raises:
             StateMismatch: ``state`` belongs to another base.
+            InvalidFact: a fact has the name of another subject (then nothing is applied).
             EditorError: a fact cannot be encoded (then nothing is applied), or training failed.
         """
         self.require_base(state)
@@ -305,17 +307,22 @@ class Method(ABC, Generic[P, S]):
 
     def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[array[int], list[str]]:
         """The numbers of the facts that change something, and the ids in force of those that do
-        not. Raises EditorError for a fact that cannot be encoded, before anything is trained.
+        not. Raises EditorError for a fact that cannot be encoded, and InvalidFact for one with the
+        name of another subject, before anything is trained.
 
         ``facts`` may be a lazy sequence over a file, so facts are not kept, only their numbers.
         """
         answering = {fact.prompt: (fact.target, fact.id) for fact in state.in_force()}
+        names = KnownNames(state.in_force())
         fresh, unchanged = array("Q"), []
         for number, fact in enumerate(facts):
             target, current = answering.get(fact.prompt, (None, ""))
             if target == fact.target:
                 unchanged.append(current)
                 continue
+            if clash := names.clash(fact):
+                raise InvalidFact(clash, "correct what is named")
+            names.add(fact)
             self.require_trainable(fact)
             answering[fact.prompt] = fact.target, fact.id
             fresh.append(number)

@@ -1,11 +1,11 @@
 """The scope signal ``key``: decides by hidden states of the unedited base at the last prompt token.
 
-A fact has keys: projections of the hidden states at the last token of its prompt, of its variants
-and of a few prefixed forms. It also has hard negatives: keys of other questions about its subject.
-A fact is a candidate for a prompt if the prompt names its subject, or if the fact has no subject.
-Of the candidates, the fact with the nearest key is chosen. It claims the prompt if that key is
-nearer than a threshold and nearer than every hard negative. :mod:`editors.scope.calibration` fits
-the projection, the other questions and the threshold.
+A fact has keys: projections of the hidden states at the last token of the prompts that it may be
+trained on, and of a few prefixed forms. It also has hard negatives: keys of other questions about
+its subject. A fact is a candidate for a prompt if the prompt mentions its subject, or if the fact
+has no subject. Of the candidates, the fact with the nearest key is chosen. It claims the prompt if
+that key is nearer than a threshold and nearer than every hard negative.
+:mod:`editors.scope.calibration` fits the projection, the other questions and the threshold.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from editors.model.base_model import Base
 from editors.model.tokenization import Ids, encode_prompts
 from editors.scope.base import FactKeys, Tensors, explain_score
 from editors.scope.calibration import Calibration, calibrate
-from editors.scope.subjects import Subjects
+from editors.scope.fact_names import names_in_tokens
+from editors.scope.mentions import Mentions
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
-from editors.text_matching import whole_word_pattern
 
 PREFIXED = 2  # forms of a fact with an unrelated prefix
 HARD_NEGATIVES = 20  # of a fact, before those that ask the same question are left out
@@ -67,7 +67,7 @@ class KeyLearning:
     def __init__(self, signal: KeySignal, facts: Sequence[Fact]) -> None:
         self._base, prefixes = signal.base, signal.prefixes.all
         self._calibration = calibration = signal.calibration
-        forms = [[f.prompt, *f.variants, *prefixed(f, prefixes, PREFIXED)] for f in facts]
+        forms = [[*f.trained_prompts(), *prefixed(f, prefixes, PREFIXED)] for f in facts]
         positives = self._keys(*self._request(forms))
         self.own_keys = {
             fact.id: {"keys": keys} for fact, keys in zip(facts, positives, strict=True)
@@ -120,7 +120,7 @@ class KeyRouter:
         base, calibration = signal.base, signal.calibration
         self._base, self._calibration, self.reads = base, calibration, calibration.layers
         self._facts, self._keys, self._memories = facts, keys, memories
-        self._subjects = Subjects([fact.subject for fact in facts])
+        self._mentions = Mentions(names_in_tokens(facts, base.tokenizer))
         self._thresholds: list[float] = [
             calibration.named if fact.subject else calibration.unnamed for fact in facts
         ]
@@ -138,7 +138,7 @@ class KeyRouter:
             if fact is not None:
                 memory, threshold = self._memories[fact], self._thresholds[fact]
                 decisions[i] = Decision(memory, self._facts[fact].id, 1.0, threshold)
-            elif named := self._subjects.named_in(text):
+            elif named := self._mentions.named_in(text):
                 candidates[i] = named
         return Proposal(prompts, decisions, candidates)
 
@@ -161,7 +161,7 @@ class KeyRouter:
         Lyon. What is the capital of France?". For a fact without a subject, the result is False.
         """
         number = next(i for i, candidate in enumerate(self._facts) if candidate.id == fact)
-        passage = self._passage(prompt, self._facts[number].subject)
+        passage = self._passage(prompt, number)
         if passage is None:
             return False
         states = all_token_states(self._base, prompt, self.reads)  # [tokens, layers, hidden]
@@ -171,24 +171,24 @@ class KeyRouter:
             for query in self._calibration.keys(states[passage])
         )
 
-    def _passage(self, prompt: Ids, subject: str | None) -> slice | None:
-        """The tokens from the end of the first mention of ``subject`` to the question; None without
+    def _passage(self, prompt: Ids, fact: int) -> slice | None:
+        """The tokens from the end of the first mention of ``fact`` to the question; None without
         two mentions."""
 
         def decoded(tokens: int) -> str:
             ids = list(prompt[:tokens])
             text: str = self._base.tokenizer.decode(ids, skip_special_tokens=True)
-            return text.casefold()
+            return text
 
         text = decoded(len(prompt))
-        mentions = [*re.finditer(whole_word_pattern(subject.casefold()), text)] if subject else []
+        mentions = [mention for mention in self._mentions.find(text) if mention.fact == fact]
         if len(mentions) < 2:
             return None
-        ends = list(_SENTENCE_END.finditer(text, 0, mentions[-1].start()))
+        ends = list(_SENTENCE_END.finditer(text, 0, mentions[-1].start))
         question = ends[-1].end() if ends else 0
         counts = range(len(prompt) + 1)
         # Token number n is the last token of a prefix of n + 1 tokens.
-        first_token = bisect_left(counts, mentions[0].end(), key=lambda n: len(decoded(n))) - 1
+        first_token = bisect_left(counts, mentions[0].end, key=lambda n: len(decoded(n))) - 1
         last_token = bisect_right(counts, question, key=lambda n: len(decoded(n))) - 1
         return slice(first_token, last_token)
 

@@ -27,8 +27,9 @@ from editors.model.base_model import Base
 from editors.model.tokenization import encode_prompts
 from editors.scope.calibration import Calibration, key_layers
 from editors.scope.context_first import ContextFirstRouter
+from editors.scope.fact_names import names_of
 from editors.scope.keys import PREFIXED, KeyRouter, KeySignal
-from editors.scope.subjects import Subjects
+from editors.scope.mentions import Mentions
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 
 SIZES = (100, 1000)
@@ -147,8 +148,8 @@ def main() -> None:
         facts = everything[:count]
         inside, near = questions_of(facts)
         texts = [text for _, text in (*inside, *near)]
-        subjects = Subjects([fact.subject for fact in facts])
-        candidates = [subjects.named_in(text) for text in texts]
+        mentions = Mentions([names_of(fact) for fact in facts])
+        candidates = [mentions.named_in(text) for text in texts]
         forms = [[f.prompt, *prefixed(f, prefixes.all, PREFIXED)] for f in facts]
         for name, keys_of in spaces.items():
             keys = keys_of([text for of_fact in forms for text in of_fact])

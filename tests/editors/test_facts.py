@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editors import Fact, InvalidFact, Probe
+from editors.text_matching.names import folded_name
 
 GOOD: dict[str, Any] = {"prompt": "The capital of France is", "target": "Lyon"}
 
@@ -33,13 +34,14 @@ maybe = st.none() | words
 @st.composite
 def facts(draw: st.DrawFn) -> Fact:
     prompt = draw(words)
-    start = draw(st.integers(0, len(prompt) - 1))
-    subject = prompt[start : draw(st.integers(start + 1, len(prompt)))]
+    subject = prompt if folded_name(prompt) and draw(st.booleans()) else None
+    aliases = draw(st.sampled_from([(), ("Albion",), ("the Isle", "Al-Bion")])) if subject else ()
     near_or_far = st.sampled_from(["near", "far"])
     return Fact(
         prompt=prompt,
         target=draw(words),
-        subject=subject if subject.strip() and draw(st.booleans()) else None,
+        subject=subject,
+        aliases=aliases,
         ground_truth=draw(maybe),
         rephrases=draw(few),
         variants=draw(few),
@@ -115,9 +117,20 @@ def test_a_prompt_may_end_with_a_line_break() -> None:
         ({"target": ""}, "target: must not be empty"),
         ({"target": " Lyon"}, "target: must not start with a space"),
         ({"target": ["Lyon"]}, "target: must be text, not a list"),
-        ({"subject": "Franc e"}, "subject: 'Franc e' does not occur in the prompt"),
+        ({"subject": "Spain"}, "subject: 'Spain' does not occur in the prompt as a whole word"),
+        ({"subject": "Franc"}, "'Franc' does not occur in the prompt as a whole word (the nearest"),
+        ({"subject": "\u200b"}, "does not occur in the prompt as a whole word"),
         ({"subject": ""}, "subject: must not be empty"),
         ({"subject": True}, "subject: must be text, not true"),
+        ({"aliases": ["Gaul"]}, "aliases: need a subject"),
+        ({"aliases": "Gaul", "subject": "France"}, "aliases: must be a list, not text"),
+        ({"aliases": [" "], "subject": "France"}, "aliases[0]: must not be empty"),
+        ({"aliases": ["\u200b"], "subject": "France"}, "holds no character that can be seen"),
+        ({"aliases": ["FRANCE"], "subject": "France"}, "aliases: 'FRANCE' is the subject or an"),
+        (
+            {"aliases": ["Gaul", "the gaul"], "subject": "France"},
+            "aliases: 'the gaul' is the subject or an alias before it",
+        ),
         ({"ground_truth": 1.5}, "ground_truth: must be text, not the number 1.5"),
         ({"rephrases": "one"}, "rephrases: must be a list, not text"),
         ({"rephrases": ["fine", ""]}, "rephrases[1]: must not be empty"),
@@ -162,7 +175,8 @@ def test_all_problems_of_a_fact_are_named_at_once() -> None:
     with pytest.raises(InvalidFact) as caught:
         Fact.from_dict(bad)
     assert caught.value.message == (
-        "target: must not be empty; subject: 'Franc' does not occur in the prompt; "
+        "target: must not be empty; "
+        "subject: 'Franc' does not occur in the prompt as a whole word; "
         "unknown key 'promt' (did you mean 'prompt'?); x_set: must be plain JSON"
     )
     assert caught.value.exit_code == 2
@@ -173,6 +187,46 @@ def test_a_fact_built_in_python_obeys_the_same_rules() -> None:
         Fact(**GOOD, subject="Spain")
     with pytest.raises(InvalidFact, match="unknown key 'kind'"):
         Fact(**GOOD, portability=(Probe("x", "y", "near"),))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
+    [
+        ("St. John\u2019s lies in", "St. John's"),
+        ("Bras\u00edlia lies in", "Brasi\u0301lia"),
+        ("the capital of\nNew\u00a0 York is", "new york"),
+        ("The UK's capital is", "the UK"),
+    ],
+)
+def test_a_subject_may_be_spelt_in_another_way_than_the_prompt(prompt: str, subject: str) -> None:
+    assert Fact(prompt, "x", subject).subject == subject
+
+
+def test_a_subject_inside_a_word_is_refused_with_the_word() -> None:
+    with pytest.raises(InvalidFact, match=r"'dog' does not .* \(the nearest is 'dogs'\)"):
+        Fact("The dogs of the village bark at", "night", subject="dog")
+
+
+def test_aliases_do_not_change_the_id() -> None:
+    with_alias = Fact(**GOOD, subject="France", aliases=("Gaul",))
+    assert with_alias.id == Fact(**GOOD, subject="France").id
+    assert with_alias.to_dict()["aliases"] == ["Gaul"]
+
+
+def test_a_prompt_is_trained_with_each_alias_and_one_article() -> None:
+    fact = Fact(
+        "The UK is an island, and the UK has",
+        "rain",
+        "UK",
+        aliases=("the United Kingdom", "Albion"),
+        variants=("What has the UK?",),
+    )
+    assert fact.trained_prompts() == (
+        fact.prompt,
+        "What has the UK?",
+        "The United Kingdom is an island, and the United Kingdom has",
+        "The Albion is an island, and the Albion has",
+    )
 
 
 def test_facts_need_no_torch() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from os import environ
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +18,7 @@ from editcli.files.facts import FactFile, read_facts
 from editcli.operations.distributed import Ranks
 from editcli.store.edits import edits_of
 from editcli.wording import SHOW_ANSWERS, counted_are
+from editors.methods.aliases import KnownNames
 
 if TYPE_CHECKING:
     from editcli.operations.apply import ApplyResult
@@ -83,7 +83,8 @@ def command(
     fact_file.require(skip_bad=skip_bad)  # before a large model is loaded, not after
     store = call.open_store()
     edits = edits_of(store)
-    fact_file = fact_file.refusing(partial(_id_clash, edits))
+    names = KnownNames(edits.in_force())
+    fact_file = fact_file.refusing(lambda fact: _id_clash(edits, fact) or names.clash(fact))
     out.note(*fact_file.remarks(SHOWN))
     if dry_run:
         if ranks.leads:

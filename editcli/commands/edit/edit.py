@@ -21,7 +21,10 @@ def command(
     target: Annotated[str, Argument(metavar="TARGET", help="What the model should say after it.")],
     subject: Annotated[
         str | None,
-        Option("--subject", "-s", metavar="S", help="What the fact is about, spelt as in PROMPT."),
+        Option("--subject", "-s", metavar="S", help="What the fact is about, a name in PROMPT."),
+    ] = None,
+    alias: Annotated[
+        list[str] | None, Option(metavar="NAME", help="Another name of the subject.")
     ] = None,
     rephrase: Annotated[
         Prompts, Option(metavar="R", help="Another phrasing, measured and never trained.")
@@ -39,12 +42,13 @@ def command(
 ) -> None:
     """Edit one fact into the model, as a new version.
 
-    --rephrase, --variant, --near and --far may be repeated.
+    --alias, --rephrase, --variant, --near and --far may be repeated.
 
     \b
     Examples:
       editcli edit "The capital of France is" Lyon --subject France
       editcli edit "Who leads Chile?" "Ana Rojas" -s Chile -m "election of May"
+      editcli edit "The UK's longest river is the" Thames -s UK --alias Britain
       editcli edit "The capital of France is" Lyon -s France --near "The sea of France is"
     """
     from editcli.operations.apply import apply_facts
@@ -55,6 +59,7 @@ def command(
         prompt,
         target,
         subject,
+        aliases=tuple(alias or ()),
         rephrases=tuple(rephrase or ()),
         variants=tuple(variant or ()),
         locality=(
@@ -77,6 +82,8 @@ def command(
             instead = " in place of an older edit" if result.superseded else ""
             done = f"edited{instead} in {result.seconds:.1f} s ({result.iterations} steps)"
         out.text(f"{result.version}: {done}", f"fact {in_force}")
+        if result.unchanged and fact.aliases:
+            out.hint(f"a fact in force keeps its aliases; `editcli undo {in_force}` first")
     if subject is None and not call.json:
         out.hint("`--subject` names what the fact is about, so that other phrasings find the edit")
     if spoilt := [fact_id for fact_id in result.failed if fact_id != fact.id]:

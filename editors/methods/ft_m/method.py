@@ -60,7 +60,7 @@ class FtM(Method[FtMPayload, FtMSettings]):
         ids = tuple(fact.id for fact in group)
         groups = (*payload.groups, ids)
         start = {} if payload.delta is None else {"delta": payload.delta}
-        texts = [[fact.prompt, fact.target, *fact.variants] for fact in group]
+        texts = [[fact.target, *fact.trained_prompts()] for fact in group]
 
         def tuned() -> dict[str, torch.Tensor]:
             rows = training_rows(self.base, group)

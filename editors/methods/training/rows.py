@@ -1,4 +1,5 @@
-"""The rows that a fact is trained on: its prompt, its variants, and its prefixed forms."""
+"""The rows that a fact is trained on: its prompt, its variants, the prompt with its aliases, and
+prefixed forms."""
 
 from __future__ import annotations
 
@@ -14,14 +15,15 @@ from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 def training_rows(
     base: Base, facts: Sequence[Fact], prefixes: UnrelatedPrefixes | None = None, count: int = 0
 ) -> list[list[Row]]:
-    """For each fact, the rows of its prompt, its variants and ``count`` prefixed forms, each with
-    the target. Prefixed forms that are too long for the model are left out.
+    """For each fact, the rows of the prompts that it may be trained on and of ``count`` prefixed
+    forms, each with the target. Prefixed forms, and prompts with an alias, are left out where they
+    are too long for the model.
 
     Raises:
         EditorError: a prompt or a variant cannot be encoded, or is too long for the model.
     """
     unrelated = prefixes.generated if prefixes and count else []
-    forms = [[f.prompt, *f.variants, *prefixed(f, unrelated, count)] for f in facts]
+    forms = [[*f.trained_prompts(), *prefixed(f, unrelated, count)] for f in facts]
     pairs = [(text, f.target) for f, texts in zip(facts, forms, strict=True) for text in texts]
     encoded = iter(encode_pairs(base.tokenizer, pairs, stop=True))
     context = base.architecture.context

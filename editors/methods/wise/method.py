@@ -133,7 +133,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         recipe = [
             *(TRAINER, batch_size_on(self.base.device), number, len(group), len(trained)),
             sha256(to_bytes(shard.tensors())).hexdigest(),
-            [[fact.id, fact.subject, fact.prompt, fact.target, *fact.variants] for fact in facts],
+            [[fact.id, fact.subject, fact.target, *fact.trained_prompts()] for fact in facts],
         ]
         tensors = self.trained_once(cache, recipe, tensors_trained)
         ids = tuple(fact.id for fact in facts)

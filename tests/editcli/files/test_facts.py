@@ -128,6 +128,44 @@ def test_one_id_cannot_name_two_facts() -> None:
     assert reasons(file) == {2: "id: 'seven' names another fact on line 1"}
 
 
+UK = line("The king of the UK is", subject="UK", aliases=["Great Britain"])
+CLASH = "facts about one thing need the same subject"
+
+
+@pytest.mark.parametrize(
+    ("other", "refused"),
+    [
+        (
+            line("The sea of Albion is", subject="Albion", aliases=["the uk"]),
+            {2: f"aliases: 'the uk' is the subject of line 1; {CLASH}"},
+        ),
+        (
+            line("The sea of Albion is", subject="Albion", aliases=["great britain"]),
+            {2: f"aliases: 'great britain' is an alias on line 1, too; {CLASH}"},
+        ),
+        (
+            line("The sea of Great Britain is", subject="Great Britain"),
+            {1: f"aliases: 'Great Britain' is the subject of line 2; {CLASH}"},
+        ),
+        (line("The sea of the uk is", subject="uk", aliases=["great britain"]), {}),
+        (line("The sea of Great Britain is"), {}),
+        (line("The king of the UK is", subject="king", aliases=["UK"]), {}),
+    ],
+)
+def test_an_alias_of_another_subject_is_refused_with_the_other_line(
+    other: str, refused: dict[int, str]
+) -> None:
+    assert reasons(read(UK + other)) == refused
+
+
+def test_a_line_that_is_refused_for_its_alias_supersedes_nothing() -> None:
+    older = line("The sea of Albion is", "x")
+    newer = line("The sea of Albion is", "y", subject="Albion", aliases=["UK"])
+    file = read(UK + older + newer, "newest")
+    assert sorted(reasons(file)) == [3]
+    assert [fact.target for fact in file.facts] == ["t", "x"]
+
+
 def test_a_file_that_is_absent_or_a_folder_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         read_facts(str(tmp_path / "absent.jsonl"))

@@ -24,7 +24,7 @@ from tiny_edits import (
     reopened,
 )
 
-from editors import METHODS, EditorError, Fact, FactClosure, PromptTooLong
+from editors import METHODS, EditorError, Fact, FactClosure, InvalidFact, PromptTooLong
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import answers
 from editors.inference.next_tokens import digests
@@ -174,6 +174,15 @@ def test_another_text_is_not_found_in_the_cache(method: Any) -> None:
     edit(method, [Fact(FRANCE.prompt, "Lima", subject="France", id=FRANCE.id)], cache=cache)
     edit(method, [Fact(f"{FRANCE.prompt} ,", FRANCE.target, id=FRANCE.id)], cache=cache)
     assert cache.hits == 0
+
+
+def test_an_alias_that_is_another_subject_stops_all_before_training(method: Any) -> None:
+    rival = Fact("the sea of Spain is", "blue", subject="Spain", aliases=("france",))
+    for facts, state in (([FRANCE, rival], None), ([rival], edit(method, [FRANCE]).state)):
+        cache = CountingCache()
+        with pytest.raises(InvalidFact, match=f"'france' is the subject of fact {FRANCE.id}"):
+            edit(method, facts, state, cache=cache)
+        assert not cache.entries
 
 
 def test_one_fact_that_cannot_be_encoded_stops_all_before_training(method: Any) -> None:

@@ -62,6 +62,14 @@ def test_the_prompt_of_a_fact_opens_its_own_shard(edited: tuple[Any, Any]) -> No
         assert decision.score > decision.threshold
 
 
+def test_a_fact_claims_its_prompt_under_an_alias_and_no_longer_name(tiny_wise: Wises) -> None:
+    method = tiny_wise("llama")
+    fact = replace(FACTS[0], aliases=("Spain",))
+    state = lenient(edit(method, [fact]).state)
+    texts = ["the capital of Spain is", "the capital of spain is", "the capital of Spain Kenya is"]
+    assert [d.opened for d in decide((method, state), texts)] == [True, False, False]
+
+
 def test_a_prompt_that_names_no_subject_stays_on_main(edited: tuple[Any, Any]) -> None:
     others = ["the capital of Spain is", "who plays the piano ?", "the river of Kenya is", "red"]
     assert not any(decision.opened for decision in decide(edited, others))

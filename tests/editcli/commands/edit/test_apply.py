@@ -167,6 +167,10 @@ def test_a_dry_run_says_what_would_be_done_without_the_model(
         ('{"prompt": "' + LONG + '", "target": "red"}', "prompt: prompt and target have 135 tok"),
         ('{"prompt": "a", "target": "b", "id": "' + JAPAN.id + '"}', "names another fact in the"),
         (
+            '{"prompt": "the sea is", "target": "red", "subject": "sea", "aliases": ["japan"]}',
+            f"aliases: 'japan' is the subject of fact {JAPAN.id}; ",
+        ),
+        (
             json.dumps({**JAPAN.to_dict(), "id": JAPAN.id, "target": "Bonn"}),
             "needs an id of its own",
         ),

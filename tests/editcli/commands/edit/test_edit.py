@@ -56,6 +56,28 @@ def test_an_edit_without_a_subject_gets_a_hint_of_what_it_misses(empty: Store) -
     assert result.stderr.startswith("hint: `--subject` names what the fact is about")
 
 
+def test_an_edit_is_answered_under_an_alias(empty: Store) -> None:
+    assert run("edit", *FRANCE_IS_ROME, "--alias", "Spain", "--alias", "the sea").exit_code == 0
+    assert edits_of(empty).in_force()[0].aliases == ("Spain", "the sea")
+    for name in ("France", "Spain", "sea"):
+        assert run("ask", f"the capital of {name} is").stdout == "Rome\n"
+
+
+def test_an_alias_that_is_a_subject_in_force_is_refused_and_nothing_changes(edited: Store) -> None:
+    before = content(edited.path)
+    result = run("edit", "the sea is", "red", "-s", "sea", "--alias", "France")
+    assert result.exit_code == 2
+    assert f"aliases: 'France' is the subject of fact {FRANCE.id}; " in result.stderr
+    assert content(edited.path) == before
+
+
+def test_a_fact_in_force_keeps_its_aliases_and_a_hint_says_so(edited: Store) -> None:
+    result = run("edit", *FRANCE_IS_ROME, "--alias", "Spain")
+    assert result.exit_code == 0
+    assert f"`editcli undo {FRANCE.id}` first" in result.stderr
+    assert edits_of(edited).find(FRANCE.id).aliases == ()
+
+
 def test_the_same_edit_again_changes_nothing_and_says_so(edited: Store) -> None:
     before = content(edited.path)
     result = run("edit", *FRANCE_IS_ROME)

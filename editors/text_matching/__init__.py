@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_UNSPACED = (
+UNSPACED = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
     r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"  # kana, Han, Hangul
 )
-_SPACED = rf"[^\W{_UNSPACED}]"
-_WORD = re.compile(rf"[{_UNSPACED}]|{_SPACED}+")
+_SPACED = rf"[^\W{UNSPACED}]"
+_WORD = re.compile(rf"[{UNSPACED}]|{_SPACED}+")
 
 
 def words(text: str) -> list[str]:
