@@ -59,6 +59,28 @@ def all_token_states(base: Base, prompt: Ids, layers: Sequence[int]) -> torch.Te
     return _states(base, ids, layers, (torch.zeros_like(tokens), tokens), shared=True)
 
 
+def last_states(
+    base: Base, prompts: Sequence[Ids], layers: Sequence[int], count: int
+) -> list[torch.Tensor]:
+    """For each prompt, float16 ``[tokens, len(layers) * hidden]``: the outputs of the blocks
+    ``layers`` (ascending), side by side, at its last ``count`` tokens, or at all if it has fewer.
+
+    Blocks above the last of ``layers`` do not run. Other threads may use the model at the same
+    time.
+    """
+
+    def run(members: list[int]) -> list[torch.Tensor]:
+        batch = base.batch([Row.of_prompt(prompts[i]) for i in members])
+        ends = batch.mask.sum(1)[:, None]  # [rows, 1]
+        column = torch.arange(batch.ids.shape[1], device=ends.device)
+        index = ((column < ends) & (column >= ends - count)).nonzero(as_tuple=True)
+        states = _states(base, batch.ids, layers, index, shared=True).flatten(1).half()
+        return list(torch.split(states, [min(count, len(prompts[i])) for i in members]))
+
+    budget = Budget(rows=64, pads=PADS.get(base.input_device.type, PADS_ELSEWHERE))
+    return in_batches([len(prompt) for prompt in prompts], budget, run)
+
+
 class StateRequest:
     """A request for last-token states.
 

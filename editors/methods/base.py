@@ -35,7 +35,7 @@ from editors.model.base_model import Base
 from editors.model.projection import Projection
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.scope.base import ByteCache
-from editors.scope.phrasings import Phrasings
+from editors.scope.corpus import Corpus
 
 P = TypeVar("P")
 S = TypeVar("S")
@@ -52,13 +52,13 @@ class Method(ABC, Generic[P, S]):
     # --- defined by a method --------------------------------------------------------------------
 
     @abstractmethod
-    def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> P:
-        """The payload without edits. A scope signal may be calibrated on ``phrasings``, and its
+    def initial_payload(self, corpus: Corpus, cache: ByteCache) -> P:
+        """The payload without edits. A scope signal may be calibrated on ``corpus``, and its
         calibration may be stored in ``cache``.
 
         Raises:
             UnsupportedArchitecture: the method cannot edit this base.
-            EditorError: the phrasings do not suffice, or the settings are not valid.
+            EditorError: the corpus does not suffice, or the settings are not valid.
         """
 
     @abstractmethod
@@ -130,7 +130,7 @@ class Method(ABC, Generic[P, S]):
 
     # --- shared by all methods ------------------------------------------------------------------
 
-    def start(self, phrasings: Sequence[Phrasings], cache: ByteCache = NO_CACHE) -> EditState:
+    def start(self, corpus: Corpus, cache: ByteCache = NO_CACHE) -> EditState:
         """The state without edits; arguments and errors are those of :meth:`initial_payload`."""
         return EditState(
             self.spec.name,
@@ -138,7 +138,7 @@ class Method(ABC, Generic[P, S]):
             self.base.layer,
             tuple(projection.path for projection in self.edited_projections()),
             self._fingerprint,
-            self.initial_payload(phrasings, cache),
+            self.initial_payload(corpus, cache),
         )
 
     def apply(

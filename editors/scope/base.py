@@ -17,7 +17,7 @@ from editors.inference.decisions import Decision, Router
 from editors.inference.hidden_states import StateRequest
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids
-from editors.scope.phrasings import Phrasings
+from editors.scope.corpus import Corpus
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 Tensors = Mapping[str, torch.Tensor]
@@ -64,6 +64,8 @@ class ScopeSignal(Protocol):
     """Decides which prompts the facts of one store claim."""
 
     name: ClassVar[str]
+    learns_from: ClassVar[tuple[str, ...]]
+    """The fields of the corpus that the calibration depends on."""
 
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
         """``calibration``: the result of :meth:`calibrate` for this base."""
@@ -72,13 +74,13 @@ class ScopeSignal(Protocol):
     def calibrate(
         cls,
         base: Base,
-        phrasings: Sequence[Phrasings],
+        corpus: Corpus,
         prefixes: UnrelatedPrefixes,
         settings: Mapping[str, float],
     ) -> Tensors:
         """What the signal has to know about the base, computed once for a store; may be empty.
 
-        ``phrasings``: groups of prompts to calibrate on; ``settings``: "rank" and "false_open", see
+        ``corpus``: what to learn from; ``settings``: "rank" and "false_open", see
         :class:`editors.scope.settings.ScopeSettings`.
         """
 

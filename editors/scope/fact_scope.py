@@ -12,7 +12,7 @@ from editors.model.base_model import Base
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.scope.base import ByteCache, ScopeSignal, Tensors
 from editors.scope.context_first import ContextFirstRouter
-from editors.scope.phrasings import Phrasings
+from editors.scope.corpus import Corpus
 from editors.scope.registry import SIGNALS
 from editors.scope.scope_state import ScopeState
 from editors.scope.settings import ScopeSettings
@@ -30,18 +30,18 @@ class FactScope:
         self.prefixes = UnrelatedPrefixes(base)
         self._loaded: tuple[Tensors, ScopeSignal] | None = None  # a calibration and its signal
 
-    def start(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> ScopeState:
-        """The state without facts: the signal is calibrated on ``phrasings``, or its calibration
+    def start(self, corpus: Corpus, cache: ByteCache) -> ScopeState:
+        """The state without facts: the signal is calibrated on ``corpus``, or its calibration
         is read from ``cache``. Raises the errors of :meth:`ScopeSignal.calibrate`."""
         base, scope = self._base, self._settings.scope
         signal = SIGNALS.load(scope)
         settings = {"rank": self._settings.rank, "false_open": self._settings.false_open}
-        groups = [[group.subject, *group.prompts] for group in phrasings]
-        recipe = [VERSION, base.fingerprint(), base.layer, signal.name, settings, groups]
+        learnt_from = [corpus.plain(field) for field in signal.learns_from]
+        recipe = [VERSION, base.fingerprint(), base.layer, signal.name, settings, *learnt_from]
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         saved = cache.get(key)
         if saved is None:
-            saved = to_bytes(signal.calibrate(base, phrasings, self.prefixes, settings))
+            saved = to_bytes(signal.calibrate(base, corpus, self.prefixes, settings))
             cache.put(key, saved)
         return ScopeState(scope, from_bytes(saved))
 

@@ -6,5 +6,10 @@ from editors.plugins import Registry
 from editors.scope.base import ScopeSignal
 
 SIGNALS: Registry[type[ScopeSignal]] = Registry(
-    "scope signal", "editcli.scope_signals", {"key": "editors.scope.keys:KeySignal"}
+    "scope signal",
+    "editcli.scope_signals",
+    {
+        "key": "editors.scope.key.signal:KeySignal",
+        "relation": "editors.scope.relation.signal:RelationSignal",
+    },
 )

@@ -17,8 +17,8 @@ import sys
 import torch
 from safetensors.torch import load
 
+from editcli.files.corpus import read_corpus
 from editcli.files.packaged import datasets_dir
-from editcli.files.phrasings import read_phrasings
 from editcli.models.loading import load_base
 from editcli.models.locations import ATLAS
 from editors import METHODS
@@ -43,13 +43,13 @@ class MemoryCache:
 
 def calibrations() -> dict[str, bytes]:
     """By file name, the calibration of every base for every routed method."""
-    cache, phrasings = MemoryCache(), read_phrasings(None)
+    cache, corpus = MemoryCache(), read_corpus()
     for name in BASES:
         for method in METHODS.names():
             spec = METHODS.load(method)
             if spec.routed:
                 base = load_base(name, device="cpu", edits=spec.edits)
-                spec.build(base, {}, seed=0).start(phrasings, cache)
+                spec.build(base, {}, seed=0).start(corpus, cache)
     return {f"{key}.safetensors": payload for key, payload in cache.payloads.items()}
 
 

@@ -20,15 +20,15 @@ import torch
 from torch.nn import functional as F
 from workbench import Workbench, atlas_facts
 
-from editcli.files.phrasings import read_phrasings
+from editcli.files.corpus import read_corpus
 from editors import Fact
 from editors.inference.hidden_states import last_token_states
 from editors.model.base_model import Base
 from editors.model.tokenization import encode_prompts
-from editors.scope.calibration import Calibration, key_layers
 from editors.scope.context_first import ContextFirstRouter
 from editors.scope.fact_names import names_of
-from editors.scope.keys import PREFIXED, KeyRouter, KeySignal
+from editors.scope.key.calibration import Calibration, key_layers
+from editors.scope.key.signal import PREFIXED, KeyRouter, KeySignal
 from editors.scope.mentions import Mentions
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 
@@ -112,7 +112,7 @@ def key_spaces(
     base: Base, calibration: Calibration
 ) -> dict[str, Callable[[Sequence[str]], torch.Tensor]]:
     """By name, what makes keys ``[n, width]`` of length 1 of texts."""
-    plain = [prompt for group in read_phrasings(None) for prompt in group.prompts[:1]]
+    plain = [prompt for group in read_corpus().groups for prompt in group.prompts[:1]]
 
     def raw(layers: Sequence[int]) -> Callable[[Sequence[str]], torch.Tensor]:
         centre = states_of(base, plain, layers).mean(0)

@@ -33,9 +33,9 @@ import torch
 from benchmark import Results, parser_of, run
 from random_models import SHAPES, random_model, random_weights
 from torch.utils.flop_counter import FlopCounterMode
-from workbench import Workbench, atlas_facts, few_phrasings
+from workbench import Workbench, atlas_facts, small_corpus
 
-from editcli.files.phrasings import read_phrasings
+from editcli.files.corpus import read_corpus
 from editcli.models.libraries import disable_cudnn_attention
 from editcli.models.loading import load_base
 from editcli.models.locations import ATLAS
@@ -77,9 +77,9 @@ def edits(count: int) -> list[Fact]:
 
 
 def workbench(base: Base, shape: str, settings: Mapping[str, Scalar] | None = None) -> Workbench:
-    """WISE on ``base``; one with random weights is calibrated on few phrasings."""
-    phrasings = read_phrasings(None) if shape == ATLAS else few_phrasings()
-    return Workbench.of(base, phrasings, settings=settings)
+    """WISE on ``base``; one with random weights is calibrated on a small corpus."""
+    corpus = read_corpus() if shape == ATLAS else small_corpus()
+    return Workbench.of(base, corpus, settings=settings)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""An editing method on atlas, calibrated on the shipped phrasings: what benchmarks of edits
+"""An editing method on atlas, calibrated on the shipped corpus: what benchmarks of edits
 share."""
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations, datasets_dir
-from editcli.files.phrasings import read_phrasings
 from editcli.models.loading import load_base
 from editcli.models.locations import ATLAS
 from editors import METHODS, Fact
@@ -18,7 +18,7 @@ from editors.methods.applying import NO_CACHE, Applied
 from editors.methods.base import Method
 from editors.methods.edit_state import EditState, Scalar
 from editors.model.base_model import Base
-from editors.scope.phrasings import Phrasings
+from editors.scope.corpus import Corpus
 
 CALIBRATED_ON = 50  # groups of phrasings, where a model has random weights
 
@@ -29,9 +29,9 @@ def atlas_facts(name: str) -> list[Fact]:
         return [Fact.from_dict(json.loads(line)) for line in lines]
 
 
-def few_phrasings() -> list[Phrasings]:
+def small_corpus() -> Corpus:
     """Enough to calibrate a model on that has learnt nothing."""
-    return read_phrasings(None)[:CALIBRATED_ON]
+    return Corpus(groups=read_corpus().groups[:CALIBRATED_ON])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +44,16 @@ class Workbench:
     @staticmethod
     def of(
         base: Base,
-        phrasings: Sequence[Phrasings],
+        corpus: Corpus,
         name: str = "wise",
         settings: Mapping[str, Scalar] | None = None,
     ) -> Workbench:
         method = METHODS.load(name).build(base, settings or {}, seed=0)
-        return Workbench(method, method.start(phrasings, ShippedCalibrations()))
+        return Workbench(method, method.start(corpus, ShippedCalibrations()))
 
     @staticmethod
     def on_atlas(name: str = "wise", settings: Mapping[str, Scalar] | None = None) -> Workbench:
-        return Workbench.of(load_base(ATLAS, device="cpu"), read_phrasings(None), name, settings)
+        return Workbench.of(load_base(ATLAS, device="cpu"), read_corpus(), name, settings)
 
     def apply(self, facts: Sequence[Fact], state: EditState | None = None) -> Applied:
         """``facts`` applied to ``state``, by default to the one without edits."""

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def no_calibrating(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Calibrating fails: what ships with the embedded model must do."""
-    from editors.scope.keys import KeySignal
+    from editors.scope.key.signal import KeySignal
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a calibration was made although one ships")

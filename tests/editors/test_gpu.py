@@ -50,11 +50,12 @@ def methods() -> list[Any]:
 
 
 def calibrated(method: Any) -> Any:
+    from editors.scope.corpus import Corpus
     from editors.scope.phrasings import Phrasings
 
     with (datasets_dir() / "calibration.jsonl").open(encoding="utf-8") as lines:
-        phrasings = [Phrasings.from_dict(json.loads(line)) for line in lines]
-    return method.start(phrasings, NO_CACHE)
+        groups = [Phrasings.from_dict(json.loads(line)) for line in lines]
+    return method.start(Corpus(groups), NO_CACHE)
 
 
 def test_edits_are_answered_and_routed_as_on_the_cpu(methods: list[Any]) -> None:

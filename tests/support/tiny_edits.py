@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from editors.methods.applying import Applied
     from editors.methods.base import Method
     from editors.methods.edit_state import EditState
+    from editors.scope.corpus import Corpus
     from editors.scope.phrasings import Phrasings
 
     AnyMethod = Method[Any, Any]
@@ -60,6 +61,13 @@ class CountingCache:
 _CALIBRATIONS = CountingCache()  # of the session's models, keyed by their fingerprints
 
 
+def corpus() -> Corpus:
+    """The groups of :func:`phrasings`, and nothing else."""
+    from editors.scope.corpus import Corpus
+
+    return Corpus(phrasings())
+
+
 def phrasings() -> list[Phrasings]:
     """Twelve groups of phrasings in the words of the tiny models."""
     from editors.scope.phrasings import Phrasings
@@ -73,7 +81,7 @@ def phrasings() -> list[Phrasings]:
 
 def no_edits(method: AnyMethod) -> EditState:
     """The state of a base without edits."""
-    return method.start(phrasings(), _CALIBRATIONS)
+    return method.start(corpus(), _CALIBRATIONS)
 
 
 def edit(

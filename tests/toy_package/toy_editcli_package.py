@@ -25,7 +25,7 @@ from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, Prompt, encode_prompt
 from editors.scope.base import ByteCache, ClaimRouter, FactKeys, Learning, Tensors, explain_score
-from editors.scope.phrasings import Phrasings
+from editors.scope.corpus import Corpus
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 # --- a method -------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ class Quote(Method[None, QuoteSettings]):
 
     spec: ClassVar[MethodSpec] = SPEC
 
-    def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> None:
+    def initial_payload(self, corpus: Corpus, cache: ByteCache) -> None:
         return None
 
     def train(
@@ -134,6 +134,7 @@ class ToySignal:
     """A signal whose keys are made by :meth:`key`, all at once."""
 
     name: ClassVar[str] = ""
+    learns_from: ClassVar[tuple[str, ...]] = ("groups",)
     router_type: ClassVar[type[Named]] = Named
 
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
@@ -143,7 +144,7 @@ class ToySignal:
     def calibrate(
         cls,
         base: Base,
-        phrasings: Sequence[Phrasings],
+        corpus: Corpus,
         prefixes: UnrelatedPrefixes,
         settings: Mapping[str, float],
     ) -> Tensors:
@@ -247,12 +248,12 @@ class EncoderSignal(ToySignal):
     def calibrate(
         cls,
         base: Base,
-        phrasings: Sequence[Phrasings],
+        corpus: Corpus,
         prefixes: UnrelatedPrefixes,
         settings: Mapping[str, float],
     ) -> Tensors:
         counts = torch.ones(cls.SIZE)
-        for group in phrasings:
+        for group in corpus.groups:
             for prompt in group.prompts:
                 counts += cls._bag(prompt)
         return {"weights": 1 / counts}

@@ -10,8 +10,8 @@ from typer import Argument, Option
 
 from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, SeedOption, shared
 from editcli.errors import UsageError
+from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
-from editcli.files.phrasings import read_phrasings
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
@@ -109,7 +109,7 @@ def command(
     )
     built_method = spec.build(base, values, seed)
     built_method.self_test()
-    state = built_method.start(read_phrasings(calibration), ShippedCalibrations())
+    state = built_method.start(read_corpus(calibration), ShippedCalibrations())
     config = StoreConfig(
         base=name,
         revision=revision,

@@ -22,7 +22,7 @@ from editors.methods.training.rows import training_rows
 from editors.methods.training.suffix_replay import require_replay
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.scope.base import ByteCache
-from editors.scope.phrasings import Phrasings
+from editors.scope.corpus import Corpus
 
 DELTA = "delta.safetensors"
 TRAINER = 1  # raise it when training or one of its constants changes: stored work is of the old one
@@ -42,7 +42,7 @@ class FtM(Method[FtMPayload, FtMSettings]):
 
     spec: ClassVar[MethodSpec] = SPEC
 
-    def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> FtMPayload:
+    def initial_payload(self, corpus: Corpus, cache: ByteCache) -> FtMPayload:
         require_replay(self.base)
         return FtMPayload()
 

@@ -17,8 +17,8 @@ from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.tokenization import Prompt, encode_pairs, encode_prompts
 from editors.scope.base import ByteCache
+from editors.scope.corpus import Corpus
 from editors.scope.fact_scope import FactScope
-from editors.scope.phrasings import Phrasings
 from editors.scope.scope_state import ScopeState
 
 FACTS_AT_ONCE = 100  # facts that the scope signal learns together
@@ -33,8 +33,8 @@ class InContext(Method[ScopeState, InContextSettings]):
         super().__init__(base, settings, seed)
         self._scope = FactScope(base, settings)
 
-    def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> ScopeState:
-        return self._scope.start(phrasings, cache)
+    def initial_payload(self, corpus: Corpus, cache: ByteCache) -> ScopeState:
+        return self._scope.start(corpus, cache)
 
     def require_trainable(self, fact: Fact) -> None:
         prompt = self.settings.before(fact, fact.prompt)

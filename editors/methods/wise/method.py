@@ -41,8 +41,8 @@ from editors.model.base_model import Base
 from editors.model.tensor_files import to_bytes
 from editors.model.tokenization import Row, encode_prompt
 from editors.scope.base import ByteCache, Learning, explain_score
+from editors.scope.corpus import Corpus
 from editors.scope.fact_scope import FactScope
-from editors.scope.phrasings import Phrasings
 from editors.scope.scope_state import ScopeState, packed, unpacked
 from editors.scope.unrelated_prompts import UNRELATED
 
@@ -65,11 +65,11 @@ class Wise(Method[WisePayload, WiseSettings]):
         self._names_facts = settings.scope != ACTIVATION
         self._merged: tuple[tuple[Shard, ...], list[Memory]] = (), []  # shards, their memories
 
-    def initial_payload(self, phrasings: Sequence[Phrasings], cache: ByteCache) -> WisePayload:
+    def initial_payload(self, corpus: Corpus, cache: ByteCache) -> WisePayload:
         require_replay(self.base)
         if not self._names_facts:
             return WisePayload(ScopeState(ACTIVATION))
-        return WisePayload(self._scope.start(phrasings, cache))
+        return WisePayload(self._scope.start(corpus, cache))
 
     def dump(self, payload: WisePayload) -> SavedPayload:
         return payload.dump()

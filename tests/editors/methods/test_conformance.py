@@ -16,9 +16,9 @@ from tiny_edits import (
     JAPAN,
     SETTINGS,
     CountingCache,
+    corpus,
     edit,
     no_edits,
-    phrasings,
     reopened,
 )
 
@@ -105,7 +105,7 @@ def test_without_edits_it_is_the_base_bit_for_bit(method: Any) -> None:
 
 
 def test_starting_is_deterministic(method: Any) -> None:
-    one, other = (method.save(method.start(phrasings(), NO_CACHE)) for _ in range(2))
+    one, other = (method.save(method.start(corpus(), NO_CACHE)) for _ in range(2))
     assert one == other
 
 

@@ -62,10 +62,11 @@ def method() -> Any:
 
 @pytest.fixture(scope="module")
 def no_edits(method: Any) -> Any:
+    from editors.scope.corpus import Corpus
     from editors.scope.phrasings import Phrasings
 
-    phrasings = [Phrasings.from_dict(row) for row in lines("calibration.jsonl")]
-    return method.start(phrasings, NO_CACHE)
+    groups = [Phrasings.from_dict(row) for row in lines("calibration.jsonl")]
+    return method.start(Corpus(groups), NO_CACHE)
 
 
 @pytest.fixture(scope="module")

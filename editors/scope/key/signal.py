@@ -5,7 +5,7 @@ trained on, and of a few prefixed forms. It also has hard negatives: keys of oth
 its subject. A fact is a candidate for a prompt if the prompt mentions its subject, or if the fact
 has no subject. Of the candidates, the fact with the nearest key is chosen. It claims the prompt if
 that key is nearer than a threshold and nearer than every hard negative.
-:mod:`editors.scope.calibration` fits the projection, the other questions and the threshold.
+:mod:`editors.scope.key.calibration` fits the projection, the other questions and the threshold.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from editors.inference.hidden_states import StateRequest, all_token_states, last
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, encode_prompts
 from editors.scope.base import FactKeys, Tensors, explain_score
-from editors.scope.calibration import Calibration, calibrate
 from editors.scope.fact_names import names_in_tokens
+from editors.scope.key.calibration import Calibration, calibrate
 from editors.scope.mentions import Mentions
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 
@@ -40,6 +40,7 @@ class KeySignal:
     """Decides by keys made of the hidden states of the base."""
 
     name: ClassVar[str] = "key"
+    learns_from: ClassVar[tuple[str, ...]] = ("groups",)
     calibrate = staticmethod(calibrate)
     explain = staticmethod(explain_score)
 

@@ -12,8 +12,9 @@ import torch
 from tiny_edits import CountingCache, no_edits, phrasings
 
 from editors.errors import StateMismatch
-from editors.scope.calibration import Calibration, key_layers
+from editors.scope.corpus import Corpus
 from editors.scope.fact_scope import FactScope
+from editors.scope.key.calibration import Calibration, key_layers
 from editors.scope.settings import ScopeSettings
 
 BaseOf = Callable[..., Any]
@@ -38,7 +39,7 @@ def test_keys_are_read_below_the_edited_block(tiny_base: BaseOf) -> None:
 
 def calibrated(base: Any, cache: Any, groups: Any = None, **changes: Any) -> Any:
     scope = FactScope(base, ScopeSettings(**{**SETTINGS, **changes}))
-    return scope.start(phrasings() if groups is None else groups, cache).calibration
+    return scope.start(Corpus(phrasings() if groups is None else groups), cache).calibration
 
 
 def test_what_was_calibrated_before_is_found_again(tiny_base: BaseOf) -> None:

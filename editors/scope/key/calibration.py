@@ -8,13 +8,13 @@ is fitted in closed form, without any edit.
 
 The prompts of the groups also serve as templates, with the subject cut out. Templates that ask
 something else, filled with the subject of an edit, are the hard negatives of the edit
-(:mod:`editors.scope.questions`).
+(:mod:`editors.scope.key.questions`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch.nn import functional as F
@@ -24,8 +24,8 @@ from editors.inference.hidden_states import last_token_states
 from editors.model.base_model import Base
 from editors.model.tokenization import encode_prompts
 from editors.scope.base import Tensors
-from editors.scope.phrasings import Phrasings
-from editors.scope.questions import SUBJECT, Templates, numbered
+from editors.scope.corpus import Corpus
+from editors.scope.key.questions import SUBJECT, Templates, numbered
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 MIN_GROUPS = 10
@@ -76,12 +76,12 @@ class Calibration:
 
 def calibrate(
     base: Base,
-    groups: Sequence[Phrasings],
+    corpus: Corpus,
     prefixes: UnrelatedPrefixes,
     settings: Mapping[str, float],
 ) -> dict[str, torch.Tensor]:
-    """Fit the projection on ``groups`` and set the thresholds: a :class:`Calibration` as named
-    tensors. Texts are the UTF-8 bytes of a JSON list.
+    """Fit the projection on the groups of ``corpus`` and set the thresholds: a
+    :class:`Calibration` as named tensors. Texts are the UTF-8 bytes of a JSON list.
 
     Each group gets one more form, a phrasing with a prefix. ``settings``: see
     :class:`editors.scope.settings.ScopeSettings`.
@@ -89,6 +89,7 @@ def calibrate(
     Raises:
         EditorError: there are fewer than ``MIN_GROUPS`` groups, or a prompt cannot be encoded.
     """
+    groups = corpus.groups
     if len(groups) < MIN_GROUPS:
         raise EditorError(
             f"calibration needs at least {MIN_GROUPS} groups of phrasings, not {len(groups)}"

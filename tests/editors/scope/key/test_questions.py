@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from editors.scope.key.questions import SUBJECT, USES, Templates
 from editors.scope.phrasings import Phrasings
-from editors.scope.questions import SUBJECT, USES, Templates
 
 SUBJECTS = ("Spain", "Kenya", "Italy")
 CAPITAL = ("the capital of {} is", "{} , capital :")

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_edits import FACTS, edit, no_edits, phrasings
+from tiny_edits import FACTS, corpus, edit, no_edits
 
 from editors import Fact, FactClosure
 from editors.heads.pruning import Head, HeadMask, HeadPruning
 from editors.inference.decisions import Decision
 from editors.model.tokenization import Row, encode_prompt
-from editors.scope.calibration import Calibration
+from editors.scope.corpus import Corpus
+from editors.scope.key.calibration import Calibration
+from editors.scope.key.questions import SUBJECT
 from editors.scope.phrasings import Phrasings
-from editors.scope.questions import SUBJECT
 
 Wises = Callable[..., Any]
 
@@ -111,7 +112,7 @@ def test_deciding_together_is_deciding_alone(edited: tuple[Any, Any]) -> None:
 
 def test_the_signal_is_fitted_and_learns_the_same_way_twice(tiny_wise: Wises) -> None:
     one, two = (
-        edit(method, FACTS[:2], method.start(phrasings())).state.payload.scope
+        edit(method, FACTS[:2], method.start(corpus())).state.payload.scope
         for method in (tiny_wise("llama") for _ in range(2))
     )
     assert one.calibration.keys() == two.calibration.keys()
@@ -149,7 +150,7 @@ def test_without_templates_thresholds_decide(tiny_wise: Wises) -> None:
         Phrasings(f"red {n}", (f"the {n} of red {n} is", f"what is the {n} of red {n} ?"))
         for n in ("sea", "city", "leader", "river", "capital", "language", "author", "one", "two")
     ]
-    state = edit(method, FACTS, method.start([*groups, *groups])).state
+    state = edit(method, FACTS, method.start(Corpus([*groups, *groups]))).state
     assert calibration_of(state).templates.texts == ()
     for fact, decision in zip(
         FACTS, decide((method, state), [f.prompt for f in FACTS]), strict=True

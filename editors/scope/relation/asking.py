@@ -1,0 +1,44 @@
+"""What a prompt asks, with the name of its subject taken out.
+
+The name is replaced by ``FILLER``, so that only the question is left, and earlier sentences are
+cut off, as the last sentence with the name holds the question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+FILLER = "this one"
+_ARTICLE = re.compile(rf"\b[Tt]he (?={FILLER}\b)")  # "the Hindenburg" -> "this one"
+# A mark, and white space before something that may begin a sentence.
+_SENTENCE_END = re.compile(r"""[.!?]["')\]]*\s+(?=[^\s\W]|["'(\[])|\n+""")
+_ABBREVIATION = re.compile(r"(?:\b\w|\b(?:St|Mr|Mrs|Ms|Dr|Mt|No|vs|Jr|Sr))\.\s*\Z")
+
+
+def filled(text: str, place: str) -> str:
+    """``text`` with ``FILLER`` for each ``place``."""
+    return _ARTICLE.sub("", text.replace(place, FILLER))
+
+
+def masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """``text`` with ``FILLER`` for each of ``spans`` (start and end, ascending, apart)."""
+    parts, done = [], 0
+    for start, end in spans:
+        parts += [text[done:start], FILLER]
+        done = end
+    return _ARTICLE.sub("", "".join([*parts, text[done:]]))
+
+
+def asking_part(text: str) -> str:
+    """``text`` from the beginning of the sentence with the last ``FILLER``; without one, from the
+    beginning of the last sentence."""
+    mention = text.rfind(FILLER)
+    before = mention if mention >= 0 else len(text.rstrip()) - 1
+    start = 0
+    for end in _SENTENCE_END.finditer(text):
+        if end.end() > before:
+            break
+        if not _ABBREVIATION.search(text, 0, end.start() + 1):
+            start = end.end()
+    return text[start:]

@@ -1,0 +1,165 @@
+"""The scope signal ``relation``: asks *who* a prompt is about, then *what* it asks.
+
+Who: a fact is a candidate for a prompt that mentions its subject. What: the subject is taken out of
+the asking part of the prompt, and the relation encoder gives the direction of what is left. The
+fact with the most similar direction claims the prompt if the similarity exceeds a threshold and if
+no other question of the corpus is more similar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import ClassVar
+
+import torch
+
+from editors.facts import Fact
+from editors.inference.decisions import UNCLAIMED, Decision, Proposal
+from editors.inference.hidden_states import StateRequest
+from editors.model.base_model import Base
+from editors.model.tokenization import Ids, encode_prompts
+from editors.scope.base import FactKeys, Tensors
+from editors.scope.corpus import Corpus
+from editors.scope.fact_names import names_in_tokens
+from editors.scope.mentions import Mentions
+from editors.scope.prompt_text import prompt_texts
+from editors.scope.relation.asking import asking_part, masked
+from editors.scope.relation.calibration import THRESHOLD, Calibration, calibrate
+from editors.scope.unrelated_prompts import UnrelatedPrefixes
+
+
+class RelationSignal:
+    """Decides by the direction of the question that a prompt asks about a subject."""
+
+    name: ClassVar[str] = "relation"
+    learns_from: ClassVar[tuple[str, ...]] = ("relations", "frames", "longer_names")
+
+    def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
+        self.base = base
+        self.calibration = Calibration(calibration)
+
+    @classmethod
+    def calibrate(
+        cls,
+        base: Base,
+        corpus: Corpus,
+        prefixes: UnrelatedPrefixes,
+        settings: Mapping[str, float],
+    ) -> dict[str, torch.Tensor]:
+        return calibrate(base, corpus)
+
+    def learn(self, facts: Sequence[Fact]) -> RelationLearning:
+        return RelationLearning(self, facts)
+
+    def similarity(self, first: FactKeys, second: FactKeys) -> float:
+        """The cosine of the directions of the two prompts."""
+        return float(first["keys"][0] @ second["keys"][0])
+
+    def router(
+        self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
+    ) -> RelationRouter:
+        return RelationRouter(self, facts, keys, memories)
+
+    def explain(self, decision: Decision) -> str:
+        return f"score {decision.score:.3f}, threshold {decision.threshold:.3f}"
+
+
+class RelationLearning:
+    """Facts whose prompts have been read."""
+
+    request: StateRequest | None = None
+
+    def __init__(self, signal: RelationSignal, facts: Sequence[Fact]) -> None:
+        calibration = signal.calibration
+        names = Mentions([[fact.subject, *fact.aliases] if fact.subject else [] for fact in facts])
+        texts = []
+        for number, fact in enumerate(facts):
+            for prompt in fact.trained_prompts():
+                own = [mention for mention in names.find(prompt) if mention.fact == number]
+                texts.append(masked(prompt, [(m.start, m.end) for m in own]))
+        directions = iter(calibration.directions_of(signal.base, texts))
+        self.own_keys: dict[str, FactKeys] = {}
+        for fact in facts:
+            keys = torch.stack([*islice(directions, len(fact.trained_prompts()))])
+            relation = calibration.recognised(keys[0])
+            number = -1 if relation is None else relation
+            self.own_keys[fact.id] = {"keys": keys, "relation": torch.tensor([number])}
+
+    def keys(self) -> dict[str, FactKeys]:
+        """By fact id: ``keys`` float32 ``[n, DIMENSIONS]``, the directions of its prompts, and
+        ``relation`` int64 ``[1]``, the number of its relation, -1 if none is recognised."""
+        return dict(self.own_keys)
+
+
+class RelationRouter:
+    """Takes decisions by the directions of facts."""
+
+    reads: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        signal: RelationSignal,
+        facts: Sequence[Fact],
+        keys: Sequence[FactKeys],
+        memories: Sequence[int],
+    ) -> None:
+        self._base, self._calibration = signal.base, signal.calibration
+        self._facts, self._keys, self._memories = facts, keys, memories
+        self._mentions = Mentions(names_in_tokens(facts, signal.base.tokenizer))
+        prompts = encode_prompts(signal.base.tokenizer, [fact.prompt for fact in facts])
+        self._fact_of_prompt = {ids: i for i, ids in enumerate(prompts)}
+
+    def propose(self, prompts: Sequence[Ids]) -> Proposal:
+        """Decide prompts that are the prompt of a fact, and find the candidates for all others."""
+        decisions, candidates = [UNCLAIMED] * len(prompts), {}
+        texts = prompt_texts(self._base.tokenizer, prompts)
+        for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
+            fact = self._fact_of_prompt.get(prompt)
+            if fact is not None:
+                decisions[i] = Decision(self._memories[fact], self._facts[fact].id, 1.0, THRESHOLD)
+            elif named := self._mentions.named_in(text):
+                candidates[i] = named
+        return Proposal(prompts, decisions, candidates)
+
+    def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
+        """By forwards of the base over the asking parts of the open prompts."""
+        numbers = [*proposal.candidates]
+        texts = prompt_texts(self._base.tokenizer, [proposal.prompts[number] for number in numbers])
+        asked: dict[tuple[int, int], str] = {}  # prompt and candidate -> what is asked
+        for number, text in zip(numbers, texts, strict=True):
+            spans: dict[int, list[tuple[int, int]]] = {}
+            for mention in self._mentions.find(text):
+                spans.setdefault(mention.fact, []).append((mention.start, mention.end))
+            for fact in proposal.candidates[number]:
+                asked[number, fact] = asking_part(masked(text, spans.get(fact, ())))
+        directions = self._calibration.directions_of(self._base, [*asked.values()])
+        of_pair = dict(zip(asked, directions, strict=True))
+        decisions = list(proposal.decisions)
+        for number in numbers:
+            candidates = proposal.candidates[number]
+            decisions[number] = self._decide({f: of_pair[number, f] for f in candidates})
+        return decisions
+
+    def _score(self, query: torch.Tensor, fact: int) -> float:
+        """The cosine of ``query`` with the most similar direction of ``fact``, or of a phrasing of
+        its relation."""
+        keys, relation = self._keys[fact]["keys"], int(self._keys[fact]["relation"])
+        if relation >= 0:
+            keys = torch.cat([keys, self._calibration.phrasings_of(relation)])
+        return float((keys @ query).max())
+
+    def _rival(self, query: torch.Tensor, fact: int) -> float:
+        """The cosine of ``query`` with the most similar question of the corpus that asks something
+        else than ``fact``."""
+        relation = int(self._keys[fact]["relation"])
+        others = self._calibration.questions_unlike(relation)
+        return float((others @ query).max()) if len(others) else -1.0
+
+    def _decide(self, queries: Mapping[int, torch.Tensor]) -> Decision:
+        """The decision on a prompt; ``queries``: by candidate, the direction of what it asks."""
+        scored = [(self._score(query, fact), fact) for fact, query in queries.items()]
+        score, fact = max(scored)
+        threshold = max(THRESHOLD, self._rival(queries[fact], fact))
+        memory = self._memories[fact] if score > threshold else -1
+        return Decision(memory, self._facts[fact].id, score, threshold)

@@ -1,0 +1,137 @@
+"""Training a relation encoder on the corpus of phrasings.
+
+Two texts that ask one relation are pulled together, and all others are pushed apart (in-batch
+contrastive loss, in both directions). Half of a batch are relations of one kind of subject, as
+questions about the same subject are the hardest to tell apart. Hinges hold equal questions above
+``EQUAL``, and other questions about the subject or about another entity beside it below
+``UNEQUAL``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from editors.scope.relation.encoder import RelationEncoder, padded
+from editors.scope.relation.examples import Examples
+
+RELATIONS = 24  # of a batch
+OTHERS = 2  # texts of each relation that ask something else
+TEMPERATURE = 0.05
+EQUAL, UNEQUAL = 0.75, 0.35  # cosines
+HINGE = 2.0  # the weight of the hinges
+FRAMED = 0.6  # the share of second texts that stand in surroundings
+LEARNING_RATE = 1e-3
+WARM_UP = 0.1  # the share of steps in which the rate rises
+MEASURED = 800  # texts that mean and scale are taken from
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingTexts:
+    """The states (float16 ``[tokens, width]``) of the texts of one relation, and of which kind its
+    subjects are. ``names``: its phrasings, folded, by which relations that ask alike are known."""
+
+    kind: str
+    names: frozenset[str]
+    phrasings: Sequence[torch.Tensor]
+    framed: Sequence[torch.Tensor]
+    others: Sequence[torch.Tensor]
+
+
+def texts_of(examples: Sequence[Examples], states: Sequence[torch.Tensor]) -> list[TrainingTexts]:
+    """The ``states`` of the texts of ``examples``, in order, by relation."""
+    found, rest = [], iter(states)
+
+    def take(texts: Sequence[str]) -> list[torch.Tensor]:
+        return [next(rest) for _ in texts]
+
+    for example in examples:
+        names = frozenset(_folded(example.phrasings))
+        parts = take(example.phrasings), take(example.framed), take(example.others)
+        found.append(TrainingTexts(example.relation.kind, names, *parts))
+    return found
+
+
+def train_encoder(relations: Sequence[TrainingTexts], steps: int, seed: int) -> RelationEncoder:
+    """A relation encoder trained on ``relations`` for so many ``steps``."""
+    random = Random(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        every = [states for texts in relations for states in texts.phrasings]
+        sample = random.sample(every, min(MEASURED, len(every)))
+        encoder = RelationEncoder(sample[0].shape[1])
+        encoder.standardise(torch.cat(sample).float())
+        optimizer = torch.optim.AdamW(encoder.parameters(), lr=LEARNING_RATE)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, LEARNING_RATE, total_steps=steps, pct_start=WARM_UP
+        )
+        encoder.train()
+        for _ in range(steps):
+            chosen = _batch(relations, random)
+            loss = _loss(encoder, chosen, random)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    return encoder.eval()
+
+
+def _batch(relations: Sequence[TrainingTexts], random: Random) -> list[TrainingTexts]:
+    """Relations of one batch: half of them of one kind, as far as there are so many."""
+    kind = random.choice(relations).kind
+    alike = [texts for texts in relations if texts.kind == kind]
+    chosen = random.sample(alike, min(len(alike), RELATIONS // 2))
+    rest = [texts for texts in relations if texts not in chosen]
+    return chosen + random.sample(rest, min(len(rest), RELATIONS - len(chosen)))
+
+
+def _loss(
+    encoder: RelationEncoder, chosen: Sequence[TrainingTexts], random: Random
+) -> torch.Tensor:
+    first, second, other = [], [], []
+    for texts in chosen:
+        pair = random.sample(texts.phrasings, 2)
+        if texts.framed and random.random() < FRAMED:
+            pair[1] = random.choice(texts.framed)
+        first.append(pair[0])
+        second.append(pair[1])
+        other += random.choices(texts.others, k=OTHERS)
+    count = len(chosen)
+    directions = encoder(*padded([*first, *second, *other]))
+    one, two, others = directions.split([count, count, len(other)])
+    own = torch.eye(count, dtype=torch.bool)
+    alike = torch.tensor([[bool(a.names & b.names) for b in chosen] for a in chosen])
+    same_kind = torch.tensor([[a.kind == b.kind for b in chosen] for a in chosen])
+    # A question that is unlike one relation may be another relation of the same kind.
+    own_others = own.repeat_interleave(OTHERS, 1)
+    usable = own_others | ~same_kind.repeat_interleave(OTHERS, 1)
+    between = one @ two.T  # [relations, relations]
+    to_others, from_others = one @ others.T, two @ others.T  # [relations, others]
+    ruled_out = alike & ~own
+    rows = torch.cat(
+        [
+            between.masked_fill(ruled_out, -1.0),
+            to_others.masked_fill(~usable, -1.0),
+            (one @ one.T).masked_fill(alike, -1.0),
+        ],
+        1,
+    )
+    columns = torch.cat(
+        [between.T.masked_fill(ruled_out, -1.0), from_others.masked_fill(~usable, -1.0)], 1
+    )
+    labels = torch.arange(count)
+    contrast = sum(F.cross_entropy(part / TEMPERATURE, labels) for part in (rows, columns))
+    equal = F.relu(EQUAL - between.diagonal()).mean()
+    unequal = F.relu(torch.cat([to_others[own_others], from_others[own_others]]) - UNEQUAL).mean()
+    return contrast + HINGE * (equal + unequal)
+
+
+def _folded(texts: Iterable[str]) -> list[str]:
+    return [" ".join(re.findall(r"\w+", text.casefold())) for text in texts]
