@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editors import Fact, InvalidFact, Probe
+from editors.facts import NEAR_KINDS
 
 GOOD: dict[str, Any] = {"prompt": "The capital of France is", "target": "Lyon"}
 
@@ -35,7 +36,7 @@ def facts(draw: st.DrawFn) -> Fact:
     prompt = draw(words)
     start = draw(st.integers(0, len(prompt) - 1))
     subject = prompt[start : draw(st.integers(start + 1, len(prompt)))]
-    near_or_far = st.sampled_from(["near", "far"])
+    kinds = st.sampled_from([*NEAR_KINDS, "near", "far"])
     return Fact(
         prompt=prompt,
         target=draw(words),
@@ -43,7 +44,7 @@ def facts(draw: st.DrawFn) -> Fact:
         ground_truth=draw(maybe),
         rephrases=draw(few),
         variants=draw(few),
-        locality=draw(st.lists(st.builds(Probe, words, maybe, near_or_far), max_size=2).map(tuple)),
+        locality=draw(st.lists(st.builds(Probe, words, maybe, kinds), max_size=2).map(tuple)),
         portability=draw(st.lists(st.builds(Probe, words, words), max_size=2).map(tuple)),
         source=draw(maybe),
         author=draw(maybe),
@@ -127,7 +128,10 @@ def test_a_prompt_may_end_with_a_line_break() -> None:
         ({"locality": ["x"]}, "locality[0]: must be an object, not text"),
         ({"locality": [{}]}, "locality[0].prompt: is required"),
         ({"locality": [{"prompt": "x", "answer": 2}]}, "locality[0].answer: must be text"),
-        ({"locality": [{"prompt": "x", "kind": "nearby"}]}, "locality[0].kind: must be 'near'"),
+        (
+            {"locality": [{"prompt": "x", "kind": "nearby"}]},
+            "locality[0].kind: must be 'relation', ",
+        ),
         (
             {"locality": [{"prompt": "x", "answr": "y"}]},
             "locality[0]: unknown key 'answr' (did you mean 'answer'?)",
@@ -173,6 +177,11 @@ def test_a_fact_built_in_python_obeys_the_same_rules() -> None:
         Fact(**GOOD, subject="Spain")
     with pytest.raises(InvalidFact, match="unknown key 'kind'"):
         Fact(**GOOD, portability=(Probe("x", "y", "near"),))
+
+
+def test_a_probe_is_near_unless_it_is_far() -> None:
+    assert not Probe("x").near
+    assert all(Probe("x", kind=kind).near for kind in (*NEAR_KINDS, "near"))
 
 
 def test_facts_need_no_torch() -> None:
