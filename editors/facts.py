@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, TypeAdapter, ValidationInfo, field_validator
 
@@ -19,7 +19,11 @@ from editors.errors import InvalidFact
 from editors.schema import String, Text, Texts, record, without_nulls
 from editors.text_matching.names import folded_name, nearest_words, whole_word_spans
 
-ProbeKind = Literal["near", "far"]
+NearKind = Literal["relation", "subject", "mention", "name", "time", "amount"]
+ProbeKind = Literal[NearKind, "near", "far"]
+
+NEAR_KINDS: tuple[NearKind, ...] = get_args(NearKind)
+"""The ways in which a probe can be close to an edit."""
 
 _USER_PREFIX = "x_"  # keys that begin so are the user's
 _HINT = "correct what is named"
@@ -52,20 +56,28 @@ PromptText = Annotated[Text, AfterValidator(_prompt)]
 class Probe:
     """A prompt that measures a side effect of an edit.
 
-    ``kind`` says how close the probe is to the edit: "near" (same subject or same relation) or
-    "far". Without ``answer``, the answer of the unedited base is the reference. Raises InvalidFact,
-    listing every problem.
+    ``kind`` says how the probe is close to the edit. "relation": the same question about another
+    subject; "subject": another question about the subject; "mention": the subject is only named;
+    "name": a longer name that holds the subject's; "time": the same question of another time;
+    "amount": the same question of another tier, region, unit or currency; "near": close in a way
+    that is not told; "far": not at all. Without ``answer``, the answer of the unedited base is the
+    reference. Raises InvalidFact, listing every problem.
     """
 
     prompt: PromptText
     answer: Text | None = None
     kind: ProbeKind = "far"
 
+    @property
+    def near(self) -> bool:
+        """Whether the probe is close to the edit, of whichever kind."""
+        return self.kind != "far"
+
 
 def _portability_probe(probe: Probe) -> Probe:
     if probe.answer is None:
         raise ValueError(".answer: is required")
-    if probe.kind != "far":
+    if probe.near:
         raise ValueError("unknown key 'kind'")
     return probe
 

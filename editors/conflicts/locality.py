@@ -100,7 +100,7 @@ class Battery:
                 (probe.prompt, probe.answer)
                 for fact in edits
                 for probe in fact.locality
-                if probe.kind == "near" and probe.answer is not None
+                if probe.near and probe.answer is not None
             ],
         }
         return Battery({name: checks for name, checks in pairs.items() if checks}, neutral)

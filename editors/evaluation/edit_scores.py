@@ -1,19 +1,21 @@
 """Scores of a set of edits: reliability, generalization, locality, portability, and decisions.
 
-The main scores compare free-running answers, which also have to stop. The teacher-forced scores are
-for comparison with papers: the model is given the tokens of the target and need not stop.
+The main scores are of free-running answers, in each of the :mod:`~editors.evaluation.readings`.
+The teacher-forced scores are for comparison with papers: the model is given the tokens of the
+target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 
-from editors.evaluation.metrics import AgeBand, Rate, is_right, retention
-from editors.facts import Fact
+from editors.evaluation.metrics import AgeBand, Rate, retention
+from editors.evaluation.readings import READINGS, Reading
+from editors.facts import NEAR_KINDS, Fact, NearKind
 from editors.inference.batching import Budget, in_batches
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import Answer, answers
@@ -24,10 +26,14 @@ from editors.text_matching import normalised
 
 Attach = Callable[[], AbstractContextManager[EditedModel]]
 
+SENTENCE_TOKENS = 32
+"""What an answer in a sentence may have more than the answer alone. Of SmolLM2-135M-Instruct, nine
+of ten first sentences end within 48 tokens, in chats and in plain text, and half within 26."""
+
 
 @dataclass(frozen=True, slots=True)
 class FactScore:
-    """The scores of one fact. ``answer``: to the edited prompt; ``reliable``: it is the target;
+    """The scores of one fact. ``answer``: to the edited prompt; ``reliable``: it gives the target;
     ``rephrases``, ``near``, ``far``: for each prompt, whether the answer is as it should be."""
 
     id: str
@@ -36,6 +42,15 @@ class FactScore:
     rephrases: tuple[bool, ...]
     near: tuple[bool, ...]
     far: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetScores:
+    """How often answers give the target in one reading. ``reliability``: to the edited prompts;
+    ``generalization``: to rephrases."""
+
+    reliability: Rate
+    generalization: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +67,23 @@ class TeacherForced:
 class EditScores:
     """All scores of some facts, each with its n and interval.
 
-    ``reliability``: edited prompts answered with the target; ``generalization``: rephrases answered
-    with the target; ``near``, ``far`` and ``locality`` (both): locality prompts with the answer of
-    the base; ``portability``: portability prompts with the right answer; ``old_answers``: prompts
-    and rephrases still answered with ``ground_truth``; ``identical``: locality prompts with the
-    logits of the base, bit for bit. ``opened_in_scope``: prompts and rephrases that their fact
-    claims (any edit, if decisions name no facts); ``opened_out_of_scope``: locality prompts that
-    any edit claims; both have n = 0 if edits are always on. ``retention``: reliability by the age
-    of edits.
+    ``readings``: of each reading, how often answers give the target. ``headline``: the reading that
+    counts in ``reliability``, ``generalization`` and all other scores of whether an answer is
+    right. ``near``, ``far`` and ``locality`` (both): locality prompts with the answer of the base;
+    ``kinds``: those of ``near`` that say how they are near; ``portability``: portability prompts
+    with the right answer; ``old_answers``: prompts and rephrases still answered with
+    ``ground_truth``; ``identical``: locality prompts with the logits of the base, bit for bit.
+    ``opened_in_scope``: prompts and rephrases that their fact claims (any edit, if decisions name
+    no facts); ``opened_out_of_scope``: locality prompts that any edit claims; both have n = 0 if
+    edits are always on. ``retention``: reliability by the age of edits.
     """
 
-    reliability: Rate
-    generalization: Rate
+    headline: Reading
+    readings: Mapping[Reading, TargetScores]
     near: Rate
     far: Rate
     locality: Rate
+    kinds: Mapping[NearKind, Rate]
     portability: Rate
     old_answers: Rate
     identical: Rate
@@ -76,19 +93,31 @@ class EditScores:
     teacher_forced: TeacherForced | None
     per_fact: tuple[FactScore, ...]
 
+    @property
+    def reliability(self) -> Rate:
+        """The share of edited prompts whose answers give the target."""
+        return self.readings[self.headline].reliability
+
+    @property
+    def generalization(self) -> Rate:
+        """The share of rephrases whose answers give the target."""
+        return self.readings[self.headline].generalization
+
 
 def score_edits(
     base: Base,
     attach: Attach,
     facts: Sequence[Fact],
     *,
+    headline: Reading = "starts",
     teacher_forced: bool = True,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> EditScores:
     """Score ``facts``, in the order of editing, on ``base`` with edits attached by ``attach``.
 
-    Locality compares with the answers of the base, which are taken here without edits.
-    ``on_stage`` is called with the name of each stage.
+    ``headline``: the reading that decides whether an answer is right. Locality compares whole
+    answers with those of the base, which are taken here without edits. ``on_stage`` is called with
+    the name of each stage.
 
     Raises:
         PromptTooLong: a prompt leaves no room for an answer.
@@ -98,8 +127,8 @@ def score_edits(
     portable = [probe for fact in facts for probe in fact.portability]
     local_probes = [probe for fact in facts for probe in fact.locality]
     local = list(dict.fromkeys(probe.prompt for probe in local_probes))
-    prompts = [*(prompt for _, prompt in in_scope), *local, *(probe.prompt for probe in portable)]
-    prompts = list(dict.fromkeys(prompts))
+    targeted = [*(prompt for _, prompt in in_scope), *(probe.prompt for probe in portable)]
+    targeted = list(dict.fromkeys(targeted))
     expected = [text for fact in facts for text in (fact.target, fact.ground_truth)]
     expected += [probe.answer for probe in (*local_probes, *portable)]
     tokens = answer_limit(base.tokenizer, expected)
@@ -112,7 +141,10 @@ def score_edits(
     forced_scores = None
     with attach() as edited:
         on_stage("edited answers")
-        after = dict(zip(prompts, answers(edited, prompts, tokens), strict=True))
+        # Both sides of a comparison have the same limit; a target may come late in a sentence.
+        local_after = dict(zip(local, answers(edited, local, tokens), strict=True))
+        given = answers(edited, targeted, tokens + SENTENCE_TOKENS)
+        after = dict(zip(targeted, given, strict=True))
         on_stage("logits")
         identical = Rate.of(map(bytes.__eq__, before_digests, digests(edited, local)))
         if teacher_forced:
@@ -124,28 +156,44 @@ def score_edits(
                 _share_equal(*_likeliest(edited, rephrased)),
                 _share_equal(_likeliest(edited, local_pairs)[0], before_forced),
             )
-    unchanged = {prompt: _same(after[prompt], answer) for prompt, answer in before.items()}
+    unchanged = {prompt: _same(local_after[prompt], answer) for prompt, answer in before.items()}
+
+    def gives_target(reading: Reading, fact: Fact, prompt: str) -> bool:
+        return READINGS[reading](after[prompt], fact.target, fact.ground_truth)
+
+    gives = READINGS[headline]
     scored = [
         FactScore(
             fact.id,
             after[fact.prompt].text,
-            is_right(after[fact.prompt], fact.target),
-            tuple(is_right(after[prompt], fact.target) for prompt in fact.rephrases),
-            tuple(unchanged[probe.prompt] for probe in fact.locality if probe.kind == "near"),
-            tuple(unchanged[probe.prompt] for probe in fact.locality if probe.kind == "far"),
+            gives_target(headline, fact, fact.prompt),
+            tuple(gives_target(headline, fact, prompt) for prompt in fact.rephrases),
+            tuple(unchanged[probe.prompt] for probe in fact.locality if probe.near),
+            tuple(unchanged[probe.prompt] for probe in fact.locality if not probe.near),
         )
         for fact in facts
     ]
-    decisions = {prompt: answer.decision for prompt, answer in after.items() if answer.decision}
+    by_prompt = {**local_after, **after}
+    decisions = {prompt: answer.decision for prompt, answer in by_prompt.items() if answer.decision}
     return EditScores(
-        reliability=Rate.of(s.reliable for s in scored),
-        generalization=Rate.of(ok for s in scored for ok in s.rephrases),
+        headline=headline,
+        readings={
+            reading: TargetScores(
+                Rate.of(gives_target(reading, fact, fact.prompt) for fact in facts),
+                Rate.of(gives_target(reading, f, prompt) for f in facts for prompt in f.rephrases),
+            )
+            for reading in READINGS
+        },
         near=Rate.of(ok for s in scored for ok in s.near),
         far=Rate.of(ok for s in scored for ok in s.far),
         locality=Rate.of(ok for s in scored for ok in (*s.near, *s.far)),
-        portability=Rate.of(is_right(after[p.prompt], p.answer) for p in portable if p.answer),
+        kinds={
+            kind: Rate.of(unchanged[p.prompt] for p in local_probes if p.kind == kind)
+            for kind in NEAR_KINDS
+        },
+        portability=Rate.of(gives(after[p.prompt], p.answer, None) for p in portable if p.answer),
         old_answers=Rate.of(
-            normalised(after[prompt].text) == normalised(fact.ground_truth)
+            gives(after[prompt], fact.ground_truth, fact.target)
             for fact, prompt in in_scope
             if fact.ground_truth is not None
         ),

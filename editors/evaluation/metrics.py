@@ -1,4 +1,4 @@
-"""Scores as pure functions: correct answers, rates with intervals, and retention by age."""
+"""Scores as pure functions: rates with intervals, and retention by age."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from editors.inference.generation import Answer
-from editors.text_matching import normalised
-
 RESAMPLES = 1000
-
-
-def is_right(answer: Answer, wanted: str) -> bool:
-    """Whether ``answer`` equals ``wanted`` after normalisation, and stopped by itself."""
-    return answer.stopped and normalised(answer.text) == normalised(wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,17 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def whole_word_pattern(name: str) -> str:
-    """A regular expression that matches ``name`` as whole words, if its script separates words."""
+def word_edges(name: str) -> tuple[str, str]:
+    """Regular expressions for the place before and behind ``name`` where it is not a part of a
+    longer word. Each is empty if the script of ``name`` does not separate words there."""
     before = rf"(?<!{_SPACED})" if re.match(_SPACED, name) else ""
     after = rf"(?!{_SPACED})" if re.search(rf"{_SPACED}\Z", name) else ""
+    return before, after
+
+
+def whole_word_pattern(name: str) -> str:
+    """A regular expression that matches ``name`` as whole words, if its script separates words."""
+    before, after = word_edges(name)
     return f"{before}{re.escape(name)}{after}"
 
 

@@ -59,17 +59,20 @@ class Builder:
         return [f for f in pool if (f.subject, f.relation) not in self.touched]
 
     def locality(self, fact: Triple) -> list[dict]:
-        """Near: same subject (to 2), same relation (2); far: subjects no edit is about (2)."""
+        """Other questions about the subject (to 2), the same question about other subjects (to 2),
+        and far ones, about subjects no edit is about (2)."""
         same_subject = self.free(self.corpus.by_subject[fact.subject])
         same_relation = self.free(self.corpus.by_relation[fact.relation])
-        near = self.rng.sample(same_subject, min(2, len(same_subject)))
-        near += self.rng.sample(same_relation, min(2, len(same_relation)))
-        far = []
-        while len(far) < 2:
+        probed = {
+            "subject": self.rng.sample(same_subject, min(2, len(same_subject))),
+            "relation": self.rng.sample(same_relation, min(2, len(same_relation))),
+            "far": [],
+        }
+        while len(probed["far"]) < 2:
             other = self.rng.choice(self.untouched)
             if other.subject not in self.edited and other.relation != fact.relation:
-                far.append(other)
-        return [self.probe(f, "near") for f in near] + [self.probe(f, "far") for f in far]
+                probed["far"].append(other)
+        return [self.probe(other, kind) for kind, others in probed.items() for other in others]
 
     def fact(self, subject: str, relation: str, target: str, truth: str) -> dict:
         measured = range(EDIT_PHRASINGS, self.corpus.phrasings(relation))

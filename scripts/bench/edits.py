@@ -183,8 +183,9 @@ Written by `make bench` (`scripts/bench/edits.py`) on {_MACHINE},
 torch {torch.__version__}.
 
 atlas is a model organism of under four million parameters: these numbers prove the machinery, not
-the behaviour of a 7B model. Greedy, free-running answers that must stop by themselves; every prompt
-of the edited facts is measured after the *last* edit. T=1 is the mean of {SINGLE} edits, each alone
+the behaviour of a 7B model. Greedy, free-running answers that must be the target and stop by
+themselves (the reading `exact` of `editcli check`); every prompt of the edited facts is measured
+after the *last* edit. T=1 is the mean of {SINGLE} edits, each alone
 on the bare base. No measured phrasing is edited with, trained on, or used to calibrate a scope
 signal.
 

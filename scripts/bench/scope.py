@@ -45,7 +45,7 @@ Scores = dict[int, tuple[float, float]]
 def questions_of(facts: Sequence[Fact]) -> tuple[list[Question], list[Question]]:
     """Rephrases, and near locality prompts."""
     inside = [(i, text) for i, fact in enumerate(facts) for text in fact.rephrases]
-    near = [(i, p.prompt) for i, f in enumerate(facts) for p in f.locality if p.kind == "near"]
+    near = [(i, p.prompt) for i, f in enumerate(facts) for p in f.locality if p.near]
     return inside, near
 
 

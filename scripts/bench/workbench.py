@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from editcli.files.corpus import read_corpus
@@ -65,4 +66,6 @@ class Workbench:
         )
 
     def scores(self, state: EditState, facts: Sequence[Fact]) -> EditScores:
-        return score_edits(self.method.base, lambda: self.method.attach(state), facts)
+        """Scores whose answers must be the target and stop: atlas was taught to."""
+        attach = partial(self.method.attach, state)
+        return score_edits(self.method.base, attach, facts, headline="exact")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editors import Fact, InvalidFact, Probe
+from editors.facts import NEAR_KINDS
 from editors.text_matching.names import folded_name
 
 GOOD: dict[str, Any] = {"prompt": "The capital of France is", "target": "Lyon"}
@@ -36,7 +37,7 @@ def facts(draw: st.DrawFn) -> Fact:
     prompt = draw(words)
     subject = prompt if folded_name(prompt) and draw(st.booleans()) else None
     aliases = draw(st.sampled_from([(), ("Albion",), ("the Isle", "Al-Bion")])) if subject else ()
-    near_or_far = st.sampled_from(["near", "far"])
+    kinds = st.sampled_from([*NEAR_KINDS, "near", "far"])
     return Fact(
         prompt=prompt,
         target=draw(words),
@@ -45,7 +46,7 @@ def facts(draw: st.DrawFn) -> Fact:
         ground_truth=draw(maybe),
         rephrases=draw(few),
         variants=draw(few),
-        locality=draw(st.lists(st.builds(Probe, words, maybe, near_or_far), max_size=2).map(tuple)),
+        locality=draw(st.lists(st.builds(Probe, words, maybe, kinds), max_size=2).map(tuple)),
         portability=draw(st.lists(st.builds(Probe, words, words), max_size=2).map(tuple)),
         source=draw(maybe),
         author=draw(maybe),
@@ -140,7 +141,10 @@ def test_a_prompt_may_end_with_a_line_break() -> None:
         ({"locality": ["x"]}, "locality[0]: must be an object, not text"),
         ({"locality": [{}]}, "locality[0].prompt: is required"),
         ({"locality": [{"prompt": "x", "answer": 2}]}, "locality[0].answer: must be text"),
-        ({"locality": [{"prompt": "x", "kind": "nearby"}]}, "locality[0].kind: must be 'near'"),
+        (
+            {"locality": [{"prompt": "x", "kind": "nearby"}]},
+            "locality[0].kind: must be 'relation', ",
+        ),
         (
             {"locality": [{"prompt": "x", "answr": "y"}]},
             "locality[0]: unknown key 'answr' (did you mean 'answer'?)",
@@ -227,6 +231,11 @@ def test_a_prompt_is_trained_with_each_alias_and_one_article() -> None:
         "The United Kingdom is an island, and the United Kingdom has",
         "The Albion is an island, and the Albion has",
     )
+
+
+def test_a_probe_is_near_unless_it_is_far() -> None:
+    assert not Probe("x").near
+    assert all(Probe("x", kind=kind).near for kind in (*NEAR_KINDS, "near"))
 
 
 def test_facts_need_no_torch() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from editcli.cli.options import READS, RUNS_MODEL, Invocation, VersionOption, sh
 from editcli.files.facts import read_facts
 from editcli.wording import counted
 from editors import EditorError, Fact
+from editors.facts import NEAR_KINDS
 
 if TYPE_CHECKING:
     from editors.evaluation.edit_scores import EditScores
@@ -26,6 +27,7 @@ RATES = {
     "reliability": "reliability",
     "generalization": "generalization",
     "locality_near": "locality, near",
+    **{f"locality_{kind}": f"near, {kind}" for kind in NEAR_KINDS},
     "locality_far": "locality, far",
     "locality": "locality, all",
     "portability": "portability",
@@ -76,9 +78,11 @@ def command(
     """Score a version: what was edited, and what must not change.
 
     Reliability is about the edited prompts, generalization about other phrasings of them, locality
-    about prompts whose answers must not change. Scores are those of greedy, free-running answers,
-    which must stop by themselves. The teacher-forced scores are for comparison with papers. The
-    exit code is 3 when a score is below its minimum.
+    about prompts whose answers must not change. Scores are those of greedy, free-running answers.
+    An answer is right if it starts with the target, as whole words. Two more readings are printed
+    beside this one: exact (the answer is the target and stops) and said (its first sentence holds
+    the target, and not the old answer). The teacher-forced scores are for comparison with papers.
+    The exit code is 3 when a score is below its minimum.
 
     \b
     Examples:
@@ -136,7 +140,8 @@ def command(
 
 
 def _rates(scores: EditScores) -> dict[str, Rate]:
-    return {key: getattr(scores, key.removeprefix("locality_")) for key in RATES}
+    kinds = {f"locality_{kind}": rate for kind, rate in scores.kinds.items()}
+    return {key: kinds.get(key) or getattr(scores, key.removeprefix("locality_")) for key in RATES}
 
 
 def _print(out: Output, version: str, scores: EditScores, *, per_fact: bool) -> None:
@@ -153,6 +158,7 @@ def _print(out: Output, version: str, scores: EditScores, *, per_fact: bool) -> 
         for key, rate in _rates(scores).items()
         if rate.n
     )
+    out.text(f"readings, rel. / gen.: {', '.join(_readings(scores))}")
     if len(scores.retention) > 1:
         by_age = " ".join(f"{band.reliability:.2f}" for band in scores.retention)
         out.text(f"retention, newest first: {by_age}")
@@ -170,6 +176,13 @@ def _print(out: Output, version: str, scores: EditScores, *, per_fact: bool) -> 
         )
 
 
+def _readings(scores: EditScores) -> Iterator[str]:
+    """Each reading with its rates of the scores that were measured."""
+    for reading, targets in scores.readings.items():
+        rates = (targets.reliability, targets.generalization)
+        yield f"{reading} {' / '.join(f'{rate.value:.2f}' for rate in rates if rate.n)}"
+
+
 def _record(
     version: str, protocol: Protocol, scores: EditScores, *, per_fact: bool
 ) -> dict[str, object]:
@@ -180,11 +193,19 @@ def _record(
         "facts": scores.reliability.n,
         "protocol": protocol,
         **{key: values[key] for key in ("reliability", "generalization")},
+        "readings": {
+            reading: {
+                "reliability": _value(targets.reliability),
+                "generalization": _value(targets.generalization),
+            }
+            for reading, targets in scores.readings.items()
+        },
         "locality": {
             "near": values["locality_near"],
             "far": values["locality_far"],
             "all": values["locality"],
             "identical": values["identical"],
+            "kinds": {kind: _value(rate) for kind, rate in scores.kinds.items()},
         },
         **{key: values[key] for key in ("portability", "old_answers")},
         "routing": {key: values[key] for key in ("opened_in_scope", "opened_out_of_scope")},

@@ -138,13 +138,14 @@ def test_of_edits_only_their_own_prompts_are_checked_without_a_passage() -> None
         locality=(
             Probe("the sea of France is", "blue", "near"),
             Probe("the river of France is", kind="near"),
+            Probe("the capital of Peru is", "Lima", "relation"),
             Probe("the sea of Peru is", "far"),
         ),
     )
     assert Battery.of([edited], [fact], TEXTS).pairs == {
         "edited": [(FRANCE.prompt, "Rome")],
         "rephrased": [("which city leads France ?", "Rome")],
-        "near": [("the sea of France is", "blue")],
+        "near": [("the sea of France is", "blue"), ("the capital of Peru is", "Lima")],
     }
 
 

@@ -13,7 +13,10 @@ import torch
 from tiny_edits import FRANCE, FRANCE_AGAIN, JAPAN, PAPER, PERU, edit, no_edits
 
 from editors import Fact, Probe
-from editors.evaluation.edit_scores import EditScores, score_edits
+from editors.evaluation.edit_scores import SENTENCE_TOKENS, EditScores, score_edits
+from editors.evaluation.sentences import sentences
+from editors.facts import NEAR_KINDS
+from editors.inference.edited_model import EditedModel
 from editors.inference.generation import answers
 from editors.model.tokenization import encode_prompt
 from editors.text_matching import normalised
@@ -89,6 +92,67 @@ def test_a_changed_neighbour_is_not_local(edited: Any) -> None:
     assert scores.far.value == 1.0
     assert scores.locality.value == scores.identical.value == 0.5
     assert scores.opened_out_of_scope.value == 0.5
+
+
+def test_near_locality_is_the_sum_of_its_kinds(edited: Any) -> None:
+    """Of the probes that say how they are near, and of those that do not."""
+    method, state, facts = edited
+    changed = (JAPAN.prompt, PERU.prompt)
+    kinds = ("relation", "subject", "subject", "name", "near", "near")
+    probes = [
+        Probe(prompt, kind=kind)
+        for prompt, kind in zip((changed[0], *FAR, *changed), kinds, strict=True)
+    ]
+    probed = replace(facts[0], locality=(*probes, Probe(changed[0])))
+    scores = scored(method, state, [probed])
+    assert {kind: (rate.value, rate.n) for kind, rate in scores.kinds.items() if rate.n} == {
+        "relation": (0.0, 1),
+        "subject": (1.0, 2),
+        "name": (1.0, 1),
+    }
+    assert (scores.near.value, scores.near.n) == (0.5, 6)
+    assert set(scores.kinds) == set(NEAR_KINDS)
+    told = [rate for rate in scores.kinds.values() if rate.n]
+    assert sum(rate.value * rate.n for rate in told) == scores.near.value * scores.near.n
+    assert (scores.far.value, scores.locality.value) == (0.0, pytest.approx(3 / 7))
+    assert scores.per_fact[0].near == (False, True, True, True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("headline", "right"), [(None, True), ("exact", False), ("starts", True), ("said", True)]
+)
+def test_the_headline_is_one_of_the_readings(edited: Any, headline: Any, right: bool) -> None:
+    """Peru's answer is "blue Oslo": it starts with "blue", and says "Oslo" where that is old."""
+    method, state, _ = edited
+    asked = replace(PERU, target="blue", rephrases=(PERU.prompt,), ground_truth="Lima", id="")
+    chosen = {} if headline is None else {"headline": headline}
+    scores = scored(method, state, [asked], **chosen)
+    for targets, reading in zip(scores.readings.values(), scores.readings, strict=True):
+        assert targets.reliability.value == targets.generalization.value == (reading != "exact")
+    assert scores.reliability.value == scores.generalization.value == right
+    assert (scores.per_fact[0].reliable, scores.per_fact[0].rephrases) == (right, (right,))
+    assert scores.retention[0].reliability == right
+    assert scores.old_answers.value == 0.0
+
+
+def test_an_answer_is_still_the_old_one_when_it_is_read_as_that(edited: Any) -> None:
+    method, state, _ = edited
+    asked = replace(PERU, target="Lima", ground_truth="blue", id="")
+    for headline, old in (("exact", 0.0), ("starts", 1.0), ("said", 1.0)):
+        scores = scored(method, state, [asked], headline=headline)
+        assert (scores.reliability.value, scores.old_answers.value) == (0.0, old)
+
+
+def test_an_answer_has_room_for_a_sentence_that_leads_to_the_target(edited: Any) -> None:
+    """A tiny model goes on and on; what its first sentence says late counts, too."""
+    method = edited[0]
+    [answer] = answers(EditedModel.unedited(method.base), ["the sea"], SENTENCE_TOKENS)
+    words = sentences(answer.text)[0].split()
+    late = max(words, key=words.index)
+    assert words.index(late) > 8
+    scores = scored(method, no_edits(method), [Fact("the sea", late)])
+    assert scores.readings["said"].reliability.value == 1.0
+    assert scores.readings["starts"].reliability.value == 0.0
 
 
 def test_portability_asks_for_an_answer_after_the_edit(edited: Any) -> None:

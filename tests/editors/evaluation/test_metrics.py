@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editors.evaluation.metrics import Rate, is_right, retention
-from editors.inference.generation import Answer
+from editors.evaluation.metrics import Rate, retention
 
 outcomes = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=60)
-
-
-def test_an_answer_is_right_only_if_it_stops() -> None:
-    assert is_right(Answer("paris.", stopped=True), "Paris")
-    assert not is_right(Answer("Paris", stopped=False), "Paris")
-    assert not is_right(Answer("Paris is", stopped=True), "Paris")
 
 
 @given(outcomes)

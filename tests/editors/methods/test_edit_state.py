@@ -79,6 +79,16 @@ def test_edits_survive_a_round_trip() -> None:
     assert_equal(EditState.from_blobs(blobs_of(before)), before)
 
 
+def test_a_near_probe_that_an_older_release_recorded_is_kept_as_it_is() -> None:
+    blobs = blobs_of(replace(state_of(FRANCE), closed={}))
+    [line] = blobs["facts.jsonl"].splitlines()
+    recorded = {**json.loads(line), "locality": [{"prompt": "the sea", "kind": "near"}]}
+    blobs["facts.jsonl"] = json.dumps(recorded, sort_keys=True).encode() + b"\n"
+    state = EditState.from_blobs(blobs)
+    assert state.facts[FRANCE.id].locality == (Probe("the sea", kind="near"),)
+    assert blobs_of(state) == blobs
+
+
 # Text with all that may end a line somewhere, or need escaping.
 texts = st.text(st.sampled_from('a é\u2028\u2029\x85\x0b\x1c\n\r\t"\\\U0001f600'), max_size=8)
 

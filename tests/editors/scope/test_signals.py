@@ -40,7 +40,7 @@ def edited(
 
 
 def test_signals_of_other_packages_are_found(toy_package: Path) -> None:
-    assert set(SIGNALS.names()) == {"key", *TOYS}
+    assert set(SIGNALS.names()) == {"key", "relation", *TOYS}
     assert all(SIGNALS.load(name).name == name for name in SIGNALS.names())
 
 

@@ -17,12 +17,18 @@ from editors import Probe
 KEYS = {
     *("schema", "version", "facts", "protocol", "reliability", "generalization", "locality"),
     *("portability", "routing", "ci95", "retention", "teacher_forced", "old_answers", "n"),
+    "readings",
 }
+NOT_MEASURED = dict.fromkeys(("relation", "subject", "mention", "name", "time", "amount"))
 # No edit is about Kenya, so no answer about it may change.
 FULL = replace(
     FRANCE,
     rephrases=("what is the capital of France ?",),
-    locality=(Probe("the sea of Kenya is", kind="near"), Probe("the river of Kenya is")),
+    locality=(
+        Probe("the sea of Kenya is", kind="near"),
+        Probe("the capital of Kenya is", kind="relation"),
+        Probe("the river of Kenya is"),
+    ),
     portability=(Probe("who works in the capital of France ?", "Ann"),),
     ground_truth="Paris",
 )
@@ -36,7 +42,13 @@ def test_the_record_has_every_score_with_its_n_and_interval(edited: Store) -> No
     assert set(record) == KEYS
     assert (record["version"], record["facts"], record["protocol"]) == ("v0002", 4, "both")
     assert record["reliability"] == 1.0
-    assert record["locality"] == {"near": 1.0, "far": 1.0, "all": 1.0, "identical": 1.0}
+    whole = {"near": 1.0, "far": 1.0, "all": 1.0, "identical": 1.0}
+    assert record["locality"] == {**whole, "kinds": {**NOT_MEASURED, "relation": 1.0}}
+    assert list(record["readings"]) == ["exact", "starts", "said"]
+    for scores in record["readings"].values():
+        assert set(scores) == {"reliability", "generalization"}
+        assert scores["reliability"] == 1.0
+    assert record["generalization"] == record["readings"]["starts"]["generalization"]
     assert set(record["routing"]) == {"opened_in_scope", "opened_out_of_scope"}
     assert record["routing"]["opened_out_of_scope"] == 0.0
     assert set(record["teacher_forced"]) == {"reliability", "generalization", "locality"}
@@ -45,12 +57,13 @@ def test_the_record_has_every_score_with_its_n_and_interval(edited: Store) -> No
         "generalization": 1,
         "portability": 1,
         "old_answers": 2,
-        "locality": 2,
-        "locality_near": 1,
+        "locality": 3,
+        "locality_near": 2,
+        "locality_relation": 1,
         "locality_far": 1,
-        "identical": 2,
+        "identical": 3,
         "opened_in_scope": 5,
-        "opened_out_of_scope": 2,
+        "opened_out_of_scope": 3,
     }
     assert set(record["ci95"]) == set(record["n"])
     assert all(0 <= low <= high <= 1 for low, high in record["ci95"].values())
@@ -73,13 +86,30 @@ def test_without_a_file_a_version_is_asked_its_own_facts(edited: Store) -> None:
 
 def test_what_was_not_measured_is_null_in_json_and_absent_from_the_table(edited: Store) -> None:
     record = json_of(run("check", "--json"))
-    assert record["generalization"] is None
-    assert record["locality"] == {"near": None, "far": None, "all": None, "identical": None}
+    assert record["generalization"] is record["readings"]["said"]["generalization"] is None
+    whole = {"near": None, "far": None, "all": None, "identical": None}
+    assert record["locality"] == {**whole, "kinds": NOT_MEASURED}
     lines = run("check").stdout.splitlines()
     assert lines[0] == "v0002: 4 facts"
     assert lines[1].split("\t") == ["score", "value", "95 %", "n", "teacher-forced"]
     assert lines[2].startswith("reliability\t1.000\t")
-    assert not any(line.startswith(("generalization", "locality")) for line in lines)
+    assert not any(line.startswith(("generalization", "locality", "near")) for line in lines)
+    assert "readings, rel. / gen.: exact 1.00, starts 1.00, said 1.00" in lines
+
+
+def test_the_table_has_the_kinds_of_probes_that_there_are_and_fits_a_terminal(
+    edited: Store,
+) -> None:
+    file = str(save_facts(Path("facts.jsonl"), [FULL, *FACTS[1:]]))
+    lines = run("check", file).stdout.splitlines()
+    names = [line.partition("\t")[0] for line in lines]
+    near = names.index("locality, near")
+    assert names[near : near + 4] == [
+        *("locality, near", "near, relation", "locality, far", "locality, all"),
+    ]
+    [readings] = [line for line in lines if line.startswith("readings")]
+    assert readings.count(" / ") == 4
+    assert max(map(len, lines)) <= 80
 
 
 def test_the_protocol_decides_about_the_teacher_forced_column(edited: Store) -> None:

@@ -94,14 +94,14 @@ def test_every_edit_is_answered_and_stays_answered_after_each_later_one(
     method: Any, history: list[Any], facts: list[Fact], record_property: Any
 ) -> None:
     """Greedily, from the bare prompt, and stopping by itself."""
-    from editors.evaluation.metrics import is_right
+    from editors.evaluation.readings import exact
 
     retained = []
     for age, state in enumerate(history):
         edited = facts[: age + 1]
         with method.attach(state) as model:
             given = answers(model, [fact.prompt for fact in edited], 16)
-        retained.append([is_right(a, fact.target) for a, fact in zip(given, edited, strict=True)])
+        retained.append([exact(a, fact.target) for a, fact in zip(given, edited, strict=True)])
     matrix = "\n".join("".join("+" if ok else "-" for ok in row) for row in retained)
     record_property("retention", matrix)
     assert all(all(row) for row in retained), f"row: edits made; column: edit\n{matrix}"
