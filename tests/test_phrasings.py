@@ -84,7 +84,7 @@ def test_frames_hold_one_prompt_in_the_last_turn() -> None:
         whole, effect = "\n".join(texts), frame["effect"]
         prompts = [re.findall(r"\{prompt\}|\{stem\}", text) for text in (whole, texts[-1])]
         assert [*map(len, prompts)] == [1, 1], frame
-        named = {*re.findall(r"\{\w+\}", whole)} - {"{prompt}", "{stem}"}
+        named = {*re.findall(r"\{\w+\}", whole + frame.get("refer", ""))} - {"{prompt}", "{stem}"}
         assert needed.get(effect, set()) <= named, frame
         assert named <= needed.get(effect, set()) | allowed.get(effect, set()), frame
         assert set(frame["kinds"]) <= KINDS

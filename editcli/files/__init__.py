@@ -1,1 +1,1 @@
-"""Reading files of facts, conflicts, phrasings and texts; bad lines are named. Imports no model."""
+"""Reading files of facts, conflicts, texts and the corpus; bad lines are named. Needs no model."""

@@ -113,7 +113,7 @@ def _encoded_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> 
 
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[Prompt, str]],
     *,
     stop: bool,
     context: int | None = None,
@@ -121,11 +121,12 @@ def encode_pairs(
     """Rows of prompts followed by their targets, and by the end-of-sequence token if ``stop``.
 
     A prompt has exactly the tokens that it has without a target, so that training and answering
-    see the same prompt.
+    see the same prompt. A space joins a text and its target; in a chat, the target begins the
+    turn.
 
     Raises:
-        EditorError: a prompt has no tokens, or ``stop`` is set and the tokenizer has no
-            end-of-sequence token.
+        EditorError: a prompt has no tokens, or is a chat and the tokenizer has no chat template, or
+            ``stop`` is set and the tokenizer has no end-of-sequence token.
         PromptTooLong: a row has more than ``context`` tokens (None: no limit).
     """
     end = tokenizer.eos_token_id
@@ -134,16 +135,17 @@ def encode_pairs(
             "the tokenizer has no end-of-sequence token, so an answer cannot be taught to stop",
             "set `eos_token` in the tokenizer's config",
         )
-    texts = [text for prompt, target in pairs for text in (prompt, f"{prompt} {target}")]
-    encoded = encode_prompts(tokenizer, texts)
+    encoded = encode_prompts(tokenizer, [prompt for prompt, _ in pairs])
+    texts = [f"{prompt} {target}" for prompt, target in pairs if isinstance(prompt, str)]
+    with_target = iter(encode_prompts(tokenizer, texts))
     rows = []
-    for (prompt, target), prompt_ids, joined in zip(
-        pairs, encoded[::2], encoded[1::2], strict=True
-    ):
+    for (prompt, target), prompt_ids in zip(pairs, encoded, strict=True):
+        joined = next(with_target) if isinstance(prompt, str) else ()
         if joined[: len(prompt_ids)] == prompt_ids and len(joined) > len(prompt_ids):
             target_ids = joined[len(prompt_ids) :]
-        else:  # a token spans the boundary: encode the target by itself
-            target_ids = tuple(tokenizer(f" {target}", add_special_tokens=False)["input_ids"])
+        else:  # a chat, or a token spans the boundary: encode the target by itself
+            alone = f" {target}" if isinstance(prompt, str) else target
+            target_ids = tuple(tokenizer(alone, add_special_tokens=False)["input_ids"])
         rows.append(Row((*prompt_ids, *target_ids, *([end] if stop else [])), len(prompt_ids)))
         require_fit(rows[-1], prompt, context)
     return rows
@@ -156,13 +158,13 @@ def answer_limit(tokenizer: PreTrainedTokenizerBase, expected: Iterable[str | No
     return max(map(len, encode_prompts(tokenizer, texts)), default=8) + EXTRA_TOKENS
 
 
-def require_fit(row: Row, prompt: str, context: int | None) -> None:
+def require_fit(row: Row, prompt: Prompt, context: int | None) -> None:
     """Raise PromptTooLong, naming ``prompt``, if ``row`` has more than ``context`` tokens (None:
     no limit)."""
     if context is not None and len(row.ids) > context:
         raise PromptTooLong(
             f"prompt and target have {len(row.ids)} tokens, the model takes {context}: "
-            f"{prompt[:SHOWN]!r}",
+            f"{str(prompt)[:SHOWN]!r}",
             "shorten the prompt",
         )
 

@@ -17,10 +17,13 @@ from editors.inference.decisions import Decision, Router
 from editors.inference.hidden_states import StateRequest
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids
-from editors.scope.corpus import Corpus
+from editors.scope.corpus import Corpus, Form
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 Tensors = Mapping[str, torch.Tensor]
+
+Wording = tuple[Form, str]
+"""A prompt, and whether it is a statement, a question, or another form."""
 
 FactKeys = Tensors
 """What a signal knows about one fact, as named tensors. The first axis of each counts keys."""
@@ -98,6 +101,10 @@ class ScopeSignal(Protocol):
         ``memories[i]``: the number of the memory that answers the prompts that fact ``i`` claims;
         -1 if the fact is closed, so that the base answers.
         """
+
+    def wordings(self, fact: Fact, keys: FactKeys) -> Sequence[Wording]:
+        """Prompts that ask what ``fact`` says in other words, as far as the signal recognises its
+        question; maybe none."""
 
     def explain(self, decision: Decision) -> str:
         """The reason for ``decision``, in a few words."""

@@ -58,14 +58,41 @@ class CountingCache:
         self.entries[key] = payload
 
 
+RELATIONS = (
+    *("capital", "language", "river", "author", "sea", "city", "leader", "mountain", "country"),
+    *("piano", "violin", "drums", "red", "green", "blue", "works", "speaks", "plays", "wrote"),
+    "made",
+)
 _CALIBRATIONS = CountingCache()  # of the session's models, keyed by their fingerprints
 
 
 def corpus() -> Corpus:
-    """The groups of :func:`phrasings`, and nothing else."""
-    from editors.scope.corpus import Corpus
+    """The groups of :func:`phrasings`, and relations in the words of the tiny models."""
+    from editors.scope.corpus import Corpus, Frame, LongerName, Relation
 
-    return Corpus(phrasings())
+    relations = [
+        Relation(
+            relation=asked,
+            kind="country",
+            held_out=False,
+            subjects=("Spain", "Kenya"),
+            targets=("Oslo", "Cairo"),
+            sentence=f"the {asked} of {{subject}} is {{target}} .",
+            statement=(f"the {asked} of {{subject}} is", f"{{subject}} {asked} is"),
+            question=(f"what is the {asked} of {{subject}} ?",),
+            request=(f"the {asked} {{subject}} has",),
+            telegraphic=(f"{{subject}} {asked}",),
+            personal=(f"who lives in the {asked} of {{subject}} ?",),
+            near=("{subject} was born in", "who lives in {subject} ?"),
+        )
+        for asked in RELATIONS
+    ]
+    every = ("statement", "question", "request", "telegraphic", "personal")
+    frames = [
+        Frame("keeps", "keeps", (), every, "Ann plays . {prompt}"),
+        Frame("mention", "mention", (), every, "{subject} was . {prompt}"),
+    ]
+    return Corpus(phrasings(), relations, frames, [LongerName(("country",), "{subject} Oslo")])
 
 
 def phrasings() -> list[Phrasings]:

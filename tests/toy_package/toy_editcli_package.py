@@ -24,7 +24,15 @@ from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, Prompt, encode_prompt
-from editors.scope.base import ByteCache, ClaimRouter, FactKeys, Learning, Tensors, explain_score
+from editors.scope.base import (
+    ByteCache,
+    ClaimRouter,
+    FactKeys,
+    Learning,
+    Tensors,
+    Wording,
+    explain_score,
+)
 from editors.scope.corpus import Corpus
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
@@ -155,6 +163,9 @@ class ToySignal:
 
     def similarity(self, first: FactKeys, second: FactKeys) -> float:
         return float(torch.cosine_similarity(first["key"][0], second["key"][0], 0))
+
+    def wordings(self, fact: Fact, keys: FactKeys) -> Sequence[Wording]:
+        return ()
 
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]

@@ -44,6 +44,13 @@ def command(
     layer: Annotated[
         int | None, Option(metavar="N", help="The block to edit; by default chosen by depth.")
     ] = None,
+    scope: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="The scope signal of a routed method: key, or relation; the setting `scope`.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         Option("--set", metavar="KEY=VALUE", help="A setting of the method; may be repeated."),
@@ -83,6 +90,7 @@ def command(
       editcli init ./my-model --layer 20 --set shard_size=100
       editcli init org/model@main --store stores/model --dtype bfloat16
       editcli init --method in-context
+      editcli init smollm2 --scope relation
     """
     out = call.out
     path = new_store_path(call.store, Path.cwd(), os.environ)
@@ -91,6 +99,10 @@ def command(
     given = parse_settings(settings or ())
     if "layer" in given:
         raise UsageError("the layer is not a setting of the method", f"`--layer {given['layer']}`")
+    if scope is not None and given.setdefault("scope", scope) != scope:
+        raise UsageError(
+            f"`--scope {scope}` and `--set scope={given['scope']}` differ", "name one of them"
+        )
     # All settings are stored: a default that changes later must not change this store.
     values = spec.all_settings(given)
     if find_model(model).revision:

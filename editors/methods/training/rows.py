@@ -8,27 +8,36 @@ from itertools import islice
 
 from editors.facts import Fact
 from editors.model.base_model import Base
-from editors.model.tokenization import Row, encode_pairs, require_fit
+from editors.model.tokenization import Prompt, Row, encode_pairs, require_fit
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 
 
 def training_rows(
-    base: Base, facts: Sequence[Fact], prefixes: UnrelatedPrefixes | None = None, count: int = 0
+    base: Base,
+    facts: Sequence[Fact],
+    prefixes: UnrelatedPrefixes | None = None,
+    count: int = 0,
+    forms: Sequence[Sequence[Prompt]] = (),
 ) -> list[list[Row]]:
-    """For each fact, the rows of the prompts that it may be trained on and of ``count`` prefixed
-    forms, each with the target. Prefixed forms, and prompts with an alias, are left out where they
-    are too long for the model.
+    """For each fact, the rows of the prompts that it may be trained on, of its ``forms`` and of
+    ``count`` prefixed forms, each with the target. Forms, and prompts with an alias, are left out
+    where they are too long for the model.
+
+    ``forms``: for each fact; empty: no fact has any.
 
     Raises:
         EditorError: a prompt or a variant cannot be encoded, or is too long for the model.
     """
     unrelated = prefixes.generated if prefixes and count else []
-    forms = [[*f.trained_prompts(), *prefixed(f, unrelated, count)] for f in facts]
-    pairs = [(text, f.target) for f, texts in zip(facts, forms, strict=True) for text in texts]
+    prompts = [
+        [*fact.trained_prompts(), *of_fact, *prefixed(fact, unrelated, count)]
+        for fact, of_fact in zip(facts, forms or [()] * len(facts), strict=True)
+    ]
+    pairs = [(text, f.target) for f, texts in zip(facts, prompts, strict=True) for text in texts]
     encoded = iter(encode_pairs(base.tokenizer, pairs, stop=True))
     context = base.architecture.context
     rows_by_fact = []
-    for fact, texts in zip(facts, forms, strict=True):
+    for fact, texts in zip(facts, prompts, strict=True):
         rows = list(islice(encoded, len(texts)))
         for prompt, row in zip((fact.prompt, *fact.variants), rows, strict=False):
             require_fit(row, prompt, context)

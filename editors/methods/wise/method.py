@@ -25,6 +25,7 @@ from editors.methods.applying import Limits, Trained
 from editors.methods.base import Method
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.spec import MethodSpec
+from editors.methods.training.forms import forms_of
 from editors.methods.training.loops import Training
 from editors.methods.training.rows import training_rows
 from editors.methods.training.suffix_replay import require_replay
@@ -39,14 +40,14 @@ from editors.methods.wise.training.joint import batch_size_on, train_jointly
 from editors.methods.wise.training.sequential import train_sequentially
 from editors.model.base_model import Base
 from editors.model.tensor_files import to_bytes
-from editors.model.tokenization import Row, encode_prompt
+from editors.model.tokenization import Prompt, Row, encode_prompt
 from editors.scope.base import ByteCache, Learning, explain_score
 from editors.scope.corpus import Corpus
 from editors.scope.fact_scope import FactScope
 from editors.scope.scope_state import ScopeState, packed, unpacked
 from editors.scope.unrelated_prompts import UNRELATED
 
-TRAINER = 1  # raise it when training or one of its constants changes: stored work is of the old one
+TRAINER = 2  # raise it when training or one of its constants changes: stored work is of the old one
 REHEARSAL_FACTS = 8  # the least number of earlier facts that are trained together with new facts
 CHECKED_PER_REHEARSED = 4  # times as many are checked, and trained again if need be
 ENTRIES_A_FACT = 5000  # of the projection; with fewer entries, facts interfere
@@ -119,12 +120,11 @@ class Wise(Method[WisePayload, WiseSettings]):
         learn = functools.cache(lambda: self._scope.signal(payload.scope).learn(group))
         facts = self._facts_to_train(state, shard, group, learn)
         trained = facts[: len(group) + _rehearsed(group)]
+        forms = self._forms(state, trained, learn)
 
         def tensors_trained() -> dict[str, torch.Tensor]:
             learning = learn() if self._names_facts else None
-            training = self._train_shard(
-                shard, facts, len(trained), self.seed + number, limits, learning
-            )
+            training = self._train_shard(shard, facts, forms, self.seed + number, limits, learning)
             threshold = min(training.threshold, shard.threshold)
             tensors = Shard((), shard.mask, training.values, threshold).tensors()
             keys = packed([*learning.keys().values()]) if learning else {}
@@ -134,6 +134,7 @@ class Wise(Method[WisePayload, WiseSettings]):
             *(TRAINER, batch_size_on(self.base.device), number, len(group), len(trained)),
             sha256(to_bytes(shard.tensors())).hexdigest(),
             [[fact.id, fact.subject, fact.target, *fact.trained_prompts()] for fact in facts],
+            forms,
         ]
         tensors = self.trained_once(cache, recipe, tensors_trained)
         ids = tuple(fact.id for fact in facts)
@@ -181,24 +182,38 @@ class Wise(Method[WisePayload, WiseSettings]):
         checked = others[: CHECKED_PER_REHEARSED * _rehearsed(group)]
         return [*group, *(state.facts[fact] for fact in checked)]
 
+    def _forms(
+        self, state: EditState, facts: Sequence[Fact], learn: Callable[[], Learning]
+    ) -> list[list[Prompt]]:
+        """The forms that each of ``facts`` is trained in, besides its own prompts."""
+        if not self._names_facts:
+            return [[] for _ in facts]
+        known = {**state.payload.scope.keys, **learn().own_keys}
+        signal = self._scope.signal(state.payload.scope)
+        chats = self.base.tokenizer.chat_template is not None
+        return [
+            forms_of(fact, signal.wordings(fact, known[fact.id]), chats=chats) for fact in facts
+        ]
+
     def _train_shard(
         self,
         shard: Shard,
         facts: Sequence[Fact],
-        trained_count: int,
+        forms: Sequence[Sequence[Prompt]],
         seed: int,
         limits: Limits,
         learning: Learning | None,
     ) -> Training:
-        """Train ``shard`` on the first ``trained_count`` of ``facts``; the others are only
-        checked."""
+        """Train ``shard`` on the first of ``facts``, in these ``forms``; the others, which have no
+        forms, are only checked."""
         settings, base, memory = self.settings, self.base, limits.memory_bytes
         start = shard.values if shard.facts else None
-        rows = training_rows(base, facts, self._scope.prefixes, settings.prefixes)
+        of_each = [*forms, *([()] * (len(facts) - len(forms)))]
+        rows = training_rows(base, facts, self._scope.prefixes, settings.prefixes, of_each)
         if settings.training == "joint":
             request = learning.request if learning else None
             return train_jointly(
-                base, rows, trained_count, shard.mask, start, settings, seed, memory, request
+                base, rows, len(forms), shard.mask, start, settings, seed, memory, request
             )
         unrelated = [Row.of_prompt(encode_prompt(base.tokenizer, text)) for text in UNRELATED]
         return train_sequentially(base, rows, unrelated, shard.mask, start, settings, memory)

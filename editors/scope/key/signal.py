@@ -24,7 +24,7 @@ from editors.inference.decisions import UNCLAIMED, Decision, Proposal
 from editors.inference.hidden_states import StateRequest, all_token_states, last_token_states
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, encode_prompts
-from editors.scope.base import FactKeys, Tensors, explain_score
+from editors.scope.base import FactKeys, Tensors, Wording, explain_score
 from editors.scope.fact_names import names_in_tokens
 from editors.scope.key.calibration import Calibration, calibrate
 from editors.scope.mentions import Mentions
@@ -55,6 +55,10 @@ class KeySignal:
     def similarity(self, first: FactKeys, second: FactKeys) -> float:
         """The cosine of the keys of the two prompts."""
         return float(first["keys"][0] @ second["keys"][0])
+
+    def wordings(self, fact: Fact, keys: FactKeys) -> Sequence[Wording]:
+        """None: states do not tell which question a prompt asks."""
+        return ()
 
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 FILLER = "this one"
 _ARTICLE = re.compile(rf"\b[Tt]he (?={FILLER}\b)")  # "the Hindenburg" -> "this one"
@@ -30,15 +31,19 @@ def masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
     return _ARTICLE.sub("", "".join([*parts, text[done:]]))
 
 
+def sentences(text: str) -> list[str]:
+    """``text`` in sentences and lines, with the white space between them."""
+    ends = [
+        end.end()
+        for end in _SENTENCE_END.finditer(text)
+        if not _ABBREVIATION.search(text, 0, end.start() + 1)
+    ]
+    return [text[start:end] for start, end in pairwise([0, *ends, len(text)]) if start < end]
+
+
 def asking_part(text: str) -> str:
     """``text`` from the beginning of the sentence with the last ``FILLER``; without one, from the
     beginning of the last sentence."""
-    mention = text.rfind(FILLER)
-    before = mention if mention >= 0 else len(text.rstrip()) - 1
-    start = 0
-    for end in _SENTENCE_END.finditer(text):
-        if end.end() > before:
-            break
-        if not _ABBREVIATION.search(text, 0, end.start() + 1):
-            start = end.end()
-    return text[start:]
+    parts = sentences(text)
+    first = next((i for i in reversed(range(len(parts))) if FILLER in parts[i]), len(parts) - 1)
+    return "".join(parts[first:])

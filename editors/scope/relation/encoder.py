@@ -18,7 +18,8 @@ from editors.model.base_model import Base
 from editors.model.tokenization import encode_prompts
 
 TOKENS = 48  # the last of a text that are read
-WIDTH = 256  # of the encoder
+WIDTH = 192  # of the encoder
+HEADS = 4  # of its attention
 QUERIES = 8  # weighted means over the tokens
 DIMENSIONS = 192  # of a direction
 DROPOUT = 0.1
@@ -39,6 +40,10 @@ class RelationEncoder(nn.Module):
         self.register_buffer("scale", torch.ones(width))
         self.dropout = nn.Dropout(DROPOUT)
         self.inward = nn.Linear(width, WIDTH)
+        self.places = nn.Embedding(TOKENS, WIDTH)  # counted from the end of the text
+        self.attention = nn.TransformerEncoderLayer(
+            WIDTH, HEADS, 2 * WIDTH, DROPOUT, F.gelu, batch_first=True, norm_first=True
+        )
         self.weights = nn.Linear(WIDTH, QUERIES)
         self.values = nn.Linear(WIDTH, WIDTH)
         self.joined = nn.Linear(2 * WIDTH, 2 * WIDTH)
@@ -53,7 +58,9 @@ class RelationEncoder(nn.Module):
         """``states``: float32 ``[texts, tokens, width]``; ``real``: bool ``[texts, tokens]``, False
         at pads."""
         read = (states - self.mean) / self.scale
-        hidden = F.gelu(self.inward(self.dropout(read)))  # [texts, tokens, WIDTH]
+        place = (real.sum(1, keepdim=True) - real.cumsum(1)).clamp(0, TOKENS - 1)
+        hidden = self.inward(self.dropout(read)) + self.places(place)  # [texts, tokens, WIDTH]
+        hidden = self.attention(hidden, src_key_padding_mask=~real)
         weights = self.weights(hidden).masked_fill(~real[..., None], -torch.inf).softmax(1)
         values = self.values(hidden).unflatten(-1, (QUERIES, -1))
         weighted = (weights[..., None] * values).sum(1).flatten(1)  # [texts, WIDTH]

@@ -28,6 +28,7 @@ OTHER_ENTITY = 10  # of another entity
 OTHER_CONDITION = 5  # of another time, amount, tier or region
 LONGER = 1  # about a longer name
 NEAR_FRAMED = 2  # other questions about the subject, in frames
+_DOUBLE_MARK = re.compile(r",(?=[?.!:,])")
 # First words that are written small after a comma.
 _LOWERED = re.compile(
     r"(A|An|As|At|By|Could|Can|Do|For|From|Give|How|If|In|Is|It|Let|Name|On|Please|Say|State|Tell|"
@@ -38,16 +39,18 @@ _LOWERED = re.compile(
 @dataclass(frozen=True, slots=True)
 class Examples:
     """Texts about one relation: its ``phrasings``; ``framed``, which ask the same in surroundings;
-    ``others``, which ask something else or about another entity."""
+    ``near``, which ask something else about the subject; ``others``, which ask about another
+    entity, or of another time or amount."""
 
     relation: Relation
     phrasings: tuple[str, ...]
     framed: tuple[str, ...]
+    near: tuple[str, ...]
     others: tuple[str, ...]
 
     @property
     def texts(self) -> tuple[str, ...]:
-        return (*self.phrasings, *self.framed, *self.others)
+        return (*self.phrasings, *self.framed, *self.near, *self.others)
 
 
 def examples_of(relation: Relation, corpus: Corpus, random: Random) -> Examples:
@@ -55,10 +58,11 @@ def examples_of(relation: Relation, corpus: Corpus, random: Random) -> Examples:
     phrasings = relation.phrasings
     random.shuffle(phrasings)
     maker = _Maker(relation, corpus, random)
-    others = [filled(text, SUBJECT) for text in relation.near]
-    others += maker.framed(
+    near = [filled(text, SUBJECT) for text in relation.near]
+    near += maker.framed(
         [("question", text) for text in relation.near[:NEAR_FRAMED]], "keeps", about=FILLER
     )
+    others: list[str] = []
     drawn = [phrasings[i % len(phrasings)] for i in range(max(KEPT, OTHER_ENTITY))]
     follow = KEPT // 4 if relation.has_subject else 0
     framed = [
@@ -82,6 +86,7 @@ def examples_of(relation: Relation, corpus: Corpus, random: Random) -> Examples:
         relation,
         tuple(capitalised(filled(text, SUBJECT)) for _, text in phrasings),
         tuple(framed),
+        tuple(near),
         tuple(others),
     )
 
@@ -100,6 +105,8 @@ class _Maker:
         texts = []
         for form, text in prompts:
             frames = self._corpus.frames_for(effect, self._relation.kind, form)
+            if f"{SUBJECT}'s" in text:  # no genitive after a clause
+                frames = [frame for frame in frames if not (frame.refer or "").endswith(",")]
             if frames:
                 texts.append(self._around(self._random.choice(frames), text, about))
         return texts
@@ -117,7 +124,8 @@ class _Maker:
         elif not before or before[-1:] in (".", "!", "?"):
             prompt = capitalised(prompt)
         whole = frame.whole.replace(PROMPT, prompt).replace(STEM, prompt.rstrip("?.!: "))
-        return capitalised(filled(whole.replace(OTHER, other), SUBJECT))
+        whole = _DOUBLE_MARK.sub("", filled(whole.replace(OTHER, other), SUBJECT))
+        return capitalised(whole)
 
 
 def capitalised(text: str) -> str:

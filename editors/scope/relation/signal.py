@@ -2,8 +2,7 @@
 
 Who: a fact is a candidate for a prompt that mentions its subject. What: the subject is taken out of
 the asking part of the prompt, and the relation encoder gives the direction of what is left. The
-fact with the most similar direction claims the prompt if the similarity exceeds a threshold and if
-no other question of the corpus is more similar.
+fact with the most similar direction claims the prompt if the similarity exceeds a threshold.
 """
 
 from __future__ import annotations
@@ -19,14 +18,20 @@ from editors.inference.decisions import UNCLAIMED, Decision, Proposal
 from editors.inference.hidden_states import StateRequest
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, encode_prompts
-from editors.scope.base import FactKeys, Tensors
-from editors.scope.corpus import Corpus
+from editors.scope.base import FactKeys, Tensors, Wording
+from editors.scope.corpus import SUBJECT, Corpus
 from editors.scope.fact_names import names_in_tokens
 from editors.scope.mentions import Mentions
 from editors.scope.prompt_text import prompt_texts
-from editors.scope.relation.asking import asking_part, masked
+from editors.scope.relation.asking import FILLER, asking_part, masked, sentences
 from editors.scope.relation.calibration import THRESHOLD, Calibration, calibrate
+from editors.scope.relation.examples import capitalised
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
+
+SURROUNDINGS: tuple[Wording, ...] = (
+    ("question", "Q: {prompt}\nA:"),
+    ("personal", "I was asked this today. {prompt}"),
+)
 
 
 class RelationSignal:
@@ -55,6 +60,18 @@ class RelationSignal:
     def similarity(self, first: FactKeys, second: FactKeys) -> float:
         """The cosine of the directions of the two prompts."""
         return float(first["keys"][0] @ second["keys"][0])
+
+    def wordings(self, fact: Fact, keys: FactKeys) -> list[Wording]:
+        """The phrasings of the fact's relation, about its subject; where no relation is recognised,
+        the fact's prompt in plain surroundings."""
+        relation = int(keys["relation"])
+        if relation < 0:
+            return [(form, text.replace("{prompt}", fact.prompt)) for form, text in SURROUNDINGS]
+        subject = fact.subject or ""
+        return [
+            (form, capitalised(text.replace(SUBJECT, subject)))
+            for form, text in self.calibration.wordings[relation]
+        ]
 
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
@@ -141,25 +158,27 @@ class RelationRouter:
             decisions[number] = self._decide({f: of_pair[number, f] for f in candidates})
         return decisions
 
-    def _score(self, query: torch.Tensor, fact: int) -> float:
-        """The cosine of ``query`` with the most similar direction of ``fact``, or of a phrasing of
-        its relation."""
-        keys, relation = self._keys[fact]["keys"], int(self._keys[fact]["relation"])
-        if relation >= 0:
-            keys = torch.cat([keys, self._calibration.phrasings_of(relation)])
-        return float((keys @ query).max())
-
-    def _rival(self, query: torch.Tensor, fact: int) -> float:
-        """The cosine of ``query`` with the most similar question of the corpus that asks something
-        else than ``fact``."""
-        relation = int(self._keys[fact]["relation"])
-        others = self._calibration.questions_unlike(relation)
-        return float((others @ query).max()) if len(others) else -1.0
-
     def _decide(self, queries: Mapping[int, torch.Tensor]) -> Decision:
         """The decision on a prompt; ``queries``: by candidate, the direction of what it asks."""
-        scored = [(self._score(query, fact), fact) for fact, query in queries.items()]
+        scored = [
+            (float((self._keys[fact]["keys"] @ query).max()), fact)
+            for fact, query in queries.items()
+        ]
         score, fact = max(scored)
-        threshold = max(THRESHOLD, self._rival(queries[fact], fact))
-        memory = self._memories[fact] if score > threshold else -1
-        return Decision(memory, self._facts[fact].id, score, threshold)
+        memory = self._memories[fact] if score > THRESHOLD else -1
+        return Decision(memory, self._facts[fact].id, score, THRESHOLD)
+
+    def speaks_of(self, prompt: Ids, fact: str) -> bool:
+        """Whether ``prompt`` has a passage about ``fact`` (an id), the fact that it asks for: a
+        sentence before the one that asks mentions the subject and has the fact's relation."""
+        number = next(i for i, candidate in enumerate(self._facts) if candidate.id == fact)
+        [text] = prompt_texts(self._base.tokenizer, [prompt])
+        spans = [(m.start, m.end) for m in self._mentions.find(text) if m.fact == number]
+        whole = masked(text, spans)
+        passages = [
+            part for part in sentences(whole.removesuffix(asking_part(whole))) if FILLER in part
+        ]
+        if not passages:
+            return False
+        directions = self._calibration.directions_of(self._base, passages)
+        return bool((self._keys[number]["keys"] @ directions.T).max() > THRESHOLD)

@@ -22,7 +22,8 @@ from editors.scope.relation.encoder import RelationEncoder, padded
 from editors.scope.relation.examples import Examples
 
 RELATIONS = 24  # of a batch
-OTHERS = 2  # texts of each relation that ask something else
+NEAR = 1  # texts of each relation that ask something else about the subject
+OTHERS = 2  # and that ask about another entity, or of another time or amount
 TEMPERATURE = 0.05
 EQUAL, UNEQUAL = 0.75, 0.35  # cosines
 HINGE = 2.0  # the weight of the hinges
@@ -41,6 +42,7 @@ class TrainingTexts:
     names: frozenset[str]
     phrasings: Sequence[torch.Tensor]
     framed: Sequence[torch.Tensor]
+    near: Sequence[torch.Tensor]
     others: Sequence[torch.Tensor]
 
 
@@ -53,8 +55,8 @@ def texts_of(examples: Sequence[Examples], states: Sequence[torch.Tensor]) -> li
 
     for example in examples:
         names = frozenset(_folded(example.phrasings))
-        parts = take(example.phrasings), take(example.framed), take(example.others)
-        found.append(TrainingTexts(example.relation.kind, names, *parts))
+        parts = (example.phrasings, example.framed, example.near, example.others)
+        found.append(TrainingTexts(example.relation.kind, names, *map(take, parts)))
     return found
 
 
@@ -102,7 +104,8 @@ def _loss(
             pair[1] = random.choice(texts.framed)
         first.append(pair[0])
         second.append(pair[1])
-        other += random.choices(texts.others, k=OTHERS)
+        other += random.choices(texts.near, k=NEAR)
+        other += random.choices(texts.others or texts.near, k=OTHERS)
     count = len(chosen)
     directions = encoder(*padded([*first, *second, *other]))
     one, two, others = directions.split([count, count, len(other)])
@@ -110,8 +113,8 @@ def _loss(
     alike = torch.tensor([[bool(a.names & b.names) for b in chosen] for a in chosen])
     same_kind = torch.tensor([[a.kind == b.kind for b in chosen] for a in chosen])
     # A question that is unlike one relation may be another relation of the same kind.
-    own_others = own.repeat_interleave(OTHERS, 1)
-    usable = own_others | ~same_kind.repeat_interleave(OTHERS, 1)
+    own_others = own.repeat_interleave(NEAR + OTHERS, 1)
+    usable = own_others | ~same_kind.repeat_interleave(NEAR + OTHERS, 1)
     between = one @ two.T  # [relations, relations]
     to_others, from_others = one @ others.T, two @ others.T  # [relations, others]
     ruled_out = alike & ~own

@@ -23,12 +23,14 @@ from editors.scope.registry import SIGNALS
 MethodOf = Callable[..., Any]
 TOYS = ["toy-reading", "toy-asking", "toy-encoder"]
 ROUTED = ["wise", "in-context"]
+OWN = ["key", "relation"]
 OTHERS = ["Ann plays the", "the capital of Kenya is", "who lives in Rome ?"]
 NEAR = ["the sea of France is", "who lives in Peru ?"]  # a random base cannot tell them apart
 
 
 @pytest.fixture(
-    params=[(name, signal) for name in ROUTED for signal in ["key", *TOYS]], ids="-".join
+    params=[(name, signal) for name in ROUTED for signal in ["key", "relation", *TOYS]],
+    ids="-".join,
 )
 def edited(
     request: pytest.FixtureRequest, tiny_method: MethodOf, toy_package: Path
@@ -54,7 +56,7 @@ def test_an_unknown_signal_is_refused_where_a_store_is_made(tiny_method: MethodO
 def test_facts_claim_their_prompts_and_no_others(edited: tuple[Any, Any]) -> None:
     method, state = edited
     prompts = [fact.prompt for fact in FACTS]
-    others = OTHERS if method.settings.scope == "key" else [*OTHERS, *NEAR]
+    others = OTHERS if method.settings.scope in OWN else [*OTHERS, *NEAR]
     unedited = EditedModel.unedited(method.base)
     before, digests_before = answers(unedited, others, 4), digests(unedited, others)
     with method.attach(state) as model:
@@ -74,7 +76,7 @@ def test_a_decision_is_explained_by_its_signal(edited: tuple[Any, Any]) -> None:
     sentence, _ = method.explain(answer.decision, state)
     assert FRANCE.id in sentence
     signal = method.settings.scope
-    assert ("score" if signal == "key" else f"{signal} says score") in sentence
+    assert ("score" if signal in OWN else f"{signal} says score") in sentence
 
 
 def test_a_closed_fact_claims_nothing_any_more(edited: tuple[Any, Any]) -> None:

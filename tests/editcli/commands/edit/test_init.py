@@ -91,6 +91,11 @@ def test_init_takes_any_method_with_its_settings(
     assert edits_of(store).method == store.config.method == method
 
 
+def test_the_scope_is_a_setting(model_folder: Path) -> None:
+    store = made(init(model_folder, "--scope", "key", "--set", "scope=key"))
+    assert store.config.settings["scope"] == "key"
+
+
 def test_the_method_can_come_from_the_environment(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +166,9 @@ def test_a_folder_in_use_is_refused_before_the_model_is_loaded(tmp_path: Path) -
         (["--set", "layer=1"], 2, "`--layer 1`"),
         (["--method", "wize"], 1, "did you mean 'wise'? known: ft-m, in-context, wise"),
         (["--method", "ft-m", "--set", "rank=8"], 1, "rank"),
+        (["--method", "ft-m", "--scope", "key"], 1, "scope"),
+        (["--scope", "keys"], 1, "no scope signal is called 'keys'"),
+        (["--scope", "key", "--set", "scope=relation"], 2, "differ"),
         (["--dtype", "int8"], 2, "unknown dtype 'int8'"),
         (["--device", "tpu"], 2, "'tpu'"),
         (["--calibration", "absent.jsonl"], 2, "cannot read absent.jsonl: no such file"),

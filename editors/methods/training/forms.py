@@ -1,0 +1,51 @@
+"""The forms that a fact is trained in, besides its own prompts: as people ask for it.
+
+Training on a statement alone does not teach a model to answer the question. So a fact is also
+trained on other wordings of its prompt, which the scope signal knows, and on turns of a chat where
+the tokenizer has a chat template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from editors.facts import Fact
+from editors.model.tokenization import Prompt
+from editors.scope.base import Wording
+from editors.scope.corpus import Form
+
+WORDINGS: tuple[Form, ...] = (
+    *("question", "question", "request", "telegraphic", "personal", "statement"),
+)
+"""The forms of the wordings that are trained as plain prompts, where there are so many."""
+
+CHATS: tuple[Form, ...] = ("question", "request", "personal")
+"""The forms of the wordings that are trained as turns of chats."""
+
+SYSTEMS = (None, "You are a helpful assistant. Answer briefly.", None)
+"""The system turns of the chats."""
+
+
+def forms_of(fact: Fact, wordings: Sequence[Wording], *, chats: bool) -> list[Prompt]:
+    """The forms of ``fact``, always the same; none where no other ``wordings`` of its prompt are
+    known, as such forms would not be routed. ``chats``: whether the tokenizer has a chat
+    template."""
+    start = int(fact.canonical_id(), 16)
+    forms: list[Prompt] = [*_chosen(WORDINGS, wordings, start)]
+    if forms and chats:
+        said = [fact.prompt, *_chosen(CHATS, wordings, start + len(WORDINGS))]
+        for number, text in enumerate(said[: len(SYSTEMS)]):
+            system = SYSTEMS[number]
+            before = [] if system is None else [{"role": "system", "content": system}]
+            forms.append([*before, {"role": "user", "content": text}])
+    return forms
+
+
+def _chosen(forms: Sequence[Form], wordings: Sequence[Wording], start: int) -> list[str]:
+    """A wording of each of ``forms``, different ones."""
+    chosen: list[str] = []
+    for number, form in enumerate(forms):
+        fitting = [text for of_form, text in wordings if of_form == form and text not in chosen]
+        if fitting:
+            chosen.append(fitting[(start + number) % len(fitting)])
+    return chosen

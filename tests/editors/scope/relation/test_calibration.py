@@ -1,0 +1,87 @@
+"""A relation encoder that is trained on a small corpus of a tiny base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tiny_edits import RELATIONS, corpus
+
+from editors import EditorError
+from editors.errors import StateMismatch
+from editors.scope.corpus import Corpus
+from editors.scope.relation.calibration import MIN_RELATIONS, Calibration, calibrate
+from editors.scope.relation.encoder import TOKENS, layers_read, states_of
+
+
+@pytest.fixture(scope="module")
+def base(tiny_wise: Callable[[str], Any]) -> Any:
+    return tiny_wise("llama").base
+
+
+@pytest.fixture(scope="module")
+def tensors(base: Any) -> dict[str, torch.Tensor]:
+    return calibrate(base, corpus())
+
+
+def test_a_calibration_is_the_same_again(base: Any, tensors: dict[str, torch.Tensor]) -> None:
+    again = calibrate(base, corpus())
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+
+
+def test_phrasings_of_a_relation_are_nearer_than_those_of_others(
+    base: Any, tensors: dict[str, torch.Tensor]
+) -> None:
+    calibration = Calibration(tensors)
+    asked = [f"the {relation} of this one is" for relation in RELATIONS]
+    also = [f"what is the {relation} of this one ?" for relation in RELATIONS]
+    cosines = calibration.directions_of(base, asked) @ calibration.directions_of(base, also).T
+    nearest = cosines.argmax(1)
+    # One in twenty by chance; the base is random.
+    assert (nearest == torch.arange(len(RELATIONS))).float().mean() >= 0.4
+    means = calibration.means
+    recognised = [calibration.recognised(mean) for mean in means]
+    assert recognised == [*range(len(RELATIONS))]
+    assert calibration.recognised(-means.sum(0) / means.sum(0).norm()) is None
+
+
+def test_a_text_has_one_direction_in_every_company(
+    base: Any, tensors: dict[str, torch.Tensor]
+) -> None:
+    calibration = Calibration(tensors)
+    texts = ["the capital of this one is", "who lives in Rome ?", "this one river"]
+    together = calibration.directions_of(base, [*texts, texts[0]])
+    alone = torch.cat([calibration.directions_of(base, [text]) for text in texts])
+    torch.testing.assert_close(together[:3], alone)
+    assert torch.equal(together[0], together[3])
+    torch.testing.assert_close(together.norm(dim=-1), torch.ones(4))
+
+
+def test_the_last_tokens_of_a_long_text_are_read(base: Any) -> None:
+    layers = layers_read(base)
+    long = "red " * 70 + "the capital of France is"
+    [states] = states_of(base, [long], layers)
+    assert states.shape == (TOKENS, len(layers) * base.model.config.hidden_size)
+
+
+def test_too_few_relations_are_refused(base: Any) -> None:
+    few = corpus().relations[: MIN_RELATIONS - 1]
+    with pytest.raises(EditorError, match=f"at least {MIN_RELATIONS} relations, not 19"):
+        calibrate(base, Corpus(relations=few))
+
+
+def test_relations_that_are_held_out_do_not_count(base: Any) -> None:
+    some = corpus().relations
+    with pytest.raises(EditorError, match="not 19"):
+        calibrate(base, Corpus(relations=[replace(some[0], held_out=True), *some[1:]]))
+
+
+def test_a_missing_part_is_named(tensors: dict[str, torch.Tensor]) -> None:
+    for name in ("means", "encoder.mean", "wordings"):
+        rest = {key: value for key, value in tensors.items() if key != name}
+        with pytest.raises(StateMismatch):
+            Calibration(rest)
