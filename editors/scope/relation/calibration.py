@@ -24,7 +24,7 @@ from editors.scope.relation.training import texts_of, train_encoder
 STEPS_A_RELATION = 4
 SEED = 0
 MIN_RELATIONS = 20
-THRESHOLD = 0.5  # on cosine: the direction of a prompt and the nearest of a fact
+THRESHOLD = 0.6  # on cosine: the direction of a prompt and the nearest of a fact
 RECOGNISED = 0.88  # on cosine: the direction of a fact's prompt and the mean of its relation
 
 
