@@ -85,7 +85,6 @@ def command(
     \b
     Examples:
       editcli init
-      editcli init smollm2
       editcli init ./model.Q8_0.gguf
       editcli init ./my-model --layer 20 --set shard_size=100
       editcli init org/model@main --store stores/model --dtype bfloat16
