@@ -21,7 +21,7 @@ from editors.scope.relation.encoder import RelationEncoder, layers_read, states_
 from editors.scope.relation.examples import examples_of
 from editors.scope.relation.training import texts_of, train_encoder
 
-STEPS_A_RELATION = 4
+STEPS_A_RELATION, MOST_STEPS = 4, 800  # more steps do not help
 SEED = 0
 MIN_RELATIONS = 20
 THRESHOLD = 0.6  # on cosine: the direction of a prompt and the nearest of a fact
@@ -83,7 +83,7 @@ def calibrate(base: Base, corpus: Corpus) -> dict[str, torch.Tensor]:
     examples = [examples_of(relation, corpus, random) for relation in relations]
     states = states_of(base, [text for example in examples for text in example.texts], layers)
     texts = texts_of(examples, states)
-    encoder = train_encoder(texts, STEPS_A_RELATION * len(texts), SEED)
+    encoder = train_encoder(texts, min(MOST_STEPS, STEPS_A_RELATION * len(texts)), SEED)
     means = [encoder.directions(of_relation.phrasings).mean(0) for of_relation in texts]
     wordings = [relation.phrasings for relation in relations]
     return {
