@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
+from unicodedata import normalize
 
 from editors.text_matching import name_words as known
 
@@ -110,8 +111,11 @@ class Surroundings:
 
     @cached_property
     def _words(self) -> list[Word]:
-        text, spans = self._text, [match.span() for match in _WORD.finditer(self._text)]
-        return [Word(start, end, text[start:end]) for start, end in spans]
+        # Composed, so that a letter with its accent is one character in every spelling.
+        return [
+            Word(*match.span(), normalize("NFC", match.group()))
+            for match in _WORD.finditer(self._text)
+        ]
 
     @cached_property
     def _word_starts(self) -> list[int]:
