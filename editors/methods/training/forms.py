@@ -34,8 +34,7 @@ def forms_of(fact: Fact, wordings: Sequence[Wording], *, chats: bool) -> list[Pr
     forms: list[Prompt] = [*_chosen(WORDINGS, wordings, start)]
     if forms and chats:
         said = [fact.prompt, *_chosen(CHATS, wordings, start + len(WORDINGS))]
-        for number, text in enumerate(said[: len(SYSTEMS)]):
-            system = SYSTEMS[number]
+        for text, system in zip(said, SYSTEMS, strict=False):
             before = [] if system is None else [{"role": "system", "content": system}]
             forms.append([*before, {"role": "user", "content": text}])
     return forms

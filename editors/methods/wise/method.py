@@ -120,10 +120,10 @@ class Wise(Method[WisePayload, WiseSettings]):
         learn = functools.cache(lambda: self._scope.signal(payload.scope).learn(group))
         facts = self._facts_to_train(state, shard, group, learn)
         trained = facts[: len(group) + _rehearsed(group)]
-        forms = self._forms(state, trained, learn)
 
         def tensors_trained() -> dict[str, torch.Tensor]:
             learning = learn() if self._names_facts else None
+            forms = self._forms(state, trained, learning)
             training = self._train_shard(shard, facts, forms, self.seed + number, limits, learning)
             threshold = min(training.threshold, shard.threshold)
             tensors = Shard((), shard.mask, training.values, threshold).tensors()
@@ -134,7 +134,6 @@ class Wise(Method[WisePayload, WiseSettings]):
             *(TRAINER, batch_size_on(self.base.device), number, len(group), len(trained)),
             sha256(to_bytes(shard.tensors())).hexdigest(),
             [[fact.id, fact.subject, fact.target, *fact.trained_prompts()] for fact in facts],
-            forms,
         ]
         tensors = self.trained_once(cache, recipe, tensors_trained)
         ids = tuple(fact.id for fact in facts)
@@ -183,16 +182,19 @@ class Wise(Method[WisePayload, WiseSettings]):
         return [*group, *(state.facts[fact] for fact in checked)]
 
     def _forms(
-        self, state: EditState, facts: Sequence[Fact], learn: Callable[[], Learning]
+        self, state: EditState, facts: Sequence[Fact], learning: Learning | None
     ) -> list[list[Prompt]]:
-        """The forms that each of ``facts`` is trained in, besides its own prompts."""
-        if not self._names_facts:
+        """The forms that each of ``facts`` is trained in, besides its own prompts. They depend on
+        the facts and on the calibration, which is the same for all work of a store."""
+        if learning is None:
             return [[] for _ in facts]
-        known = {**state.payload.scope.keys, **learn().own_keys}
-        signal = self._scope.signal(state.payload.scope)
+        scope, own = state.payload.scope, learning.own_keys
+        signal = self._scope.signal(scope)
         chats = self.base.tokenizer.chat_template is not None
+        keys = [own[fact.id] if fact.id in own else scope.keys[fact.id] for fact in facts]
         return [
-            forms_of(fact, signal.wordings(fact, known[fact.id]), chats=chats) for fact in facts
+            forms_of(fact, signal.wordings(fact, of_fact), chats=chats)
+            for fact, of_fact in zip(facts, keys, strict=True)
         ]
 
     def _train_shard(

@@ -168,6 +168,18 @@ def test_what_is_in_the_cache_is_what_was_trained(method: Any, tiny_method: Meth
     assert recalled.iterations == trained.iterations
 
 
+@pytest.mark.parametrize("scope", ["key", "relation"])
+def test_work_in_the_cache_runs_no_forward(tiny_method: MethodOf, scope: str) -> None:
+    method = tiny_method("wise", settings={**SETTINGS["wise"], "scope": scope})
+    cache, start = CountingCache(), no_edits(method)
+    edit(method, FACTS, start, cache=cache)
+    forwards = []
+    with method.base.model.register_forward_pre_hook(lambda *_: forwards.append(1)):
+        edit(method, FACTS, start, cache=cache)
+    assert cache.hits
+    assert not forwards
+
+
 def test_another_text_is_not_found_in_the_cache(method: Any) -> None:
     cache = CountingCache()
     edit(method, [FRANCE], cache=cache)
