@@ -113,3 +113,9 @@ class ScopeSignal(Protocol):
 def explain_score(decision: Decision) -> str:
     """The score and threshold of ``decision``, in words."""
     return f"score {decision.score:.3f}, threshold {decision.threshold:.3f}"
+
+
+def cosine_of_prompts(first: FactKeys, second: FactKeys) -> float:
+    """The cosine of the keys of the prompts of two facts: ``keys``, each of length 1, the prompt's
+    first."""
+    return float(first["keys"][0] @ second["keys"][0])

@@ -20,14 +20,13 @@ from typing import ClassVar
 import torch
 
 from editors.facts import Fact
-from editors.inference.decisions import UNCLAIMED, Decision, Proposal
+from editors.inference.decisions import Decision, Proposal
 from editors.inference.hidden_states import StateRequest, all_token_states, last_token_states
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, encode_prompts
-from editors.scope.base import FactKeys, Tensors, Wording, explain_score
-from editors.scope.fact_names import names_in_tokens
+from editors.scope.base import FactKeys, Tensors, Wording, cosine_of_prompts, explain_score
 from editors.scope.key.calibration import Calibration, calibrate
-from editors.scope.mentions import Mentions
+from editors.scope.mention_router import MentionRouter
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 
 PREFIXED = 2  # forms of a fact with an unrelated prefix
@@ -43,6 +42,7 @@ class KeySignal:
     learns_from: ClassVar[tuple[str, ...]] = ("groups",)
     calibrate = staticmethod(calibrate)
     explain = staticmethod(explain_score)
+    similarity = staticmethod(cosine_of_prompts)
 
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
         self.base, self.prefixes = base, prefixes
@@ -51,10 +51,6 @@ class KeySignal:
     def learn(self, facts: Sequence[Fact]) -> KeyLearning:
         """Read the forms of the facts now, as the choice of their hard negatives depends on it."""
         return KeyLearning(self, facts)
-
-    def similarity(self, first: FactKeys, second: FactKeys) -> float:
-        """The cosine of the keys of the two prompts."""
-        return float(first["keys"][0] @ second["keys"][0])
 
     def wordings(self, fact: Fact, keys: FactKeys) -> Sequence[Wording]:
         """None: states do not tell which question a prompt asks."""
@@ -110,7 +106,7 @@ class KeyLearning:
         return [of_list.clone() for of_list in torch.split(keys, list(counts))]
 
 
-class KeyRouter:
+class KeyRouter(MentionRouter):
     """Takes decisions by the keys of facts."""
 
     def __init__(
@@ -120,32 +116,17 @@ class KeyRouter:
         keys: Sequence[FactKeys],
         memories: Sequence[int],
     ) -> None:
-        """``memories[i]``: the number of the memory that answers for fact ``i``, -1 for the base
-        (a closed fact)."""
-        base, calibration = signal.base, signal.calibration
-        self._base, self._calibration, self.reads = base, calibration, calibration.layers
-        self._facts, self._keys, self._memories = facts, keys, memories
-        self._mentions = Mentions(names_in_tokens(facts, base.tokenizer))
-        self._thresholds: list[float] = [
-            calibration.named if fact.subject else calibration.unnamed for fact in facts
-        ]
-        prompts = encode_prompts(base.tokenizer, [fact.prompt for fact in facts])
-        self._fact_of_prompt = {ids: i for i, ids in enumerate(prompts)}
+        """The arguments are those of :class:`~editors.scope.mention_router.MentionRouter`."""
+        calibration = signal.calibration
+        thresholds = [calibration.named if fact.subject else calibration.unnamed for fact in facts]
+        super().__init__(signal.base, facts, keys, memories, thresholds)
+        self._calibration, self.reads = calibration, calibration.layers
 
-    def propose(self, prompts: Sequence[Ids]) -> Proposal:
-        """Decide prompts that are the prompt of a fact, and find the candidates for all others."""
-        decisions, candidates = [UNCLAIMED] * len(prompts), {}
-        texts = self._base.tokenizer.batch_decode(
+    def _texts(self, prompts: Sequence[Ids]) -> list[str]:
+        texts: list[str] = self._base.tokenizer.batch_decode(
             [list(prompt) for prompt in prompts], skip_special_tokens=True
         )
-        for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
-            fact = self._fact_of_prompt.get(prompt)
-            if fact is not None:
-                memory, threshold = self._memories[fact], self._thresholds[fact]
-                decisions[i] = Decision(memory, self._facts[fact].id, 1.0, threshold)
-            elif named := self._mentions.named_in(text):
-                candidates[i] = named
-        return Proposal(prompts, decisions, candidates)
+        return texts
 
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         if states is None:
@@ -165,7 +146,7 @@ class KeyRouter:
         question. For example, "The capital of France is" is a prefix of "The capital of France is
         Lyon. What is the capital of France?". For a fact without a subject, the result is False.
         """
-        number = next(i for i, candidate in enumerate(self._facts) if candidate.id == fact)
+        number = self._number_of(fact)
         passage = self._passage(prompt, number)
         if passage is None:
             return False

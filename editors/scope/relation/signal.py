@@ -14,18 +14,19 @@ from typing import ClassVar
 import torch
 
 from editors.facts import Fact
-from editors.inference.decisions import UNCLAIMED, Decision, Proposal
+from editors.inference.decisions import Decision, Proposal
 from editors.inference.hidden_states import StateRequest
 from editors.model.base_model import Base
-from editors.model.tokenization import Ids, encode_prompts
-from editors.scope.base import FactKeys, Tensors, Wording
+from editors.model.tokenization import Ids
+from editors.scope.base import FactKeys, Tensors, Wording, cosine_of_prompts, explain_score
 from editors.scope.corpus import SUBJECT, Corpus
-from editors.scope.fact_names import names_in_tokens
-from editors.scope.mentions import Mentions
-from editors.scope.prompt_text import prompt_texts
+from editors.scope.fact_names import names_of
+from editors.scope.mention_router import MentionRouter
+from editors.scope.mentions import Mention, Mentions
 from editors.scope.relation.asking import FILLER, asking_part, masked, sentences
 from editors.scope.relation.calibration import THRESHOLD, Calibration, calibrate
 from editors.scope.relation.examples import capitalised
+from editors.scope.relation.prompt_text import prompt_texts
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 SURROUNDINGS: tuple[Wording, ...] = (
@@ -39,6 +40,8 @@ class RelationSignal:
 
     name: ClassVar[str] = "relation"
     learns_from: ClassVar[tuple[str, ...]] = ("relations", "frames", "longer_names")
+    explain = staticmethod(explain_score)
+    similarity = staticmethod(cosine_of_prompts)
 
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
         self.base = base
@@ -57,10 +60,6 @@ class RelationSignal:
     def learn(self, facts: Sequence[Fact]) -> RelationLearning:
         return RelationLearning(self, facts)
 
-    def similarity(self, first: FactKeys, second: FactKeys) -> float:
-        """The cosine of the directions of the two prompts."""
-        return float(first["keys"][0] @ second["keys"][0])
-
     def wordings(self, fact: Fact, keys: FactKeys) -> list[Wording]:
         """The phrasings of the fact's relation, about its subject; where no relation is recognised,
         the fact's prompt in plain surroundings."""
@@ -78,9 +77,6 @@ class RelationSignal:
     ) -> RelationRouter:
         return RelationRouter(self, facts, keys, memories)
 
-    def explain(self, decision: Decision) -> str:
-        return f"score {decision.score:.3f}, threshold {decision.threshold:.3f}"
-
 
 class RelationLearning:
     """Facts whose prompts have been read."""
@@ -89,12 +85,12 @@ class RelationLearning:
 
     def __init__(self, signal: RelationSignal, facts: Sequence[Fact]) -> None:
         calibration = signal.calibration
-        names = Mentions([[fact.subject, *fact.aliases] if fact.subject else [] for fact in facts])
-        texts = []
-        for number, fact in enumerate(facts):
-            for prompt in fact.trained_prompts():
-                own = [mention for mention in names.find(prompt) if mention.fact == number]
-                texts.append(masked(prompt, [(m.start, m.end) for m in own]))
+        texts = [
+            masked(prompt, mention_spans(names.find(prompt)))
+            for fact in facts
+            for names in [Mentions([names_of(fact)])]
+            for prompt in fact.trained_prompts()
+        ]
         directions = iter(calibration.directions_of(signal.base, texts))
         self.own_keys: dict[str, FactKeys] = {}
         for fact in facts:
@@ -109,7 +105,7 @@ class RelationLearning:
         return dict(self.own_keys)
 
 
-class RelationRouter:
+class RelationRouter(MentionRouter):
     """Takes decisions by the directions of facts."""
 
     reads: tuple[int, ...] = ()
@@ -121,35 +117,22 @@ class RelationRouter:
         keys: Sequence[FactKeys],
         memories: Sequence[int],
     ) -> None:
-        self._base, self._calibration = signal.base, signal.calibration
-        self._facts, self._keys, self._memories = facts, keys, memories
-        self._mentions = Mentions(names_in_tokens(facts, signal.base.tokenizer))
-        prompts = encode_prompts(signal.base.tokenizer, [fact.prompt for fact in facts])
-        self._fact_of_prompt = {ids: i for i, ids in enumerate(prompts)}
+        """The arguments are those of :class:`~editors.scope.mention_router.MentionRouter`."""
+        super().__init__(signal.base, facts, keys, memories, [THRESHOLD] * len(facts))
+        self._calibration = signal.calibration
 
-    def propose(self, prompts: Sequence[Ids]) -> Proposal:
-        """Decide prompts that are the prompt of a fact, and find the candidates for all others."""
-        decisions, candidates = [UNCLAIMED] * len(prompts), {}
-        texts = prompt_texts(self._base.tokenizer, prompts)
-        for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
-            fact = self._fact_of_prompt.get(prompt)
-            if fact is not None:
-                decisions[i] = Decision(self._memories[fact], self._facts[fact].id, 1.0, THRESHOLD)
-            elif named := self._mentions.named_in(text):
-                candidates[i] = named
-        return Proposal(prompts, decisions, candidates)
+    def _texts(self, prompts: Sequence[Ids]) -> list[str]:
+        return prompt_texts(self._base.tokenizer, prompts)
 
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
         """By forwards of the base over the asking parts of the open prompts."""
         numbers = [*proposal.candidates]
-        texts = prompt_texts(self._base.tokenizer, [proposal.prompts[number] for number in numbers])
+        texts = self._texts([proposal.prompts[number] for number in numbers])
         asked: dict[tuple[int, int], str] = {}  # prompt and candidate -> what is asked
         for number, text in zip(numbers, texts, strict=True):
-            spans: dict[int, list[tuple[int, int]]] = {}
-            for mention in self._mentions.find(text):
-                spans.setdefault(mention.fact, []).append((mention.start, mention.end))
+            mentions = self._mentions.find(text)
             for fact in proposal.candidates[number]:
-                asked[number, fact] = asking_part(masked(text, spans.get(fact, ())))
+                asked[number, fact] = asking_part(masked(text, mention_spans(mentions, fact)))
         directions = self._calibration.directions_of(self._base, [*asked.values()])
         of_pair = dict(zip(asked, directions, strict=True))
         decisions = list(proposal.decisions)
@@ -171,10 +154,9 @@ class RelationRouter:
     def speaks_of(self, prompt: Ids, fact: str) -> bool:
         """Whether ``prompt`` has a passage about ``fact`` (an id), the fact that it asks for: a
         sentence before the one that asks mentions the subject and has the fact's relation."""
-        number = next(i for i, candidate in enumerate(self._facts) if candidate.id == fact)
-        [text] = prompt_texts(self._base.tokenizer, [prompt])
-        spans = [(m.start, m.end) for m in self._mentions.find(text) if m.fact == number]
-        whole = masked(text, spans)
+        number = self._number_of(fact)
+        [text] = self._texts([prompt])
+        whole = masked(text, mention_spans(self._mentions.find(text), number))
         passages = [
             part for part in sentences(whole.removesuffix(asking_part(whole))) if FILLER in part
         ]
@@ -182,3 +164,8 @@ class RelationRouter:
             return False
         directions = self._calibration.directions_of(self._base, passages)
         return bool((self._keys[number]["keys"] @ directions.T).max() > THRESHOLD)
+
+
+def mention_spans(mentions: Sequence[Mention], fact: int = 0) -> list[tuple[int, int]]:
+    """Where the fact with the number ``fact`` is mentioned: start and end of each mention."""
+    return [(mention.start, mention.end) for mention in mentions if mention.fact == fact]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from editors.model.tokenization import encode_prompt
-from editors.scope.prompt_text import prompt_texts
+from editors.scope.relation.prompt_text import prompt_texts
 
 TEMPLATE = (
     "{% for m in messages %}<s> {{ m['content'] }} </s>{% endfor %}"
