@@ -8,7 +8,7 @@ another model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -21,6 +21,9 @@ from editors.scope.corpus import Corpus, Form
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 Tensors = Mapping[str, torch.Tensor]
+
+Settings = Mapping[str, float | str]
+"""See :class:`editors.scope.settings.ScopeSettings`."""
 
 Wording = tuple[Form, str]
 """A prompt, and whether it is a statement, a question, or another form."""
@@ -70,6 +73,10 @@ class ScopeSignal(Protocol):
     learns_from: ClassVar[tuple[str, ...]]
     """The fields of the corpus that the calibration depends on."""
 
+    @classmethod
+    def depends_on(cls, base: Base, settings: Settings) -> list[Any]:
+        """What the calibration depends on besides the corpus, as plain JSON."""
+
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
         """``calibration``: the result of :meth:`calibrate` for this base."""
 
@@ -79,12 +86,11 @@ class ScopeSignal(Protocol):
         base: Base,
         corpus: Corpus,
         prefixes: UnrelatedPrefixes,
-        settings: Mapping[str, float],
+        settings: Settings,
     ) -> Tensors:
         """What the signal has to know about the base, computed once for a store; may be empty.
 
-        ``corpus``: what to learn from; ``settings``: "rank" and "false_open", see
-        :class:`editors.scope.settings.ScopeSettings`.
+        ``corpus``: what to learn from. Raises the errors of the signal.
         """
 
     def learn(self, facts: Sequence[Fact]) -> Learning:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 from editors.facts import Fact
 from editors.inference.decisions import Router
@@ -35,9 +36,9 @@ class FactScope:
         is read from ``cache``. Raises the errors of :meth:`ScopeSignal.calibrate`."""
         base, scope = self._base, self._settings.scope
         signal = SIGNALS.load(scope)
-        settings = {"rank": self._settings.rank, "false_open": self._settings.false_open}
+        settings = asdict(self._settings)
         learnt_from = [corpus.plain(field) for field in signal.learns_from]
-        recipe = [VERSION, base.fingerprint(), base.layer, signal.name, settings, *learnt_from]
+        recipe = [VERSION, signal.name, *signal.depends_on(base, settings), *learnt_from]
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         saved = cache.get(key)
         if saved is None:

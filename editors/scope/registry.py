@@ -11,5 +11,6 @@ SIGNALS: Registry[type[ScopeSignal]] = Registry(
     {
         "key": "editors.scope.key.signal:KeySignal",
         "relation": "editors.scope.relation.signal:RelationSignal",
+        "sentence": "editors.scope.relation.signal:SentenceSignal",
     },
 )

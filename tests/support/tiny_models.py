@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -236,3 +237,25 @@ def _shared_models_stay_as_built(tiny_model: TinyModels) -> Iterator[None]:
 def word_tokenizer() -> Callable[..., PreTrainedTokenizerBase]:
     """``word_tokenizer(padding_side=..., has_pad=...)``: see ``build_tokenizer``."""
     return build_tokenizer
+
+
+@pytest.fixture(scope="session")
+def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny sentence encoder with random weights."""
+    return save_sentence_encoder(tmp_path_factory.mktemp("sentence-encoder"))
+
+
+def save_sentence_encoder(folder: Path, seed: int = 0) -> Path:
+    """`folder`, with a tiny sentence encoder in it, drawn with `seed`."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    tokenizer = build_tokenizer()
+    tokenizer.add_special_tokens({"mask_token": "<mask>"})
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(tokenizer), intermediate_size=64, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

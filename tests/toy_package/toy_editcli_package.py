@@ -29,6 +29,7 @@ from editors.scope.base import (
     ClaimRouter,
     FactKeys,
     Learning,
+    Settings,
     Tensors,
     Wording,
     explain_score,
@@ -145,6 +146,10 @@ class ToySignal:
     learns_from: ClassVar[tuple[str, ...]] = ("groups",)
     router_type: ClassVar[type[Named]] = Named
 
+    @classmethod
+    def depends_on(cls, base: Base, settings: Settings) -> list[Any]:
+        return []
+
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
         self.base, self.calibration = base, calibration
 
@@ -154,7 +159,7 @@ class ToySignal:
         base: Base,
         corpus: Corpus,
         prefixes: UnrelatedPrefixes,
-        settings: Mapping[str, float],
+        settings: Settings,
     ) -> Tensors:
         return {}
 
@@ -261,7 +266,7 @@ class EncoderSignal(ToySignal):
         base: Base,
         corpus: Corpus,
         prefixes: UnrelatedPrefixes,
-        settings: Mapping[str, float],
+        settings: Settings,
     ) -> Tensors:
         counts = torch.ones(cls.SIZE)
         for group in corpus.groups:

@@ -14,7 +14,7 @@ something else, filled with the subject of an edit, are the hard negatives of th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -23,7 +23,7 @@ from editors.errors import EditorError, StateMismatch
 from editors.inference.hidden_states import last_token_states
 from editors.model.base_model import Base
 from editors.model.tokenization import encode_prompts
-from editors.scope.base import Tensors
+from editors.scope.base import Settings, Tensors
 from editors.scope.corpus import Corpus
 from editors.scope.key.questions import SUBJECT, Templates, numbered
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
@@ -74,11 +74,16 @@ class Calibration:
         return [self.templates.texts[i].replace(SUBJECT, subject) for i in chosen]
 
 
+def depends_on(base: Base, settings: Settings) -> list[Any]:
+    """What a calibration depends on besides the corpus."""
+    return [base.fingerprint(), base.layer, settings["rank"], settings["false_open"]]
+
+
 def calibrate(
     base: Base,
     corpus: Corpus,
     prefixes: UnrelatedPrefixes,
-    settings: Mapping[str, float],
+    settings: Settings,
 ) -> dict[str, torch.Tensor]:
     """Fit the projection on the groups of ``corpus`` and set the thresholds: a
     :class:`Calibration` as named tensors. Texts are the UTF-8 bytes of a JSON list.
@@ -110,7 +115,7 @@ def calibrate(
     near, far = _held_out_scores(forms, subject_of, rank)
     directions = _discriminant(forms, subject_of, rank)
     templates = Templates.of(groups, F.normalize(forms @ directions, dim=-1))
-    named = _exceeded_by(near, settings["false_open"] if templates.texts else ALONE)
+    named = _exceeded_by(near, float(settings["false_open"]) if templates.texts else ALONE)
     unnamed, same = (max(named, _exceeded_by(*limit)) for limit in ((far, ALONE), (near, SAME)))
     return {
         "layers": torch.tensor(layers),

@@ -25,7 +25,7 @@ from editors.inference.hidden_states import StateRequest, all_token_states, last
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, encode_prompts
 from editors.scope.base import FactKeys, Tensors, Wording, cosine_of_prompts, explain_score
-from editors.scope.key.calibration import Calibration, calibrate
+from editors.scope.key.calibration import Calibration, calibrate, depends_on
 from editors.scope.mention_router import MentionRouter
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 
@@ -41,6 +41,7 @@ class KeySignal:
     name: ClassVar[str] = "key"
     learns_from: ClassVar[tuple[str, ...]] = ("groups",)
     calibrate = staticmethod(calibrate)
+    depends_on = staticmethod(depends_on)
     explain = staticmethod(explain_score)
     similarity = staticmethod(cosine_of_prompts)
 

@@ -1,6 +1,6 @@
 """Texts that a relation encoder is trained on, made of the corpus of phrasings.
 
-In each text the edited subject is replaced by :data:`~editors.scope.relation.asking.FILLER`.
+In each text the edited subject is replaced by :data:`~editors.scope.relation.asking.MARK`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from editors.scope.corpus import (
     Frame,
     Relation,
 )
-from editors.scope.relation.asking import FILLER, filled
+from editors.scope.relation.asking import MARK, filled
 
 # Texts of a relation that are made of frames, by what becomes of the edit.
 KEPT = 8  # with the answer of the edit
@@ -60,28 +60,28 @@ def examples_of(relation: Relation, corpus: Corpus, random: Random) -> Examples:
     maker = _Maker(relation, corpus, random)
     near = [filled(text, SUBJECT) for text in relation.near]
     near += maker.framed(
-        [("question", text) for text in relation.near[:NEAR_FRAMED]], "keeps", about=FILLER
+        [("question", text) for text in relation.near[:NEAR_FRAMED]], "keeps", about=MARK
     )
     others: list[str] = []
     drawn = [phrasings[i % len(phrasings)] for i in range(max(KEPT, OTHER_ENTITY))]
     follow = KEPT // 4 if relation.has_subject else 0
     framed = [
-        *maker.framed(drawn[:follow], "follow", about=FILLER),
-        *maker.framed(drawn[follow:KEPT], "keeps", about=FILLER),
+        *maker.framed(drawn[:follow], "follow", about=MARK),
+        *maker.framed(drawn[follow:KEPT], "keeps", about=MARK),
     ]
     if relation.has_subject:
         turns = OTHER_ENTITY // 4
         others += maker.framed(drawn[:turns], "turn")
         others += maker.framed(drawn[turns:OTHER_ENTITY], "mention")
         others += [
-            filled(text, SUBJECT).replace(FILLER, random.choice(longer).replace(SUBJECT, FILLER))
+            filled(text, SUBJECT).replace(MARK, random.choice(longer).replace(SUBJECT, MARK))
             for _, text in drawn[:LONGER]
             if (longer := corpus.names_for(relation.kind))
         ]
     for number, prompt in enumerate(drawn[:OTHER_CONDITION]):
         effect: Effect = "amount" if number % 2 else "time"
-        made = maker.framed([prompt], effect, about=FILLER)
-        others += made or maker.framed([prompt], "time", about=FILLER)
+        made = maker.framed([prompt], effect, about=MARK)
+        others += made or maker.framed([prompt], "time", about=MARK)
     return Examples(
         relation,
         tuple(capitalised(filled(text, SUBJECT)) for _, text in phrasings),
@@ -117,7 +117,7 @@ class _Maker:
         entity = frame.refer or about or other
         if entity.startswith("the "):
             text = re.sub(rf"\b[Tt]he (?={re.escape(SUBJECT)})", "", text)
-        prompt = filled(text, SUBJECT) if entity == FILLER else text.replace(SUBJECT, entity)
+        prompt = filled(text, SUBJECT) if entity == MARK else text.replace(SUBJECT, entity)
         before = frame.whole.partition(PROMPT)[0].rstrip(" ")
         if before[-1:] in (",", ":", ";"):
             prompt = lowered(prompt)

@@ -1,15 +1,16 @@
-"""The scope signal ``relation``: asks *who* a prompt is about, then *what* it asks.
+"""The scope signals ``relation`` and ``sentence``: *who* is a prompt about, and *what* does it ask?
 
 Who: a fact is a candidate for a prompt that mentions its subject. What: the subject is taken out of
 the asking part of the prompt, and the relation encoder gives the direction of what is left. The
-fact with the most similar direction claims the prompt if the similarity exceeds a threshold.
+fact with the most similar direction claims the prompt if the similarity exceeds a threshold. The
+encoder reads the base's own states (``relation``), or is a sentence encoder (``sentence``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -18,13 +19,23 @@ from editors.inference.decisions import Decision, Proposal
 from editors.inference.hidden_states import StateRequest
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids
-from editors.scope.base import FactKeys, Tensors, Wording, cosine_of_prompts, explain_score
+from editors.scope.base import (
+    FactKeys,
+    Settings,
+    Tensors,
+    Wording,
+    cosine_of_prompts,
+    explain_score,
+)
 from editors.scope.corpus import SUBJECT, Corpus
 from editors.scope.fact_names import names_of
 from editors.scope.mention_router import MentionRouter
 from editors.scope.mentions import Mention, Mentions
-from editors.scope.relation.asking import FILLER, asking_part, masked, sentences
-from editors.scope.relation.calibration import THRESHOLD, Calibration, calibrate
+from editors.scope.relation.asking import MARK, asking_part, masked, sentences
+from editors.scope.relation.calibration import Calibration, calibrate
+from editors.scope.relation.encoders.base import RelationEncoder
+from editors.scope.relation.encoders.sentence import SentenceEncoder
+from editors.scope.relation.encoders.states import StatesEncoder
 from editors.scope.relation.examples import capitalised
 from editors.scope.relation.prompt_text import prompt_texts
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
@@ -39,13 +50,19 @@ class RelationSignal:
     """Decides by the direction of the question that a prompt asks about a subject."""
 
     name: ClassVar[str] = "relation"
+    encoder_type: ClassVar[type[RelationEncoder]] = StatesEncoder
     learns_from: ClassVar[tuple[str, ...]] = ("relations", "frames", "longer_names")
     explain = staticmethod(explain_score)
     similarity = staticmethod(cosine_of_prompts)
 
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
         self.base = base
-        self.calibration = Calibration(calibration)
+        encoder = self.encoder_type.from_tensors(base, calibration)
+        self.calibration = Calibration(encoder, calibration)
+
+    @classmethod
+    def depends_on(cls, base: Base, settings: Settings) -> list[Any]:
+        return cls.encoder_type.depends_on(base, settings)
 
     @classmethod
     def calibrate(
@@ -53,9 +70,9 @@ class RelationSignal:
         base: Base,
         corpus: Corpus,
         prefixes: UnrelatedPrefixes,
-        settings: Mapping[str, float],
+        settings: Settings,
     ) -> dict[str, torch.Tensor]:
-        return calibrate(base, corpus)
+        return calibrate(cls.encoder_type, base, corpus, settings)
 
     def learn(self, facts: Sequence[Fact]) -> RelationLearning:
         return RelationLearning(self, facts)
@@ -78,6 +95,13 @@ class RelationSignal:
         return RelationRouter(self, facts, keys, memories)
 
 
+class SentenceSignal(RelationSignal):
+    """The same with a sentence encoder, which is another model than the base."""
+
+    name: ClassVar[str] = "sentence"
+    encoder_type: ClassVar[type[RelationEncoder]] = SentenceEncoder
+
+
 class RelationLearning:
     """Facts whose prompts have been read."""
 
@@ -91,7 +115,7 @@ class RelationLearning:
             for names in [Mentions([names_of(fact)])]
             for prompt in fact.trained_prompts()
         ]
-        directions = iter(calibration.directions_of(signal.base, texts))
+        directions = iter(calibration.directions_of(texts))
         self.own_keys: dict[str, FactKeys] = {}
         for fact in facts:
             keys = torch.stack([*islice(directions, len(fact.trained_prompts()))])
@@ -100,7 +124,7 @@ class RelationLearning:
             self.own_keys[fact.id] = {"keys": keys, "relation": torch.tensor([number])}
 
     def keys(self) -> dict[str, FactKeys]:
-        """By fact id: ``keys`` float32 ``[n, DIMENSIONS]``, the directions of its prompts, and
+        """By fact id: ``keys`` float32 ``[n, dimensions]``, the directions of its prompts, and
         ``relation`` int64 ``[1]``, the number of its relation, -1 if none is recognised."""
         return dict(self.own_keys)
 
@@ -118,14 +142,15 @@ class RelationRouter(MentionRouter):
         memories: Sequence[int],
     ) -> None:
         """The arguments are those of :class:`~editors.scope.mention_router.MentionRouter`."""
-        super().__init__(signal.base, facts, keys, memories, [THRESHOLD] * len(facts))
         self._calibration = signal.calibration
+        self._threshold = signal.calibration.encoder.threshold
+        super().__init__(signal.base, facts, keys, memories, [self._threshold] * len(facts))
 
     def _texts(self, prompts: Sequence[Ids]) -> list[str]:
         return prompt_texts(self._base.tokenizer, prompts)
 
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
-        """By forwards of the base over the asking parts of the open prompts."""
+        """By the directions of the asking parts of the open prompts."""
         numbers = [*proposal.candidates]
         texts = self._texts([proposal.prompts[number] for number in numbers])
         asked: dict[tuple[int, int], str] = {}  # prompt and candidate -> what is asked
@@ -133,7 +158,7 @@ class RelationRouter(MentionRouter):
             mentions = self._mentions.find(text)
             for fact in proposal.candidates[number]:
                 asked[number, fact] = asking_part(masked(text, mention_spans(mentions, fact)))
-        directions = self._calibration.directions_of(self._base, [*asked.values()])
+        directions = self._calibration.directions_of([*asked.values()])
         of_pair = dict(zip(asked, directions, strict=True))
         decisions = list(proposal.decisions)
         for number in numbers:
@@ -148,8 +173,8 @@ class RelationRouter(MentionRouter):
             for fact, query in queries.items()
         ]
         score, fact = max(scored)
-        memory = self._memories[fact] if score > THRESHOLD else -1
-        return Decision(memory, self._facts[fact].id, score, THRESHOLD)
+        memory = self._memories[fact] if score > self._threshold else -1
+        return Decision(memory, self._facts[fact].id, score, self._threshold)
 
     def speaks_of(self, prompt: Ids, fact: str) -> bool:
         """Whether ``prompt`` has a passage about ``fact`` (an id), the fact that it asks for: a
@@ -158,12 +183,12 @@ class RelationRouter(MentionRouter):
         [text] = self._texts([prompt])
         whole = masked(text, mention_spans(self._mentions.find(text), number))
         passages = [
-            part for part in sentences(whole.removesuffix(asking_part(whole))) if FILLER in part
+            part for part in sentences(whole.removesuffix(asking_part(whole))) if MARK in part
         ]
         if not passages:
             return False
-        directions = self._calibration.directions_of(self._base, passages)
-        return bool((self._keys[number]["keys"] @ directions.T).max() > THRESHOLD)
+        directions = self._calibration.directions_of(passages)
+        return bool((self._keys[number]["keys"] @ directions.T).max() > self._threshold)
 
 
 def mention_spans(mentions: Sequence[Mention], fact: int = 0) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from editors.scope.relation.encoder import RelationEncoder, padded
+from editors.scope.relation.encoders.base import RelationEncoder
 from editors.scope.relation.examples import Examples
 
 RELATIONS = 24  # of a batch
@@ -28,15 +28,14 @@ TEMPERATURE = 0.05
 EQUAL, UNEQUAL = 0.75, 0.35  # cosines
 HINGE = 2.0  # the weight of the hinges
 FRAMED = 0.6  # the share of second texts that stand in surroundings
-LEARNING_RATE = 1e-3
 WARM_UP = 0.1  # the share of steps in which the rate rises
-MEASURED = 800  # texts that mean and scale are taken from
+SAMPLE = 800  # texts that an encoder sees before training
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingTexts:
-    """The states (float16 ``[tokens, width]``) of the texts of one relation, and of which kind its
-    subjects are. ``names``: its phrasings, folded, by which relations that ask alike are known."""
+    """What an encoder reads of the texts of one relation. ``kind``: of its subjects; ``names``: its
+    phrasings, folded, by which relations that ask alike are known."""
 
     kind: str
     names: frozenset[str]
@@ -46,9 +45,9 @@ class TrainingTexts:
     others: Sequence[torch.Tensor]
 
 
-def texts_of(examples: Sequence[Examples], states: Sequence[torch.Tensor]) -> list[TrainingTexts]:
-    """The ``states`` of the texts of ``examples``, in order, by relation."""
-    found, rest = [], iter(states)
+def texts_of(examples: Sequence[Examples], read: Sequence[torch.Tensor]) -> list[TrainingTexts]:
+    """What was ``read`` of the texts of ``examples``, in order, by relation."""
+    found, rest = [], iter(read)
 
     def take(texts: Sequence[str]) -> list[torch.Tensor]:
         return [next(rest) for _ in texts]
@@ -60,29 +59,25 @@ def texts_of(examples: Sequence[Examples], states: Sequence[torch.Tensor]) -> li
     return found
 
 
-def train_encoder(relations: Sequence[TrainingTexts], steps: int, seed: int) -> RelationEncoder:
-    """A relation encoder trained on ``relations`` for so many ``steps``."""
-    random = Random(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        every = [states for texts in relations for states in texts.phrasings]
-        sample = random.sample(every, min(MEASURED, len(every)))
-        encoder = RelationEncoder(sample[0].shape[1])
-        encoder.standardise(torch.cat(sample).float())
-        optimizer = torch.optim.AdamW(encoder.parameters(), lr=LEARNING_RATE)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, LEARNING_RATE, total_steps=steps, pct_start=WARM_UP
-        )
-        encoder.train()
-        for _ in range(steps):
-            chosen = _batch(relations, random)
-            loss = _loss(encoder, chosen, random)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-    return encoder.eval()
+def train_encoder(
+    encoder: RelationEncoder, relations: Sequence[TrainingTexts], steps: int, random: Random
+) -> None:
+    """Train ``encoder`` on ``relations`` for so many ``steps``."""
+    every = [text for texts in relations for text in texts.phrasings]
+    encoder.prepare(random.sample(every, min(SAMPLE, len(every))))
+    module, rate = encoder.trained.train(), encoder.learning_rate
+    optimizer = torch.optim.AdamW(module.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=steps, pct_start=WARM_UP
+    )
+    for _ in range(steps):
+        loss = _loss(encoder, _batch(relations, random), random)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    module.eval()
 
 
 def _batch(relations: Sequence[TrainingTexts], random: Random) -> list[TrainingTexts]:
@@ -107,8 +102,9 @@ def _loss(
         other += random.choices(texts.near, k=NEAR)
         other += random.choices(texts.others or texts.near, k=OTHERS)
     count = len(chosen)
-    directions = encoder(*padded([*first, *second, *other]))
-    one, two, others = directions.split([count, count, len(other)])
+    directions = encoder.encode([*first, *second, *other])
+    one, two = directions[:count], directions[count : 2 * count]
+    others = directions[2 * count :]
     own = torch.eye(count, dtype=torch.bool)
     alike = torch.tensor([[bool(a.names & b.names) for b in chosen] for a in chosen])
     same_kind = torch.tensor([[a.kind == b.kind for b in chosen] for a in chosen])

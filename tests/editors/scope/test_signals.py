@@ -23,26 +23,30 @@ from editors.scope.registry import SIGNALS
 MethodOf = Callable[..., Any]
 TOYS = ["toy-reading", "toy-asking", "toy-encoder"]
 ROUTED = ["wise", "in-context"]
-OWN = ["key", "relation"]
+OWN = ["key", "relation", "sentence"]
 OTHERS = ["Ann plays the", "the capital of Kenya is", "who lives in Rome ?"]
 NEAR = ["the sea of France is", "who lives in Peru ?"]  # a random base cannot tell them apart
 
 
 @pytest.fixture(
-    params=[(name, signal) for name in ROUTED for signal in ["key", "relation", *TOYS]],
+    params=[(name, signal) for name in ROUTED for signal in [*OWN, *TOYS]],
     ids="-".join,
 )
 def edited(
-    request: pytest.FixtureRequest, tiny_method: MethodOf, toy_package: Path
+    request: pytest.FixtureRequest,
+    tiny_method: MethodOf,
+    toy_package: Path,
+    sentence_encoder: Path,
 ) -> Iterator[tuple[Any, Any]]:
     """A method scoped by one signal, and its state after four facts."""
     name, signal = request.param
-    method = tiny_method(name, settings={**SETTINGS[name], "scope": signal})
+    scope = {"scope": signal, "encoder": str(sentence_encoder)}
+    method = tiny_method(name, settings={**SETTINGS[name], **scope})
     return method, edit(method, FACTS).state
 
 
 def test_signals_of_other_packages_are_found(toy_package: Path) -> None:
-    assert set(SIGNALS.names()) == {"key", "relation", *TOYS}
+    assert set(SIGNALS.names()) == {*OWN, *TOYS}
     assert all(SIGNALS.load(name).name == name for name in SIGNALS.names())
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editors.scope.relation.asking import FILLER, asking_part, filled, masked, sentences
+from editors.scope.relation.asking import MARK, asking_part, filled, masked, sentences
 
 
 @given(st.text(max_size=80))
@@ -18,11 +18,11 @@ def test_sentences_are_the_whole_text(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "asked"),
     [
-        (f"The capital of {FILLER} is", f"The capital of {FILLER} is"),
-        (f"It rains. The capital of {FILLER} is", f"The capital of {FILLER} is"),
-        (f"I read about {FILLER}. What is its capital?", None),
-        (f"St. John met {FILLER} on Mt. Meru in", None),
-        (f"a list\n{FILLER}: capital", f"{FILLER}: capital"),
+        (f"The capital of {MARK} is", f"The capital of {MARK} is"),
+        (f"It rains. The capital of {MARK} is", f"The capital of {MARK} is"),
+        (f"I read about {MARK}. What is its capital?", None),
+        (f"St. John met {MARK} on Mt. Meru in", None),
+        (f"a list\n{MARK}: capital", f"{MARK}: capital"),
         ("It rains. How long may I return it?", "How long may I return it?"),
         ("", ""),
     ],
@@ -35,7 +35,7 @@ def test_a_name_is_replaced_with_its_article() -> None:
     text = "Who built the Hindenburg, and where is the Hindenburg now?"
     spans = [(14, 24), (43, 53)]
     assert [text[start:end] for start, end in spans] == ["Hindenburg"] * 2
-    wanted = f"Who built {FILLER}, and where is {FILLER} now?"
+    wanted = f"Who built {MARK}, and where is {MARK} now?"
     assert masked(text, spans) == wanted
     assert filled(text, "Hindenburg") == wanted
     assert masked(text, []) == text

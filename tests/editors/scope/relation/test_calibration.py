@@ -13,13 +13,23 @@ from tiny_edits import RELATIONS, corpus
 from editors import EditorError
 from editors.errors import StateMismatch
 from editors.scope.corpus import Corpus
-from editors.scope.relation.calibration import MIN_RELATIONS, Calibration, calibrate
-from editors.scope.relation.encoder import TOKENS, layers_read, states_of
+from editors.scope.relation.asking import MARK
+from editors.scope.relation.calibration import MIN_RELATIONS, Calibration
+from editors.scope.relation.calibration import calibrate as calibrate_encoder
+from editors.scope.relation.encoders.states import TOKENS, StatesEncoder, layers_read
 
 
 @pytest.fixture(scope="module")
 def base(tiny_wise: Callable[[str], Any]) -> Any:
     return tiny_wise("llama").base
+
+
+def calibrate(base: Any, learnt_from: Corpus) -> dict[str, torch.Tensor]:
+    return calibrate_encoder(StatesEncoder, base, learnt_from, {})
+
+
+def calibration_of(base: Any, tensors: dict[str, torch.Tensor]) -> Calibration:
+    return Calibration(StatesEncoder.from_tensors(base, tensors), tensors)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +46,10 @@ def test_a_calibration_is_the_same_again(base: Any, tensors: dict[str, torch.Ten
 def test_phrasings_of_a_relation_are_nearer_than_those_of_others(
     base: Any, tensors: dict[str, torch.Tensor]
 ) -> None:
-    calibration = Calibration(tensors)
-    asked = [f"the {relation} of this one is" for relation in RELATIONS]
-    also = [f"what is the {relation} of this one ?" for relation in RELATIONS]
-    cosines = calibration.directions_of(base, asked) @ calibration.directions_of(base, also).T
+    calibration = calibration_of(base, tensors)
+    asked = [f"the {relation} of {MARK} is" for relation in RELATIONS]
+    also = [f"what is the {relation} of {MARK} ?" for relation in RELATIONS]
+    cosines = calibration.directions_of(asked) @ calibration.directions_of(also).T
     nearest = cosines.argmax(1)
     # One in twenty by chance; the base is random.
     assert (nearest == torch.arange(len(RELATIONS))).float().mean() >= 0.4
@@ -52,20 +62,19 @@ def test_phrasings_of_a_relation_are_nearer_than_those_of_others(
 def test_a_text_has_one_direction_in_every_company(
     base: Any, tensors: dict[str, torch.Tensor]
 ) -> None:
-    calibration = Calibration(tensors)
-    texts = ["the capital of this one is", "who lives in Rome ?", "this one river"]
-    together = calibration.directions_of(base, [*texts, texts[0]])
-    alone = torch.cat([calibration.directions_of(base, [text]) for text in texts])
+    calibration = calibration_of(base, tensors)
+    texts = [f"the capital of {MARK} is", "who lives in Rome ?", f"{MARK} river"]
+    together = calibration.directions_of([*texts, texts[0]])
+    alone = torch.cat([calibration.directions_of([text]) for text in texts])
     torch.testing.assert_close(together[:3], alone)
     assert torch.equal(together[0], together[3])
     torch.testing.assert_close(together.norm(dim=-1), torch.ones(4))
 
 
 def test_the_last_tokens_of_a_long_text_are_read(base: Any) -> None:
-    layers = layers_read(base)
     long = "red " * 70 + "the capital of France is"
-    [states] = states_of(base, [long], layers)
-    assert states.shape == (TOKENS, len(layers) * base.model.config.hidden_size)
+    [states] = StatesEncoder.untrained(base, {}).read([long])
+    assert states.shape == (TOKENS, len(layers_read(base)) * base.model.config.hidden_size)
 
 
 def test_too_few_relations_are_refused(base: Any) -> None:
@@ -80,8 +89,8 @@ def test_relations_that_are_held_out_do_not_count(base: Any) -> None:
         calibrate(base, Corpus(relations=[replace(some[0], held_out=True), *some[1:]]))
 
 
-def test_a_missing_part_is_named(tensors: dict[str, torch.Tensor]) -> None:
-    for name in ("means", "encoder.mean", "wordings"):
+def test_a_missing_part_is_named(base: Any, tensors: dict[str, torch.Tensor]) -> None:
+    for name in ("means", "encoder.mean", "wordings", "layers"):
         rest = {key: value for key, value in tensors.items() if key != name}
         with pytest.raises(StateMismatch):
-            Calibration(rest)
+            calibration_of(base, rest)

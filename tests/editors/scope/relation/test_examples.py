@@ -9,7 +9,7 @@ import pytest
 
 from editcli.files.corpus import read_corpus
 from editors.scope.corpus import Corpus, Relation
-from editors.scope.relation.asking import FILLER
+from editors.scope.relation.asking import MARK
 from editors.scope.relation.examples import capitalised, examples_of, lowered
 
 CORPUS = read_corpus()
@@ -29,7 +29,7 @@ def test_every_example_is_filled(relation: Relation) -> None:
         assert "{" not in text, text
         assert text == text.strip(" ")
     if relation.has_subject:
-        assert all(FILLER in text or FILLER.capitalize() in text for text in made.phrasings)
+        assert all(MARK in text or MARK.capitalize() in text for text in made.phrasings)
         assert len(made.others) >= 8
 
 

@@ -10,6 +10,7 @@ import torch
 from tiny_edits import SETTINGS, no_edits
 
 from editors import Fact
+from editors.scope.relation.asking import MARK
 
 RIVER = Fact("the sea of the River Lima is", "red", "Lima")  # only inside a longer name
 ALIAS = Fact("the capital of Kenya is", "Oslo", "Kenya", aliases=("Egypt",))
@@ -34,5 +35,5 @@ def test_every_name_of_the_subject_is_taken_out(signal: Any) -> None:
     of_alias = signal.learn([ALIAS]).keys()[ALIAS.id]["keys"]
     torch.testing.assert_close(of_alias[0], of_alias[1])
     river = signal.learn([RIVER]).keys()[RIVER.id]["keys"][0]
-    masked = signal.calibration.directions_of(signal.base, ["the sea of this one is"])[0]
+    masked = signal.calibration.directions_of([f"the sea of {MARK} is"])[0]
     torch.testing.assert_close(river, masked)

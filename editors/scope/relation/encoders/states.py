@@ -1,12 +1,13 @@
-"""The relation encoder: from the base's own states over a text to the direction of its question.
+"""The relation encoder that reads the base's own states.
 
 A small network reads the hidden states of two blocks of the frozen base at the last tokens of a
-text. Texts that ask the same of their subject get similar directions.
+text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -16,18 +17,68 @@ from editors.errors import StateMismatch
 from editors.inference.hidden_states import last_states
 from editors.model.base_model import Base
 from editors.model.tokenization import encode_prompts
+from editors.scope.base import Settings, Tensors
+from editors.scope.relation.asking import FILLER, MARK
+from editors.scope.relation.encoders.base import load_saved, padded, saved
 
 TOKENS = 48  # the last of a text that are read
-WIDTH = 192  # of the encoder
+WIDTH = 192  # of the network
 HEADS = 4  # of its attention
 QUERIES = 8  # weighted means over the tokens
 DIMENSIONS = 192  # of a direction
 DROPOUT = 0.1
-ENCODED_AT_ONCE = 64
-_PREFIX = "encoder."
 
 
-class RelationEncoder(nn.Module):
+class StatesEncoder:
+    """Reads ``[tokens, layers * hidden]`` states of the base, in float16."""
+
+    threshold: ClassVar[float] = 0.6
+    recognised: ClassVar[float] = 0.88
+    learning_rate: ClassVar[float] = 1e-3
+    dimensions = DIMENSIONS
+
+    def __init__(self, base: Base, layers: Sequence[int]) -> None:
+        """``layers``: the blocks whose outputs are read."""
+        self._base, self._layers = base, layers
+        hidden = base.model.config.get_text_config(decoder=True).hidden_size
+        self.trained = StatesHead(len(layers) * hidden)
+
+    @classmethod
+    def depends_on(cls, base: Base, settings: Settings) -> list[Any]:
+        return [base.fingerprint()]
+
+    @classmethod
+    def untrained(cls, base: Base, settings: Settings) -> StatesEncoder:
+        return cls(base, layers_read(base))
+
+    @classmethod
+    def from_tensors(cls, base: Base, tensors: Tensors) -> StatesEncoder:
+        if "layers" not in tensors:
+            raise StateMismatch("the calibration of the scope lacks 'layers'", "`editcli verify`")
+        encoder = cls(base, tensors["layers"].tolist())
+        load_saved(encoder.trained, tensors)
+        return encoder
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"layers": torch.tensor(self._layers), **saved(self.trained)}
+
+    def read(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """The states at the last ``TOKENS`` tokens of each text."""
+        base, context = self._base, self._base.architecture.context
+        prompts = encode_prompts(base.tokenizer, [text.replace(MARK, FILLER) for text in texts])
+        if context is not None:
+            prompts = [ids[-context:] for ids in prompts]
+        return last_states(base, prompts, self._layers, TOKENS)
+
+    def prepare(self, inputs: Sequence[torch.Tensor]) -> None:
+        self.trained.standardise(torch.cat([*inputs]).float())
+
+    def encode(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        found: torch.Tensor = self.trained(*padded([states.float() for states in inputs]))
+        return found
+
+
+class StatesHead(nn.Module):
     """Reads ``[texts, tokens, width]`` states, and gives float32 ``[texts, DIMENSIONS]`` directions
     of length 1."""
 
@@ -68,62 +119,8 @@ class RelationEncoder(nn.Module):
         joined = F.gelu(self.joined(self.dropout(torch.cat([weighted, mean], -1))))
         return F.normalize(self.outward(joined), dim=-1)
 
-    @torch.inference_mode()
-    def directions(self, states: Sequence[torch.Tensor]) -> torch.Tensor:
-        """float32 ``[texts, DIMENSIONS]``; ``states``: for each text ``[tokens, width]``."""
-        if not states:
-            return torch.zeros(0, DIMENSIONS)
-        self.eval()
-        order = sorted(range(len(states)), key=lambda i: len(states[i]))
-        parts = [
-            self(*padded([states[i] for i in order[start : start + ENCODED_AT_ONCE]]))
-            for start in range(0, len(order), ENCODED_AT_ONCE)
-        ]
-        found = torch.empty(len(states), DIMENSIONS)
-        found[order] = torch.cat(parts)
-        return found
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The parameters in float16, by name."""
-        return {_PREFIX + name: value.half() for name, value in self.state_dict().items()}
-
-    @staticmethod
-    def from_tensors(tensors: Mapping[str, torch.Tensor]) -> RelationEncoder:
-        """The encoder that :meth:`tensors` wrote; raises StateMismatch if a part is missing."""
-        own = {
-            name.removeprefix(_PREFIX): value.float()
-            for name, value in tensors.items()
-            if name.startswith(_PREFIX)
-        }
-        try:
-            encoder = RelationEncoder(len(own["mean"]))
-            encoder.load_state_dict(own)
-        except (KeyError, RuntimeError) as error:
-            raise StateMismatch(
-                "the relation encoder of the scope cannot be read", "`editcli verify`"
-            ) from error
-        return encoder.eval()
-
-
-def padded(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """States of several texts as one batch: float32 ``[texts, tokens, width]``, and bool ``[texts,
-    tokens]``, False at pads."""
-    batch = nn.utils.rnn.pad_sequence([of_text.float() for of_text in states], batch_first=True)
-    lengths = torch.tensor([len(of_text) for of_text in states])
-    return batch, torch.arange(batch.shape[1]) < lengths[:, None]
-
 
 def layers_read(base: Base) -> list[int]:
     """The two blocks whose outputs are read: at a fifth and just below the middle of the base."""
     count = len(base.architecture.blocks)
     return sorted({max(0, count // 5 - 1), max(0, count * 7 // 15 - 1)})
-
-
-def states_of(base: Base, texts: Sequence[str], layers: Sequence[int]) -> list[torch.Tensor]:
-    """For each text, float16 ``[tokens, len(layers) * hidden]``: the states at its last
-    ``TOKENS`` tokens."""
-    context = base.architecture.context
-    prompts = encode_prompts(base.tokenizer, texts)
-    if context is not None:
-        prompts = [ids[-context:] for ids in prompts]
-    return last_states(base, prompts, layers, TOKENS)
