@@ -62,5 +62,5 @@ def _turns(listed: list[object]) -> list[Turn]:
         turns.append(asdict(_Turn(**value)))
     if turns[-1]["role"] != "user":
         role = turns[-1]["role"]
-        raise EditorError(f"the last turn is of the role {role!r}", "the user asks in the last one")
+        raise EditorError(f"the last turn has the role {role!r}, and not 'user'", _HINT)
     return turns

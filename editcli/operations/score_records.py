@@ -51,12 +51,12 @@ def print_scores(out: Output, version: str, scores: Scores, *, per_fact: bool) -
     out.text(f"{version}: {counted(plain.reliability.n, 'fact')}")
     out.table(_rows_of_one(plain) if len(scores) == 1 else _rows_of_several(scores))
     for form, of_form in scores.items():
-        named = f"{form}: " if len(scores) > 1 else ""
-        out.text(f"{named}readings, rel. / gen.: {', '.join(_readings(of_form))}")
+        named = f"{form}, " if len(scores) > 1 else ""
+        out.text(f"{named or 'readings, '}rel. / gen.: {', '.join(_readings(of_form))}")
         if len(scores) > 1 and (forced := of_form.teacher_forced):
             rates = {key: getattr(forced, key) for key in TEACHER_FORCED}
             told = ", ".join(f"{key} {rate.value:.2f}" for key, rate in rates.items() if rate.n)
-            out.text(f"{named}teacher-forced {told}")
+            out.text(f"{named}teacher-forced: {told}")
         if len(of_form.retention) > 1:
             by_age = " ".join(f"{band.reliability:.2f}" for band in of_form.retention)
             out.text(f"{named}retention, newest first: {by_age}")
