@@ -136,7 +136,7 @@ def load_base(
         if chats and tokenizer.chat_template is None:
             raise UsageError(
                 f"{location.shown} has no chat template, so it cannot be asked in chats",
-                "leave `--chat` and `--system` out, or save the tokenizer with its chat template",
+                "leave `--chat` and `--system` out, or use a model whose tokenizer has one",
             )
         options: dict[str, Any] = {"dtype": dtype}
         if dtype in quantization.BITS:
