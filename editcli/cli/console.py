@@ -114,6 +114,10 @@ class Output:
             for line in lines:
                 self._write(printable(line))
 
+    def flush(self) -> None:
+        """Hand on what was printed, for a reader that waits for it."""
+        self.stdout.flush()
+
     # Messages, on stderr.
 
     def note(self, *messages: str) -> None:

@@ -138,6 +138,19 @@ FactFileArgument = Annotated[
     str, Argument(metavar="FILE", help="A fact file (JSON Lines), or - for standard input.")
 ]
 
+# Of the commands that ask in chats, and of those that train for them.
+SystemOption = Annotated[
+    str | None, Option(metavar="TEXT", help="A system turn before the question; implies --chat.")
+]
+PlainOption = Annotated[
+    bool,
+    Option(
+        "--plain",
+        help="Train plain prompts only. Without it, edits are trained in chats, too, where the "
+        "scope signal knows other wordings and the tokenizer has a chat template.",
+    ),
+]
+
 # Of the conflict commands.
 ConflictFileArgument = Annotated[
     str, Argument(metavar="FILE", help="A conflict file (JSON Lines), or - for standard input.")

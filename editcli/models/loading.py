@@ -47,6 +47,7 @@ def load_store_base(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    chats: bool = False,
     verbose: int = 0,
     tell: Tell = _untold,
 ) -> Base:
@@ -74,6 +75,7 @@ def load_store_base(
         device=device,
         dtype=config.dtype if dtype == "auto" else dtype,
         layer=config.layer,
+        chats=chats,
         verbose=verbose,
         tell=tell,
         edits=METHODS.load(config.method).edits,
@@ -96,6 +98,7 @@ def load_base(
     device: str = "auto",
     dtype: str = "auto",
     layer: int | None = None,
+    chats: bool = False,
     verbose: int = 0,
     tell: Tell = _untold,
     edits: quantization.Edits = lambda _, __: (),
@@ -107,9 +110,10 @@ def load_base(
     cpu, "spread" is all devices. ``dtype`` "auto" keeps the checkpoint's, and is float32 for a GGUF
     file; "8bit" and "4bit" pack all but the projections that ``edits`` names. Library logs are let
     through from ``verbose`` 2 on. ``tell`` takes notes on what takes long and is done once.
+    ``chats``: the model is to be asked in chats, so its tokenizer must have a chat template.
 
     Raises:
-        UsageError: an unknown or absent device, or an unknown dtype.
+        UsageError: an unknown or absent device, or an unknown dtype; or chats without a template.
         UnsupportedArchitecture: the block cannot be edited.
         EditorError: the model or its tokenizer cannot be found or loaded.
     """
@@ -128,6 +132,12 @@ def load_base(
         if location.gguf:
             location, source = dequantised(location, dtype if dtype in BYTES else GGUF_DTYPE, tell)
         config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING)
+        tokenizer = load_tokenizer(location)  # before the weights, which may take minutes
+        if chats and tokenizer.chat_template is None:
+            raise UsageError(
+                f"{location.shown} has no chat template, so it cannot be asked in chats",
+                "leave `--chat` and `--system` out, or use a model whose tokenizer has one",
+            )
         options: dict[str, Any] = {"dtype": dtype}
         if dtype in quantization.BITS:
             unpacked = config.dtype or torch.float32
@@ -140,7 +150,7 @@ def load_base(
         model = load_weights(AutoModelForCausalLM, location, config, KIND, target, **options)
         quantization.keep_differentiable(model)
         disable_cudnn_attention()
-        return Base.of(model, load_tokenizer(location), layer, source)
+        return Base.of(model, tokenizer, layer, source)
 
 
 def dtype_name(base: Base) -> str:

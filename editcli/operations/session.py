@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from editors.methods.base import Method
     from editors.methods.edit_state import EditState
     from editors.model.base_model import Base
+    from editors.model.tokenization import Wrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,18 @@ class Session:
     method: Method[Any, Any]
 
     @staticmethod
-    def open(call: Invocation, store: Store | None = None, device: str | None = None) -> Session:
-        """Open the store of ``call`` (unless it is open already) and load its base.
+    def open(
+        call: Invocation,
+        store: Store | None = None,
+        device: str | None = None,
+        *,
+        chats: bool = False,
+    ) -> Session:
+        """Open the store of ``call`` (unless it is open already) and load its base. ``chats``: the
+        base is to be asked in chats.
 
         Raises:
+            UsageError: the base is to be asked in chats, and its tokenizer has no chat template.
             EditorError: there is no store, or the base cannot be loaded.
             StateMismatch: the base is not the one that the store was made on.
             UnsupportedArchitecture: edits would not be answered reliably with the installed
@@ -44,6 +53,7 @@ class Session:
             store.config,
             device=device or call.device,
             dtype=call.dtype,
+            chats=chats,
             verbose=call.verbose,
             tell=call.tell,
         )
@@ -57,9 +67,9 @@ class Session:
         """The edits of ``version``, ready to be attached."""
         return self.method.open(edits_of(self.store, version, whole=True))
 
-    def why_unfit(self, fact: Fact) -> str | None:
-        """Why the base cannot take ``fact``: a prompt is too long for its context. None where it
-        can."""
+    def why_unfit(self, fact: Fact, asked_as: Wrap = str) -> str | None:
+        """Why the base cannot take ``fact``: a prompt is too long for its context, in the form
+        that it is ``asked_as``. None where it can."""
         from editors.model.tokenization import encode_pairs, require_fit
 
         prompts = [("prompt", fact.prompt, fact.target)]
@@ -67,7 +77,7 @@ class Session:
         prompts += [("rephrases", prompt, fact.target) for prompt in fact.rephrases]
         for key, probes in (("locality", fact.locality), ("portability", fact.portability)):
             prompts += [(key, probe.prompt, probe.answer or fact.target) for probe in probes]
-        pairs = [(prompt, target) for _, prompt, target in prompts]
+        pairs = [(asked_as(prompt), target) for _, prompt, target in prompts]
         rows = encode_pairs(self.base.tokenizer, pairs, stop=True)
         for (key, prompt, _), row in zip(prompts, rows, strict=True):
             try:

@@ -21,7 +21,7 @@ from editors.inference.edited_model import EditedModel
 from editors.inference.generation import Answer, answers
 from editors.inference.next_tokens import digests
 from editors.model.base_model import Base
-from editors.model.tokenization import Ids, answer_limit, encode_pairs
+from editors.model.tokenization import Ids, Prompt, Wrap, answer_limit, encode_pairs
 from editors.text_matching import normalised
 
 Attach = Callable[[], AbstractContextManager[EditedModel]]
@@ -109,15 +109,17 @@ def score_edits(
     attach: Attach,
     facts: Sequence[Fact],
     *,
+    asked_as: Wrap = str,
     headline: Reading = "starts",
     teacher_forced: bool = True,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> EditScores:
     """Score ``facts``, in the order of editing, on ``base`` with edits attached by ``attach``.
 
+    ``asked_as``: the form that every prompt is asked in; by default the prompt as it is.
     ``headline``: the reading that decides whether an answer is right. Locality compares whole
-    answers with those of the base, which are taken here without edits. ``on_stage`` is called with
-    the name of each stage.
+    answers with those of the base, which are taken here without edits and in the same form.
+    ``on_stage`` is called with the name of each stage.
 
     Raises:
         PromptTooLong: a prompt leaves no room for an answer.
@@ -134,23 +136,24 @@ def score_edits(
     tokens = answer_limit(base.tokenizer, expected)
     unedited = EditedModel.unedited(base)
     on_stage("base answers")
-    before = dict(zip(local, answers(unedited, local, tokens), strict=True))
-    before_digests = digests(unedited, local)
-    local_pairs = [(prompt, answer.text) for prompt, answer in before.items() if answer.text]
+    asked_local = [*map(asked_as, local)]
+    before = dict(zip(local, answers(unedited, asked_local, tokens), strict=True))
+    before_digests = digests(unedited, asked_local)
+    local_pairs = [(asked_as(text), answer.text) for text, answer in before.items() if answer.text]
     before_forced = _likeliest(unedited, local_pairs)[0] if teacher_forced else []
     forced_scores = None
     with attach() as edited:
         on_stage("edited answers")
         # Both sides of a comparison have the same limit; a target may come late in a sentence.
-        local_after = dict(zip(local, answers(edited, local, tokens), strict=True))
-        given = answers(edited, targeted, tokens + SENTENCE_TOKENS)
+        local_after = dict(zip(local, answers(edited, asked_local, tokens), strict=True))
+        given = answers(edited, [*map(asked_as, targeted)], tokens + SENTENCE_TOKENS)
         after = dict(zip(targeted, given, strict=True))
         on_stage("logits")
-        identical = Rate.of(map(bytes.__eq__, before_digests, digests(edited, local)))
+        identical = Rate.of(map(bytes.__eq__, before_digests, digests(edited, asked_local)))
         if teacher_forced:
             on_stage("teacher-forced")
-            edited_pairs = [(fact.prompt, fact.target) for fact in facts]
-            rephrased = [(prompt, fact.target) for fact in facts for prompt in fact.rephrases]
+            edited_pairs = [(asked_as(fact.prompt), fact.target) for fact in facts]
+            rephrased = [(asked_as(text), f.target) for f in facts for text in f.rephrases]
             forced_scores = TeacherForced(
                 _share_equal(*_likeliest(edited, edited_pairs)),
                 _share_equal(*_likeliest(edited, rephrased)),
@@ -226,13 +229,14 @@ def _share_equal(guesses: Sequence[Ids], gold: Sequence[Ids]) -> Rate:
 
 
 @torch.inference_mode()
-def _likeliest(model: EditedModel, pairs: Sequence[tuple[str, str]]) -> tuple[list[Ids], list[Ids]]:
+def _likeliest(
+    model: EditedModel, pairs: Sequence[tuple[Prompt, str]]
+) -> tuple[list[Ids], list[Ids]]:
     """For each prompt and answer: the likeliest ids at the positions of the answer; the ids of the
     answer. Only the prompt decides which edit answers."""
     base = model.base
     rewritten = model.rewritten([prompt for prompt, _ in pairs])
-    texts = [str(prompt) for prompt, _ in rewritten]  # the rewritten form of a text is a text
-    answered = [(text, answer) for text, (_, answer) in zip(texts, pairs, strict=True)]
+    answered = [(prompt, answer) for (prompt, _), (_, answer) in zip(rewritten, pairs, strict=True)]
     rows = encode_pairs(base.tokenizer, answered, stop=False, context=base.architecture.context)
 
     def run(members: list[int]) -> list[Ids]:

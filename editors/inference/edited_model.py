@@ -21,7 +21,7 @@ from editors.inference.calls import Call, running_forward
 from editors.inference.decisions import Decision, Router
 from editors.model.base_model import Base
 from editors.model.hooks import overriding, swapped
-from editors.model.tokenization import SHOWN, Batch, Prompt, Row, encode_prompts
+from editors.model.tokenization import Batch, Prompt, Row, encode_prompts, shown
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class EditedModel(CallTracker):
             if context is not None and len(ids) + room > context:
                 raise PromptTooLong(
                     f"a prompt has {len(ids)} tokens, and the model takes {context}"
-                    f"{' with its answer' if room else ''}: {str(prompt)[:SHOWN]!r}",
+                    f"{' with its answer' if room else ''}: {shown(prompt)}",
                     "shorten the prompt",
                 )
 

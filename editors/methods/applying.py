@@ -56,15 +56,18 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits on the resources of applying facts.
+    """Limits on applying facts.
 
     ``batch_size``: the most facts that are trained together (None: as many as the method chooses);
     the result depends on it. ``memory_bytes``: the bytes of recorded states that stay in memory
     (None: all of them; the rest goes to temporary files); the result does not depend on it.
+    ``chats``: whether facts may be trained as turns of chats, too; a method that trains them so
+    records which facts were not, and trains those as before whenever it trains them again.
     """
 
     batch_size: int | None = None
     memory_bytes: int | None = None
+    chats: bool = True
 
 
 UNLIMITED = Limits()

@@ -5,7 +5,7 @@ A prompt is a text, or the turns of a chat, which the tokenizer's chat template 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -28,6 +28,10 @@ Turn = Mapping[str, str]
 """One turn of a chat: ``{"role": ..., "content": ...}``."""
 
 Prompt = str | Sequence[Turn]
+
+Wrap = Callable[[str], Prompt]
+"""From a text to the prompt that it is asked in: the text itself, or a chat."""
+
 Side = Literal["left", "right"]
 
 TokenIndex = tuple[torch.Tensor, ...]
@@ -67,6 +71,18 @@ class Batch:
         return torch.where(after_prompt, self.ids, IGNORED)
 
 
+def in_chat(text: str, system: str | None = None) -> list[Turn]:
+    """A chat whose only question is ``text``, after a ``system`` turn if there is one."""
+    before = [] if system is None else [{"role": "system", "content": system}]
+    return [*before, {"role": "user", "content": text}]
+
+
+def shown(prompt: Prompt) -> str:
+    """The beginning of ``prompt``, quoted for a message; of a chat, that of its last turn."""
+    text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    return repr(text[:SHOWN])
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Ids:
     """The ids of one prompt; see :func:`encode_prompts`."""
     return encode_prompts(tokenizer, [prompt])[0]
@@ -79,7 +95,8 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
     comes after the prompt.
 
     Raises:
-        EditorError: a prompt has no tokens, or is a chat and the tokenizer has no chat template.
+        EditorError: a prompt has no tokens, or is a chat and the tokenizer has no chat template,
+            or one that does not take its turns.
     """
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     of_texts = (
@@ -105,9 +122,16 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
 def _encoded_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[int]:
     if tokenizer.chat_template is None:
         raise EditorError("the tokenizer has no chat template", "ask with a plain prompt")
-    ids: list[int] = tokenizer.apply_chat_template(
-        [dict(turn) for turn in turns], add_generation_prompt=True, return_dict=True
-    )["input_ids"]
+    try:
+        ids: list[int] = tokenizer.apply_chat_template(
+            [dict(turn) for turn in turns], add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+    # A template is a program that comes with the model: it may raise anything.
+    except Exception as error:
+        raise EditorError(
+            f"the tokenizer's chat template refuses these turns: {error}",
+            "some templates take no system turn, or want user and assistant to alternate",
+        ) from error
     return ids
 
 
@@ -125,8 +149,8 @@ def encode_pairs(
     turn.
 
     Raises:
-        EditorError: a prompt has no tokens, or is a chat and the tokenizer has no chat template, or
-            ``stop`` is set and the tokenizer has no end-of-sequence token.
+        EditorError: a prompt cannot be encoded (see :func:`encode_prompts`), or ``stop`` is set and
+            the tokenizer has no end-of-sequence token.
         PromptTooLong: a row has more than ``context`` tokens (None: no limit).
     """
     end = tokenizer.eos_token_id
@@ -164,7 +188,7 @@ def require_fit(row: Row, prompt: Prompt, context: int | None) -> None:
     if context is not None and len(row.ids) > context:
         raise PromptTooLong(
             f"prompt and target have {len(row.ids)} tokens, the model takes {context}: "
-            f"{str(prompt)[:SHOWN]!r}",
+            f"{shown(prompt)}",
             "shorten the prompt",
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_edits import FACTS, FAST
+from tiny_models import CHAT, build_tokenizer
 from tiny_stores import run, save_calibration, save_facts, save_model
 
 from editcli.store.store import Store
@@ -57,3 +58,18 @@ def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _made_edited: Path) 
     """A store whose v0002 holds the four facts of `tiny_edits`, in two shards."""
     monkeypatch.chdir(tmp_path)
     return Store.open(Path(shutil.copytree(_made_edited, tmp_path / ".editcli")))
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
+    """The folder of the tiny model, with a tokenizer that has a chat template."""
+    folder = shutil.copytree(model_folder, tmp_path_factory.mktemp("models") / "chats")
+    build_tokenizer(chat_template=CHAT).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def chatting(edited: Store, monkeypatch: pytest.MonkeyPatch, chat_model: Path) -> Store:
+    """The store `edited`, on the same model with a tokenizer that has a chat template."""
+    monkeypatch.setenv("EDITCLI_MODEL", str(chat_model))
+    return edited

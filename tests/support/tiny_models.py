@@ -105,6 +105,9 @@ but or it he she they . , ? ! : ;
 """
 WORDS = tuple(_TEXT.split())
 
+CHAT = "<s>{% for turn in messages %} {{ turn['role'] }} {{ turn['content'] }}{% endfor %}"
+"""A chat template. The tokenizer knows no role, so each turn begins with ``<unk>``."""
+
 
 def build(family: str) -> PreTrainedModel:
     """A fresh model of ``family``: float32, eval mode, the same weights at every call.
@@ -138,11 +141,12 @@ def build_tokenizer(
     adds_eos: bool = False,
     has_pad: bool = True,
     has_eos: bool = True,
+    chat_template: str | None = None,
 ) -> PreTrainedTokenizerBase:
     """One token a word, ids below ``VOCABULARY``; words outside ``WORDS`` become ``<unk>``.
 
     ``adds_bos`` and ``adds_eos``: what encoding puts around a text; ``has_pad`` and ``has_eos``:
-    whether the tokenizer names such a token at all.
+    whether the tokenizer names such a token at all. ``chat_template``: such as ``CHAT``.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -164,6 +168,7 @@ def build_tokenizer(
         bos_token="<s>",
         unk_token="<unk>",
         padding_side=padding_side,
+        chat_template=chat_template,
         **named,
     )
 

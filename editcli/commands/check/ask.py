@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
-from editcli.cli.options import READS, RUNS_MODEL, Invocation, VersionOption, shared
-from editcli.wording import counted
+from editcli import exit_codes
+from editcli.cli.console import Output
+from editcli.cli.options import (
+    READS,
+    RUNS_MODEL,
+    Invocation,
+    SystemOption,
+    VersionOption,
+    shared,
+)
+from editcli.files.prompts import read_prompt
+from editors import EditorError
 
 if TYPE_CHECKING:
-    from editors import FactClosure
-    from editors.inference.decisions import Decision
+    from editcli.operations.explained_answer import ExplainedAnswer
     from editors.inference.edited_model import EditedModel
+    from editors.model.tokenization import Prompt
+
+STDIN = "-"
 
 
 @shared(*READS, *RUNS_MODEL)
 def command(
     call: Invocation,
-    prompt: Annotated[str, Argument(metavar="PROMPT", help="What to ask the model.")],
+    prompt: Annotated[
+        str,
+        Argument(
+            metavar="PROMPT",
+            help="What to ask the model, or - for one prompt a line from standard input.",
+        ),
+    ],
     context: Annotated[
         str | None, Option(metavar="TEXT", help="A passage to put before the prompt.")
     ] = None,
+    chat: Annotated[
+        bool, Option("--chat", help="Ask in a chat, through the tokenizer's chat template.")
+    ] = False,
+    system: SystemOption = None,
     version: VersionOption = "HEAD",
     base: Annotated[bool, Option("--base", help="Ask the unedited base model.")] = False,
     max_new_tokens: Annotated[
@@ -31,68 +55,83 @@ def command(
 ) -> None:
     """Ask the edited model, and see whether an edit answered and why.
 
+    With - for PROMPT, each line of standard input is asked as soon as it is read, and answered at
+    once. The model is loaded once. A line that is a JSON list of turns, each with a role and a
+    content, is a chat; any other line is a prompt. Blank lines are passed over. A line that cannot
+    be asked is named and left out; the exit code is then 4. JSON has the number of the line.
+
     \b
     Examples:
       editcli ask "The capital of France is"
       editcli ask "What is the capital of France?" --version v0002
-      editcli ask "The capital of France is" --base --json
+      editcli ask "Capital of France?" --system "Answer in one word." --json
+      editcli ask - --chat --json < questions.txt
     """
+    from editcli.operations.explained_answer import ExplainedAnswer
     from editcli.operations.session import Session
-    from editors.inference.decisions import UNCLAIMED
     from editors.inference.edited_model import EditedModel
     from editors.inference.generation import answers
 
-    out = call.out
     store = call.open_store()
     chosen = store.version(version)
-    session = Session.open(call, store)
+    chats = chat or system is not None
+    session = Session.open(call, store, chats=chats)
     state = None if base else session.state(chosen)
     attached: AbstractContextManager[EditedModel] = (
         session.method.attach(state) if state else nullcontext(EditedModel.unedited(session.base))
     )
     with attached as model:
-        text = prompt if context is None else f"{context} {prompt}"
-        [answer] = answers(model, [text], max_new_tokens)
-    why, details = session.method.explain(answer.decision, state) if state else ("", {})
-    decision = answer.decision or UNCLAIMED  # where edits are always on, none is taken
-    asked_for = decision.fact if decision.score > decision.threshold else None
-    closure = state.closed.get(asked_for) if state and asked_for else None
-    pruning = state.pruning if state else None
-    if call.json:
-        scored = decision.threshold != float("inf")
-        edited = False if base else answer.decision and decision.opened
-        out.record(
-            {
-                "answer": answer.text,
-                "edited": edited,
-                "fact": decision.fact if decision.opened else None,
-                "score": round(decision.score, 4) if scored else None,
-                "threshold": round(decision.threshold, 4) if scored else None,
-                "closed": closure is not None,
-                "yielded": decision.yielded,
-                **details,
-                "prefer": pruning and pruning.prefer,
-            }
-        )
+
+        def ask(asked: Prompt) -> ExplainedAnswer:
+            whole = _whole(asked, context, system, chats=chats)
+            [answer] = answers(model, [whole], max_new_tokens)
+            return ExplainedAnswer.of(answer, session.method, state)
+
+        if prompt == STDIN:
+            _answer_lines(call.out, ask)
+        else:
+            _print(call.out, ask(prompt))
+
+
+def _whole(asked: Prompt, context: str | None, system: str | None, *, chats: bool) -> Prompt:
+    """What the model is to see: ``asked`` after the passage ``context``, and as a chat if ``chats``
+    say so. A chat that has a system turn keeps its own."""
+    from editors.model.tokenization import in_chat
+
+    turns = [] if isinstance(asked, str) else [*asked]
+    text = asked if isinstance(asked, str) else turns.pop()["content"]
+    if context is not None:
+        text = f"{context} {text}"
+    if isinstance(asked, str) and not chats:
+        return text
+    own = any(turn["role"] == "system" for turn in turns)
+    [*first, last] = in_chat(text, None if own else system)
+    return [*first, *turns, last]
+
+
+def _answer_lines(out: Output, ask: Callable[[Prompt], ExplainedAnswer]) -> None:
+    """Answer each line of standard input; exits with 4 where some could not be asked."""
+    refused = False
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            prompt = read_prompt(line)
+            if prompt is None:
+                continue
+            answered = ask(prompt)
+        except EditorError as error:
+            refused = True
+            out.warn(f"<stdin>:{number}: {error.message}", error.hint)
+            continue
+        _print(out, answered, {"line": number})
+        out.flush()  # a program may wait for this answer before it asks again
+    if refused:
+        raise Exit(exit_codes.SOME_REFUSED)
+
+
+def _print(out: Output, answered: ExplainedAnswer, place: dict[str, int] | None = None) -> None:
+    """Print an answer; JSON has its ``place`` too."""
+    if out.json_mode:
+        out.record({**(place or {}), **answered.record})
         return
-    out.finding(answer.text)
-    if not answer.stopped:
-        out.note("the answer is cut off; `--max-new-tokens` sets how long it may be")
-    out.note(why or f"the base model{_why_base(decision, closure, base=base)}")
-    if state and pruning:
-        heads = counted(len(pruning.mask.heads), "head")
-        stale = " (ranked with other edits in force)" if state.stale else ""
-        out.note(f"pruned to prefer {pruning.prefer}: {heads}{stale}")
-
-
-def _why_base(decision: Decision, closure: FactClosure | None, *, base: bool) -> str:
-    """Why the base answered."""
-    if base:
-        return ", without edits"
-    if decision.threshold == float("inf"):
-        return ": no edit claims this prompt"
-    if decision.yielded:
-        return f": the passage speaks of fact {decision.fact}, and this version prefers the passage"
-    if closure:
-        return f": the prompt asks for fact {decision.fact}, which was {closure.reason}"
-    return f": score {decision.score:.3f}, threshold {decision.threshold:.3f}"
+    out.finding(answered.text)
+    out.note(*answered.notes)

@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Exit, Option
 
 from editcli import exit_codes
-from editcli.cli.console import Output
-from editcli.cli.options import READS, RUNS_MODEL, Invocation, VersionOption, shared
+from editcli.cli.options import (
+    READS,
+    RUNS_MODEL,
+    Invocation,
+    SystemOption,
+    VersionOption,
+    shared,
+)
 from editcli.files.facts import read_facts
-from editcli.wording import counted
+from editcli.operations.score_records import Form, Scores, print_scores, scores_record
 from editors import EditorError, Fact
-from editors.facts import NEAR_KINDS
 
 if TYPE_CHECKING:
     from editors.evaluation.edit_scores import EditScores
     from editors.evaluation.metrics import Rate
+    from editors.evaluation.readings import Reading
+    from editors.model.tokenization import Wrap
 
 SHOWN = 10  # remarks on lines of the file, printed one by one
 
-# The scores in the order of printing: the key in JSON, and what a person reads.
-RATES = {
-    "reliability": "reliability",
-    "generalization": "generalization",
-    "locality_near": "locality, near",
-    **{f"locality_{kind}": f"near, {kind}" for kind in NEAR_KINDS},
-    "locality_far": "locality, far",
-    "locality": "locality, all",
-    "portability": "portability",
-    "old_answers": "still the old answer",
-    "identical": "bit-identical logits",
-    "opened_in_scope": "routed right, in scope",
-    "opened_out_of_scope": "opened, out of scope",
-}
 # The scores that may have a minimum, and the part of a fact that each is measured on.
 MEASURED_ON = {
     "reliability": "a prompt",
     "generalization": "`rephrases`",
     "locality": "`locality` prompts",
 }
+
+# Instruct models answer in sentences where they are asked in chats.
+HEADLINES: dict[Form, Reading] = {"plain": "starts", "chat": "said"}
 
 Protocol = Literal["generate", "both"]
 
@@ -61,6 +57,11 @@ def command(
         ),
     ] = None,
     version: VersionOption = "HEAD",
+    chat: Annotated[
+        bool,
+        Option("--chat", help="Score chats, too, through the tokenizer's chat template."),
+    ] = False,
+    system: SystemOption = None,
     protocol: Annotated[
         Protocol,
         Option(
@@ -84,10 +85,14 @@ def command(
     the target, and not the old answer). The teacher-forced scores are for comparison with papers.
     The exit code is 3 when a score is below its minimum.
 
+    With --chat every prompt is asked in a chat as well. There an answer is right if it says the
+    target, and locality compares with the base in the same chat. A minimum holds for both forms.
+
     \b
     Examples:
       editcli check
       editcli check facts.jsonl --version v0003 --json
+      editcli check --chat --system "Answer in one sentence."
       editcli check --min-reliability 0.99 --min-locality 0.98
     """
     out = call.out
@@ -106,122 +111,55 @@ def command(
 
     from editcli.operations.session import Session
     from editors.evaluation.edit_scores import score_edits
+    from editors.model.tokenization import in_chat
 
-    session = Session.open(call, store)
+    chats = chat or system is not None
+    session = Session.open(call, store, chats=chats)
     state = session.state(chosen)
     facts: Sequence[Fact] = state.in_force()
+    forms: dict[Form, Wrap] = {"plain": str}
+    if chats:
+        forms["chat"] = partial(in_chat, system=system)
     if fact_file is not None:
-        facts = fact_file.refusing(session.why_unfit).require()
+        for asked_as in forms.values():
+            fact_file = fact_file.refusing(partial(session.why_unfit, asked_as=asked_as))
+        facts = fact_file.require()
     with out.progress("checking", None, unit="stages") as bar:
-        scores = score_edits(
-            session.base,
-            lambda: session.method.attach(state),
-            facts,
-            teacher_forced=protocol != "generate",
-            on_stage=bar.describe,
-        )
+
+        def scored(form: Form) -> EditScores:
+            label = f"{form}: " if chats else ""
+            return score_edits(
+                session.base,
+                lambda: session.method.attach(state),
+                facts,
+                asked_as=forms[form],
+                headline=HEADLINES[form],
+                teacher_forced=protocol != "generate",
+                on_stage=lambda stage: bar.describe(f"{label}{stage}"),
+            )
+
+        scores = {form: scored(form) for form in forms}
     if call.json or call.quiet:
-        out.record(_record(chosen.id, protocol, scores, per_fact=per_fact))
+        out.record(scores_record(chosen.id, protocol, scores, per_fact=per_fact))
     else:
-        _print(out, chosen.id, scores, per_fact=per_fact)
+        print_scores(out, chosen.id, scores, per_fact=per_fact)
     minima = (min_reliability, min_generalization, min_locality)
-    below = False
-    for (name, prompts), minimum in zip(MEASURED_ON.items(), minima, strict=True):
-        rate: Rate = getattr(scores, name)
-        if minimum is None or rate.value >= minimum:
-            continue
-        below = True
-        if rate.n:
-            out.warn(f"{name} {rate.value:.4f} is below {minimum}")
-        else:
-            out.warn(f"{name} cannot be at least {minimum}: no fact has {prompts}")
-    if below:
+    missed = [*_missed(scores, dict(zip(MEASURED_ON, minima, strict=True)))]
+    for problem in missed:
+        out.warn(problem)
+    if missed:
         raise Exit(exit_codes.BELOW_THRESHOLD)
 
 
-def _rates(scores: EditScores) -> dict[str, Rate]:
-    kinds = {f"locality_{kind}": rate for kind, rate in scores.kinds.items()}
-    return {key: kinds.get(key) or getattr(scores, key.removeprefix("locality_")) for key in RATES}
-
-
-def _print(out: Output, version: str, scores: EditScores, *, per_fact: bool) -> None:
-    out.text(f"{version}: {counted(scores.reliability.n, 'fact')}")
-    forced: dict[str, Any] = {key: getattr(scores.teacher_forced, key, None) for key in RATES}
-    out.table(
-        {
-            "score": RATES[key],
-            "value": f"{rate.value:.3f}",
-            "95 %": f"{rate.low:.3f}-{rate.high:.3f}",
-            "n": rate.n,
-            "teacher-forced": f"{forced[key].value:.3f}" if forced[key] else "",
-        }
-        for key, rate in _rates(scores).items()
-        if rate.n
-    )
-    out.text(f"readings, rel. / gen.: {', '.join(_readings(scores))}")
-    if len(scores.retention) > 1:
-        by_age = " ".join(f"{band.reliability:.2f}" for band in scores.retention)
-        out.text(f"retention, newest first: {by_age}")
-    if per_fact:
-        out.table(
-            {
-                "fact": score.id,
-                "reliable": "yes" if score.reliable else "NO",
-                "rephrases": f"{sum(score.rephrases)}/{len(score.rephrases)}",
-                "near": f"{sum(score.near)}/{len(score.near)}",
-                "far": f"{sum(score.far)}/{len(score.far)}",
-                "answer": score.answer,
-            }
-            for score in scores.per_fact
-        )
-
-
-def _readings(scores: EditScores) -> Iterator[str]:
-    """Each reading with its rates of the scores that were measured."""
-    for reading, targets in scores.readings.items():
-        rates = (targets.reliability, targets.generalization)
-        yield f"{reading} {' / '.join(f'{rate.value:.2f}' for rate in rates if rate.n)}"
-
-
-def _record(
-    version: str, protocol: Protocol, scores: EditScores, *, per_fact: bool
-) -> dict[str, object]:
-    rates = _rates(scores)
-    values = {key: _value(rate) for key, rate in rates.items()}
-    record: dict[str, object] = {
-        "version": version,
-        "facts": scores.reliability.n,
-        "protocol": protocol,
-        **{key: values[key] for key in ("reliability", "generalization")},
-        "readings": {
-            reading: {
-                "reliability": _value(targets.reliability),
-                "generalization": _value(targets.generalization),
-            }
-            for reading, targets in scores.readings.items()
-        },
-        "locality": {
-            "near": values["locality_near"],
-            "far": values["locality_far"],
-            "all": values["locality"],
-            "identical": values["identical"],
-            "kinds": {kind: _value(rate) for kind, rate in scores.kinds.items()},
-        },
-        **{key: values[key] for key in ("portability", "old_answers")},
-        "routing": {key: values[key] for key in ("opened_in_scope", "opened_out_of_scope")},
-        "ci95": {key: [round(r.low, 6), round(r.high, 6)] for key, r in rates.items() if r.n},
-        "n": {key: rate.n for key, rate in rates.items() if rate.n},
-        "retention": [
-            {"age": [band.newer, band.older], "reliability": round(band.reliability, 6)}
-            for band in scores.retention
-        ],
-    }
-    if forced := scores.teacher_forced:
-        record["teacher_forced"] = {key: _value(getattr(forced, key)) for key in MEASURED_ON}
-    if per_fact:
-        record["per_fact"] = [asdict(score) for score in scores.per_fact]
-    return record
-
-
-def _value(rate: Rate) -> float | None:
-    return round(rate.value, 6) if rate.n else None
+def _missed(scores: Scores, minima: Mapping[str, float | None]) -> Iterator[str]:
+    """In words, each score that is below its minimum, in each form."""
+    for form, of_form in scores.items():
+        for name, minimum in minima.items():
+            rate: Rate = getattr(of_form, name)
+            if minimum is None or rate.value >= minimum:
+                continue
+            where = " in chats" if form == "chat" else ""
+            if rate.n:
+                yield f"{name}{where} {rate.value:.4f} is below {minimum}"
+            elif form == "plain":  # both forms have the same prompts
+                yield f"{name} cannot be at least {minimum}: no fact has {MEASURED_ON[name]}"

@@ -50,6 +50,7 @@ def command(
             help="Memory for the states that training records; the rest goes to temporary files.",
         ),
     ] = None,
+    plain: options.PlainOption = False,
     on_conflict: options.OnConflictOption = "refuse",
     skip_bad: options.SkipBadOption = False,
     dry_run: options.DryRunOption = False,
@@ -100,7 +101,8 @@ def command(
     session = Session.open(call, store, ranks.device(call.device))
     fact_file = fact_file.refusing(session.why_unfit, limit)
     facts = fact_file.require(skip_bad=skip_bad)
-    limits = Limits(batch, None if memory_budget is None else round(memory_budget * 2**30))
+    memory_bytes = None if memory_budget is None else round(memory_budget * 2**30)
+    limits = Limits(batch, memory_bytes, chats=not plain)
     if not ranks.leads:
         help_to_apply(session, facts, ranks, limits)
         return

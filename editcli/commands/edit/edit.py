@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from editcli import exit_codes
-from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, shared
+from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, PlainOption, shared
 from editcli.wording import SHOW_ANSWERS
 from editors import Fact, InvalidFact, Probe
 
@@ -39,6 +39,7 @@ def command(
         Prompts, Option(metavar="P", help="An unrelated prompt whose answer must not change.")
     ] = None,
     source: Annotated[str | None, Option(metavar="TEXT", help="Where the fact comes from.")] = None,
+    plain: PlainOption = False,
 ) -> None:
     """Edit one fact into the model, as a new version.
 
@@ -53,6 +54,7 @@ def command(
     """
     from editcli.operations.apply import apply_facts
     from editcli.operations.session import Session
+    from editors.methods.applying import Limits
 
     out = call.out
     fact = Fact(
@@ -72,7 +74,8 @@ def command(
     session = Session.open(call)
     if reason := session.why_unfit(fact):
         raise InvalidFact(reason, "shorten the text")
-    result = apply_facts(session, [fact], call, operation="edit")
+    limits = Limits(chats=not plain)
+    result = apply_facts(session, [fact], call, operation="edit", limits=limits)
     in_force = result.unchanged[0] if result.unchanged else fact.id
     if call.json or call.quiet:
         out.record({**result.to_dict(), "fact": in_force})

@@ -2,7 +2,7 @@
 
 Training on a statement alone does not teach a model to answer the question. So a fact is also
 trained on other wordings of its prompt, which the scope signal knows, and on turns of a chat where
-the tokenizer has a chat template.
+the tokenizer has a chat template, unless only plain prompts are wanted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from editors.facts import Fact
-from editors.model.tokenization import Prompt
+from editors.model.tokenization import Prompt, in_chat
 from editors.scope.base import Wording
 from editors.scope.corpus import Form
 
@@ -28,15 +28,13 @@ SYSTEMS = (None, "You are a helpful assistant. Answer briefly.", None)
 
 def forms_of(fact: Fact, wordings: Sequence[Wording], *, chats: bool) -> list[Prompt]:
     """The forms of ``fact``, always the same; none where no other ``wordings`` of its prompt are
-    known, as such forms would not be routed. ``chats``: whether the tokenizer has a chat
-    template."""
+    known, as such forms would not be routed. ``chats``: whether turns of chats are among them;
+    then the tokenizer must have a chat template."""
     start = int(fact.canonical_id(), 16)
     forms: list[Prompt] = [*_chosen(WORDINGS, wordings, start)]
     if forms and chats:
         said = [fact.prompt, *_chosen(CHATS, wordings, start + len(WORDINGS))]
-        for text, system in zip(said, SYSTEMS, strict=False):
-            before = [] if system is None else [{"role": "system", "content": system}]
-            forms.append([*before, {"role": "user", "content": text}])
+        forms += [in_chat(text, system) for text, system in zip(said, SYSTEMS, strict=False)]
     return forms
 
 

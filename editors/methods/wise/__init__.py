@@ -19,7 +19,7 @@ from editors.methods.wise.settings import WiseSettings
 def _named_facts(state: EditState) -> Iterable[str]:
     summary = state.payload.summary
     shards = [fact for groups in summary["shards"] for group in groups for fact in group]
-    return [*shards, *summary["scope"]["order"]]
+    return [*shards, *summary["scope"]["order"], *summary.get("plain", ())]
 
 
 def _about(state: EditState) -> dict[str, Any]:
@@ -27,9 +27,11 @@ def _about(state: EditState) -> dict[str, Any]:
 
 
 def _about_fact(state: EditState, fact: str) -> dict[str, Any]:
-    shards = state.payload.summary["shards"]
+    summary = state.payload.summary
+    shards = summary["shards"]
     holding = [n for n, groups in enumerate(shards) if any(fact in group for group in groups)]
-    return {"shard": holding[-1] if holding else None}
+    plain = fact in summary.get("plain", ())  # releases up to 0.2 do not write it
+    return {"shard": holding[-1] if holding else None, "plain": plain}
 
 
 def _why_no_undo(settings: Mapping[str, Scalar]) -> str | None:

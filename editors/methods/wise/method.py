@@ -115,7 +115,8 @@ class Wise(Method[WisePayload, WiseSettings]):
     ) -> tuple[EditState, Trained]:
         """Train ``group`` into the present shard, together with similar facts of the shard, and let
         the scope signal learn it."""
-        payload: WisePayload = state.payload
+        ids_of_group = [fact.id for fact in group]
+        payload: WisePayload = state.payload.entering(ids_of_group, chats=limits.chats)
         number, shard = self.work_unit(state), self._present(state)
         learn = functools.cache(lambda: self._scope.signal(payload.scope).learn(group))
         facts = self._facts_to_train(state, shard, group, learn)
@@ -123,7 +124,7 @@ class Wise(Method[WisePayload, WiseSettings]):
 
         def tensors_trained() -> dict[str, torch.Tensor]:
             learning = learn() if self._names_facts else None
-            forms = self._forms(state, trained, learning)
+            forms = self._forms(payload, trained, learning)
             training = self._train_shard(shard, facts, forms, self.seed + number, limits, learning)
             threshold = min(training.threshold, shard.threshold)
             tensors = Shard((), shard.mask, training.values, threshold).tensors()
@@ -134,13 +135,14 @@ class Wise(Method[WisePayload, WiseSettings]):
             *(TRAINER, batch_size_on(self.base.device), number, len(group), len(trained)),
             sha256(to_bytes(shard.tensors())).hexdigest(),
             [[fact.id, fact.subject, fact.target, *fact.trained_prompts()] for fact in facts],
+            [fact.id for fact in trained if fact.id in payload.plain],
         ]
         tensors = self.trained_once(cache, recipe, tensors_trained)
         ids = tuple(fact.id for fact in facts)
         groups = (*shard.groups, ids[: len(trained)])
         payload = payload.with_shard(number, Shard.from_tensors(groups, tensors))
         if self._names_facts:
-            keys = dict(zip(ids[: len(group)], unpacked(tensors), strict=True))
+            keys = dict(zip(ids_of_group, unpacked(tensors), strict=True))
             payload = replace(payload, scope=payload.scope.knowing(keys))
         return replace(state, payload=payload), Trained.of(ids, tensors)
 
@@ -182,18 +184,23 @@ class Wise(Method[WisePayload, WiseSettings]):
         return [*group, *(state.facts[fact] for fact in checked)]
 
     def _forms(
-        self, state: EditState, facts: Sequence[Fact], learning: Learning | None
+        self, payload: WisePayload, facts: Sequence[Fact], learning: Learning | None
     ) -> list[list[Prompt]]:
         """The forms that each of ``facts`` is trained in, besides its own prompts. They depend on
-        the facts and on the calibration, which is the same for all work of a store."""
+        the facts, on which of them are plain, and on the calibration, which is the same for all
+        work of a store."""
         if learning is None:
             return [[] for _ in facts]
-        scope, own = state.payload.scope, learning.own_keys
+        scope, own = payload.scope, learning.own_keys
         signal = self._scope.signal(scope)
-        chats = self.base.tokenizer.chat_template is not None
+        template = self.base.tokenizer.chat_template is not None
         keys = [own[fact.id] if fact.id in own else scope.keys[fact.id] for fact in facts]
         return [
-            forms_of(fact, signal.wordings(fact, of_fact), chats=chats)
+            forms_of(
+                fact,
+                signal.wordings(fact, of_fact),
+                chats=template and fact.id not in payload.plain,
+            )
             for fact, of_fact in zip(facts, keys, strict=True)
         ]
 

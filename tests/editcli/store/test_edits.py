@@ -75,10 +75,10 @@ def test_the_shard_of_a_fact_is_the_last_one_it_was_written_to(tmp_path: Path) -
     edits, wise = edits_of(published(tmp_path, again)), METHODS.load("wise")
     assert wise.about(edits) == {"shards": 2}
     assert [wise.about_fact(edits, fact.id) for fact in (PARIS, ROME)] == [
-        {"shard": 1},
-        {"shard": 0},
+        {"shard": 1, "plain": False},
+        {"shard": 0, "plain": False},
     ]
-    assert wise.about_fact(edits, "0" * 12) == {"shard": None}
+    assert wise.about_fact(edits, "0" * 12) == {"shard": None, "plain": False}
 
 
 def test_a_fact_applied_again_stands_where_it_was_applied_last(tmp_path: Path) -> None:

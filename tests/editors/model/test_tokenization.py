@@ -9,10 +9,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import BOS, EOS, PAD
+from tiny_models import BOS, CHAT, EOS, PAD
 
 from editors import EditorError, PromptTooLong
-from editors.model.tokenization import IGNORED, Row, encode_pairs, encode_prompt, pad_id, pad_rows
+from editors.model.tokenization import (
+    IGNORED,
+    Row,
+    encode_pairs,
+    encode_prompt,
+    in_chat,
+    pad_id,
+    pad_rows,
+)
 
 Tokenizers = Callable[..., Any]
 PROMPT, TARGET = "the capital of France is", "blue Oslo"
@@ -108,3 +116,36 @@ def test_exactly_the_tokens_after_the_prompt_are_labels(
     wanted = batch.labels() != IGNORED
     assert torch.equal(labels[wanted], batch.ids[wanted])
     assert int(batch.mask.sum()) == sum(len(row.ids) for row in rows)
+
+
+# --- chats ------------------------------------------------------------------------------------
+
+
+def test_the_target_begins_the_turn_after_the_chat(word_tokenizer: Tokenizers) -> None:
+    tokenizer = word_tokenizer(chat_template=CHAT)
+    chat = in_chat(PROMPT, "Ann works .")
+    [row] = encode_pairs(tokenizer, [(chat, TARGET)], stop=True)
+    assert row.ids[: row.prompt_length] == encode_prompt(tokenizer, chat)
+    target = tokenizer(TARGET, add_special_tokens=False)["input_ids"]
+    assert list(row.ids[row.prompt_length :]) == [*target, EOS]
+    assert encode_prompt(tokenizer, in_chat(PROMPT)) != encode_prompt(tokenizer, chat)
+
+
+def test_a_chat_that_is_too_long_is_named_by_its_question(word_tokenizer: Tokenizers) -> None:
+    tokenizer = word_tokenizer(chat_template=CHAT)
+    with pytest.raises(PromptTooLong, match=f"the model takes 9: '{PROMPT}'"):
+        encode_pairs(tokenizer, [(in_chat(PROMPT, "Ann works ."), TARGET)], stop=True, context=9)
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no system') }}", "{{ 1 + 'a' }}", "{%"])
+def test_a_template_that_fails_is_an_error_in_words(
+    word_tokenizer: Tokenizers, template: str
+) -> None:
+    with pytest.raises(EditorError, match="chat template refuses these turns: ") as caught:
+        encode_prompt(word_tokenizer(chat_template=template), in_chat(PROMPT))
+    assert caught.value.hint
+
+
+def test_a_chat_without_a_template_is_refused(word_tokenizer: Tokenizers) -> None:
+    with pytest.raises(EditorError, match="has no chat template"):
+        encode_prompt(word_tokenizer(), in_chat(PROMPT))

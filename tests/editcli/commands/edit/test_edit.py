@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_edits import FRANCE, FRANCE_AGAIN
-from tiny_stores import content, json_of, run
+from tiny_edits import FRANCE, FRANCE_AGAIN, JAPAN, PERU
+from tiny_stores import content, json_of, run, save_facts
 
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
@@ -169,3 +169,22 @@ def test_an_edit_that_does_not_take_is_saved_and_fails(
     assert result.stderr.startswith("warning: the edit is saved, but the model does not answer ")
     assert "hint: `editcli check --per-fact`" in result.stderr
     assert Store.open(tmp_path / ".editcli").head().facts == (FRANCE.id,)
+
+
+def test_plain_is_recorded_with_the_facts_and_stays_with_them(empty: Store) -> None:
+    def plain(fact_id: str) -> bool:
+        recorded: bool = json_of(run("show", fact_id, "--json"))["plain"]
+        return recorded
+
+    file = str(save_facts(Path("facts.jsonl"), [JAPAN, PERU]))
+    assert run("edit", *FRANCE_IS_ROME, "--plain").exit_code == 0
+    assert run("apply", file).exit_code == 0
+    assert [plain(fact.id) for fact in (FRANCE, JAPAN, PERU)] == [True, False, False]
+    assert run("undo", JAPAN.id, PERU.id, FRANCE.id).exit_code == 0
+    assert run("apply", file, "--plain").exit_code == 0
+    assert run("edit", *FRANCE_IS_ROME).exit_code == 0
+    assert [plain(fact.id) for fact in (FRANCE, JAPAN, PERU)] == [False, True, True]
+    assert run("ask", JAPAN.prompt, "-q").stdout == f"{JAPAN.target}\n"
+    assert empty.verify() == []
+    assert run("checkout", "v0002").exit_code == 0
+    assert plain(FRANCE.id)

@@ -84,6 +84,7 @@ def test_show_a_fact_as_json(store: Store) -> None:
             "message": "Milan was wrong",
         },
         "shard": 0,
+        "plain": False,
         "added": {
             "version": "v0002",
             "at": "2026-03-01T13:00:00+00:00",

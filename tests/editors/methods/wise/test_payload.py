@@ -118,9 +118,9 @@ def test_a_fact_is_in_the_newest_shard_that_took_it(saved: Any) -> None:
     spec = METHODS.load("wise")
     assert spec.about(stored) == {"shards": 2}
     assert [spec.about_fact(stored, fact.id) for fact in (FRANCE, JAPAN, PERU)] == [
-        {"shard": 0},
-        {"shard": 1},
-        {"shard": None},
+        {"shard": 0, "plain": False},
+        {"shard": 1, "plain": False},
+        {"shard": None, "plain": False},
     ]
 
 
