@@ -124,4 +124,4 @@ def explain_score(decision: Decision) -> str:
 def cosine_of_prompts(first: FactKeys, second: FactKeys) -> float:
     """The cosine of the keys of the prompts of two facts: ``keys``, each of length 1, the prompt's
     first."""
-    return float(first["keys"][0] @ second["keys"][0])
+    return float(first["keys"][0].float() @ second["keys"][0].float())

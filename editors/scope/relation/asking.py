@@ -14,7 +14,7 @@ MARK = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for the subject
 FILLER = "this one"  # instead of the mark, for a model that has no token for it
 _ARTICLE = re.compile(rf"\b[Tt]he (?={MARK})")  # "the Hindenburg": the mark alone
 # A mark, and white space before something that may begin a sentence.
-_SENTENCE_END = re.compile(r"""[.!?]["')\]]*\s+(?=[^\s\W]|["'(\[])|\n+""")
+_SENTENCE_END = re.compile(rf"""[.!?]["')\]]*\s+(?=[^\s\W]|["'(\[{MARK}])|\n+""")
 _ABBREVIATION = re.compile(r"(?:\b\w|\b(?:St|Mr|Mrs|Ms|Dr|Mt|No|vs|Jr|Sr))\.\s*\Z")
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from editors.errors import EditorError, StateMismatch
 from editors.model.base_model import Base
 from editors.scope.base import Settings, Tensors, Wording
-from editors.scope.corpus import Corpus
+from editors.scope.corpus import FORMS, Corpus, Form
 from editors.scope.relation.encoders.base import RelationEncoder, directions, encoded
 from editors.scope.relation.examples import examples_of
 from editors.scope.relation.training import texts_of, train_encoder
@@ -29,8 +29,9 @@ MIN_RELATIONS = 20
 class Calibration:
     """The encoder, and the relations of the corpus.
 
-    ``means``: float32 ``[relations, dimensions]``, the mean direction of the phrasings of each;
-    ``wordings``: for each, its phrasings.
+    ``by_form``: float32 ``[relations, FORMS, dimensions]``, the mean direction of the phrasings of
+    each form of each relation; ``means``: ``[relations, dimensions]``, the mean of these;
+    ``wordings``: for each relation, its phrasings.
     """
 
     def __init__(self, encoder: RelationEncoder, tensors: Tensors) -> None:
@@ -38,12 +39,13 @@ class Calibration:
         missing."""
         self.encoder = encoder
         try:
-            self.means = F.normalize(tensors["means"].float(), dim=-1)
+            self.by_form = F.normalize(tensors["by_form"].float(), dim=-1)
             wordings = json.loads(bytes(tensors["wordings"].tolist()))
         except KeyError as missing:
             raise StateMismatch(
                 f"the calibration of the scope lacks {missing.args[0]!r}", "`editcli verify`"
             ) from missing
+        self.means = F.normalize(self.by_form.mean(1), dim=-1)
         self.wordings: list[list[Wording]] = [
             [(form, text) for form, text in of_relation] for of_relation in wordings
         ]
@@ -83,10 +85,20 @@ def calibrate(
         read = encoder.read([text for example in examples for text in example.texts])
         texts = texts_of(examples, read)
         train_encoder(encoder, texts, min(MOST_STEPS, STEPS_A_RELATION * len(texts)), random)
-    means = [encoded(encoder, of_relation.phrasings).mean(0) for of_relation in texts]
+    by_form = [
+        _mean_by_form(example.forms, encoded(encoder, of_relation.phrasings))
+        for example, of_relation in zip(examples, texts, strict=True)
+    ]
     wordings = [relation.phrasings for relation in relations]
     return {
         **encoder.tensors(),
-        "means": torch.stack(means).half(),
+        "by_form": torch.stack(by_form).half(),
         "wordings": torch.tensor(list(json.dumps(wordings).encode()), dtype=torch.uint8),
     }
+
+
+def _mean_by_form(forms: Sequence[Form], directions_of: torch.Tensor) -> torch.Tensor:
+    """The mean direction of the phrasings of each form, ``[FORMS, dimensions]``, of length 1."""
+    chosen = [[i for i, own in enumerate(forms) if own == form] for form in FORMS]
+    means = torch.stack([directions_of[numbers].mean(0) for numbers in chosen])
+    return F.normalize(means, dim=-1)

@@ -38,11 +38,12 @@ _LOWERED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Texts about one relation: its ``phrasings``; ``framed``, which ask the same in surroundings;
-    ``near``, which ask something else about the subject; ``others``, which ask about another
+    """Texts about one relation: its ``phrasings``, and the form of each; ``framed``, which ask the
+    same in surroundings; ``near``, which ask something else about the subject; ``others``, which ask about another
     entity, or of another time or amount."""
 
     relation: Relation
+    forms: tuple[Form, ...]
     phrasings: tuple[str, ...]
     framed: tuple[str, ...]
     near: tuple[str, ...]
@@ -84,6 +85,7 @@ def examples_of(relation: Relation, corpus: Corpus, random: Random) -> Examples:
         others += made or maker.framed([prompt], "time", about=MARK)
     return Examples(
         relation,
+        tuple(form for form, _ in phrasings),
         tuple(capitalised(filled(text, SUBJECT)) for _, text in phrasings),
         tuple(framed),
         tuple(near),

@@ -8,7 +8,7 @@ encoder reads the base's own states (``relation``), or is a sentence encoder (``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -120,12 +120,15 @@ class RelationLearning:
         for fact in facts:
             keys = torch.stack([*islice(directions, len(fact.trained_prompts()))])
             relation = calibration.recognised(keys[0])
+            if relation is not None:
+                keys = torch.cat([keys, calibration.by_form[relation]])
             number = -1 if relation is None else relation
-            self.own_keys[fact.id] = {"keys": keys, "relation": torch.tensor([number])}
+            self.own_keys[fact.id] = {"keys": keys.half(), "relation": torch.tensor([number])}
 
     def keys(self) -> dict[str, FactKeys]:
-        """By fact id: ``keys`` float32 ``[n, dimensions]``, the directions of its prompts, and
-        ``relation`` int64 ``[1]``, the number of its relation, -1 if none is recognised."""
+        """By fact id: ``keys`` float16 ``[n, dimensions]``, the directions of its prompts and of
+        the forms of its relation; ``relation`` int64 ``[1]``, the number of the relation, -1 if
+        none is recognised."""
         return dict(self.own_keys)
 
 
@@ -150,29 +153,30 @@ class RelationRouter(MentionRouter):
         return prompt_texts(self._base.tokenizer, prompts)
 
     def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
-        """By the directions of the asking parts of the open prompts."""
+        """By the directions of the open prompts and of their asking parts: a question may stand
+        before the last mention, and what stands before may hide it."""
         numbers = [*proposal.candidates]
         texts = self._texts([proposal.prompts[number] for number in numbers])
-        asked: dict[tuple[int, int], str] = {}  # prompt and candidate -> what is asked
+        asked: list[tuple[int, int]] = []  # prompt and candidate
+        parts: list[str] = []  # two for each
         for number, text in zip(numbers, texts, strict=True):
             mentions = self._mentions.find(text)
             for fact in proposal.candidates[number]:
-                asked[number, fact] = asking_part(masked(text, mention_spans(mentions, fact)))
-        directions = self._calibration.directions_of([*asked.values()])
-        of_pair = dict(zip(asked, directions, strict=True))
+                whole = masked(text, mention_spans(mentions, fact))
+                asked.append((number, fact))
+                parts += [whole, asking_part(whole)]
+        directions = self._calibration.directions_of(parts)
+        of_parts = directions.view(len(asked), 2, directions.shape[-1])
+        scored: dict[int, list[tuple[float, int]]] = {number: [] for number in numbers}
+        for (number, fact), queries in zip(asked, of_parts, strict=True):
+            cosines = self._keys[fact]["keys"].float() @ queries.T  # [keys, parts]
+            scored[number].append((float(cosines.max()), fact))
         decisions = list(proposal.decisions)
         for number in numbers:
-            candidates = proposal.candidates[number]
-            decisions[number] = self._decide({f: of_pair[number, f] for f in candidates})
+            decisions[number] = self._decide(*max(scored[number]))
         return decisions
 
-    def _decide(self, queries: Mapping[int, torch.Tensor]) -> Decision:
-        """The decision on a prompt; ``queries``: by candidate, the direction of what it asks."""
-        scored = [
-            (float((self._keys[fact]["keys"] @ query).max()), fact)
-            for fact, query in queries.items()
-        ]
-        score, fact = max(scored)
+    def _decide(self, score: float, fact: int) -> Decision:
         memory = self._memories[fact] if score > self._threshold else -1
         return Decision(memory, self._facts[fact].id, score, self._threshold)
 
@@ -188,7 +192,7 @@ class RelationRouter(MentionRouter):
         if not passages:
             return False
         directions = self._calibration.directions_of(passages)
-        return bool((self._keys[number]["keys"] @ directions.T).max() > self._threshold)
+        return bool((self._keys[number]["keys"].float() @ directions.T).max() > self._threshold)
 
 
 def mention_spans(mentions: Sequence[Mention], fact: int = 0) -> list[tuple[int, int]]:

@@ -45,8 +45,8 @@ class LowRank(nn.Module):
 class SentenceEncoder:
     """Reads token ids, int64 ``[tokens]``. The model is loaded when a text is read first."""
 
-    threshold: ClassVar[float] = 0.6
-    recognised: ClassVar[float] = 0.8
+    threshold: ClassVar[float] = 0.62
+    recognised: ClassVar[float] = 0.7
     learning_rate: ClassVar[float] = 1e-3
 
     def __init__(

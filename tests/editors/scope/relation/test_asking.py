@@ -20,6 +20,7 @@ def test_sentences_are_the_whole_text(text: str) -> None:
     [
         (f"The capital of {MARK} is", f"The capital of {MARK} is"),
         (f"It rains. The capital of {MARK} is", f"The capital of {MARK} is"),
+        (f"The median age was 35 years. {MARK} lies in", f"{MARK} lies in"),
         (f"I read about {MARK}. What is its capital?", None),
         (f"St. John met {MARK} on Mt. Meru in", None),
         (f"a list\n{MARK}: capital", f"{MARK}: capital"),

@@ -90,7 +90,7 @@ def test_relations_that_are_held_out_do_not_count(base: Any) -> None:
 
 
 def test_a_missing_part_is_named(base: Any, tensors: dict[str, torch.Tensor]) -> None:
-    for name in ("means", "encoder.mean", "wordings", "layers"):
+    for name in ("by_form", "encoder.mean", "wordings", "layers"):
         rest = {key: value for key, value in tensors.items() if key != name}
         with pytest.raises(StateMismatch):
             calibration_of(base, rest)

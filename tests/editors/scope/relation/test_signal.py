@@ -28,7 +28,7 @@ def test_a_fact_is_learnt_alike_alone_and_among_others(signal: Any) -> None:
     together = signal.learn(facts).keys()
     for fact in facts:
         alone = signal.learn([fact]).keys()[fact.id]
-        torch.testing.assert_close(together[fact.id]["keys"], alone["keys"])
+        torch.testing.assert_close(together[fact.id]["keys"], alone["keys"], atol=2e-3, rtol=0)
 
 
 def test_every_name_of_the_subject_is_taken_out(signal: Any) -> None:
@@ -36,4 +36,4 @@ def test_every_name_of_the_subject_is_taken_out(signal: Any) -> None:
     torch.testing.assert_close(of_alias[0], of_alias[1])
     river = signal.learn([RIVER]).keys()[RIVER.id]["keys"][0]
     masked = signal.calibration.directions_of([f"the sea of {MARK} is"])[0]
-    torch.testing.assert_close(river, masked)
+    torch.testing.assert_close(river.float(), masked, atol=2e-3, rtol=0)
