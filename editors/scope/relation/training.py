@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from editors.scope.relation.encoders.base import RelationEncoder
 from editors.scope.relation.examples import Examples
 
-RELATIONS = 24  # of a batch
-NEAR = 1  # texts of each relation that ask something else about the subject
+RELATIONS = 20  # of a batch
+NEAR = 2  # texts of each relation that ask something else about the subject
 OTHERS = 2  # and that ask about another entity, or of another time or amount
 TEMPERATURE = 0.05
 EQUAL, UNEQUAL = 0.75, 0.35  # cosines

@@ -113,10 +113,11 @@ class SentenceEncoder:
     def encode(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         place = torch.tensor(order).argsort()
-        parts = [
-            self._model.states(*padded([inputs[i] for i in order[start : start + TOGETHER]]))
-            for start in range(0, len(order), TOGETHER)
-        ]
+        with parametrize.cached():  # a weight is changed once for all parts
+            parts = [
+                self._model.states(*padded([inputs[i] for i in order[start : start + TOGETHER]]))
+                for start in range(0, len(order), TOGETHER)
+            ]
         return F.normalize(torch.cat(parts), dim=-1)[place]
 
     @property
