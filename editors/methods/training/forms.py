@@ -15,7 +15,8 @@ from editors.scope.base import Wording
 from editors.scope.corpus import Form
 
 WORDINGS: tuple[Form, ...] = (
-    *("question", "question", "request", "telegraphic", "personal", "statement"),
+    *("question", "question", "request", "telegraphic", "telegraphic", "personal"),
+    *("statement", "statement"),
 )
 """The forms of the wordings that are trained as plain prompts, where there are so many."""
 

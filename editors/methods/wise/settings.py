@@ -1,4 +1,4 @@
-"""The settings of WISE, their ranges, and its two profiles. Needs no tensor library."""
+"""The settings of WISE, their ranges, and its profiles. Needs no tensor library."""
 
 from __future__ import annotations
 
@@ -29,10 +29,20 @@ class WiseSettings(ScopeSettings):
     that each target token must reach in joint training. ``max_steps``: for the facts of a group
     (joint) or for each edit (sequential). ``alpha``, ``beta``, ``gamma``: the margins of Eq. 5;
     ``act_ratio``: the factor on the thresholds of Eq. 6.
+
+    The profile "separate" gives each fact a memory of its own, so that a claimed prompt is never
+    answered with another fact. "paper" is the method of the paper.
     """
 
     PROFILES: ClassVar[dict[str, dict[str, Scalar]]] = {
         "robust": {},
+        "separate": {
+            "scope": "sentence",
+            "shard_size": 1,
+            "mask_ratio": 0.05,
+            "prefixes": 0,
+            "confidence": 0.99,
+        },
         "paper": {
             "scope": "activation",
             "training": "sequential",
@@ -44,7 +54,7 @@ class WiseSettings(ScopeSettings):
         },
     }
 
-    profile: Literal["robust", "paper"] = "robust"
+    profile: Literal["robust", "separate", "paper"] = "robust"
     training: Literal["joint", "sequential"] = "joint"
     shard_size: Annotated[Whole, Field(ge=0, le=100_000)] = 0
     mask_ratio: Annotated[Number, Field(ge=1e-4, le=1)] = 0.2

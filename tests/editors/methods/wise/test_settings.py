@@ -30,7 +30,7 @@ def chosen(values: dict[str, Any]) -> WiseSettings:
         ({"mask_ratio": 0}, "mask_ratio: must be greater than or equal to 0.0001, not 0"),
         ({"mask_ratio": 1.5}, "mask_ratio: must be less than or equal to 1, not 1.5"),
         ({"alpha": float("nan")}, "alpha: must be a finite number"),
-        ({"profile": "papre"}, "profile: must be 'robust' or 'paper', not 'papre'"),
+        ({"profile": "papre"}, "profile: must be 'robust', 'separate' or 'paper', not 'papre'"),
         ({"merge": "slerp"}, "merge: must be 'ties' or 'linear', not 'slerp'"),
         ({"rank": 0}, "rank: must be greater than or equal to 1, not 0"),
     ],

