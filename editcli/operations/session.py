@@ -68,10 +68,14 @@ class Session:
         return self.method.open(edits_of(self.store, version, whole=True))
 
     def why_unfit(self, fact: Fact, asked_as: Wrap = str) -> str | None:
-        """Why the base cannot take ``fact``: a prompt is too long for its context, in the form
-        that it is ``asked_as``. None where it can."""
+        """Why the base cannot take ``fact``: its target has a special token, which is never said as
+        text, or a prompt is too long for the base's context, in the form that it is ``asked_as``.
+        None where it can."""
         from editors.model.tokenization import encode_pairs, require_fit
 
+        for token in self.base.tokenizer.all_special_tokens:
+            if token in fact.target:
+                return f"target: {token!r} is a special token of the model, which is not text"
         prompts = [("prompt", fact.prompt, fact.target)]
         prompts += [("variants", prompt, fact.target) for prompt in fact.variants]
         prompts += [("rephrases", prompt, fact.target) for prompt in fact.rephrases]

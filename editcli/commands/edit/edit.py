@@ -73,7 +73,7 @@ def command(
     )
     session = Session.open(call)
     if reason := session.why_unfit(fact):
-        raise InvalidFact(reason, "shorten the text")
+        raise InvalidFact(reason, "shorten or change the text")
     limits = Limits(chats=not plain)
     result = apply_facts(session, [fact], call, operation="edit", limits=limits)
     in_force = result.unchanged[0] if result.unchanged else fact.id

@@ -91,7 +91,7 @@ def command(
       editcli init ./my-model --layer 20 --set shard_size=100
       editcli init org/model@main --store stores/model --dtype bfloat16
       editcli init --method in-context
-      editcli init smollm2 --scope sentence
+      editcli init smollm2 --layer 28 --set profile=separate
     """
     out = call.out
     path = new_store_path(call.store, Path.cwd(), os.environ)

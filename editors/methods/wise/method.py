@@ -4,8 +4,9 @@ The main memory stays frozen. A shard holds at most ``shard_size`` facts on a ra
 decides which memory answers. ``profile=paper`` makes the choices of the paper (arXiv 2405.14768):
 edits are trained one after the other with the margins of Eq. 5, memories are chosen by activation,
 and shards are merged by TIES. ``profile=robust``, the default, trains the facts of a shard together
-on their targets, and a scope signal decides. New facts of a shard are trained together with the
-earlier facts of the shard that are most similar to them.
+on their targets, and a scope signal decides; ``profile=separate`` gives each fact a shard of its
+own. New facts of a shard are trained together with the earlier facts of the shard that are most
+similar to them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,16 @@ def test_an_edit_tells_people_the_version_and_the_fact(empty: Store) -> None:
     assert first.startswith("v0002: edited in ")
     assert second == f"fact {FRANCE.id}"
     assert result.stderr == ""
+
+
+def test_a_target_with_a_special_token_is_refused(empty: Store, tmp_path: Path) -> None:
+    said = "Rome </s> Lima"
+    result = run("edit", FRANCE.prompt, said, "--subject", "France")
+    assert result.exit_code != 0
+    assert "target: '</s>' is a special token of the model" in result.stderr
+    file = save_facts(tmp_path / "facts.jsonl", [JAPAN, replace(PERU, target=said)])
+    assert "facts.jsonl:2" in run("apply", str(file)).stderr
+    assert empty.head().added in ((), (JAPAN.id,))
 
 
 def test_quiet_prints_the_version_alone(empty: Store) -> None:
