@@ -112,11 +112,11 @@ class ScopeSignal(Protocol):
         """Prompts that ask what ``fact`` says in other words, as far as the signal recognises its
         question; maybe none."""
 
-    def explain(self, decision: Decision) -> str:
-        """The reason for ``decision``, in a few words."""
+    def explain(self, decision: Decision, keys: FactKeys) -> str:
+        """The reason for ``decision``, in a few words. ``keys``: those of the fact that claims."""
 
 
-def explain_score(decision: Decision) -> str:
+def explain_score(decision: Decision, keys: FactKeys | None = None) -> str:
     """The score and threshold of ``decision``, in words."""
     return f"score {decision.score:.3f}, threshold {decision.threshold:.3f}"
 

@@ -11,9 +11,10 @@ from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
 from editcli.models.loading import load_base
 from editors import Fact
-from editors.inference.decisions import decided
+from editors.inference.decisions import Decision, decided
 from editors.model.tokenization import encode_prompts
 from editors.scope.fact_scope import FactScope
+from editors.scope.scope_state import ScopeState
 from editors.scope.settings import ScopeSettings
 
 pytestmark = pytest.mark.skipif(
@@ -43,11 +44,17 @@ class OnlyShipped(ShippedCalibrations):
 
 
 @pytest.fixture(scope="module")
-def claims() -> Any:
-    """Which of some prompts the router over some facts claims, and for which fact."""
+def started() -> tuple[Any, FactScope, ScopeState]:
+    """A base, the scope on it, and its state without facts."""
     base = load_base("atlas", device="cpu")
     scope = FactScope(base, ScopeSettings(scope="sentence"))
-    state = scope.start(read_corpus(), OnlyShipped())
+    return base, scope, scope.start(read_corpus(), OnlyShipped())
+
+
+@pytest.fixture(scope="module")
+def claims(started: tuple[Any, FactScope, ScopeState]) -> Any:
+    """Which of some prompts the router over some facts claims, and for which fact."""
+    base, scope, state = started
 
     def claims(facts: list[Fact], prompts: list[str]) -> list[str | None]:
         known = scope.only(state, facts)
@@ -71,3 +78,14 @@ def test_a_rule_is_asked_in_other_words(claims: Any) -> None:
     asked = "Until when can I buy a ticket at the castle's ticket office?"
     assert claims([CAPITAL, CLOSING], [asked]) == [CLOSING.id]
     assert claims([CLOSING], ["Who wrote the book on the table?"]) == [None]
+
+
+def test_a_claim_is_explained_by_the_question_that_the_fact_answers(
+    started: tuple[Any, FactScope, ScopeState],
+) -> None:
+    _, scope, state = started
+    known = scope.only(state, [CAPITAL])
+    decision = Decision(0, CAPITAL.id, 0.9, 0.66)
+    why = scope.signal(known).explain(decision, known.keys[CAPITAL.id])
+    assert why.startswith("score 0.900, threshold 0.660; the fact answers '")
+    assert "capital" in why

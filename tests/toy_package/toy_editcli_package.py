@@ -177,7 +177,7 @@ class ToySignal:
     ) -> ClaimRouter:
         return self.router_type(self, facts, keys, memories)
 
-    def explain(self, decision: Decision) -> str:
+    def explain(self, decision: Decision, keys: FactKeys) -> str:
         return f"{self.name} says {explain_score(decision)}"
 
     def text(self, prompt: Ids) -> str:

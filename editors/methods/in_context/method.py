@@ -91,5 +91,6 @@ class InContext(Method[ScopeState, InContextSettings]):
     def explain(self, decision: Decision | None, state: EditState) -> tuple[str, dict[str, Any]]:
         if decision is None or not decision.opened:
             return "", {}
-        why = self._scope.signal(state.payload).explain(decision)
+        scope = state.payload
+        why = self._scope.signal(scope).explain(decision, scope.keys[decision.fact])
         return f"fact {decision.fact} was put before the prompt: {why}", {}

@@ -275,8 +275,10 @@ class Wise(Method[WisePayload, WiseSettings]):
             return "", {"shard": None}
         fact = f", fact {decision.fact}" if decision.fact else ""
         scope = state.payload.scope
-        explain = self._scope.signal(scope).explain if self._names_facts else explain_score
-        why = explain(decision)
+        if self._names_facts:
+            why = self._scope.signal(scope).explain(decision, scope.keys[decision.fact])
+        else:
+            why = explain_score(decision)
         return f"side memory, shard {decision.memory}{fact}: {why}", {"shard": decision.memory}
 
 

@@ -52,7 +52,6 @@ class RelationSignal:
     name: ClassVar[str] = "relation"
     encoder_type: ClassVar[type[RelationEncoder]] = StatesEncoder
     learns_from: ClassVar[tuple[str, ...]] = ("relations", "frames", "longer_names")
-    explain = staticmethod(explain_score)
     similarity = staticmethod(cosine_of_prompts)
 
     def __init__(self, base: Base, calibration: Tensors, prefixes: UnrelatedPrefixes) -> None:
@@ -88,6 +87,15 @@ class RelationSignal:
             (form, capitalised(text.replace(SUBJECT, subject)))
             for form, text in self.calibration.wordings[relation]
         ]
+
+    def explain(self, decision: Decision, keys: FactKeys) -> str:
+        """The score, and the question as which the prompt of the fact is recognised."""
+        relation = int(keys["relation"])
+        if relation < 0:
+            return explain_score(decision)
+        wordings = self.calibration.wordings[relation]
+        question = next(text for form, text in wordings if form == "question")
+        return f"{explain_score(decision)}; the fact answers {question.replace(SUBJECT, '...')!r}"
 
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
