@@ -44,6 +44,14 @@ class Progress:
         if self.bar:
             self.bar.update(self.bar.task_ids[0], description=text)
 
+    def stage(self, label: str, total: int | None, unit: str) -> None:
+        """Begin again at 0, for `total` units of something else (None: not known)."""
+        if self.bar:
+            self.bar.reset(self.bar.task_ids[0], total=total, description=label, unit=unit)
+
+
+NO_PROGRESS = Progress()
+
 
 @dataclass(frozen=True)
 class Output:

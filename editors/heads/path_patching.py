@@ -89,7 +89,7 @@ def path_effects(
     for patched, first in zip(sweeps, firsts, strict=True):
         # The first variant is not patched: the reference has the same rounding as the others.
         sweep = 1 + len(patched)
-        # The reference has the same states in all sweeps; the first sweep keeps them for the others.
+        # The reference is the same in all sweeps; the first one keeps its states for the others.
         last = len(base.architecture.blocks) if patched is sweeps[0] else first
         written: dict[str, torch.nn.Module] = {}
         for layer, plain in original_run.attn_out.items():

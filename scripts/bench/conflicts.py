@@ -33,7 +33,7 @@ from conflicts_page import page
 from random_models import random_model
 from workbench import CALIBRATED_ON
 
-from editcli.cli.console import Output
+from editcli.cli.console import NO_PROGRESS, Output
 from editcli.cli.options import Invocation
 from editcli.files.conflicts import ConflictFile, read_conflicts
 from editcli.files.facts import read_facts
@@ -97,7 +97,7 @@ def find(session: Session, file: ConflictFile, prefer: Source) -> PruningTest:
         PruneSettings(),
         read_texts(None),
         QUIET,
-        lambda stage: print(f"  {stage}", file=sys.stderr, flush=True) if stage else None,
+        NO_PROGRESS,
     )
 
 
@@ -469,7 +469,7 @@ def shapes(command: str, _: Results) -> dict[str, Any]:
                 if command == "resolve":
                     find_heads(
                         conflicts, file, "memory", LocateSettings(), PruneSettings(heads=4),
-                        read_texts(None)[:10], QUIET, lambda _: None,
+                        read_texts(None)[:10], QUIET, NO_PROGRESS,
                     )  # fmt: skip
                 else:
                     cases = conflicts.cases(file.split("locate"), QUIET)

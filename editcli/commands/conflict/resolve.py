@@ -113,12 +113,11 @@ def command(
     session = Session.open(call)
     parent = session.store.head()
     conflicts = ConflictSession(session, session.state(parent)).without_pruning()
-    with out.progress("resolving", None, unit="stages") as bar:
+    with out.progress("resolving", None, unit="prompts") as bar:
         if by != "prune":  # nothing is written
-            bar.describe("memory's answers")
-            locate, dev, test = conflicts.splits(conflict_file, out)
-            bar.describe(f"tuning {by}")
-            baseline = measure_baseline(by, conflicts, locate, dev, test, prefer)
+            locate, dev, test = conflicts.splits(conflict_file, out, bar)
+            bar.stage(f"tuning {by}", None, "settings")
+            baseline = measure_baseline(by, conflicts, locate, dev, test, prefer, bar)
             _print_baseline(out, baseline, prefer)
             return
         result = find_heads(
@@ -129,7 +128,7 @@ def command(
             PruneSettings(count, at, ablation, scale),
             texts,
             out,
-            bar.describe,
+            bar,
         )
     refused = bool(result.refused) and not force
     version = None if refused or dry_run else _save(call, conflicts, parent, result, prefer)
