@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from editors.inference.edited_model import EditedModel
 
 ALARM = 0.98  # share of neutral prompts that must keep their likeliest next token
-NEUTRAL_TEXTS = 300  # on the test split
-DEV_NEUTRAL_TEXTS = 60
+NEUTRAL_TEXTS = 100  # on the test split
+DEV_ROWS = 200  # with a conflict, which tell the gain of a set of heads; CUB takes 198
+DEV_PAIRS = 100  # of each check on the dev split
+DEV_NEUTRAL_TEXTS = 40
 RANKED_ROWS = 100  # of each source; PH3 ranks on 200 in all
 REVERSIBLE_PROMPTS = 20  # whose logits are compared before and after pruning
 
@@ -90,7 +92,7 @@ def find_heads(
     Raises:
         EditorError: no row shows a conflict, or the model has no separable heads.
     """
-    from editors.conflicts.locality import LIMITS, Battery, beyond, divergence, losses
+    from editors.conflicts.locality import LIMITS, Battery, beyond, divergence, drawn, losses
     from editors.conflicts.resolve import GRID, SCREENED, DevSplit, choose
 
     session = conflicts.session
@@ -119,12 +121,13 @@ def find_heads(
         # them.
         agreeing = [case for case in locate_cases if not case.conflicting]
         battery = Battery.of([*dev_cases, *agreeing], edits, neutral[:DEV_NEUTRAL_TEXTS])
+        conflicting = [case for case in dev_cases if case.conflicting]
         candidates = max(SCREENED, pruning.heads or GRID[-1])
         dev = DevSplit(
             session.base,
             lambda heads: attach(masked(heads)),
-            dev_cases,
-            battery,
+            drawn(conflicting, DEV_ROWS),
+            battery.sample(DEV_PAIRS),
             prefer,
             {head.layer for head in ranking.top(_other(prefer), candidates)},
             bar.advance,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -40,6 +40,8 @@ LIMITS: Mapping[str, float] = {
 COPIED_TOKENS = 12  # random tokens of a sequence, which are then repeated
 COPIES = 64  # such sequences
 PROMPT_SHARE = 0.6  # the share of a neutral text after which next tokens are compared
+
+T = TypeVar("T")
 
 Pair = tuple[str, str]
 """A prompt and its expected answer."""
@@ -106,6 +108,11 @@ class Battery:
         }
         return Battery({name: checks for name, checks in pairs.items() if checks}, neutral)
 
+    def sample(self, count: int) -> Battery:
+        """At most ``count`` pairs of each check, drawn at random, and as many neutral texts."""
+        pairs = {name: drawn(pairs, count) for name, pairs in self.pairs.items()}
+        return Battery(pairs, self.neutral[:count])
+
     @property
     def checks(self) -> tuple[str, ...]:
         """The names of all checks, those that run few tokens first."""
@@ -141,6 +148,13 @@ class Battery:
         if check == "neutral":
             return neutral_loss(model, self.neutral)
         return _share(judge(model, self.pairs[check]))
+
+
+def drawn(items: Sequence[T], count: int) -> Sequence[T]:
+    """``count`` of ``items``, drawn at random and in order; all of them if there are no more."""
+    if len(items) <= count:
+        return items
+    return [items[i] for i in sorted(Random(0).sample(range(len(items)), count))]
 
 
 def _share(outcomes: Sequence[bool]) -> float:

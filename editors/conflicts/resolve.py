@@ -35,6 +35,7 @@ CandidateRule = Literal["top_k", "exclusive", "screened", "by_value"]
 GRID = (1, 2, 3, 4, 6, 8, 10, 12)  # numbers of heads
 SCREENED = 16  # heads of a ranking that are pruned alone
 COSTLY = 0.5  # the largest loss, as a share of its limit, of a screened head when pruned alone
+ENOUGH = 0.01  # of the rows: a value that is this near to the largest possible one is as good
 PENALTY = 0.02  # of the preferred rate, for a loss as large as its limit
 ROWS = "rows"  # beside the names of the checks: the rows with a conflict
 STATE_BYTES = 1 << 30  # of the states that forwards begin from
@@ -79,6 +80,11 @@ class Trial:
     def value(self) -> float:
         """The gain less the penalty, and so never more than the gain. Needs all checks."""
         return self.gain - PENALTY * sum(max(0.0, self.lost[n]) / LIMITS[n] for n in self.lost)
+
+    @property
+    def most(self) -> float:
+        """The gain of a set of heads that leaves no row to the other source."""
+        return self.gain + 1 - self.rate
 
     @property
     def fits(self) -> bool:
@@ -228,37 +234,39 @@ def choose(dev: DevSplit, ranking: Ranking, prefer: Source, heads: int | None) -
     If no set is within the limits, all sets are compared. Of the sets whose value is within one
     standard error of the best, the smallest is chosen. ``heads``: their number, None for ``GRID``.
 
-    The rows tell the gain of each set. As no value is above its gain, checks run only for sets
-    whose gain leaves the choice open.
+    Single heads are pruned only if the rankings alone leave more than ``ENOUGH`` to be gained. The
+    rows tell the gain of each set. As no value is above its gain, checks run only for sets whose
+    gain leaves the choice open.
 
     Raises:
         EditorError: no head, or fewer than ``heads``, has a score above 0.
     """
     pruned: Source = "context" if prefer == "memory" else "memory"
     ranked, others = ranking.top(pruned), ranking.top(prefer)
-    screened = _screened(dev, ranked[:SCREENED])
-    by_value = sorted(screened, key=lambda head: -dev.trial((head,), "screened").value)
     trials: list[Trial] = []
-    for count in (heads,) if heads is not None else GRID:
-        candidates: dict[CandidateRule, list[Head]] = {
-            "top_k": ranked[:count],
-            "exclusive": [head for head in ranked[:count] if head not in others[:count]],
-            "screened": screened[:count],
-            "by_value": by_value[:count],
-        }
-        for rule, chosen in candidates.items():
+
+    def add(rule: CandidateRule, candidates: Callable[[int], list[Head]]) -> None:
+        for count in (heads,) if heads is not None else GRID:
+            chosen = candidates(count)
             too_few = heads is not None and len(chosen) < heads
             if chosen and not too_few and not any(set(chosen) == set(t.heads) for t in trials):
                 trials.append(dev.trial(tuple(chosen), rule))
-    if not trials:
+
+    add("top_k", lambda count: ranked[:count])
+    add("exclusive", lambda count: [h for h in ranked[:count] if h not in others[:count]])
+    best = _best(dev, trials, lambda trial: trial.fits)
+    if best is None or best.value < best.most - ENOUGH:
+        screened = _screened(dev, ranked[:SCREENED])
+        by_value = sorted(screened, key=lambda head: -dev.trial((head,), "screened").value)
+        add("screened", lambda count: screened[:count])
+        add("by_value", lambda count: by_value[:count])
+        best = _best(dev, trials, lambda trial: trial.fits)
+    best = best or _best(dev, trials, lambda _: True)
+    if best is None:
         raise EditorError(
             "there are not as many heads with a score above 0", "`--heads auto`, or fewer heads"
         )
-    chosen_trial = _best(dev, trials, lambda trial: trial.fits) or _best(
-        dev, trials, lambda _: True
-    )
-    assert chosen_trial is not None
-    return Choice(chosen_trial.measured(), tuple(trial.measured() for trial in trials))
+    return Choice(best.measured(), tuple(trial.measured() for trial in trials))
 
 
 def _screened(dev: DevSplit, ranked: Sequence[Head]) -> list[Head]:
@@ -282,15 +290,15 @@ def _is_cheap(trial: Trial) -> bool:
 def _best(dev: DevSplit, trials: Sequence[Trial], allowed: Callable[[Trial], bool]) -> Trial | None:
     """The smallest of the ``allowed`` trials whose value is within one standard error of the best
     value, and of equally small ones the best; None if no trial is allowed."""
-    open_trials: list[Trial] = []
+    values: dict[tuple[Head, ...], float] = {}
     for trial in sorted(trials, key=lambda trial: -trial.gain):
-        if trial.gain < max((other.value for other in open_trials), default=-math.inf):
+        if trial.gain < max(values.values(), default=-math.inf):
             break  # neither this nor any later one is the best
         if allowed(trial):
-            open_trials.append(trial)
-    if not open_trials:
+            values[trial.heads] = trial.value
+    if not values:
         return None
-    best = max((t for t in trials if t in open_trials), key=lambda trial: trial.value)
+    best = max((t for t in trials if t.heads in values), key=lambda trial: trial.value)
     for size in sorted({len(trial.heads) for trial in trials}):
         comparable: list[Trial] = []
         for trial in trials:
