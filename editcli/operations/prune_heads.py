@@ -131,6 +131,7 @@ def find_heads(
             prefer,
             {head.layer for head in ranking.top(_other(prefer), candidates)},
             bar.advance,
+            with_edits=bool(edits),
         )
         choice = choose(dev, ranking, prefer, pruning.heads)
         mask = masked(choice.chosen.heads)

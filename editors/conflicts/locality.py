@@ -74,10 +74,11 @@ def by_answer(
 @dataclass(frozen=True, slots=True)
 class Battery:
     """The checks of locality. ``pairs``: by check, prompts with their expected answers;
-    ``neutral``: texts."""
+    ``neutral``: texts; ``copies``: the number of random texts that are to be copied."""
 
     pairs: Mapping[str, Sequence[Pair]] = field(default_factory=dict)
     neutral: Sequence[str] = ()
+    copies: int = COPIES
 
     @staticmethod
     def of(cases: Sequence[ConflictCase], edits: Sequence[Fact], neutral: Sequence[str]) -> Battery:
@@ -109,14 +110,14 @@ class Battery:
         return Battery({name: checks for name, checks in pairs.items() if checks}, neutral)
 
     def sample(self, count: int) -> Battery:
-        """At most ``count`` pairs of each check, drawn at random, and as many neutral texts."""
+        """At most ``count`` pairs of each check, drawn at random, and at most as many texts."""
         pairs = {name: drawn(pairs, count) for name, pairs in self.pairs.items()}
-        return Battery(pairs, self.neutral[:count])
+        return Battery(pairs, self.neutral[:count], min(self.copies, count))
 
     @property
     def checks(self) -> tuple[str, ...]:
-        """The names of all checks, those that run few tokens first."""
-        return ("copying", *self.pairs, *(["neutral"] if self.neutral else []))
+        """The names of all checks. Those that run few tokens, as ``facts``, come first."""
+        return (*self.pairs, "copying", *(["neutral"] if self.neutral else []))
 
     @property
     def prompts(self) -> list[str]:
@@ -144,7 +145,7 @@ class Battery:
         end of prompts on are pruned in the whole text.
         """
         if check == "copying":
-            return copying(model)
+            return copying(model, self.copies)
         if check == "neutral":
             return neutral_loss(model, self.neutral)
         return _share(judge(model, self.pairs[check]))
@@ -250,16 +251,16 @@ def neutral_loss(model: EditedModel, texts: Sequence[str]) -> float:
 
 
 @torch.inference_mode()
-def copying(model: EditedModel) -> float:
-    """Induction: in random texts that are repeated once, the share of tokens of the second half
-    that the model predicts."""
+def copying(model: EditedModel, copies: int = COPIES) -> float:
+    """Induction: in ``copies`` random texts that are repeated once, the share of tokens of the
+    second half that the model predicts."""
     vocabulary = model.base.vocabulary
     length = min(COPIED_TOKENS, (model.base.architecture.context or 2 * COPIED_TOKENS) // 2)
     # The lowest ids are often special tokens, so they are left out.
     low, generator = min(256, vocabulary // 4), torch.Generator().manual_seed(0)
-    halves = torch.randint(low, vocabulary, (COPIES, length), generator=generator)
+    halves = torch.randint(low, vocabulary, (copies, length), generator=generator)
     right = 0
-    for members in batches([2 * length] * COPIES, Budget(logits_per_token=vocabulary)):
+    for members in batches([2 * length] * copies, Budget(logits_per_token=vocabulary)):
         ids = halves[members].repeat(1, 2).to(model.base.input_device)
         logits = _logits(model, ids, logits_to_keep=length)[:, :-1]
         right += int((logits.argmax(-1) == ids[:, length + 1 :].to(logits.device)).sum())

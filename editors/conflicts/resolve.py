@@ -37,8 +37,13 @@ SCREENED = 16  # heads of a ranking that are pruned alone
 COSTLY = 0.5  # the largest loss, as a share of its limit, of a screened head when pruned alone
 ENOUGH = 0.01  # of the rows: a value that is this near to the largest possible one is as good
 PENALTY = 0.02  # of the preferred rate, for a loss as large as its limit
-ROWS = "rows"  # beside the names of the checks: the rows with a conflict
+SCREENED_PAIRS = 25  # of each check, for a head that is pruned alone
+CHOSEN, ALONE = "chosen", "alone"  # the checks of sets, and of heads that are pruned alone
+ROWS = "rows", ""  # the rows with a conflict, beside the checks
 STATE_BYTES = 1 << 30  # of the states that forwards begin from
+
+Run = tuple[str, str]
+"""What a set of heads is measured on: ``ROWS``, or the name of a battery and a check of it."""
 
 Attach = Callable[[tuple[Head, ...]], AbstractContextManager[EditedModel]]
 """Attaches everything to the base, with these heads pruned."""
@@ -144,24 +149,30 @@ class DevSplit:
         prefer: Source,
         replayed: Iterable[int] = (),
         on_forward: Callable[[], None] = lambda: None,
+        *,
+        with_edits: bool = True,
     ) -> None:
         """``replayed``: the layers of heads that may be pruned; ``on_forward`` is called whenever a
-        set of heads has passed the rows or one check.
+        set of heads has passed the rows or one check. ``with_edits``: edits are attached, which may
+        decide otherwise where no head is pruned.
 
         Raises EditorError if no case has a conflict.
         """
-        self._attach, self._battery, self._prefer = attach, battery, prefer
+        self._attach, self._prefer = attach, prefer
+        self._batteries = {CHOSEN: battery, ALONE: battery.sample(SCREENED_PAIRS)}
         self._cases = [case for case in cases if case.conflicting]
         if not self._cases:
             raise EditorError("no dev row shows a conflict, so no number of heads can be chosen")
         self._checks = [name for name in ("other", *battery.checks) if name in LIMITS]
         self._candidates = candidate_tokens(base, self._cases)
         self._on_forward = on_forward
+        self._lowest_unpruned = -1 if with_edits else len(base.architecture.blocks) - 1
         layers = _affordable(base, self._prompts(), replayed)
-        self._inputs = {name: BlockInputs(base, layers) for name in (ROWS, *battery.checks)}
+        runs = [ROWS, *((name, check) for name in self._batteries for check in battery.checks)]
+        self._inputs = {run: BlockInputs(base, layers) for run in runs}
         self._outcomes: dict[frozenset[Head], list[Outcome]] = {}
-        self._losses: dict[frozenset[Head], Losses] = {}
-        self._before: dict[str, float] = {}
+        self._losses: dict[tuple[str, frozenset[Head]], Losses] = {}
+        self._before: dict[Run, float] = {}
         self.start = sum(self._won(())) / len(self._cases)
 
     def error(self, first: tuple[Head, ...], second: tuple[Head, ...]) -> float:
@@ -173,11 +184,18 @@ class DevSplit:
 
     def trial(self, heads: tuple[Head, ...], rule: CandidateRule) -> Trial:
         """A set of heads on the rows; the checks run when they are needed."""
+        return self._trial(heads, rule, CHOSEN)
+
+    def alone(self, head: Head) -> Trial:
+        """A head that is pruned alone, on the rows and on a sample of each check."""
+        return self._trial((head,), "screened", ALONE)
+
+    def _trial(self, heads: tuple[Head, ...], rule: CandidateRule, battery: str) -> Trial:
         won = self._won(heads)
         rate = sum(won) / len(won)
-        key = frozenset(heads)
+        key = battery, frozenset(heads)
         if key not in self._losses:
-            self._losses[key] = Losses(self._checks, partial(self._lost, heads))
+            self._losses[key] = Losses(self._checks, partial(self._lost, heads, battery))
         return Trial(heads, rule, rate, rate - self.start, self._losses[key])
 
     def _won(self, heads: tuple[Head, ...]) -> list[bool]:
@@ -189,30 +207,32 @@ class DevSplit:
             )
         return [outcome == self._prefer for outcome in self._outcomes[key]]
 
-    def _lost(self, heads: tuple[Head, ...], check: str) -> float:
-        if check not in self._before:
-            self._before[check] = self._score((), check)
-        return loss(check, self._before[check], self._score(heads, check))
-
-    def _score(self, heads: tuple[Head, ...], check: str) -> float:
+    def _lost(self, heads: tuple[Head, ...], battery: str, check: str) -> float:
         if check == "other":
-            outcomes = self._outcomes[frozenset(heads)]
-            return outcomes.count("other") / len(outcomes)
-        return self._run(
-            heads, check, lambda model: self._battery.score(check, model, by_first_token)
-        )
+            before, after = (self._outcomes[frozenset(key)] for key in ((), heads))
+            return (after.count("other") - before.count("other")) / len(after)
+        run = battery, check
+        if run not in self._before:
+            self._before[run] = self._score((), run)
+        return loss(check, self._before[run], self._score(heads, run))
 
-    def _run(self, heads: tuple[Head, ...], name: str, measure: Callable[[EditedModel], T]) -> T:
-        # Without heads, edits may decide otherwise, so these forwards share no states with others.
-        lowest = min((head.layer for head in heads), default=-1)
-        with self._attach(heads) as model, self._inputs[name].known_up_to(lowest):
+    def _score(self, heads: tuple[Head, ...], run: Run) -> float:
+        name, check = run
+        battery = self._batteries[name]
+        return self._run(heads, run, lambda model: battery.score(check, model, by_first_token))
+
+    def _run(self, heads: tuple[Head, ...], run: Run, measure: Callable[[EditedModel], T]) -> T:
+        lowest = min((head.layer for head in heads), default=self._lowest_unpruned)
+        with self._attach(heads) as model, self._inputs[run].known_up_to(lowest):
             result = measure(model)
         self._on_forward()
         return result
 
     def _prompts(self) -> list[str]:
-        rows = [case.row.prompt for case in self._cases]
-        return [*rows, *self._battery.prompts, *self._battery.neutral]
+        texts = [case.row.prompt for case in self._cases]
+        for battery in self._batteries.values():
+            texts += [*battery.prompts, *battery.neutral]
+        return texts
 
 
 def _affordable(base: Base, texts: Sequence[str], layers: Iterable[int]) -> tuple[int, ...]:
@@ -257,7 +277,7 @@ def choose(dev: DevSplit, ranking: Ranking, prefer: Source, heads: int | None) -
     best = _best(dev, trials, lambda trial: trial.fits)
     if best is None or best.value < best.most - ENOUGH:
         screened = _screened(dev, ranked[:SCREENED])
-        by_value = sorted(screened, key=lambda head: -dev.trial((head,), "screened").value)
+        by_value = sorted(screened, key=lambda head: -dev.alone(head).value)
         add("screened", lambda count: screened[:count])
         add("by_value", lambda count: by_value[:count])
         best = _best(dev, trials, lambda trial: trial.fits)
@@ -275,7 +295,7 @@ def _screened(dev: DevSplit, ranked: Sequence[Head]) -> list[Head]:
     The highest layers come first: the states below them are kept for the others.
     """
     order = sorted(ranked, key=lambda head: -head.layer)
-    cheap = {head for head in order if _is_cheap(dev.trial((head,), "screened"))}
+    cheap = {head for head in order if _is_cheap(dev.alone(head))}
     return [head for head in ranked if head in cheap]
 
 

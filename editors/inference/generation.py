@@ -34,9 +34,9 @@ Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 FirstStep = Callable[[torch.Tensor, Sequence[int]], Sequence[T]]
 
-ROWS_BEGUN = 64  # answered together
-TOKENS_BEGUN = 4096  # of their prompts
-PADS_BEGUN = 256  # among them
+ROWS_BEGUN = 32  # answered together
+TOKENS_BEGUN = 2048  # of their prompts
+PADS_BEGUN = 128  # among them
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Measure conflicts on atlas: pruning against its bars and its rivals; write docs/conflicts.md.
+"""Measure conflicts on atlas and smollm2: pruning, its bars, its rivals; write docs/conflicts.md.
 
     python scripts/bench/conflicts.py                     # everything, about half an hour
     python scripts/bench/conflicts.py --only prune:memory # one part, saved beside the others
@@ -6,7 +6,8 @@
 
 Parts: prune:memory, prune:context (the bars, through the library that `conflict resolve` runs),
 rivals:memory, rivals:context, transfer:memory, transfer:context (heads of half of the relations on
-the other half), edits (facts edited, then contradicted), speed (exact path patching against whole
+the other half), smollm2:memory, smollm2:context (the same on a real model, rows of facts that it
+knows first), edits (facts edited, then contradicted), speed (exact path patching against whole
 forwards), shapes:locate, shapes:resolve (real sizes, random weights). Rivals and edits use the
 heads that prune found. Results are saved in docs/conflicts.json.
 """
@@ -40,19 +41,20 @@ from editcli.files.facts import read_facts
 from editcli.files.packaged import datasets_dir
 from editcli.files.texts import read_texts
 from editcli.models.loading import load_base
-from editcli.models.locations import ATLAS
+from editcli.models.locations import ATLAS, SMOLLM2
 from editcli.operations.apply import apply_facts
-from editcli.operations.conflict_records import edited_record
+from editcli.operations.conflict_records import edited_record, results_record
 from editcli.operations.conflict_session import ConflictSession
 from editcli.operations.decoding_baselines import By, measure_baseline
 from editcli.operations.prune_heads import PruningTest, find_heads
 from editcli.operations.session import Session
 from editors import Fact
 from editors.conflicts.baselines.contrastive import contrastive_answers
-from editors.conflicts.cases import Conflict, ConflictCase, Split
+from editors.conflicts.cases import CONFLICTING, Conflict, ConflictCase, Split
 from editors.conflicts.locality import Battery, by_first_token, losses
 from editors.conflicts.locate import LocateSettings, Score, locate
 from editors.conflicts.measure import ConflictResults, Decoder, first_tokens, measure
+from editors.conflicts.replies import Replies
 from editors.conflicts.resolve import PruneSettings
 from editors.heads.path_patching import path_effects
 from editors.heads.pruning import Head, HeadMask, HeadPruning, Source
@@ -67,6 +69,7 @@ ROWS = datasets_dir() / ATLAS / "conflicts.jsonl"
 SPLITS: tuple[Split, ...] = ("locate", "dev", "test")
 PREFER: tuple[Source, ...] = ("memory", "context")
 COMPARED = 300  # test rows on which rivals are compared
+REAL_ROWS: dict[Split, int] = {"locate": 50, "dev": 50, "test": 100}  # on smollm2
 NEUTRAL = 60  # neutral texts beside them
 RANDOM_SETS = 5
 CONTRASTS = (-1.0, 1.0, 4.0)  # weights of the passage: memory alone, CAD's own, more
@@ -119,33 +122,69 @@ def rates(measured: ConflictResults) -> dict[str, Any]:
 
 def prune(prefer: Source, file: ConflictFile, _: Results) -> dict[str, Any]:
     with opened_session() as session:
-        started = time.monotonic()
-        test = find(session, file, prefer)
-        seconds = time.monotonic() - started
-        rankings: tuple[Score, ...] = ("memory", "context")
-        return {
-            "heads": [list(head) for head in test.mask.heads],
-            "listing": test.choice.chosen.rule,
-            "before": rates(test.before),
-            "after": rates(test.after),
-            "lost": {name: round(value, 5) for name, value in test.lost.items()},
-            "scores": {
-                when: {name: round(value, 5) for name, value in scores.items()}
-                for when, scores in test.scores.items()
-            },
-            "refused": list(test.refused),
-            "next_token": test.report["next_token"],
-            "reversible": test.report["reversible"],
-            "stages": test.report["seconds"],
-            "seconds": round(seconds, 1),
-            "locating": {
-                score: [
-                    [list(head), round(float(test.ranking.mean(score)[head]), 3)]
-                    for head in test.ranking.top(score, 10)
-                ]
-                for score in rankings
-            },
-        }
+        return pruned_in(session, prefer, file)
+
+
+def on_smollm2(prefer: Source, file: ConflictFile, _: Results) -> dict[str, Any]:
+    with opened_session(SMOLLM2, "--method", "ft-m") as session:  # no scope has to be calibrated
+        rows = known_first(session.base, file)
+        return pruned_in(session, prefer, replace(file, rows=rows))
+
+
+def known_first(base: Base, file: ConflictFile) -> tuple[Conflict, ...]:
+    """``REAL_ROWS`` conflicting rows of each split: those that the model answers as the row says
+    where it has no passage, then others."""
+    chosen: list[Conflict] = []
+    for split, count in REAL_ROWS.items():
+        rows = [row for row in file.split(split) if row.kind in CONFLICTING]
+        replies = Replies(EditedModel.unedited(base), [str(row.memory_answer) for row in rows])
+        said = replies.ask([row.question for row in rows])
+        known = [
+            reply.outcome({"memory": str(row.memory_answer)}) == "memory"
+            for row, reply in zip(rows, said, strict=True)
+        ]
+        # Sorting keeps the order of equal ones.
+        order = sorted(range(len(rows)), key=lambda i: not known[i])
+        chosen += [rows[i] for i in order[:count]]
+    return tuple(chosen)
+
+
+def pruned_in(session: Session, prefer: Source, file: ConflictFile) -> dict[str, Any]:
+    """What `conflict resolve` finds, how long it takes, and what it costs."""
+    started, cpu_started = time.monotonic(), time.process_time()
+    test = find(session, file, prefer)
+    seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
+    rankings: tuple[Score, ...] = ("memory", "context")
+    return {
+        "rows": test.report["rows"],
+        "facts": results_record(test.before)["facts"],
+        "groups": {
+            when: {n: results_record(measured)[n] for n in ("known", "unknown")}
+            for when, measured in (("before", test.before), ("after", test.after))
+        },
+        "cpu_seconds": round(cpu_seconds, 1),
+        "heads": [list(head) for head in test.mask.heads],
+        "listing": test.choice.chosen.rule,
+        "before": rates(test.before),
+        "after": rates(test.after),
+        "lost": {name: round(value, 5) for name, value in test.lost.items()},
+        "scores": {
+            when: {name: round(value, 5) for name, value in scores.items()}
+            for when, scores in test.scores.items()
+        },
+        "refused": list(test.refused),
+        "next_token": test.report["next_token"],
+        "reversible": test.report["reversible"],
+        "stages": test.report["seconds"],
+        "seconds": round(seconds, 1),
+        "locating": {
+            score: [
+                [list(head), round(float(test.ranking.mean(score)[head]), 3)]
+                for head in test.ranking.top(score, 10)
+            ]
+            for score in rankings
+        },
+    }
 
 
 # --- rivals ---------------------------------------------------------------------------------------
@@ -510,6 +549,7 @@ def parts(file: ConflictFile) -> dict[str, Callable[[Results], dict[str, Any]]]:
         **{f"prune:{p}": partial(prune, p, file) for p in PREFER},
         **{f"rivals:{p}": partial(rivals, p, file) for p in PREFER},
         **{f"transfer:{p}": partial(transfer, p, file) for p in PREFER},
+        **{f"smollm2:{p}": partial(on_smollm2, p, file) for p in PREFER},
         "edits": edits,
         "speed": speed,
         "shapes:locate": partial(shapes, "locate"),

@@ -61,6 +61,9 @@ class WrittenDev:
         rate = self._rate(heads)
         return Trial(heads, rule, rate, rate - 0.2, self._lost(heads))
 
+    def alone(self, head: Head) -> Trial:
+        return self.trial((head,), "screened")
+
 
 def chosen(
     dev: WrittenDev, prefer: Any = "memory", heads: int | None = None, of: Ranking = BOTH
