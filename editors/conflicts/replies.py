@@ -17,7 +17,7 @@ from editors.inference.generation import Answer, begun_answers
 from editors.model.base_model import Base
 from editors.model.tokenization import answer_limit
 
-MIN_REPLY_TOKENS = 16  # a reply may have at least this many tokens: room for its first words
+MIN_REPLY_TOKENS = 10  # a reply may have at least this many tokens (JuICE, arXiv 2503.10996)
 
 
 @dataclass(frozen=True, slots=True)

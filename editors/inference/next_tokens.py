@@ -21,7 +21,7 @@ T = TypeVar("T")
 # Prompts that differ little in length share a forward: a few pads take less time than another one.
 PADS = 64
 MAX_ENDS = 12  # so many different lengths have room among the pads: 0 + 1 + ... + 11 > PADS
-TOKENS_AT_ONCE = 2048
+TOKENS_AT_ONCE = 1024
 
 
 def after_prompts(

@@ -6,8 +6,7 @@
 
 Parts: prune:memory, prune:context (the bars, through the library that `conflict resolve` runs),
 rivals:memory, rivals:context, transfer:memory, transfer:context (heads of half of the relations on
-the other half), smollm2:memory, smollm2:context (the same on a real model, rows of facts that it
-knows first), edits (facts edited, then contradicted), speed (exact path patching against whole
+the other half), smollm2 (both ways on a real model, rows of facts that it knows first), edits (facts edited, then contradicted), speed (exact path patching against whole
 forwards), shapes:locate, shapes:resolve (real sizes, random weights). Rivals and edits use the
 heads that prune found. Results are saved in docs/conflicts.json.
 """
@@ -125,10 +124,10 @@ def prune(prefer: Source, file: ConflictFile, _: Results) -> dict[str, Any]:
         return pruned_in(session, prefer, file)
 
 
-def on_smollm2(prefer: Source, file: ConflictFile, _: Results) -> dict[str, Any]:
+def on_smollm2(file: ConflictFile, _: Results) -> dict[str, Any]:
     with opened_session(SMOLLM2, "--method", "ft-m") as session:  # no scope has to be calibrated
-        rows = known_first(session.base, file)
-        return pruned_in(session, prefer, replace(file, rows=rows))
+        real = replace(file, rows=known_first(session.base, file))
+        return {prefer: pruned_in(session, prefer, real) for prefer in PREFER}
 
 
 def known_first(base: Base, file: ConflictFile) -> tuple[Conflict, ...]:
@@ -549,7 +548,7 @@ def parts(file: ConflictFile) -> dict[str, Callable[[Results], dict[str, Any]]]:
         **{f"prune:{p}": partial(prune, p, file) for p in PREFER},
         **{f"rivals:{p}": partial(rivals, p, file) for p in PREFER},
         **{f"transfer:{p}": partial(transfer, p, file) for p in PREFER},
-        **{f"smollm2:{p}": partial(on_smollm2, p, file) for p in PREFER},
+        "smollm2": partial(on_smollm2, file),
         "edits": edits,
         "speed": speed,
         "shapes:locate": partial(shapes, "locate"),
