@@ -6,9 +6,10 @@
 
 Parts: prune:memory, prune:context (the bars, through the library that `conflict resolve` runs),
 rivals:memory, rivals:context, transfer:memory, transfer:context (heads of half of the relations on
-the other half), smollm2 (both ways on a real model, rows of facts that it knows first), edits (facts edited, then contradicted), speed (exact path patching against whole
-forwards), shapes:locate, shapes:resolve (real sizes, random weights). Rivals and edits use the
-heads that prune found. Results are saved in docs/conflicts.json.
+the other half), smollm2 (both ways on a real model, rows of facts that it knows first), edits
+(facts edited, then contradicted), speed (exact path patching against whole forwards),
+shapes:locate, shapes:resolve (real sizes, random weights). Rivals and edits use the heads that
+prune found. Results are saved in docs/conflicts.json.
 """
 
 from __future__ import annotations

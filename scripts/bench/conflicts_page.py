@@ -165,8 +165,8 @@ def _knowledge(parts: Mapping[str, Any]) -> list[str]:
         f"prefer {prefer}": part["groups"]["after"] for prefer, part in parts.items()
     }
     lines = [
-        f"Of the {facts['asked']} facts of the test rows, the model knows {facts['known']}: without "
-        "a passage, it answers as the row says.",
+        f"Of the {facts['asked']} facts of the test rows, the model knows {facts['known']}: "
+        "without a passage, it answers as the row says.",
         "",
         "| | facts | n | memory | context | other |",
         "|---|---|---|---|---|---|",

@@ -79,8 +79,9 @@ def command(
     To prefer the context, memory heads are pruned; to prefer memory, context heads. Heads are
     ranked on the split "locate", with the edits in force attached. Their number is chosen on "dev",
     with a penalty for what the checks of locality lose. Both take samples of large splits. The
-    result is measured once, on all of "test". When a check of locality loses more than its limit, nothing is saved and the exit code is 3,
-    unless --force is given. `editcli undo --heads` and `editcli checkout` take the pruning back.
+    result is measured once, on all of "test". When a check of locality loses more than its limit,
+    nothing is saved and the exit code is 3, unless --force is given. `editcli undo --heads` and
+    `editcli checkout` take the pruning back.
 
     --by cad (contrastive decoding) and --by juice (heads scaled in two runs) measure what decoding
     with a second pass reaches on the same rows. They take no option of pruning and save nothing.
