@@ -174,6 +174,19 @@ def test_where_nothing_conflicts_ratios_are_undefined(store: Store, rows: Rows, 
     assert "memorization ratio undefined" in measure().stdout
 
 
+def test_the_bar_moves_with_each_question(
+    store: Store, rows: Rows, save: Save, stages: list[list[Any]]
+) -> None:
+    save([{k: v for k, v in row.items() if k != "memory_answer"} for row in rows])
+    measure()
+    questions = {row["question"] for row in rows}
+    prompts = {f"{row['context']} {row['question']}" for row in rows}
+    assert [stage[1:] for stage in stages] == [
+        [len(questions)] * 2,
+        [len(questions) + len(prompts)] * 2,
+    ]
+
+
 def test_measuring_changes_nothing(store: Store) -> None:
     before = content(store.path)
     measure()
