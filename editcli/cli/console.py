@@ -39,10 +39,13 @@ class Progress:
         if self.bar:
             self.bar.advance(self.bar.task_ids[0], n)
 
-    def describe(self, text: str) -> None:
-        """Replace the label."""
+    def stage(self, label: str, total: int | None, unit: str) -> None:
+        """Begin again at 0, for `total` units of something else (None: not known)."""
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], description=text)
+            self.bar.reset(self.bar.task_ids[0], total=total, description=label, unit=unit)
+
+
+NO_PROGRESS = Progress()
 
 
 @dataclass(frozen=True)

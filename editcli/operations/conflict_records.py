@@ -57,9 +57,28 @@ def results_record(measured: ConflictResults) -> dict[str, Any]:
         "bcu": finite(measured.binary_utilisation.value),
         "ccu": finite(measured.utilisation),
     }
+    if any(result.alone is not None for result in measured.results):
+        record["facts"] = facts_record(measured)
+        record["known"] = rates_record(conflicting.known)
+        record["unknown"] = rates_record(conflicting.unknown)
     if measured.edited.results:
         record["edited"] = edited_record(measured.edited)
     return record
+
+
+def facts_record(measured: ConflictResults) -> dict[str, int]:
+    """How many facts the rows ask for, and how many of them the model answers without a passage.
+
+    ``elicited``: facts without a stated memory answer, of which the model's own answer was taken.
+    """
+    known, unknown = measured.known.facts, measured.unknown.facts
+    asked = measured.facts
+    return {
+        "asked": asked,
+        "known": known,
+        "unknown": unknown,
+        "elicited": asked - known - unknown,
+    }
 
 
 def edited_record(edited: ConflictResults) -> dict[str, Any]:
@@ -100,7 +119,11 @@ def _outcomes(measured: ConflictResults) -> dict[str, Any]:
 
 
 def trial_record(trial: Trial) -> dict[str, Any]:
-    """A set of heads that was tried on the dev split."""
+    """A set of heads that was tried on the dev split.
+
+    The value of a set is None if the choice did not need all checks. Whether the set fits is then
+    None, too, unless it exceeds a limit.
+    """
     return {
         "k": len(trial.heads),
         "rule": trial.rule,
@@ -108,13 +131,14 @@ def trial_record(trial: Trial) -> dict[str, Any]:
         "rate": finite(trial.rate),
         "gain": finite(trial.gain),
         "lost": {name: finite(value) for name, value in trial.lost.items()},
-        "value": finite(trial.value),
-        "fits": trial.fits,
+        "value": finite(trial.value) if trial.complete else None,
+        "fits": trial.fits if trial.complete or not trial.fits else None,
     }
 
 
 def heads_record(ranking: Ranking) -> list[dict[str, Any]]:
-    """Each head with its scores, the largest of either ranking first."""
+    """Each head with its scores, the largest of either ranking first; a score without rows is
+    None."""
     scores = {name: ranking.mean(name) for name in ("memory", "context", "joint")}
     stable = {name: ranking.stable(name) for name in ("memory", "context")}
     layers, units = scores["memory"].shape
@@ -122,7 +146,7 @@ def heads_record(ranking: Ranking) -> list[dict[str, Any]]:
         {
             "layer": layer,
             "head": unit,
-            **{name: round(float(values[layer, unit]), 6) for name, values in scores.items()},
+            **{name: finite(float(values[layer, unit])) for name, values in scores.items()},
             "stable": {n: round(float(v[layer, unit]), 4) for n, v in stable.items()},
         }
         for layer in range(layers)

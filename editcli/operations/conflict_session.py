@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from editcli.cli.console import Output
+from editcli.cli.console import NO_PROGRESS, Output, Progress
 from editcli.operations.session import Session
 from editors import EditorError, PromptTooLong
 from editors.conflicts.cases import Conflict, ConflictCase, Split
@@ -43,8 +43,12 @@ class ConflictSession:
         """The same edits with all heads of the base."""
         return ConflictSession(self.session, replace(self.state, pruning=None))
 
-    def cases(self, rows: Sequence[Conflict], out: Output) -> list[ConflictCase]:
+    def cases(
+        self, rows: Sequence[Conflict], out: Output, bar: Progress = NO_PROGRESS
+    ) -> list[ConflictCase]:
         """The rows with the answer of each source; rows that show no conflict are left out.
+
+        ``bar``: moves with each question that the model is asked.
 
         Raises:
             EditorError: no row is left.
@@ -56,7 +60,8 @@ class ConflictSession:
         self._require_fit([row.prompt for row in rows], 1)
         unanswered = [row.question for row in rows if row.memory_answer is None]
         self._require_fit(unanswered, ELICITED_TOKENS)
-        elicited = with_memory(base, rows, ELICITED_TOKENS)
+        bar.stage("memory's answers", len({*unanswered}), "questions")
+        elicited = with_memory(base, rows, ELICITED_TOKENS, bar.advance)
         with self.attached() as edited:
             facts = {fact.id: fact for fact in self.state.in_force()}
             cases = with_edits(edited, elicited, facts)
@@ -69,14 +74,16 @@ class ConflictSession:
             )
         return cases
 
-    def splits(self, file: ConflictFile, out: Output) -> list[list[ConflictCase]]:
+    def splits(
+        self, file: ConflictFile, out: Output, bar: Progress = NO_PROGRESS
+    ) -> list[list[ConflictCase]]:
         """:meth:`cases` of the splits "locate", "dev" and "test".
 
         Raises:
             EditorError: a split has no row that shows a conflict.
         """
         names: tuple[Split, ...] = ("locate", "dev", "test")
-        splits = [self.cases(file.split(name), out) for name in names]
+        splits = [self.cases(file.split(name), out, bar) for name in names]
         for name, cases in zip(names, splits, strict=True):
             where = f"in the split {name!r} of {file.name} "
             _require_difference(any(case.conflicting for case in cases), where)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
+from editcli.cli.console import NO_PROGRESS, Progress
 from editcli.operations.conflict_records import results_record
 from editcli.operations.conflict_session import ConflictSession
 from editors import EditorError
@@ -60,10 +61,12 @@ def measure_baseline(
     dev_cases: Sequence[ConflictCase],
     test_cases: Sequence[ConflictCase],
     prefer: Source,
+    bar: Progress = NO_PROGRESS,
 ) -> Baseline:
     """Tune ``by`` on the dev split and measure it on the test split.
 
-    ``cost``: seconds of answering the test split over those of plain decoding.
+    ``bar``: moves with each setting that is tried. ``cost``: seconds of answering the test split
+    over those of plain decoding.
 
     Raises:
         EditorError: no head helps on every kind of prompt (juice).
@@ -76,6 +79,7 @@ def measure_baseline(
 
         def rate(tuned: tuple[dict[str, Any], Decoder]) -> float:
             rates = measure(model, tuned_on, tuned[1]).rates
+            bar.advance()
             return rates.memory.value if prefer == "memory" else rates.context.value
 
         decoders = (
@@ -84,8 +88,11 @@ def measure_baseline(
             else _two_run_decoders(model, locate_cases, prefer)
         )
         settings, decoder = max(decoders, key=rate)
+        bar.stage(f"testing {by}", None, "runs")
         before = measure(model, test_cases)
+        bar.advance()
         after = measure(model, test_cases, decoder)
+        bar.advance()
         tokens = max_answer_tokens(model.base, test_cases)
         prompts = [case.row.prompt for case in test_cases]
         cost = _seconds(lambda: decoder(test_cases, tokens))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from editcli.cli.console import Output
+from editcli.cli.console import Output, Progress
 from editcli.files.conflicts import ConflictFile
 from editcli.operations.conflict_records import finite, heads_record, results_record, trial_record
 from editcli.operations.conflict_session import ConflictSession
@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from editors.inference.edited_model import EditedModel
 
 ALARM = 0.98  # share of neutral prompts that must keep their likeliest next token
-NEUTRAL_TEXTS = 300  # on the test split
-DEV_NEUTRAL_TEXTS = 60
+NEUTRAL_TEXTS = 100  # on the test split
+DEV_ROWS = 200  # with a conflict, which tell the gain of a set of heads; CUB takes 198
+DEV_PAIRS = 100  # of each check on the dev split
+DEV_NEUTRAL_TEXTS = 40
+RANKED_ROWS = 100  # of each source; PH3 ranks on 200 in all
+REVERSIBLE_PROMPTS = 20  # whose logits are compared before and after pruning
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +83,17 @@ def find_heads(
     pruning: PruneSettings,
     neutral: Sequence[str],
     out: Output,
-    describe: Callable[[str], None],
+    bar: Progress,
 ) -> PruningTest:
     """Rank on the locate split, choose on dev, measure on test; nothing stays attached.
 
-    ``conflicts``: the edits without any pruned heads.
+    ``conflicts``: the edits without any pruned heads. ``bar``: moves with prompts, rows and checks.
 
     Raises:
         EditorError: no row shows a conflict, or the model has no separable heads.
     """
-    from editors.conflicts.locality import LIMITS, Battery, beyond, divergence, losses, next_tokens
-    from editors.conflicts.locate import locate
-    from editors.conflicts.resolve import DevSplit, choose
+    from editors.conflicts.locality import LIMITS, Battery, beyond, divergence, drawn, losses
+    from editors.conflicts.resolve import GRID, SCREENED, DevSplit, choose
 
     session = conflicts.session
     attach = partial(conflicts.attached_with, prefer=prefer)
@@ -98,38 +101,52 @@ def find_heads(
     seconds: dict[str, float] = {}
 
     @contextmanager
-    def stage(name: str) -> Iterator[None]:
-        describe(name)
+    def stage(name: str, total: int | None = None, unit: str = "prompts") -> Iterator[None]:
+        bar.stage(name, total, unit)
         started = time.monotonic()
         yield
         seconds[name] = round(time.monotonic() - started, 3)
 
     with stage("memory's answers"):
-        locate_cases, dev_cases, test_cases = conflicts.splits(file, out)
-    with stage("ranking heads"):
+        locate_cases, dev_cases, test_cases = conflicts.splits(file, out, bar)
+    with stage("ranking heads", unit="rows"):
         with conflicts.attached() as edited:
-            ranking = locate(edited, locate_cases, locating)
-        overlap = _overlap_with_base(conflicts, locate_cases, locating, ranking)
+            ranking = _ranking(edited, locate_cases, locating, bar)
+        overlap = _overlap_with_base(conflicts, locate_cases, locating, ranking, bar)
         with conflicts.attached():
             prompts = [case.row.prompt for case in locate_cases]
             masked = _masker(session, ranking, pruning, prompts)
-    with stage("choosing heads"):
+    with stage("choosing heads", unit="checks"):
         # Rows of the locate split without a conflict are free for checks: no head was ranked on
         # them.
         agreeing = [case for case in locate_cases if not case.conflicting]
         battery = Battery.of([*dev_cases, *agreeing], edits, neutral[:DEV_NEUTRAL_TEXTS])
+        conflicting = [case for case in dev_cases if case.conflicting]
+        candidates = max(SCREENED, pruning.heads or GRID[-1])
         dev = DevSplit(
-            session.base, lambda heads: attach(masked(heads)), dev_cases, battery, prefer
+            session.base,
+            lambda heads: attach(masked(heads)),
+            drawn(conflicting, DEV_ROWS),
+            battery.sample(DEV_PAIRS),
+            prefer,
+            {head.layer for head in ranking.top(_other(prefer), candidates)},
+            bar.advance,
+            with_edits=bool(edits),
         )
         choice = choose(dev, ranking, prefer, pruning.heads)
         mask = masked(choice.chosen.heads)
-    with stage("testing"):
-        texts = neutral[:NEUTRAL_TEXTS]
-        battery = Battery.of(test_cases, edits, texts)
-        before, scores_before, next_before = _test(attach(HeadMask()), test_cases, battery, texts)
-        after, scores_after, next_after = _test(attach(mask), test_cases, battery, texts)
-        with conflicts.attached() as edited:
-            reversible = next_tokens(edited, texts).equal(next_before)
+    texts = neutral[:NEUTRAL_TEXTS]
+    battery = Battery.of(test_cases, edits, texts)
+    test = _Test(test_cases, battery, texts, bar)
+    with stage("testing", 2 * test.prompts):
+        with attach(HeadMask()) as model:
+            before, scores_before, next_before = test.measured(model)
+        with conflicts.attached() as model:
+            unpruned = test.unpruned(model)
+        with attach(mask) as model:
+            after, scores_after, next_after = test.measured(model)
+        with conflicts.attached() as model:
+            reversible = test.unpruned(model) == unpruned
     kl, same = divergence(next_before, next_after)
     report = {
         "file": file.name,
@@ -151,6 +168,20 @@ def find_heads(
     lost = losses(scores_before, scores_after)
     refused = beyond(lost)
     return PruningTest(mask, ranking, choice, before, after, scores, lost, refused, LIMITS, report)
+
+
+def _ranking(
+    model: EditedModel, cases: Sequence[ConflictCase], settings: LocateSettings, bar: Progress
+) -> Ranking:
+    """The ranking that heads are chosen from: no more rows than change it, and no joint score."""
+    from editors.conflicts.locate import locate
+
+    scores: tuple[Source, ...] = ("memory", "context")
+    return locate(model, cases, settings, bar.advance, scores=scores, at_most=RANKED_ROWS)
+
+
+def _other(source: Source) -> Source:
+    return "context" if source == "memory" else "memory"
 
 
 def tokenizer_digest(session: Session) -> str:
@@ -193,9 +224,10 @@ def _overlap_with_base(
     cases: Sequence[ConflictCase],
     settings: LocateSettings,
     ranking: Ranking,
+    bar: Progress,
 ) -> dict[str, float] | None:
     """The share of the ten best heads that the unedited base ranks among its ten best too."""
-    from editors.conflicts.locate import TOP, locate
+    from editors.conflicts.locate import TOP
     from editors.inference.edited_model import EditedModel
 
     if not conflicts.state.in_force():
@@ -205,25 +237,51 @@ def _overlap_with_base(
         for c in cases
     ]
     try:
-        on_base = locate(EditedModel.unedited(conflicts.session.base), unedited_cases, settings)
+        on_base = _ranking(
+            EditedModel.unedited(conflicts.session.base), unedited_cases, settings, bar
+        )
     except EditorError:
         return None  # the unedited base answers all rows from one source
     sources: tuple[Source, ...] = ("memory", "context")
     return {s: len({*ranking.top(s, TOP)} & {*on_base.top(s, TOP)}) / TOP for s in sources}
 
 
-def _test(
-    attached: AbstractContextManager[EditedModel],
-    cases: Sequence[ConflictCase],
-    battery: Battery,
-    texts: Sequence[str],
-) -> tuple[ConflictResults, dict[str, float], torch.Tensor]:
-    from editors.conflicts.locality import by_answer, next_tokens
-    from editors.conflicts.measure import measure
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """What is measured on the test split. ``texts``: neutral ones; ``bar``: moves with prompts."""
 
-    with attached as model:
-        measured = measure(model, cases)
-        scores = battery.scores(model, by_answer)
-        following = next_tokens(model, texts)
-    scores["other"] = measured.conflicting.rates.other.value
-    return measured, scores, following
+    cases: Sequence[ConflictCase]
+    battery: Battery
+    texts: Sequence[str]
+    bar: Progress
+
+    @property
+    def prompts(self) -> int:
+        """The number of different prompts that a model is asked."""
+        from editors.conflicts.measure import prompts_of
+
+        informed, alone = prompts_of(self.cases)
+        return len({*informed, *alone, *self.battery.prompts})
+
+    def measured(
+        self, model: EditedModel
+    ) -> tuple[ConflictResults, dict[str, float], torch.Tensor]:
+        """How the cases are answered, the score of each check, and the next-token distributions in
+        the texts."""
+        from editors.conflicts.locality import by_answer, next_tokens
+        from editors.conflicts.measure import measure, sought_answers
+        from editors.conflicts.replies import Replies
+
+        sought = [*sought_answers(self.cases), *self.battery.expected]
+        replies = Replies(model, sought, self.bar.advance)
+        measured = measure(model, self.cases, replies=replies)
+        scores = self.battery.scores(model, partial(by_answer, replies=replies))
+        scores["other"] = measured.conflicting.rates.other.value
+        return measured, scores, next_tokens(model, self.texts)
+
+    def unpruned(self, model: EditedModel) -> list[bytes]:
+        """Digests of logits, which are the same bit for bit as long as no head is pruned."""
+        from editors.inference.next_tokens import digests
+
+        prompts = [case.row.prompt for case in self.cases[:REVERSIBLE_PROMPTS]]
+        return digests(model, prompts)

@@ -136,6 +136,11 @@ class ConflictCase:
         return self.memory if self.row.kind == "irrelevant" else self.row.context_answer
 
 
+def searched_words(answer: str) -> int:
+    """How many of the first words of a text are searched for ``answer``."""
+    return max(FIRST_WORDS, len(plain_words(answer)))
+
+
 def outcome_of(text: str, candidates: Mapping[Outcome, str]) -> tuple[Outcome, bool]:
     """The candidate that ``text`` names in its first words ("other" for none), and whether it names
     several.

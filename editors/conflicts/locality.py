@@ -6,21 +6,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from editors.conflicts.cases import ConflictCase, outcome_of
+from editors.conflicts.cases import ConflictCase
 from editors.conflicts.measure import first_tokens
+from editors.conflicts.replies import Replies
 from editors.errors import EditorError
 from editors.facts import Fact
 from editors.inference.batching import LOGITS_AT_ONCE, Budget, batches
 from editors.inference.edited_model import EditedModel
-from editors.inference.generation import answers
-from editors.inference.next_tokens import distributions, likeliest
+from editors.inference.next_tokens import PADS, distributions, likeliest
 from editors.model.base_model import Base
-from editors.model.tokenization import Row, answer_limit, encode_prompt, encode_prompts
+from editors.model.tokenization import IGNORED, Row, encode_prompt, encode_prompts
 from editors.text_matching import replace_words
 
 LIMITS: Mapping[str, float] = {
@@ -37,10 +37,11 @@ LIMITS: Mapping[str, float] = {
 """The limit of each check: how much worse its score may become. Scores are shares, except for
 ``neutral``, which is a loss."""
 
-MIN_ANSWER_TOKENS = 16  # an answer may have at least this many tokens
 COPIED_TOKENS = 12  # random tokens of a sequence, which are then repeated
 COPIES = 64  # such sequences
 PROMPT_SHARE = 0.6  # the share of a neutral text after which next tokens are compared
+
+T = TypeVar("T")
 
 Pair = tuple[str, str]
 """A prompt and its expected answer."""
@@ -57,24 +58,27 @@ def by_first_token(model: EditedModel, pairs: Sequence[Pair]) -> list[bool]:
     return [token == first for token, first in zip(likely, wanted, strict=True)]
 
 
-def by_answer(model: EditedModel, pairs: Sequence[Pair]) -> list[bool]:
-    """A :data:`Judge` by free-running greedy answers."""
-    limit = answer_limit(model.base.tokenizer, [wanted for _, wanted in pairs])
-    tokens = max(limit, MIN_ANSWER_TOKENS)
-    given_answers = answers(model, [prompt for prompt, _ in pairs], tokens)
+def by_answer(
+    model: EditedModel, pairs: Sequence[Pair], replies: Replies | None = None
+) -> list[bool]:
+    """A :data:`Judge` by free-running greedy answers. ``replies``: those of ``model``, to be shared
+    with other measurements."""
+    replies = replies or Replies(model, [wanted for _, wanted in pairs])
+    given = replies.ask([prompt for prompt, _ in pairs])
     return [
-        outcome_of(answer.text, {"memory": wanted})[0] == "memory"
-        for answer, (_, wanted) in zip(given_answers, pairs, strict=True)
+        reply.outcome({"memory": wanted}) == "memory"
+        for reply, (_, wanted) in zip(given, pairs, strict=True)
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Battery:
     """The checks of locality. ``pairs``: by check, prompts with their expected answers;
-    ``neutral``: texts."""
+    ``neutral``: texts; ``copies``: the number of random texts that are to be copied."""
 
     pairs: Mapping[str, Sequence[Pair]] = field(default_factory=dict)
     neutral: Sequence[str] = ()
+    copies: int = COPIES
 
     @staticmethod
     def of(cases: Sequence[ConflictCase], edits: Sequence[Fact], neutral: Sequence[str]) -> Battery:
@@ -105,39 +109,83 @@ class Battery:
         }
         return Battery({name: checks for name, checks in pairs.items() if checks}, neutral)
 
+    def sample(self, count: int) -> Battery:
+        """At most ``count`` pairs of each check, drawn at random, and at most as many texts."""
+        pairs = {name: drawn(pairs, count) for name, pairs in self.pairs.items()}
+        return Battery(pairs, self.neutral[:count], min(self.copies, count))
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The names of all checks. Those that run few tokens, as ``facts``, come first."""
+        return (*self.pairs, "copying", *(["neutral"] if self.neutral else []))
+
+    @property
+    def prompts(self) -> list[str]:
+        """All prompts with an expected answer."""
+        return [prompt for pairs in self.pairs.values() for prompt, _ in pairs]
+
+    @property
+    def expected(self) -> list[str]:
+        """All expected answers."""
+        return [wanted for pairs in self.pairs.values() for _, wanted in pairs]
+
     def scores(self, model: EditedModel, judge: Judge) -> dict[str, float]:
-        """The score of each check: the share of expected answers, and for ``neutral`` the loss in
-        nats per token.
+        """The :meth:`score` of each check; prompts of all checks are judged together."""
+        flat = [pair for pairs in self.pairs.values() for pair in pairs]
+        outcomes = iter(judge(model, flat))
+        scores = {name: _share([next(outcomes) for _ in self.pairs[name]]) for name in self.pairs}
+        rest = [check for check in self.checks if check not in self.pairs]
+        return {**scores, **{check: self.score(check, model, judge) for check in rest}}
+
+    def score(self, check: str, model: EditedModel, judge: Judge) -> float:
+        """The score of one of :attr:`checks`: the share of expected answers, and for ``neutral``
+        the loss in nats per token.
 
         The first token of a neutral text counts as its prompt. So heads that are pruned from the
         end of prompts on are pruned in the whole text.
         """
-        flat = [pair for pairs in self.pairs.values() for pair in pairs]
-        outcomes = iter(judge(model, flat))
-        scores = {
-            name: sum(next(outcomes) for _ in pairs) / len(pairs)
-            for name, pairs in self.pairs.items()
-        }
-        scores["copying"] = copying(model)
-        if self.neutral:
-            scores["neutral"] = neutral_loss(model, self.neutral)
-        return scores
+        if check == "copying":
+            return copying(model, self.copies)
+        if check == "neutral":
+            return neutral_loss(model, self.neutral)
+        return _share(judge(model, self.pairs[check]))
+
+
+def drawn(items: Sequence[T], count: int) -> Sequence[T]:
+    """``count`` of ``items``, drawn at random and in order; all of them if there are no more."""
+    if len(items) <= count:
+        return items
+    return [items[i] for i in sorted(Random(0).sample(range(len(items)), count))]
+
+
+def _share(outcomes: Sequence[bool]) -> float:
+    return sum(outcomes) / len(outcomes)
 
 
 def losses(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """By check, how much worse the score has become (positive: worse; infinite: it is NaN now)."""
-    lost = {}
-    for name in LIMITS:
-        if name in before and name in after:
-            rises = name in ("neutral", "other")  # where it gets worse
-            more, less = (after, before) if rises else (before, after)
-            lost[name] = math.inf if math.isnan(after[name]) else more[name] - less[name]
-    return lost
+    return {
+        name: loss(name, before[name], after[name])
+        for name in LIMITS
+        if name in before and name in after
+    }
+
+
+def loss(check: str, before: float, after: float) -> float:
+    """How much worse the score of a check has become."""
+    if math.isnan(after):
+        return math.inf
+    return after - before if check in ("neutral", "other") else before - after
 
 
 def beyond(lost: Mapping[str, float]) -> list[str]:
     """The checks that lost more than their limit, in the order of ``LIMITS``."""
-    return [name for name in LIMITS if lost.get(name, 0.0) > LIMITS[name] + 1e-9]
+    return [name for name in LIMITS if name in lost and exceeds(name, lost[name])]
+
+
+def exceeds(check: str, lost: float) -> bool:
+    """Whether a check lost more than its limit."""
+    return lost > LIMITS[check] + 1e-9
 
 
 def _made_gold(conflicting: Sequence[ConflictCase]) -> list[Pair]:
@@ -180,44 +228,50 @@ def neutral_loss(model: EditedModel, texts: Sequence[str]) -> float:
         for ids in encode_prompts(base.tokenizer, texts)
         if len(ids) > 1
     ]
-    budget = Budget(pads=0, logits_per_token=base.vocabulary)
+    budget = Budget(pads=PADS, logits_per_token=base.vocabulary)
     for members in batches([len(ids) for ids in encoded], budget):
-        ids = base.batch([Row.of_prompt(encoded[i]) for i in members]).ids
+        batch = base.batch([Row(encoded[i], 1) for i in members])
+        labels = batch.labels()[:, 1:]
         # If the logits of a text exceed the budget, it is scored in slices of positions.
-        positions = max(1, LOGITS_AT_ONCE // (len(ids) * base.vocabulary))
-        for start in range(0, ids.shape[1] - 1, positions):
-            stop = min(start + positions, ids.shape[1] - 1)
-            in_parts = positions < ids.shape[1] - 1
+        positions = max(1, LOGITS_AT_ONCE // (len(labels) * base.vocabulary))
+        for start in range(0, labels.shape[1], positions):
+            stop = min(start + positions, labels.shape[1])
+            in_parts = positions < labels.shape[1]
             options = {"logits_to_keep": torch.arange(start, stop)} if in_parts else {}
-            logits = _logits(model, ids, **options)[:, : stop - start].float()
-            targets = ids[:, start + 1 : stop + 1].to(logits.device)
+            logits = _logits(model, batch.ids, **options)[:, : stop - start].float()
+            wanted = labels[:, start:stop].to(logits.device).flatten()
             # logits: [rows, positions, vocab]
-            total += float(cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
-            count += targets.numel()
+            total += float(
+                cross_entropy(logits.flatten(0, 1), wanted, reduction="sum", ignore_index=IGNORED)
+            )
+            count += int((wanted != IGNORED).sum())
     if not count:
         raise EditorError("no neutral text has two tokens", "`--neutral` with longer texts")
     return total / count
 
 
 @torch.inference_mode()
-def copying(model: EditedModel) -> float:
-    """Induction: in random texts that are repeated once, the share of tokens of the second half
-    that the model predicts."""
+def copying(model: EditedModel, copies: int = COPIES) -> float:
+    """Induction: in ``copies`` random texts that are repeated once, the share of tokens of the
+    second half that the model predicts."""
     vocabulary = model.base.vocabulary
     length = min(COPIED_TOKENS, (model.base.architecture.context or 2 * COPIED_TOKENS) // 2)
     # The lowest ids are often special tokens, so they are left out.
     low, generator = min(256, vocabulary // 4), torch.Generator().manual_seed(0)
-    halves = torch.randint(low, vocabulary, (COPIES, length), generator=generator)
+    halves = torch.randint(low, vocabulary, (copies, length), generator=generator)
     right = 0
-    for members in batches([2 * length] * COPIES, Budget(logits_per_token=vocabulary)):
+    for members in batches([2 * length] * copies, Budget(logits_per_token=vocabulary)):
         ids = halves[members].repeat(1, 2).to(model.base.input_device)
-        logits = _logits(model, ids)[:, length:-1]
+        logits = _logits(model, ids, logits_to_keep=length)[:, :-1]
         right += int((logits.argmax(-1) == ids[:, length + 1 :].to(logits.device)).sum())
     return right / halves[:, 1:].numel()
 
 
 def _logits(model: EditedModel, ids: torch.Tensor, **options: Any) -> torch.Tensor:
-    """The logits of texts ``ids`` ``[rows, seq]``, whose first tokens count as their prompts."""
+    """The logits of texts ``ids`` ``[rows, seq]``, whose first tokens count as their prompts.
+
+    A text may be padded on the right, as a token sees only earlier tokens.
+    """
     with model.scoring(torch.ones(len(ids), dtype=torch.long)):
         logits: torch.Tensor = model.base.model(input_ids=ids, use_cache=False, **options).logits
     return logits

@@ -19,7 +19,7 @@ from editors.conflicts.cases import ConflictCase
 from editors.conflicts.measure import candidate_tokens, first_outcomes, first_tokens
 from editors.errors import EditorError
 from editors.heads.logit_attribution import direct_effects
-from editors.heads.path_patching import Unit, path_effects
+from editors.heads.path_patching import Unit, no_effects, path_effects
 from editors.heads.pruning import Head
 from editors.inference.batching import Budget, batches
 from editors.inference.edited_model import EditedModel
@@ -30,7 +30,8 @@ Score = Literal["memory", "context", "joint"]
 
 TOP = 10  # heads of a ranking whose stability is reported
 RESAMPLES = 200
-TOKENS_AT_ONCE = 2048  # of a forward over prompts, pads included
+TOKENS_AT_ONCE = 1024  # of a forward over prompts, pads included
+SCORES: tuple[Score, ...] = ("memory", "context", "joint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class Ranking:
 
     ``memory``: on the memory answer, in rows answered from memory; ``context``: on the context
     answer, in rows answered from the passage; ``joint``: on their difference, in the rows of both.
-    ``collided``: the number of rows that were left out because both answers begin with the same
-    token.
+    Each may have no rows, if it was not asked for. ``collided``: the number of rows that were left
+    out because both answers begin with the same token.
     """
 
     memory: torch.Tensor
@@ -71,7 +72,7 @@ class Ranking:
         return effects
 
     def mean(self, score: Score) -> torch.Tensor:
-        """``[layers, units]``: the score of each head, its mean effect."""
+        """``[layers, units]``: the score of each head, its mean effect; NaN without rows."""
         return self.of(score).mean(-1)
 
     def top(self, score: Score, count: int | None = None) -> list[Head]:
@@ -104,10 +105,14 @@ def locate(
     cases: Sequence[ConflictCase],
     settings: LocateSettings,
     on_row: Callable[[int], None] = lambda _: None,
+    *,
+    scores: Sequence[Score] = SCORES,
+    at_most: int | None = None,
 ) -> Ranking:
     """Rank the heads of a base, with everything that is attached to it, on conflicting rows.
 
-    ``on_row`` is called with the number of further rows that are done.
+    ``on_row`` is called with the number of further rows that are done. ``scores``: those that are
+    wanted. ``at_most``: so many rows of each source, drawn at random; None: all rows.
 
     Raises:
         EditorError: no row has a conflict, all rows ask the same question, both answers begin with
@@ -118,13 +123,17 @@ def locate(
     rows = [case for case in cases if case.conflicting]
     tokens = _first_tokens(model, rows)
     apart = [i for i, (memory, context) in enumerate(tokens) if memory != context]
-    memory_rows, context_rows = _by_source(model, rows, apart)
     rng = Random(settings.seed)
+    memory_rows, context_rows = (
+        _sample(numbers, at_most, settings.seed) for numbers in _by_source(model, rows, apart)
+    )
     corrupted = [_corrupted(case, rows, rng) for case in rows]
 
     def effects(score: Score, numbers: Sequence[int]) -> torch.Tensor:
         """``[layers, units, rows, 2]``: the effects on both answers, in the order of
         ``numbers``."""
+        if score not in scores:
+            return no_effects(model.base, torch.zeros(0, 2), settings.unit)
         source: Score = "joint" if settings.corruption == "both" else score
         prompts = [(rows[i].row.prompt, corrupted[i][source]) for i in numbers]
         return _effects(model, prompts, [tokens[i] for i in numbers], settings, on_row)
@@ -134,6 +143,13 @@ def locate(
     joint = effects("joint", sorted(memory_rows + context_rows))
     difference = joint[..., 0] - joint[..., 1]
     return Ranking(memory, context, difference, len(rows) - len(apart), settings)
+
+
+def _sample(numbers: list[int], count: int | None, seed: int) -> list[int]:
+    """``count`` of the ``numbers``, in order; all of them if there are no more, or for None."""
+    if count is None or len(numbers) <= count:
+        return numbers
+    return sorted(Random(seed).sample(numbers, count))
 
 
 def _first_tokens(model: EditedModel, rows: Sequence[ConflictCase]) -> list[tuple[int, int]]:

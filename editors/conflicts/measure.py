@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
-
 from editors.conflicts.cases import FIRST_WORDS, Conflict, ConflictCase, Outcome, outcome_of
+from editors.conflicts.replies import Replies, reply_tokens
 from editors.evaluation.metrics import Rate
 from editors.facts import Fact
 from editors.inference.edited_model import EditedModel
-from editors.inference.generation import Answer, answers
-from editors.inference.next_tokens import after_prompts, likeliest, probabilities_of
+from editors.inference.generation import Answer, begun_answers
+from editors.inference.next_tokens import after_prompts, likeliest
 from editors.model.base_model import Base
 from editors.model.tokenization import answer_limit, encode_pairs
 
@@ -22,11 +21,14 @@ from editors.model.tokenization import answer_limit, encode_pairs
 
 
 def with_memory(
-    base: Base, rows: Sequence[Conflict], max_new_tokens: int = 16
+    base: Base,
+    rows: Sequence[Conflict],
+    max_new_tokens: int = 16,
+    on_prompts: Callable[[int], None] = lambda _: None,
 ) -> list[ConflictCase]:
     """The rows with their memory answers. Missing ones are elicited: the base answers the question
     without passage and edits, in at most ``max_new_tokens`` tokens. Rows with an empty answer are
-    left out.
+    left out. ``on_prompts`` is called with the number of further questions that are answered.
 
     Raises:
         PromptTooLong: a question leaves no room for an answer.
@@ -34,8 +36,15 @@ def with_memory(
     without_answer = [row for row in rows if row.memory_answer is None]
     questions = list(dict.fromkeys(row.question for row in without_answer))
     with base.probing():
-        elicited = answers(EditedModel.unedited(base), questions, max_new_tokens)
-    answer_to = dict(zip(questions, elicited, strict=True))
+        elicited = begun_answers(
+            EditedModel.unedited(base),
+            questions,
+            max_new_tokens,
+            None,
+            lambda logits, _: [None] * len(logits),
+            on_prompts,
+        )
+    answer_to = {q: answer for q, (answer, _) in zip(questions, elicited, strict=True)}
     cases = [
         ConflictCase(row, row.memory_answer or _short(answer_to[row.question])) for row in rows
     ]
@@ -59,11 +68,11 @@ def with_edits(
     always on, it has to be the edited prompt itself. ``facts``: the facts in force, by id. Cases of
     a conflicting kind whose passage agrees with memory are left out.
     """
-    questions = [case.row.question for case in cases]
+    questions = [case.row.question for case in cases] if facts else []
     decided = after_prompts(edited, questions, lambda logits, _: [None] * len(logits))
     by_prompt = {fact.prompt: fact for fact in facts.values()}
     updated = []
-    for case, (_, decision) in zip(cases, decided, strict=True):
+    for case, (_, decision) in zip(cases, decided or [(None, None)] * len(cases), strict=True):
         if decision is None:
             fact = by_prompt.get(case.row.question)
         else:
@@ -94,11 +103,15 @@ def candidate_tokens(base: Base, cases: Sequence[ConflictCase]) -> list[dict[int
 
 
 def first_outcomes(
-    model: EditedModel, cases: Sequence[ConflictCase], candidates: Sequence[Mapping[int, Outcome]]
+    model: EditedModel,
+    cases: Sequence[ConflictCase],
+    candidates: Sequence[Mapping[int, Outcome]],
+    on_prompts: Callable[[int], None] = lambda _: None,
 ) -> list[Outcome]:
     """For each case, the outcome by the likeliest first token alone. ``candidates``: the result of
-    :func:`candidate_tokens`."""
-    tokens = likeliest(model, [case.row.prompt for case in cases])
+    :func:`candidate_tokens`. ``on_prompts`` is called with the number of further cases that are
+    done."""
+    tokens = likeliest(model, [case.row.prompt for case in cases], on_prompts)
     return [named.get(token, "other") for named, token in zip(candidates, tokens, strict=True)]
 
 
@@ -110,9 +123,10 @@ class RowResult:
     """How one row was answered.
 
     ``several``: the answer names the answers of several sources; ``first``: the outcome by the
-    first token alone; ``utilisation``: :func:`context_utilisation` of the right answer (both None
-    without plain decoding); ``opened``: whether an edit claimed the prompt with the passage (None
-    without a router or rewriter).
+    first token alone; ``utilisation``: :func:`context_utilisation` of the right answer; ``alone``:
+    the outcome where the question is asked without the passage (all three None without plain
+    decoding); ``opened``: whether an edit claimed the prompt with the passage (None without a
+    router or rewriter).
     """
 
     case: ConflictCase
@@ -121,7 +135,16 @@ class RowResult:
     several: bool
     first: Outcome | None = None
     utilisation: float | None = None
+    alone: Outcome | None = None
     opened: bool | None = None
+
+    @property
+    def known(self) -> bool | None:
+        """Whether the model knows the fact: without the passage, it gives the memory answer of the
+        row, or the target of an edit. None if the memory answer is no fact that was stated, but
+        what the model said, or without plain decoding."""
+        stated = self.case.row.memory_answer is not None or self.case.fact is not None
+        return self.alone == "memory" if stated and self.alone is not None else None
 
 
 class Rates(NamedTuple):
@@ -155,6 +178,21 @@ class ConflictResults:
     def edited(self) -> ConflictResults:
         """The rows about an edit in force."""
         return self.only(lambda result: result.case.fact is not None)
+
+    @property
+    def known(self) -> ConflictResults:
+        """The rows about facts that the model knows."""
+        return self.only(lambda result: result.known is True)
+
+    @property
+    def unknown(self) -> ConflictResults:
+        """The rows about facts that the model does not know."""
+        return self.only(lambda result: result.known is False)
+
+    @property
+    def facts(self) -> int:
+        """The number of different questions with a memory answer."""
+        return len({(result.case.row.question, result.case.memory) for result in self.results})
 
     @property
     def rates(self) -> Rates:
@@ -202,52 +240,77 @@ Decoder = Callable[[Sequence[ConflictCase], int], list[Answer]]
 
 
 def measure(
-    model: EditedModel, cases: Sequence[ConflictCase], decoder: Decoder | None = None
+    model: EditedModel,
+    cases: Sequence[ConflictCase],
+    decoder: Decoder | None = None,
+    replies: Replies | None = None,
 ) -> ConflictResults:
-    """How a base, with everything that is attached to it, answers ``cases``.
+    """How a base, with everything that is attached to it, answers ``cases``: first each question
+    without its passage, then behind it.
 
-    ``decoder``: replaces greedy decoding of passage and question. Raises the errors of
+    ``decoder``: replaces greedy decoding of passage and question. ``replies``: those of ``model``,
+    to be shared with other measurements. Raises the errors of
     :func:`~editors.inference.generation.answers` or of ``decoder``.
     """
     if not cases:
         return ConflictResults()
-    tokens = max_answer_tokens(model.base, cases)
-    prompts = [case.row.prompt for case in cases]
-    answered = decoder(cases, tokens) if decoder else answers(model, prompts, tokens)
+    if decoder is None:
+        asked = replies or Replies(model, sought_answers(cases))
+        return ConflictResults(tuple(_results(asked, cases)))
     results = []
+    answered = decoder(cases, reply_tokens(model.base, sought_answers(cases)))
     for case, answer in zip(cases, answered, strict=True):
         outcome, several = outcome_of(answer.text, case.candidates)
-        opened = None if answer.decision is None else answer.decision.opened
-        results.append(RowResult(case, answer.text, outcome, several, opened=opened))
-    return ConflictResults(tuple(results if decoder else _with_first_tokens(model, results)))
+        results.append(RowResult(case, answer.text, outcome, several, opened=_opened(answer)))
+    return ConflictResults(tuple(results))
 
 
-def _with_first_tokens(model: EditedModel, results: Sequence[RowResult]) -> list[RowResult]:
-    """The results with ``first`` and ``utilisation``."""
-    cases = [result.case for result in results]
-    pairs = [(case.row.prompt, case.right_answer) for case in cases]
-    right = torch.tensor(first_tokens(model.base, pairs))
+def _results(replies: Replies, cases: Sequence[ConflictCase]) -> list[RowResult]:
+    base = replies.model.base
+    prompts, questions = prompts_of(cases)
+    right = first_tokens(base, [(case.row.prompt, case.right_answer) for case in cases])
+    tokens = [[token] for token in right]
+    alone = replies.ask(questions, tokens)
+    informed = replies.ask(prompts, tokens)
+    outcomes_by_token = candidate_tokens(base, cases)
+    results = []
+    for i, case in enumerate(cases):
+        outcome, several = outcome_of(informed[i].answer.text, case.candidates)
+        moved = context_utilisation(
+            alone[i].probabilities[right[i]], informed[i].probabilities[right[i]]
+        )
+        results.append(
+            RowResult(
+                case,
+                informed[i].answer.text,
+                outcome,
+                several,
+                outcomes_by_token[i].get(informed[i].first, "other"),
+                moved,
+                alone[i].outcome({"memory": case.memory}),
+                _opened(informed[i].answer),
+            )
+        )
+    return results
 
-    def reduce(logits: torch.Tensor, numbers: Sequence[int]) -> list[tuple[int, float]]:
-        """The likeliest token, and the probability of the first token of the right answer."""
-        probabilities = probabilities_of(logits, right[list(numbers)])
-        return [*zip(logits.argmax(-1).tolist(), probabilities.tolist(), strict=True)]
 
-    informed = after_prompts(model, [case.row.prompt for case in cases], reduce)
-    alone = after_prompts(model, [case.row.question for case in cases], reduce)
-    outcomes = candidate_tokens(model.base, cases)
-    completed = []
-    for i, result in enumerate(results):
-        token, with_context = informed[i][0]
-        moved = context_utilisation(alone[i][0][1], with_context)
-        completed.append(replace(result, first=outcomes[i].get(token, "other"), utilisation=moved))
-    return completed
+def _opened(answer: Answer) -> bool | None:
+    return None if answer.decision is None else answer.decision.opened
+
+
+def prompts_of(cases: Sequence[ConflictCase]) -> tuple[list[str], list[str]]:
+    """The prompt of each case with its passage, and its question alone."""
+    return [case.row.prompt for case in cases], [case.row.question for case in cases]
+
+
+def sought_answers(cases: Sequence[ConflictCase]) -> list[str]:
+    """All answers that the replies to ``cases`` are searched for."""
+    return [text for case in cases for text in case.candidates.values()]
 
 
 def max_answer_tokens(base: Base, cases: Sequence[ConflictCase]) -> int:
     """The most tokens of an answer: as many as the longest candidate has, and a few more."""
-    texts = [text for case in cases for text in case.candidates.values()]
-    return answer_limit(base.tokenizer, texts)
+    return answer_limit(base.tokenizer, sought_answers(cases))
 
 
 def context_utilisation(without: float, informed: float) -> float:

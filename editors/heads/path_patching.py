@@ -4,8 +4,9 @@ Wang et al., arXiv 2211.00593; Goldowsky-Dill et al., arXiv 2304.05969. PH3 (arX
 heads by this effect. The output of one head at the last prompt token comes from a corrupted run,
 the outputs of all other heads come from the original run, and MLPs and norms are recomputed. As the
 outputs of all heads are fixed, only the last token can change. So it is enough to run a single
-token through the model, and all heads share such forwards. If MLPs and the final norm are frozen
-too, the rest is linear (:mod:`editors.heads.logit_attribution`).
+token through the model, and all heads share such forwards. Each begins at the block of its first
+head. If MLPs and the final norm are frozen too, the rest is linear
+(:mod:`editors.heads.logit_attribution`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from editors.errors import EditorError, UnsupportedArchitecture
 from editors.heads.head_mask import attention_out
+from editors.inference.block_replay import BlockInputs, can_replay
 from editors.inference.edited_model import EditedModel
 from editors.model import hooks
 from editors.model.architecture import vocabulary_projection
@@ -25,7 +27,7 @@ from editors.model.base_model import Base, is_probing
 from editors.model.projection import Projection
 from editors.model.tokenization import Batch
 
-ROWS_AT_ONCE = 4096  # single tokens in one forward
+ROWS_AT_ONCE = 1024  # single tokens in one forward; with fewer, more forwards begin higher up
 TOLERANCE = 0.1  # the relative difference allowed between a single token and the whole prompt
 
 Unit = Literal["head", "group"]
@@ -80,10 +82,15 @@ def path_effects(
     last_tokens = original.ids.gather(1, ends[:, None])  # [rows, 1]
     at_once = max(1, ROWS_AT_ONCE // rows - 1)
     variants = [(layer, number) for layer in changes for number in range(units)]
-    for start in range(0, len(variants), at_once):
-        patched = variants[start : start + at_once]
+    sweeps = [variants[start : start + at_once] for start in range(0, len(variants), at_once)]
+    firsts = [patched[0][0] for patched in sweeps]  # the first changed layer of each sweep
+    replayed = len(sweeps) > 1 and can_replay(base)
+    inputs = BlockInputs(base, tuple({*firsts} - {0}) if replayed else (), rows)
+    for patched, first in zip(sweeps, firsts, strict=True):
         # The first variant is not patched: the reference has the same rounding as the others.
         sweep = 1 + len(patched)
+        # The reference is the same in all sweeps; the first one keeps its states for the others.
+        last = len(base.architecture.blocks) if patched is sweeps[0] else first
         written: dict[str, torch.nn.Module] = {}
         for layer, plain in original_run.attn_out.items():
             outputs = plain.expand(sweep, -1, -1).clone()  # [sweep, rows, hidden]
@@ -94,7 +101,11 @@ def path_effects(
             module = base.model.get_submodule(path)
             written[path] = _ConstantOutput(module, outputs.flatten(0, 1)[:, None])
         # The last call is that of the original run.
-        with hooks.swapped(base.model, written), model.continuing(calls[-1] if calls else None):
+        with (
+            hooks.swapped(base.model, written),
+            model.continuing(calls[-1] if calls else None),
+            inputs.known_up_to(last),
+        ):
             states = final_hidden(base, last_tokens.repeat(sweep, 1), ends.repeat(sweep)[:, None])
         states = states[:, 0].view(sweep, rows, -1).to(directions)
         _require_same(states[0], original_run.final_hidden.to(directions))

@@ -6,7 +6,7 @@ The class of the model is unchanged, so ``model.generate`` and all code that use
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from editors.inference.calls import Call, running_forward
 from editors.inference.decisions import Decision, Router
 from editors.model.base_model import Base
 from editors.model.hooks import overriding, swapped
-from editors.model.tokenization import Batch, Prompt, Row, encode_prompts, shown
+from editors.model.tokenization import Batch, Prompt, Row, Side, encode_prompts, shown
 
 T = TypeVar("T")
 
@@ -64,6 +64,7 @@ class EditedModel(CallTracker):
         results_of: Callable[[Batch, list[int]], Iterable[T]],
         *,
         room: int = 0,
+        side: Side = "left",
     ) -> list[tuple[T, Decision | None]]:
         """Run the model on prompts: for each its result, and the decision on it.
 
@@ -91,8 +92,11 @@ class EditedModel(CallTracker):
 
         def with_decisions(members: list[int]) -> list[tuple[T, Decision | None]]:
             rows = [Row.of_prompt(side[i]) for side in encoded for i in members]
-            with self.noting() as calls:
-                results = results_of(base.batch(rows, side="left"), members)
+            batch = base.batch(rows, side=side)
+            # Pads on the right are none of the prompt, on the left the mask says so.
+            prompts_in = self.scoring(batch.prompt_lengths) if side == "right" else nullcontext()
+            with self.noting() as calls, prompts_in:
+                results = results_of(batch, members)
             decisions: Sequence[Decision | None] = self.decisions(calls) or [None] * len(rows)
             return [
                 (result, rewritten[0][i][1] or decision)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from transformers import GenerationConfig
@@ -15,13 +16,27 @@ from editors.inference.decisions import Decision
 from editors.inference.edited_model import EditedModel
 from editors.model.base_model import Base
 from editors.model.tokenization import Batch, Prompt, pad_id
+from editors.text_matching import plain_words
+
+T = TypeVar("T")
 
 Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From the ids so far ``[rows, seq]`` and the model's logits ``[rows, vocab]`` to the logits
 ``[rows, vocab]`` that the next tokens are chosen by."""
 
+Ends = Callable[..., torch.Tensor]
+"""From the ids so far ``[rows, seq]`` and the scores of their tokens to bool ``[rows]``: which rows
+end."""
+
 Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From the next-token logits ``[rows, vocab]`` of each row's two prompts to those of the row."""
+
+
+FirstStep = Callable[[torch.Tensor, Sequence[int]], Sequence[T]]
+
+ROWS_BEGUN = 32  # answered together
+TOKENS_BEGUN = 2048  # of their prompts
+PADS_BEGUN = 128  # among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,82 @@ def answers(model: EditedModel, prompts: Sequence[Prompt], max_new_tokens: int) 
         EditorError: a prompt cannot be encoded.
     """
     return _answers(model, [prompts], max_new_tokens)
+
+
+def begun_answers(
+    model: EditedModel,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    first_words: int | None,
+    first_step: FirstStep[T],
+    on_prompts: Callable[[int], None] = lambda _: None,
+) -> list[tuple[Answer, T]]:
+    """The beginning of the greedy answer to each prompt, and what ``first_step`` gives for it.
+
+    An answer ends as in :func:`answers`, or once its ``first_words`` are complete, as the next one
+    has begun (None: it does not). ``first_step(logits, numbers)``: one result for each row of the
+    logits ``[rows, vocab]`` of the first tokens of the answers to the prompts with these
+    ``numbers``. ``on_prompts`` is called with the number of further prompts that are answered.
+
+    Prompts of similar length are answered together, padded on the left, unless blocks of the model
+    mix tokens by other means than attention. Raises the errors of :func:`answers`.
+    """
+    base = model.base
+    context = base.architecture.context or sys.maxsize
+    attention_only = all(block.attention_out for block in base.architecture.blocks)
+
+    def run(batch: Batch, numbers: list[int]) -> list[tuple[Answer, T]]:
+        columns = batch.ids.shape[1]
+        firsts: list[T] = []
+
+        def read_first(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+            if ids.shape[1] == columns:
+                firsts.extend(first_step(logits, numbers))
+            return logits
+
+        ends = None if first_words is None else _FirstWords(base, columns, first_words)
+        tokens = min(max_new_tokens, context - columns)
+        out = decode(base, batch.ids, tokens, batch.mask, read_first, ends=ends)
+        rows = out.tolist() if ends is None else ends.cut(out.tolist())
+        on_prompts(len(numbers))
+        texts = (read(base, ids) for ids in rows)
+        return [(Answer(*said), first) for said, first in zip(texts, firsts, strict=True)]
+
+    budget = Budget(
+        rows=ROWS_BEGUN,
+        tokens=TOKENS_BEGUN,
+        pads=PADS_BEGUN if attention_only else 0,
+        logits_per_row=base.vocabulary,
+    )
+    return [
+        (replace(answer, decision=decision), first)
+        for (answer, first), decision in model.run([prompts], budget, run, room=1)
+    ]
+
+
+class _FirstWords:
+    """Ends each row of a generation once its first ``count`` words are complete.
+
+    It is a stopping criterion of ``generate``. ``columns``: those of the prompts.
+    """
+
+    def __init__(self, base: Base, columns: int, count: int) -> None:
+        self._base, self._columns, self._count = base, columns, count
+        self._lengths: dict[int, int] = {}  # by row, the tokens that hold the words
+
+    def __call__(self, ids: torch.Tensor, scores: object, **kwargs: Any) -> torch.Tensor:
+        """bool ``[rows]``: whether each row ends. ``ids``: int64 ``[rows, seq]``."""
+        for number, row in enumerate(ids[:, self._columns :].tolist()):
+            if number not in self._lengths:
+                text, _ = read(self._base, row)
+                if len(plain_words(text)) > self._count:
+                    self._lengths[number] = len(row)
+        ended = [number in self._lengths for number in range(len(ids))]
+        return torch.tensor(ended, device=ids.device)
+
+    def cut(self, rows: list[list[int]]) -> list[list[int]]:
+        """The rows of ids, each up to where it ended."""
+        return [row[: self._lengths.get(number)] for number, row in enumerate(rows)]
 
 
 def paired_answers(
@@ -124,13 +215,15 @@ def decode(
     choose: Choose | None = None,
     *,
     stops: bool = True,
+    ends: Ends | None = None,
 ) -> torch.Tensor:
     """int64 ``[rows, columns]``: the tokens that follow ``ids`` ``[rows, seq]``, each the
     likeliest.
 
     ``mask``: int64 ``[rows, seq]``, 0 at pads; None: no pads. ``choose``: changes the logits that
-    tokens are chosen by. The generation settings of the checkpoint are ignored, except for the
-    tokens that end a text, which do so only if ``stops``.
+    tokens are chosen by. ``ends``: ends rows early, after which their tokens have no meaning. The
+    generation settings of the checkpoint are ignored, except for the tokens that end a text, which
+    do so only if ``stops``.
     """
     checkpoint_config = base.model.generation_config
     # Not as an argument, as generate takes what that leaves unset from the checkpoint's settings.
@@ -146,6 +239,7 @@ def decode(
             input_ids=ids,
             attention_mask=torch.ones_like(ids) if mask is None else mask,
             logits_processor=[] if choose is None else [choose],
+            stopping_criteria=[] if ends is None else [ends],
         )
     finally:
         base.model.generation_config = checkpoint_config

@@ -1,4 +1,4 @@
-"""Measure conflicts on atlas: pruning against its bars and its rivals; write docs/conflicts.md.
+"""Measure conflicts on atlas and smollm2: pruning, its bars, its rivals; write docs/conflicts.md.
 
     python scripts/bench/conflicts.py                     # everything, about half an hour
     python scripts/bench/conflicts.py --only prune:memory # one part, saved beside the others
@@ -6,9 +6,10 @@
 
 Parts: prune:memory, prune:context (the bars, through the library that `conflict resolve` runs),
 rivals:memory, rivals:context, transfer:memory, transfer:context (heads of half of the relations on
-the other half), edits (facts edited, then contradicted), speed (exact path patching against whole
-forwards), shapes:locate, shapes:resolve (real sizes, random weights). Rivals and edits use the
-heads that prune found. Results are saved in docs/conflicts.json.
+the other half), smollm2 (both ways on a real model, rows of facts that it knows first), edits
+(facts edited, then contradicted), speed (exact path patching against whole forwards),
+shapes:locate, shapes:resolve (real sizes, random weights). Rivals and edits use the heads that
+prune found. Results are saved in docs/conflicts.json.
 """
 
 from __future__ import annotations
@@ -33,26 +34,27 @@ from conflicts_page import page
 from random_models import random_model
 from workbench import CALIBRATED_ON
 
-from editcli.cli.console import Output
+from editcli.cli.console import NO_PROGRESS, Output
 from editcli.cli.options import Invocation
 from editcli.files.conflicts import ConflictFile, read_conflicts
 from editcli.files.facts import read_facts
 from editcli.files.packaged import datasets_dir
 from editcli.files.texts import read_texts
 from editcli.models.loading import load_base
-from editcli.models.locations import ATLAS
+from editcli.models.locations import ATLAS, SMOLLM2
 from editcli.operations.apply import apply_facts
-from editcli.operations.conflict_records import edited_record
+from editcli.operations.conflict_records import edited_record, results_record
 from editcli.operations.conflict_session import ConflictSession
 from editcli.operations.decoding_baselines import By, measure_baseline
 from editcli.operations.prune_heads import PruningTest, find_heads
 from editcli.operations.session import Session
 from editors import Fact
 from editors.conflicts.baselines.contrastive import contrastive_answers
-from editors.conflicts.cases import Conflict, ConflictCase, Split
+from editors.conflicts.cases import CONFLICTING, Conflict, ConflictCase, Split
 from editors.conflicts.locality import Battery, by_first_token, losses
 from editors.conflicts.locate import LocateSettings, Score, locate
 from editors.conflicts.measure import ConflictResults, Decoder, first_tokens, measure
+from editors.conflicts.replies import Replies
 from editors.conflicts.resolve import PruneSettings
 from editors.heads.path_patching import path_effects
 from editors.heads.pruning import Head, HeadMask, HeadPruning, Source
@@ -67,6 +69,7 @@ ROWS = datasets_dir() / ATLAS / "conflicts.jsonl"
 SPLITS: tuple[Split, ...] = ("locate", "dev", "test")
 PREFER: tuple[Source, ...] = ("memory", "context")
 COMPARED = 300  # test rows on which rivals are compared
+REAL_ROWS: dict[Split, int] = {"locate": 50, "dev": 50, "test": 100}  # on smollm2
 NEUTRAL = 60  # neutral texts beside them
 RANDOM_SETS = 5
 CONTRASTS = (-1.0, 1.0, 4.0)  # weights of the passage: memory alone, CAD's own, more
@@ -97,7 +100,7 @@ def find(session: Session, file: ConflictFile, prefer: Source) -> PruningTest:
         PruneSettings(),
         read_texts(None),
         QUIET,
-        lambda stage: print(f"  {stage}", file=sys.stderr, flush=True) if stage else None,
+        NO_PROGRESS,
     )
 
 
@@ -119,33 +122,69 @@ def rates(measured: ConflictResults) -> dict[str, Any]:
 
 def prune(prefer: Source, file: ConflictFile, _: Results) -> dict[str, Any]:
     with opened_session() as session:
-        started = time.monotonic()
-        test = find(session, file, prefer)
-        seconds = time.monotonic() - started
-        rankings: tuple[Score, ...] = ("memory", "context")
-        return {
-            "heads": [list(head) for head in test.mask.heads],
-            "listing": test.choice.chosen.rule,
-            "before": rates(test.before),
-            "after": rates(test.after),
-            "lost": {name: round(value, 5) for name, value in test.lost.items()},
-            "scores": {
-                when: {name: round(value, 5) for name, value in scores.items()}
-                for when, scores in test.scores.items()
-            },
-            "refused": list(test.refused),
-            "next_token": test.report["next_token"],
-            "reversible": test.report["reversible"],
-            "stages": test.report["seconds"],
-            "seconds": round(seconds, 1),
-            "locating": {
-                score: [
-                    [list(head), round(float(test.ranking.mean(score)[head]), 3)]
-                    for head in test.ranking.top(score, 10)
-                ]
-                for score in rankings
-            },
-        }
+        return pruned_in(session, prefer, file)
+
+
+def on_smollm2(file: ConflictFile, _: Results) -> dict[str, Any]:
+    with opened_session(SMOLLM2, "--method", "ft-m") as session:  # no scope has to be calibrated
+        real = replace(file, rows=known_first(session.base, file))
+        return {prefer: pruned_in(session, prefer, real) for prefer in PREFER}
+
+
+def known_first(base: Base, file: ConflictFile) -> tuple[Conflict, ...]:
+    """``REAL_ROWS`` conflicting rows of each split: those that the model answers as the row says
+    where it has no passage, then others."""
+    chosen: list[Conflict] = []
+    for split, count in REAL_ROWS.items():
+        rows = [row for row in file.split(split) if row.kind in CONFLICTING]
+        replies = Replies(EditedModel.unedited(base), [str(row.memory_answer) for row in rows])
+        said = replies.ask([row.question for row in rows])
+        known = [
+            reply.outcome({"memory": str(row.memory_answer)}) == "memory"
+            for row, reply in zip(rows, said, strict=True)
+        ]
+        # Sorting keeps the order of equal ones.
+        order = sorted(range(len(rows)), key=lambda i: not known[i])
+        chosen += [rows[i] for i in order[:count]]
+    return tuple(chosen)
+
+
+def pruned_in(session: Session, prefer: Source, file: ConflictFile) -> dict[str, Any]:
+    """What `conflict resolve` finds, how long it takes, and what it costs."""
+    started, cpu_started = time.monotonic(), time.process_time()
+    test = find(session, file, prefer)
+    seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
+    rankings: tuple[Score, ...] = ("memory", "context")
+    return {
+        "rows": test.report["rows"],
+        "facts": results_record(test.before)["facts"],
+        "groups": {
+            when: {n: results_record(measured)[n] for n in ("known", "unknown")}
+            for when, measured in (("before", test.before), ("after", test.after))
+        },
+        "cpu_seconds": round(cpu_seconds, 1),
+        "heads": [list(head) for head in test.mask.heads],
+        "listing": test.choice.chosen.rule,
+        "before": rates(test.before),
+        "after": rates(test.after),
+        "lost": {name: round(value, 5) for name, value in test.lost.items()},
+        "scores": {
+            when: {name: round(value, 5) for name, value in scores.items()}
+            for when, scores in test.scores.items()
+        },
+        "refused": list(test.refused),
+        "next_token": test.report["next_token"],
+        "reversible": test.report["reversible"],
+        "stages": test.report["seconds"],
+        "seconds": round(seconds, 1),
+        "locating": {
+            score: [
+                [list(head), round(float(test.ranking.mean(score)[head]), 3)]
+                for head in test.ranking.top(score, 10)
+            ]
+            for score in rankings
+        },
+    }
 
 
 # --- rivals ---------------------------------------------------------------------------------------
@@ -469,7 +508,7 @@ def shapes(command: str, _: Results) -> dict[str, Any]:
                 if command == "resolve":
                     find_heads(
                         conflicts, file, "memory", LocateSettings(), PruneSettings(heads=4),
-                        read_texts(None)[:10], QUIET, lambda _: None,
+                        read_texts(None)[:10], QUIET, NO_PROGRESS,
                     )  # fmt: skip
                 else:
                     cases = conflicts.cases(file.split("locate"), QUIET)
@@ -510,6 +549,7 @@ def parts(file: ConflictFile) -> dict[str, Callable[[Results], dict[str, Any]]]:
         **{f"prune:{p}": partial(prune, p, file) for p in PREFER},
         **{f"rivals:{p}": partial(rivals, p, file) for p in PREFER},
         **{f"transfer:{p}": partial(transfer, p, file) for p in PREFER},
+        "smollm2": partial(on_smollm2, file),
         "edits": edits,
         "speed": speed,
         "shapes:locate": partial(shapes, "locate"),

@@ -63,10 +63,12 @@ def command(
     session = Session.open(call, store)
     conflicts = ConflictSession(session, session.state(chosen))
     settings = LocateSettings(corruption, mlps, unit, seed)
-    cases = conflicts.cases(rows, out)
-    started = time.monotonic()
-    with conflicts.attached() as edited, out.progress("locating", None, unit="rows") as bar:
-        ranking = locate(edited, cases, settings, bar.advance)
+    with out.progress("locating", None, unit="rows") as bar:
+        cases = conflicts.cases(rows, out, bar)
+        started = time.monotonic()
+        bar.stage("locating", None, "rows")
+        with conflicts.attached() as edited:
+            ranking = locate(edited, cases, settings, bar.advance)
     seconds = time.monotonic() - started
     heads = heads_record(ranking)
     counts = {

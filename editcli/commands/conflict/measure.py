@@ -13,6 +13,7 @@ from editcli.cli.console import Output
 from editcli.cli.options import READS, RUNS_MODEL, Invocation, shared
 from editcli.errors import UsageError
 from editcli.files.conflicts import read_conflicts
+from editcli.wording import counted
 
 if TYPE_CHECKING:
     from editcli.operations.conflict_session import ConflictSession
@@ -55,7 +56,11 @@ def command(
 ) -> None:
     """Measure which source wins where passage and memory differ.
 
-    Each question is asked after its passage: is the answer memory's, the passage's, or another?
+    Each question is first asked without its passage: a fact is known if the answer is memory's.
+    Then it is asked after the passage: is the answer memory's, the passage's, or another? Known and
+    unknown facts are rated apart, too. Where a row has no memory_answer, the model's own answer is
+    memory's, and the fact counts as neither.
+
     Answers are greedy and free-running; an answer belongs to the source that its first five words
     name. Rows about an edited fact have four outcomes: edit, context, before (the answer that the
     model gave before the edit), other.
@@ -78,7 +83,8 @@ def command(
     from editcli.operations.conflict_records import results_record
     from editcli.operations.conflict_session import ConflictSession
     from editcli.operations.session import Session
-    from editors.conflicts.measure import measure
+    from editors.conflicts.measure import measure, prompts_of, sought_answers
+    from editors.conflicts.replies import Replies
 
     session = Session.open(call, store)
     entails = None
@@ -87,12 +93,14 @@ def command(
 
         entails = entails_by(entailment, device=call.device, verbose=call.verbose)
     conflicts = ConflictSession(session, session.state(chosen))
-    with out.progress("measuring", None, unit="stages") as bar:
-        bar.describe("memory's answers")
-        cases = conflicts.cases(rows, out)
-        bar.describe("answers after the passages")
+    with out.progress("measuring", None, unit="questions") as bar:
+        cases = conflicts.cases(rows, out, bar)
+        prompts, questions = prompts_of(cases)
+        bar.stage("without and with passages", len({*prompts, *questions}), "prompts")
         with conflicts.attached() as edited:
-            results = measure(edited, cases)
+            results = measure(
+                edited, cases, replies=Replies(edited, sought_answers(cases), bar.advance)
+            )
     record: dict[str, Any] = {"version": chosen.id, "split": split, **results_record(results)}
     if samples:
         record["uncertainty"] = {
@@ -103,7 +111,12 @@ def command(
         }
     if per_row:
         record["per_row"] = [
-            {"question": r.case.row.question, "answer": r.answer, "outcome": _outcome(r)}
+            {
+                "question": r.case.row.question,
+                "known": r.known,
+                "answer": r.answer,
+                "outcome": _outcome(r),
+            }
             for r in results.results
         ]
     if call.json or call.quiet:
@@ -154,9 +167,17 @@ def _uncertainty(
 def _print(out: Output, record: dict[str, Any]) -> None:
     rows = sum(part["rows"] for part in record["by_kind"].values())
     out.text(f"{record['version']}: {rows} rows, {record['rows']} conflicting")
-    parts = [("all conflicting", record), *record["by_kind"].items()]
+    parts = [("all conflicting", record)]
+    parts += [(name, record[name]) for name in ("known", "unknown")]
+    parts += record["by_kind"].items()
     parts += record["by_relation"].items()
     out.table(_line(name, part) for name, part in parts if part["rows"])
+    facts = record["facts"]
+    out.text(
+        f"without a passage: {facts['known']} of {counted(facts['asked'], 'fact')} known, "
+        f"{facts['unknown']} unknown"
+        + (f", {facts['elicited']} without a stated answer" if facts["elicited"] else "")
+    )
     ratio = record["memorization_ratio"]
     out.text(
         f"memorization ratio {'undefined' if ratio is None else f'{ratio:.3f}'}, "

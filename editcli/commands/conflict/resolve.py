@@ -78,9 +78,10 @@ def command(
 
     To prefer the context, memory heads are pruned; to prefer memory, context heads. Heads are
     ranked on the split "locate", with the edits in force attached. Their number is chosen on "dev",
-    with a penalty for what the checks of locality lose. The result is measured once, on "test".
-    When a check of locality loses more than its limit, nothing is saved and the exit code is 3,
-    unless --force is given. `editcli undo --heads` and `editcli checkout` take the pruning back.
+    with a penalty for what the checks of locality lose. Both take samples of large splits. The
+    result is measured once, on all of "test". When a check of locality loses more than its limit,
+    nothing is saved and the exit code is 3, unless --force is given. `editcli undo --heads` and
+    `editcli checkout` take the pruning back.
 
     --by cad (contrastive decoding) and --by juice (heads scaled in two runs) measure what decoding
     with a second pass reaches on the same rows. They take no option of pruning and save nothing.
@@ -113,12 +114,11 @@ def command(
     session = Session.open(call)
     parent = session.store.head()
     conflicts = ConflictSession(session, session.state(parent)).without_pruning()
-    with out.progress("resolving", None, unit="stages") as bar:
+    with out.progress("resolving", None, unit="prompts") as bar:
         if by != "prune":  # nothing is written
-            bar.describe("memory's answers")
-            locate, dev, test = conflicts.splits(conflict_file, out)
-            bar.describe(f"tuning {by}")
-            baseline = measure_baseline(by, conflicts, locate, dev, test, prefer)
+            locate, dev, test = conflicts.splits(conflict_file, out, bar)
+            bar.stage(f"tuning {by}", None, "settings")
+            baseline = measure_baseline(by, conflicts, locate, dev, test, prefer, bar)
             _print_baseline(out, baseline, prefer)
             return
         result = find_heads(
@@ -129,7 +129,7 @@ def command(
             PruneSettings(count, at, ablation, scale),
             texts,
             out,
-            bar.describe,
+            bar,
         )
     refused = bool(result.refused) and not force
     version = None if refused or dry_run else _save(call, conflicts, parent, result, prefer)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editcli.cli.console import Output, printable
+from editcli.cli.console import NO_PROGRESS, Output, printable
 from editors import EditorError
 
 ROWS = [
@@ -202,10 +202,24 @@ def test_progress_is_drawn_on_a_terminal_only(
     console = Console(terminal=terminal, quiet=quiet, env=env)
     with console.out.progress("[i]applying", total=3) as progress:
         progress.advance()
-        progress.describe("[/i]still applying")
+        progress.stage("[/i]still applying", 3, "facts")
         progress.advance(2)
     assert bool(console.stderr.getvalue()) is shown
     assert console.stdout.getvalue() == ""
+
+
+def test_a_bar_begins_again_at_each_stage() -> None:
+    console = Console(terminal=True)
+    with console.out.progress("measuring", total=None, unit="rows") as progress:
+        assert progress.bar is not None
+        [task] = progress.bar.tasks
+        progress.advance(3)
+        progress.stage("testing", 8, "prompts")
+        assert (task.description, task.total, task.completed) == ("testing", 8, 0)
+        assert task.fields["unit"] == "prompts"
+        progress.advance(2)
+        assert task.completed == 2
+    NO_PROGRESS.stage("testing", 8, "prompts")  # and where nothing is shown, nothing happens
 
 
 @given(st.text())

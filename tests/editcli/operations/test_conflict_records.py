@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 from editcli.operations.conflict_records import trial_record
 from editors.conflicts.resolve import Trial
@@ -16,3 +17,13 @@ def test_a_trial_is_plain_json_whatever_was_lost() -> None:
     assert record["heads"] == [[1, 2]]
     assert record["lost"] == {"neutral": None, "facts": 0.01}
     assert (record["value"], record["fits"]) == (None, False)
+
+
+def test_a_set_of_heads_that_was_not_checked_whole_has_no_value() -> None:
+    open_set = Trial((Head(1, 2),), "top_k", 0.5, 0.3, {"facts": 0.01}, complete=False)
+    assert (trial_record(open_set)["value"], trial_record(open_set)["fits"]) == (None, None)
+    beyond = replace(open_set, lost={"facts": 0.5})
+    assert (trial_record(beyond)["value"], trial_record(beyond)["fits"]) == (None, False)
+    whole = replace(open_set, complete=True)
+    assert trial_record(whole)["value"] == whole.value
+    assert trial_record(whole)["fits"] is True

@@ -193,7 +193,8 @@ def repeating(base: Any, context: int | None) -> EditedModel:
         ids = kwargs["input_ids"]
         assert context is None or ids.shape[1] <= context
         following = ids.roll(ids.shape[1] // 2 - 1, 1)
-        output.logits = torch.nn.functional.one_hot(following, base.vocabulary).float()
+        logits = torch.nn.functional.one_hot(following, base.vocabulary).float()
+        output.logits = logits[:, -kwargs.get("logits_to_keep", 0) :]
         return output
 
     model.register_forward_hook(repeat, with_kwargs=True)

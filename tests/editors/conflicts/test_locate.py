@@ -172,6 +172,25 @@ def test_one_seed_gives_one_ranking(tiny_base: BaseOf) -> None:
     assert not torch.equal(one.joint, other.joint), "other subjects and answers are drawn"
 
 
+def test_a_ranking_may_do_with_some_rows_and_some_scores(tiny_base: BaseOf) -> None:
+    model = EditedModel.unedited(tiny_base("llama"))
+    cases = mixed(model)
+    whole = locate(model, cases, LocateSettings())
+    done: list[int] = []
+    some = locate(model, cases, LocateSettings(), done.append, scores=("memory",), at_most=2)
+    assert sum(done) == 2
+    assert some.context.shape[-1] == some.joint.shape[-1] == 0
+    assert bool(some.mean("joint").isnan().all())
+    columns = whole.memory.flatten(0, 1).T  # [rows, heads]
+    for row in some.memory.flatten(0, 1).T:
+        gaps = (columns - row).abs().amax(1)
+        assert float(gaps.min()) < 1e-4, "each row is one of the whole ranking"
+    again = locate(model, cases, LocateSettings(), at_most=2)
+    assert again.memory.equal(some.memory), "the same seed draws the same rows"
+    everything = locate(model, cases, LocateSettings(), at_most=99)
+    assert everything.memory.equal(whole.memory)
+
+
 def test_a_group_of_heads_is_ranked_as_one(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     model = EditedModel.unedited(base)

@@ -21,12 +21,12 @@ from editors.conflicts.measure import (
     candidate_tokens,
     context_utilisation,
     first_tokens,
-    max_answer_tokens,
     measure,
     memorization_ratio,
     with_edits,
     with_memory,
 )
+from editors.conflicts.replies import MIN_REPLY_TOKENS
 from editors.inference.edited_model import EditedModel
 from editors.inference.generation import Answer, answers
 from editors.inference.next_tokens import likeliest
@@ -100,11 +100,11 @@ def test_a_memory_answer_that_is_given_is_not_elicited(
     }
     elicited: list[str] = []
 
-    def written_answers(model: Any, prompts: Sequence[str], tokens: int) -> list[Answer]:
+    def written(model: Any, prompts: Sequence[str], *_: Any) -> list[tuple[Answer, None]]:
         elicited.extend(prompts)
-        return [by_question[prompt] for prompt in prompts]
+        return [(by_question[prompt], None) for prompt in prompts]
 
-    monkeypatch.setattr("editors.conflicts.measure.answers", written_answers)
+    monkeypatch.setattr("editors.conflicts.measure.begun_answers", written)
     rows = [Conflict(question, "x", "y") for question in ("a", "b", "a", "c", "d")]
     rows.append(Conflict("e", "x", "y", memory_answer="given"))
     cases = with_memory(tiny_base("llama"), rows)
@@ -293,10 +293,11 @@ def some_rows() -> list[Conflict]:
 def test_without_anything_attached_greedy_answers_are_judged(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     model, cases = EditedModel.unedited(base), with_memory(base, some_rows())
-    greedy = answers(model, [case.row.prompt for case in cases], max_answer_tokens(base, cases))
+    greedy = answers(model, [case.row.prompt for case in cases], MIN_REPLY_TOKENS)
     results = measure(model, cases)
     for case, answer, result in zip(cases, greedy, results.results, strict=True):
-        assert (result.case, result.answer, result.opened) == (case, answer.text, None)
+        assert (result.case, result.opened) == (case, None)
+        assert answer.text.startswith(result.answer), "it ends after the words that are searched"
         assert (result.outcome, result.several) == outcome_of(answer.text, case.candidates)
         with torch.no_grad():
             informed, alone = (

@@ -18,7 +18,7 @@ from editors import EditorError
 from editors.conflicts.cases import Conflict, ConflictCase
 from editors.conflicts.locality import LIMITS, Battery
 from editors.conflicts.locate import LocateSettings, Ranking
-from editors.conflicts.resolve import GRID, PENALTY, DevSplit, Trial, choose
+from editors.conflicts.resolve import GRID, PENALTY, DevSplit, Losses, Trial, choose
 from editors.heads.pruning import Head, HeadMask
 from editors.inference.edited_model import EditedModel
 from editors.inference.next_tokens import likeliest
@@ -60,6 +60,9 @@ class WrittenDev:
     def trial(self, heads: Heads, rule: Any) -> Trial:
         rate = self._rate(heads)
         return Trial(heads, rule, rate, rate - 0.2, self._lost(heads))
+
+    def alone(self, head: Head) -> Trial:
+        return self.trial((head,), "screened")
 
 
 def chosen(
@@ -204,6 +207,89 @@ def test_losses_cost_and_gains_elsewhere_do_not_pay() -> None:
     assert value({"neutral": math.inf}) == -math.inf
 
 
+# --- what the choice needs ----------------------------------------------------------------------
+
+
+class CountingDev(WrittenDev):
+    """Checks run when they are looked up, and are noted."""
+
+    def __init__(
+        self,
+        rate: Callable[[Heads], float],
+        lost: Callable[[Heads], Mapping[str, float]],
+        error: float = 0.0,
+    ) -> None:
+        super().__init__(rate, lost, error)
+        self.ran: list[tuple[Heads, str]] = []
+
+    def trial(self, heads: Heads, rule: Any) -> Trial:
+        lost = self._lost(heads)
+
+        def run(check: str) -> float:
+            self.ran.append((heads, check))
+            return lost[check]
+
+        return replace(super().trial(heads, rule), lost=Losses([*lost], run))
+
+
+def exhaustive(dev: WrittenDev, choice: Any) -> Trial:
+    """The choice among the same sets with every check of every set."""
+    trials = [dev.trial(trial.heads, trial.rule) for trial in choice.trials]
+    allowed = [trial for trial in trials if trial.fits] or trials
+    best = max(allowed, key=lambda trial: trial.value)
+    near = [t for t in allowed if t.value >= best.value - dev.error(best.heads, t.heads)]
+    return min(near, key=lambda t: (len(t.heads), -t.value))
+
+
+@given(
+    st.dictionaries(st.sampled_from(GRID), st.floats(0, 0.9)),
+    st.dictionaries(st.sampled_from(GRID), st.floats(-0.02, 0.04)),
+    st.floats(0, 0.2),
+)
+def test_checks_that_do_not_run_would_not_change_the_choice(
+    rates: dict[int, float], losses: dict[int, float], error: float
+) -> None:
+    def rate(heads: Heads) -> float:
+        return rates.get(len(heads), 0.1) + 0.001 * heads[0].head
+
+    def lost(heads: Heads) -> dict[str, float]:
+        return dict.fromkeys(("copying", "facts"), losses.get(len(heads), 0.0))
+
+    choice = chosen(CountingDev(rate, lost, error))
+    assert choice.chosen.heads == exhaustive(WrittenDev(rate, lost, error), choice).heads
+    assert choice.chosen.complete
+    assert dict(choice.chosen.lost) == lost(choice.chosen.heads)
+
+
+def test_checks_run_only_where_the_gain_leaves_the_choice_open() -> None:
+    dev = CountingDev(by_size({2: 0.9, 4: 0.6}), lambda heads: {"copying": 0.0, "facts": 0.0})
+    choice = chosen(dev, heads=None)
+    pairs = {heads for heads, _ in dev.ran if len(heads) > 1}
+    assert {len(heads) for heads in pairs} == {2}
+    unneeded = [trial for trial in choice.trials if len(trial.heads) == 4]
+    assert unneeded
+    assert all(not trial.complete and trial.lost == {} for trial in unneeded)
+
+
+def test_a_check_beyond_its_limit_is_the_last_one_that_runs() -> None:
+    dev = CountingDev(
+        by_size({2: 0.5, 4: 0.9}),
+        lambda heads: {"copying": 1.0 if len(heads) > 2 else 0.0, "facts": 0.0},
+    )
+    assert len(chosen(dev).chosen.heads) == 2
+    assert {check for heads, check in dev.ran if len(heads) > 2} == {"copying"}
+
+
+def test_single_heads_are_not_pruned_where_there_is_nothing_left_to_gain() -> None:
+    lost = {"copying": 0.0}
+    perfect = CountingDev(by_size({4: 1.0}), lambda heads: lost)
+    choice = chosen(perfect)
+    assert len(choice.chosen.heads) == 4
+    assert {trial.rule for trial in choice.trials} <= {"top_k", "exclusive"}
+    good = chosen(CountingDev(by_size({4: 0.9}), lambda heads: lost), of=ranking(FALLING, FALLING))
+    assert len(good.chosen.heads) == 4
+
+
 # --- the dev split ----------------------------------------------------------------------------
 
 
@@ -272,13 +358,37 @@ def test_a_trial_is_what_the_pruned_base_does(tiny_base: BaseOf) -> None:
     assert trial.lost["other"] == pytest.approx((sum(neither) - 2) / len(cases))
 
 
+def test_states_below_the_heads_are_reused_and_change_nothing(tiny_base: BaseOf) -> None:
+    base = tiny_base("llama")
+    battery = Battery.of(dev_cases(base), [], ["Ann works in Oslo .", "the sea is red ."])
+
+    def dev(layers: Sequence[int]) -> DevSplit:
+        def attach(heads: Heads) -> AbstractContextManager[EditedModel]:
+            return pruned(base, HeadMask(heads))
+
+        return DevSplit(base, attach, dev_cases(base), battery, "memory", layers)
+
+    whole, replayed, ran = dev(()), dev((1, 2)), []
+    first = base.model.get_submodule(base.architecture.block(0).path)
+    with first.register_forward_hook(lambda *_: ran.append(0)):
+        for heads in ((Head(2, 0),), (Head(1, 3), Head(2, 1)), (Head(2, 2), Head(2, 3))):
+            ran.clear()
+            again = replayed.trial(heads, "top_k")
+            lost = dict(again.lost)
+            assert bool(ran) == (heads == (Head(2, 0),)), "the first set is run from the start"
+            expected = whole.trial(heads, "top_k")
+            assert again.rate == expected.rate
+            assert lost == pytest.approx(dict(expected.lost), abs=1e-6)
+
+
 def test_a_set_of_heads_is_measured_once_in_whatever_order(tiny_base: BaseOf) -> None:
     base, seen = tiny_base("llama"), []
     dev = dev_split(base, dev_cases(base), seen=seen)
     one = dev.trial((Head(0, 0), Head(1, 3)), "top_k")
     other = dev.trial((Head(1, 3), Head(0, 0)), "screened")
-    assert (one.rate, one.lost) == (other.rate, other.lost)
-    assert [len(heads) for heads in seen] == [0, 2]
+    assert (one.rate, dict(one.lost)) == (other.rate, dict(other.lost))
+    checks = len(one.lost) - 1  # the rows tell how many answers are from neither source
+    assert sorted(map(len, seen)) == [0] * (1 + checks) + [2] * (1 + checks)
 
 
 def test_the_error_is_that_of_the_paired_difference(tiny_base: BaseOf) -> None:

@@ -11,9 +11,17 @@ from transformers import GenerationConfig
 
 from editors import EditorError, PromptTooLong
 from editors.inference.edited_model import EditedModel
-from editors.inference.generation import answers, decode, greedy_logits, paired_answers, stop_ids
+from editors.inference.generation import (
+    answers,
+    begun_answers,
+    decode,
+    greedy_logits,
+    paired_answers,
+    stop_ids,
+)
 from editors.inference.next_tokens import digests, distributions, likeliest
 from editors.model.tokenization import encode_prompt
+from editors.text_matching import plain_words
 
 BaseOf = Callable[..., Any]
 PROMPTS = ["the capital of France is", "Ann plays", "the river of Peru is", "who lives in Rome ?"]
@@ -153,3 +161,42 @@ def test_next_tokens_are_those_of_whole_forwards(tiny_base: BaseOf) -> None:
     # Equal for equal logits: of the same batch, as kernels may differ with the number of rows.
     assert digests(model, PROMPTS) == digests(model, PROMPTS)
     assert len(set(digests(model, PROMPTS))) == len(PROMPTS)
+
+
+# --- beginnings of answers ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "bloom", "opt", "qwen3_5_text"])
+@pytest.mark.parametrize("words", [None, 2])
+def test_an_answer_begins_as_it_would_go_on(
+    tiny_base: BaseOf, family: str, words: int | None
+) -> None:
+    """Prompts of different lengths are padded together; with ``words``, answers end early."""
+    base = tiny_base(family)
+    model, prompts = EditedModel.unedited(base), [*PROMPTS, "the sea of Kenya is red . it is"]
+    done: list[int] = []
+    begun = begun_answers(
+        model, prompts, TOKENS, words, lambda logits, _: logits.argmax(-1).tolist(), done.append
+    )
+    assert sum(done) == len(prompts)
+    assert [first for _, first in begun] == likeliest(model, prompts)
+    for (answer, _), prompt in zip(begun, prompts, strict=True):
+        text, stopped = greedy(base, prompt)
+        if words is None:
+            assert (answer.text, answer.stopped) == (text, stopped)
+            continue
+        assert text.startswith(answer.text)
+        assert plain_words(answer.text)[:words] == plain_words(text)[:words]
+        if len(plain_words(text)) > words:
+            assert len(plain_words(answer.text)) == words + 1, "the next word has just begun"
+            assert not answer.stopped
+
+
+def test_the_likeliest_token_does_not_depend_on_the_prompts_beside_it(tiny_base: BaseOf) -> None:
+    model = EditedModel.unedited(tiny_base("llama"))
+    prompts = [" ".join(PROMPTS[: 1 + n % 3])[n:] for n in range(20)]
+    done: list[int] = []
+    tokens = likeliest(model, prompts, done.append)
+    assert sum(done) == len(prompts)
+    assert tokens == distributions(model, prompts).argmax(-1).tolist()
+    assert tokens == [token for prompt in prompts for token in likeliest(model, [prompt])]

@@ -17,6 +17,7 @@ from tiny_models import build, build_tokenizer
 from tiny_stores import json_of, run
 from typer.testing import Result
 
+from editcli.cli.console import Progress
 from editcli.store.store import Store
 
 Rows = list[dict[str, Any]]
@@ -133,3 +134,19 @@ def sentence_of() -> Callable[[Result], str]:
         return errors[0].removeprefix("error: ")
 
     return sentence
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
+    """Each stage of the progress bar, in order: its label, its total, and how far it has come."""
+    seen: list[list[Any]] = []
+
+    def stage(_: Progress, label: str, total: int | None, unit: str) -> None:
+        seen.append([label, total, 0])
+
+    def advance(_: Progress, n: int = 1) -> None:
+        seen[-1][2] += n
+
+    monkeypatch.setattr(Progress, "stage", stage)
+    monkeypatch.setattr(Progress, "advance", advance)
+    return seen

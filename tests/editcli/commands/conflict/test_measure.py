@@ -19,7 +19,7 @@ Sentence = Callable[[Result], str]
 RATES = {"rows", "memory", "context", "other", "ci95"}
 MEASURED = RATES | {
     *("memorization_ratio", "several_named", "first_token", "by_kind", "by_relation"),
-    *("bcu", "ccu"),
+    *("bcu", "ccu", "facts", "known", "unknown"),
 }
 
 
@@ -52,6 +52,45 @@ def test_measure_elicits_memory_s_answers_where_they_are_missing(
     elicited = json_of(measure("--json"))
     assert elicited["first_token"] == given["first_token"], "an answer begins with the same word"
     assert elicited["context"] == given["context"]
+
+
+def test_known_and_unknown_facts_are_told_apart(store: Store, rows: Rows, save: Save) -> None:
+    """A fact is known if the model answers its question without the passage as memory does."""
+    unknown, elicited = rows[:4], rows[4:7]
+    for row in unknown:
+        row["memory_answer"] = "nothing"
+    for row in elicited:
+        del row["memory_answer"]
+    save(rows)
+    record = json_of(measure("--json", "--per-row"))
+    told = [row["known"] for row in record["per_row"]]
+    assert told == [False] * 4 + [None] * 3 + [True] * 8, "a memory answer is the first word"
+    facts = {
+        name: len({row["question"] for row, known in zip(rows, told, strict=True) if known is what})
+        for name, what in (("known", True), ("unknown", False), ("elicited", None))
+    }
+    assert record["facts"] == {"asked": sum(facts.values()), **facts}
+    outcomes = [row["outcome"] for row in record["per_row"]]
+    for name, what in (("known", True), ("unknown", False)):
+        group = [o for o, known in zip(outcomes, told, strict=True) if known is what]
+        assert set(record[name]) == RATES
+        assert record[name]["rows"] == len(group)
+        assert record[name]["memory"] == pytest.approx(group.count("memory") / len(group))
+        assert record[name]["context"] == pytest.approx(group.count("context") / len(group))
+    lines = measure().stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines[2:5]] == ["all conflicting", "known", "unknown"]
+    assert lines[-2] == (
+        f"without a passage: {facts['known']} of {sum(facts.values())} facts known, "
+        f"{facts['unknown']} unknown, {facts['elicited']} without a stated answer"
+    )
+
+
+def test_a_fact_that_was_edited_is_known(store: Store, save: Save) -> None:
+    save([{"question": FRANCE.prompt, "context": "so Lima .", "context_answer": "Lima"}])
+    record = json_of(measure("--json"))
+    assert record["facts"] == {"asked": 1, "known": 1, "unknown": 0, "elicited": 0}
+    before = json_of(measure("--json", "--version", "v0001"))
+    assert before["facts"] == {"asked": 1, "known": 0, "unknown": 0, "elicited": 1}
 
 
 def test_measure_takes_a_split_a_number_of_rows_and_a_row_s_outcome(
@@ -133,6 +172,19 @@ def test_where_nothing_conflicts_ratios_are_undefined(store: Store, rows: Rows, 
     assert (record["rows"], record["memory"], record["memorization_ratio"]) == (0, None, None)
     assert record["by_kind"]["irrelevant"]["rows"] == 1
     assert "memorization ratio undefined" in measure().stdout
+
+
+def test_the_bar_moves_with_each_question(
+    store: Store, rows: Rows, save: Save, stages: list[list[Any]]
+) -> None:
+    save([{k: v for k, v in row.items() if k != "memory_answer"} for row in rows])
+    measure()
+    questions = {row["question"] for row in rows}
+    prompts = {f"{row['context']} {row['question']}" for row in rows}
+    assert [stage[1:] for stage in stages] == [
+        [len(questions)] * 2,
+        [len(questions) + len(prompts)] * 2,
+    ]
 
 
 def test_measuring_changes_nothing(store: Store) -> None:

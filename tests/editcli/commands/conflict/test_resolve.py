@@ -236,6 +236,31 @@ def test_what_was_measured_on_an_older_version_is_not_saved(
     assert (store.head().id, store.head().operation) == ("v0003", "undo")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("prefer", ["memory", "context"])
+def test_states_that_are_kept_change_no_choice_beside_edits(
+    store: Store, prefer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*RESOLVE, "--prefer", prefer, "--force", "--dry-run", "--json")
+    kept = json_of(run(*words))
+    monkeypatch.setattr("editors.conflicts.resolve.STATE_BYTES", 0)
+    whole = json_of(run(*words))
+    assert kept["pruned"] == whole["pruned"]
+    for one, other in zip(kept["report"]["grid"], whole["report"]["grid"], strict=True):
+        assert one["heads"] == other["heads"]
+        assert one["lost"] == pytest.approx(other["lost"], abs=1e-5)
+
+
+def test_the_bar_moves_in_every_stage(store: Store, stages: list[list[Any]]) -> None:
+    assert run(*FORCED, "--dry-run").exit_code == 0
+    moved = {label: (total, done) for label, total, done in stages}
+    del moved["memory's answers"]  # the rows have them
+    assert [*moved] == ["ranking heads", "choosing heads", "testing"]
+    assert all(done > 0 for _, done in moved.values())
+    total, done = moved["testing"]
+    assert total == done
+
+
 def test_a_dry_run_needs_no_lock_and_writes_nothing(store: Store) -> None:
     before = content(store.path)
     with store.writing("editcli apply facts.jsonl"):
