@@ -39,6 +39,11 @@ class Progress:
         if self.bar:
             self.bar.advance(self.bar.task_ids[0], n)
 
+    def describe(self, text: str) -> None:
+        """Replace the label."""
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], description=text)
+
     def stage(self, label: str, total: int | None, unit: str) -> None:
         """Begin again at 0, for `total` units of something else (None: not known)."""
         if self.bar:

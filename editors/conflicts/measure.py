@@ -103,15 +103,11 @@ def candidate_tokens(base: Base, cases: Sequence[ConflictCase]) -> list[dict[int
 
 
 def first_outcomes(
-    model: EditedModel,
-    cases: Sequence[ConflictCase],
-    candidates: Sequence[Mapping[int, Outcome]],
-    on_prompts: Callable[[int], None] = lambda _: None,
+    model: EditedModel, cases: Sequence[ConflictCase], candidates: Sequence[Mapping[int, Outcome]]
 ) -> list[Outcome]:
     """For each case, the outcome by the likeliest first token alone. ``candidates``: the result of
-    :func:`candidate_tokens`. ``on_prompts`` is called with the number of further cases that are
-    done."""
-    tokens = likeliest(model, [case.row.prompt for case in cases], on_prompts)
+    :func:`candidate_tokens`."""
+    tokens = likeliest(model, [case.row.prompt for case in cases])
     return [named.get(token, "other") for named, token in zip(candidates, tokens, strict=True)]
 
 

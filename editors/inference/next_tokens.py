@@ -48,25 +48,19 @@ def after_prompts(
     return model.run([prompts], budget, run)
 
 
-def likeliest(
-    model: EditedModel,
-    prompts: Sequence[Prompt],
-    on_prompts: Callable[[int], None] = lambda _: None,
-) -> list[int]:
+def likeliest(model: EditedModel, prompts: Sequence[Prompt]) -> list[int]:
     """The id of the likeliest token after each prompt.
 
-    Prompts of similar length go through the model together, padded on the right. ``on_prompts`` is
-    called with the number of further prompts that are done. Raises the errors of
-    :func:`after_prompts`.
+    Prompts of similar length go through the model together, padded on the right. Raises the errors
+    of :func:`after_prompts`.
     """
 
-    def run(batch: Batch, numbers: Sequence[int]) -> list[int]:
+    def run(batch: Batch, _: Sequence[int]) -> list[int]:
         ends = batch.prompt_lengths - 1
         columns, at = torch.unique(ends, return_inverse=True)
         out = model.base.model(input_ids=batch.ids, use_cache=False, logits_to_keep=columns)
-        on_prompts(len(numbers))
-        rows = torch.arange(len(at), device=at.device)
-        tokens: list[int] = out.logits.argmax(-1)[rows, at].tolist()  # logits: [rows, ends, vocab]
+        likely = out.logits.argmax(-1).cpu()  # [rows, ends]
+        tokens: list[int] = likely.gather(1, at.cpu()[:, None])[:, 0].tolist()
         return tokens
 
     vocabulary = model.base.vocabulary

@@ -202,7 +202,7 @@ def test_progress_is_drawn_on_a_terminal_only(
     console = Console(terminal=terminal, quiet=quiet, env=env)
     with console.out.progress("[i]applying", total=3) as progress:
         progress.advance()
-        progress.stage("[/i]still applying", 3, "facts")
+        progress.describe("[/i]still applying")
         progress.advance(2)
     assert bool(console.stderr.getvalue()) is shown
     assert console.stdout.getvalue() == ""
