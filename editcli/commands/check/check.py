@@ -135,7 +135,7 @@ def command(
                 asked_as=forms[form],
                 headline=HEADLINES[form],
                 teacher_forced=protocol != "generate",
-                on_stage=lambda stage: bar.stage(f"{label}{stage}", None, "stages"),
+                on_stage=lambda stage: bar.describe(f"{label}{stage}"),
             )
 
         scores = {form: scored(form) for form in forms}
