@@ -41,7 +41,8 @@ def counted(base: Any) -> Iterator[list[int]]:
         yield ran
 
 
-@pytest.mark.parametrize("family", quick_first(CONFIGS))
+# mamba has no block that this tool can change, and is refused as a base.
+@pytest.mark.parametrize("family", quick_first(family for family in CONFIGS if family != "mamba"))
 def test_a_forward_that_begins_at_a_block_gives_the_same_logits(
     tiny_base: BaseOf, family: str
 ) -> None:
