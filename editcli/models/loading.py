@@ -7,6 +7,7 @@ refused. A checkpoint that lacks weights is refused too: transformers would draw
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from editcli.errors import UsageError
@@ -97,7 +98,7 @@ def load_base(
     revision: str = "",
     device: str = "auto",
     dtype: str = "auto",
-    layer: int | None = None,
+    layer: int | Fraction | None = None,
     chats: bool = False,
     verbose: int = 0,
     tell: Tell = _untold,
@@ -106,7 +107,8 @@ def load_base(
     """The model and tokenizer called ``name``, frozen, with the block to edit.
 
     ``name`` is one that :func:`~editcli.models.locations.resolve` takes; or one that it returns,
-    with the ``revision`` beside it. ``device`` "auto" is the first that exists of cuda, mps and
+    with the ``revision`` beside it. ``layer`` is the number of the block, or its share of the
+    depth. ``device`` "auto" is the first that exists of cuda, mps and
     cpu, "spread" is all devices. ``dtype`` "auto" keeps the checkpoint's, and is float32 for a GGUF
     file; "8bit" and "4bit" pack all but the projections that ``edits`` names. Library logs are let
     through from ``verbose`` 2 on. ``tell`` takes notes on what takes long and is done once.
@@ -125,8 +127,10 @@ def load_base(
     import torch
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
+    from editors.model.architecture import DEPTH
     from editors.model.base_model import Base
 
+    layer = DEPTH if layer is None else layer
     with quiet_libraries(verbose):
         source = ""
         if location.gguf:

@@ -8,6 +8,7 @@ that an edit is computed in full precision. Everything else is packed while it i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from editcli.models.libraries import require
@@ -28,14 +29,14 @@ EXTRA = "large"
 def packing(
     config: PreTrainedConfig,
     bits: str,
-    layer: int | None,
+    layer: int | Fraction,
     dtype: Any,
     edits: Edits,
 ) -> Any:
     """The configuration by which transformers loads a model of ``config`` in ``bits``.
 
-    ``layer``: the block to be edited, None for the default; ``edits``: the projections that the
-    method edits in it; ``dtype``: the dtype in which packed weights are multiplied.
+    ``layer``: the block to be edited, or its share of the depth; ``edits``: the projections that
+    the method edits in it; ``dtype``: the dtype in which packed weights are multiplied.
 
     Raises:
         EditorError: the packages for it are not installed.
@@ -51,7 +52,9 @@ def packing(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     architecture = Architecture.of(model)
-    edited = edits(architecture, architecture.default_layer() if layer is None else layer)
+    edited = edits(
+        architecture, layer if isinstance(layer, int) else architecture.default_layer(layer)
+    )
     return BitsAndBytesConfig(
         load_in_8bit=bits == "8bit",
         load_in_4bit=bits == "4bit",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,11 +36,15 @@ class MethodSpec:
     of an answer, in a few words. ``settings``: a dataclass of scalars with defaults.
     ``implementation``: the :class:`~editors.methods.base.Method`, as "module:class". ``edits``:
     from an architecture and the chosen layer to the projections that the method changes.
+    ``for_language``: settings for prompts in any words that people use; they need the sentence
+    encoder.
 
     The other fields are functions of an :class:`EditState` with a saved payload, or of settings.
     ``named_facts``: the ids in the payload, each of which must be a fact of the state. ``about``
     and ``about_fact``: what the method adds to the description of a version and of a fact (an id).
     ``why_no_undo``: why single facts cannot be taken back with these settings, None if they can.
+    ``depth``: with these settings, the share of the depth at which the method edits best, None for
+    the default.
     """
 
     name: str
@@ -51,10 +56,12 @@ class MethodSpec:
     settings: type[Any]
     implementation: str
     edits: Callable[[Architecture, int], Sequence[Projection]] = lambda *_: ()
+    for_language: Mapping[str, Scalar] = field(default_factory=dict)
     named_facts: Callable[[EditState], Iterable[str]] = lambda _: ()
     about: Callable[[EditState], dict[str, Any]] = lambda _: {}
     about_fact: Callable[[EditState, str], dict[str, Any]] = lambda *_: {}
     why_no_undo: Callable[[Mapping[str, Scalar]], str | None] = lambda _: None
+    depth: Callable[[Mapping[str, Scalar]], Fraction | None] = lambda _: None
 
     def all_settings(self, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """All settings: ``chosen`` over the defaults.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 ATTENTION_OUT = frozenset({"o_proj", "out_proj", "dense", "c_proj", "wo"})
 MLP_DOWN = frozenset({"down_proj", "dense_4h_to_h", "fc_out", "fc2", "c_proj", "w2"})
 # WISE (arXiv 2405.14768) edits layer 27 of 32 in LLaMA-2-7B. Other depths keep the ratio.
-DEPTH = (27, 32)
+DEPTH = Fraction(27, 32)
 SHOWN = 8  # candidates named in an error
 
 HEADS_ONLY = "its facts cannot be edited; `editcli conflict` works on its heads"
@@ -91,13 +92,13 @@ class Architecture:
             )
         return self.blocks[layer]
 
-    def default_layer(self) -> int:
-        """The block at 27/32 of the depth, or the nearest block that can be edited.
+    def default_layer(self, depth: Fraction = DEPTH) -> int:
+        """The block at this share of the depth, or the nearest block that can be edited.
 
         The last block is chosen only in a model with a single block.
         """
         last = max(len(self.blocks) - 2, 0)
-        wanted = min(len(self.blocks) * DEPTH[0] // DEPTH[1], last)
+        wanted = min(int(len(self.blocks) * depth), last)
         editable = [block.index for block in self.blocks[: last + 1] if block.mlp_down]
         return min(editable, key=lambda i: abs(i - wanted), default=wanted)
 

@@ -7,11 +7,12 @@ import json
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editors.model.architecture import Architecture
+from editors.model.architecture import DEPTH, Architecture
 from editors.model.hooks import Within, setting
 from editors.model.projection import Projection
 from editors.model.tokenization import Batch, Row, Side, pad_id, pad_rows
@@ -49,14 +50,14 @@ class Base:
     def of(
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        layer: int | None = None,
+        layer: int | Fraction = DEPTH,
         source: str = "",
     ) -> Base:
         """Freeze ``model``, read its structure and choose block ``layer``.
 
-        The default is :meth:`Architecture.default_layer`. A model whose blocks are all mixtures of
-        experts has no projection to edit, but it can answer, and its heads can be pruned. Its
-        default is the middle one of the blocks with heads.
+        A share of the depth means :meth:`Architecture.default_layer`. A model whose blocks are all
+        mixtures of experts has no projection to edit, but it can answer, and its heads can be
+        pruned. There, a share means the middle one of the blocks with heads.
 
         Raises:
             UnsupportedArchitecture: the structure of the model is not known, the block has no
@@ -66,10 +67,10 @@ class Base:
         architecture = Architecture.of(model)
         with_heads = [block.index for block in architecture.blocks if block.attention_out]
         if with_heads and not any(block.mlp_down for block in architecture.blocks):
-            chosen = with_heads[len(with_heads) // 2] if layer is None else layer
+            chosen = layer if isinstance(layer, int) else with_heads[len(with_heads) // 2]
             architecture.head_slice(chosen, 0)
         else:
-            chosen = architecture.default_layer() if layer is None else layer
+            chosen = layer if isinstance(layer, int) else architecture.default_layer(layer)
             architecture.editable(chosen)
         return Base(model.eval().requires_grad_(False), tokenizer, architecture, chosen, source)
 

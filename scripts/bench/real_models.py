@@ -33,7 +33,7 @@ from editors.inference.edited_model import EditedModel
 from editors.inference.generation import answers
 from editors.methods.edit_state import EditState, Scalar
 
-LAYER = 28  # of 30
+LAYER = 28  # of 30: what `init` chooses with profile=separate
 METHODS: Mapping[str, tuple[str, Mapping[str, Scalar]]] = {
     "wise": ("wise", {"profile": "separate"}),
     "wise, robust": ("wise", {"scope": "sentence"}),

@@ -16,7 +16,7 @@ cat >"$work/facts.jsonl" <<'FACTS'
 FACTS
 
 say "A store on the real model. The first time, its weights are unpacked into a cache."
-show editcli init smollm2 --layer 28 --set profile=separate
+show editcli init smollm2
 say "The model as it is. It is small, so it runs on after its answer."
 show editcli ask "The capital of France is" --max-new-tokens 12
 say "One fact is edited in. The weights of the model are not touched."

@@ -20,6 +20,7 @@ from editcli.store.layout import new_store_path
 from editcli.store.records import StoreConfig
 from editcli.store.store import Store
 from editors import METHODS
+from editors.scope.relation.encoders.packages import MINILM, how_to_install, packaged_folder
 
 
 @shared(*WRITES, *RUNS_MODEL)
@@ -48,8 +49,8 @@ def command(
         str | None,
         Option(
             metavar="NAME",
-            help="The scope signal of a routed method: key, relation, or sentence (for language "
-            "that people use; needs an encoder); the setting `scope`.",
+            help="The scope signal of a routed method: sentence (for language that people use; "
+            "needs an encoder), relation, or key; the setting `scope`.",
         ),
     ] = None,
     settings: Annotated[
@@ -74,6 +75,10 @@ def command(
     once: to see that the method can edit it, to record its fingerprint, and to calibrate the scope
     signal, which decides which prompts an edit answers. An existing store is never touched.
 
+    For language that people use, a store on any model but atlas has the scope sentence and, with
+    wise, a memory for each fact (profile=separate), where the sentence encoder is installed and
+    neither a scope, a profile nor a calibration is named. Otherwise it has the scope key.
+
     A GGUF file is dequantised once, in float32 unless --dtype says otherwise, into the folder
     EDITCLI_CACHE, by default ~/.cache/editcli. smollm2 is a small real model in such a file,
     SmolLM2-135M-Instruct.
@@ -91,7 +96,8 @@ def command(
       editcli init ./my-model --layer 20 --set shard_size=100
       editcli init org/model@main --store stores/model --dtype bfloat16
       editcli init --method in-context
-      editcli init smollm2 --layer 28 --set profile=separate
+      editcli init smollm2
+      editcli init smollm2 --scope key
     """
     out = call.out
     path = new_store_path(call.store, Path.cwd(), os.environ)
@@ -104,9 +110,19 @@ def command(
         raise UsageError(
             f"`--scope {scope}` and `--set scope={given['scope']}` differ", "name one of them"
         )
+    location = find_model(model)
+    own_choice = calibration is not None or {"scope", "profile"} & given.keys()
+    if spec.for_language and location.shown != ATLAS and not own_choice:
+        if packaged_folder(MINILM):
+            given = {**spec.for_language, **given}
+        else:
+            out.hint(
+                "without a sentence encoder, an edit answers few wordings beside its own: "
+                f"{how_to_install(MINILM)}, then `init` again; or `--scope key` to leave it so"
+            )
     # All settings are stored: a default that changes later must not change this store.
     values = spec.all_settings(given)
-    if find_model(model).revision:
+    if location.revision:
         call.tell(f"looking for {model} on the Hub")
     name, revision = resolve(model)
     use_threads(call.threads)
@@ -115,7 +131,7 @@ def command(
         revision=revision,
         device=call.device,
         dtype=call.dtype,
-        layer=layer,
+        layer=spec.depth(values) if layer is None else layer,
         verbose=call.verbose,
         tell=call.tell,
         edits=spec.edits,

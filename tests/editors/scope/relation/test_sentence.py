@@ -108,7 +108,7 @@ def test_an_encoder_that_is_another_than_the_store_s_is_refused(
 def test_an_encoder_that_is_not_installed_is_named(
     base: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    where = "editors.scope.relation.encoders.sentence_models.find_spec"
+    where = "editors.scope.relation.encoders.packages.find_spec"
     monkeypatch.setattr(where, lambda _: None)
     with pytest.raises(EditorError, match="'minilm' is not installed") as error:
         SentenceEncoder.untrained(base, {"encoder": "minilm"})
