@@ -2,11 +2,13 @@
 
     python scripts/bench/real_models.py                            # every method, the dev half
     python scripts/bench/real_models.py --only "wise, rules, test"  # a part, on the other half
+    PUBLIC_SETS=FOLDER python scripts/bench/real_models.py --only "wise, zsRE, test"
 
 The sets are in datasets/real: well-known facts, the same facts asked in chats, and statements
-without a subject. Nothing is tuned on the half called test. Each part makes a store of all facts of
-its set. An answer counts in plain prompts if it begins with the target, and in chats if its first
-sentence says it. Other prompts count if their answer is that of the base, word for word.
+without a subject; and those of public_sets.py. Nothing is tuned on the half called test. Each part
+makes a store of all facts of its set, at most MOST_FACTS. An answer counts in plain prompts if it
+begins with the target, and in chats if its first sentence says it. Other prompts count if their
+answer is that of the base, word for word.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from typing import Any
 
 import torch
 from benchmark import Results, parser_of, run
-from real_scope import HALVES, rows
+from public_sets import FILES, HALVES, public_facts
+from real_scope import rows
 from workbench import Workbench
 
 from editcli.files.corpus import read_corpus
@@ -37,15 +40,20 @@ LAYER = 28  # of 30: what `init` chooses with profile=separate
 METHODS: Mapping[str, tuple[str, Mapping[str, Scalar]]] = {
     "wise": ("wise", {"profile": "separate"}),
     "wise, robust": ("wise", {"scope": "sentence"}),
+    "wise, paper": ("wise", {"profile": "paper"}),
     "in-context": ("in-context", {"scope": "sentence"}),
     "ft-m": ("ft-m", {}),
 }
-SETS = ("well-known", "chats", "rules")
+OWN_SETS = ("well-known", "chats", "rules")
+MOST_FACTS = 100
 KINDS = ("relation", "subject", "mention", "name", "time", "amount", "turn")
 CHAT_TOKENS = 32  # of an answer
 
 
 def facts_of(name: str, half: str) -> list[Fact]:
+    if name in FILES:
+        return public_facts(name, half)[:MOST_FACTS]
+    name = "well-known" if name == "chats" else name
     return [Fact.from_dict(row) for row in rows(f"{name}-{half}.jsonl")]
 
 
@@ -53,7 +61,7 @@ def measured(method: str, name: str, half: str, _: Results) -> dict[str, Any]:
     registered, settings = METHODS[method]
     base = load_base(SMOLLM2, device="cpu", layer=LAYER)
     bench = Workbench.of(base, read_corpus(), registered, settings)
-    facts = facts_of("rules" if name == "rules" else "well-known", half)
+    facts = facts_of(name, half)
     started = time.process_time()
     applied = bench.apply(facts)
     result: dict[str, Any] = {
@@ -120,7 +128,8 @@ def page(results: Results) -> str:
         "of the question; in chats, all questions. *Near*: other prompts with the base's answer,",
         "over all kinds (docs/facts.md). *Claimed*: prompts of facts that an edit opens. Settings",
         "were chosen on the half `dev`; the half `test` was looked at once. The sets are in",
-        "`datasets/real`, written by another hand than the corpus that the scope learns from.",
+        "`datasets/real`, written by another hand than the corpus that the scope learns from, or",
+        "the first rows of public files (`scripts/bench/public_sets.py`).",
         "`wise` is `profile=separate`; `wise, robust` and `in-context` have the same scope signal.",
         "Seconds are CPU time of one thread, with other work beside it.",
         "",
@@ -143,7 +152,7 @@ def _cell(rate: Mapping[str, Any] | None) -> str:
 PARTS = {
     f"{method}, {name}, {half}": partial(measured, method, name, half)
     for method in METHODS
-    for name in SETS
+    for name in (*OWN_SETS, *FILES)
     for half in HALVES
 }
 
@@ -153,7 +162,7 @@ if __name__ == "__main__":
     run(
         args,
         PARTS,
-        args.only or [part for part in PARTS if part.endswith(HALVES[0])],
+        args.only or [f"{method}, {name}, dev" for method in METHODS for name in OWN_SETS],
         "real-models",
         page,
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from benchmark import Results, parser_of, run
+from public_sets import HALVES
 
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations, datasets_dir
@@ -32,7 +33,6 @@ from editors.scope.fact_scope import FactScope
 from editors.scope.registry import SIGNALS
 from editors.scope.settings import ScopeSettings
 
-HALVES = ("dev", "test")
 ASKS = "asks"
 Probes = dict[str, list[tuple[Fact, Prompt, str]]]
 """By set: facts, prompts, and what each prompt does: it asks the fact, or its kind of probe."""

@@ -1,0 +1,121 @@
+"""The public sets of facts that real models are measured on, read as facts.
+
+The files are those that the authors publish; none is part of this repository. The variable
+``PUBLIC_SETS`` names the folder that holds them. Even rows are the half ``dev``, odd rows ``test``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from editors import Fact
+
+COUNTERFACT, ZSRE, QUESTIONS = "CounterFact", "zsRE", "statement to question"
+FILES: Mapping[str, Sequence[str]] = {
+    COUNTERFACT: ("counterfact-rome.json",),
+    ZSRE: ("zsre-mend-edit.json", "zsre-train.json"),
+    QUESTIONS: ("mquake-hard.json",),
+}
+HALVES = ("dev", "test")
+NEAR = 2  # prompts of each kind
+_NQ = "nq question: "  # before the far prompts of zsRE
+
+
+def public_facts(name: str, half: str) -> list[Fact]:
+    """The facts of one half of the set ``name``, each prompt once. Raises SystemExit if
+    ``PUBLIC_SETS`` names no folder that holds the files."""
+    rows = [row for file in FILES[name] for row in _rows(file)]
+    chosen = rows[HALVES.index(half) :: 2]
+    facts = {fact.prompt: fact for fact in map(Fact.from_dict, _READERS[name](chosen))}
+    return [*facts.values()]
+
+
+def _rows(file: str) -> list[dict[str, Any]]:
+    path = Path(os.environ.get("PUBLIC_SETS", "."), file)
+    if not path.is_file():
+        raise SystemExit(f"PUBLIC_SETS names no folder that holds {file}")
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return rows
+
+
+def _counterfact(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Statements; half of the paraphrases follow a sentence of noise. Near: other subjects."""
+    for row in rows:
+        edit = row["requested_rewrite"]
+        yield {
+            **_statement(edit),
+            "rephrases": row["paraphrase_prompts"],
+            "locality": [
+                {"prompt": prompt, "kind": "relation"}
+                for prompt in row["neighborhood_prompts"][:NEAR]
+            ],
+        }
+
+
+def _zsre(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Questions. Near: the question about another subject, and another question about this one,
+    which come of other rows."""
+    random = Random(0)
+    templates = [row["src"].replace(row["subject"], "{}") for row in rows]
+    for row, template in zip(rows, templates, strict=True):
+        subject = row["subject"]
+        if subject not in row["src"] or subject not in row["rephrase"]:
+            continue
+        others = [other["subject"] for other in rows if other["subject"] != subject]
+        elsewhere = [other for other in templates if _opening(other) != _opening(template)]
+        near = [
+            *(("relation", template.format(name)) for name in random.sample(others, NEAR)),
+            *(("subject", other.format(subject)) for other in random.sample(elsewhere, NEAR)),
+            ("far", row["loc"].removeprefix(_NQ).capitalize() + "?"),
+        ]
+        yield {
+            "prompt": row["src"],
+            "target": row["alt"].strip(),
+            "subject": subject,
+            "rephrases": [row["rephrase"]],
+            "locality": [
+                {"prompt": prompt.replace("??", "?"), "kind": kind} for kind, prompt in near
+            ],
+        }
+
+
+def _questions(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Statements that are asked as questions. Far: the question of the next row, which is about
+    another subject."""
+    edits = [edit for row in rows for edit in row["requested_rewrite"]]
+    for edit, following in pairwise([*edits, edits[0]]):
+        if edit["subject"] not in edit["question"]:
+            continue
+        far = [following] if edit["subject"] not in following["question"] else []
+        yield {
+            **_statement(edit),
+            "rephrases": [edit["question"]],
+            "locality": [{"prompt": other["question"], "kind": "far"} for other in far],
+        }
+
+
+def _statement(edit: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "prompt": edit["prompt"].format(edit["subject"]),
+        "target": edit["target_new"]["str"],
+        "subject": edit["subject"],
+        "ground_truth": edit["target_true"]["str"],
+    }
+
+
+def _opening(text: str) -> str:
+    """The first words, by which questions are told apart."""
+    return " ".join(text.lower().split()[:3])
+
+
+_READERS: Mapping[str, Callable[[Sequence[dict[str, Any]]], Iterator[dict[str, Any]]]] = {
+    COUNTERFACT: _counterfact,
+    ZSRE: _zsre,
+    QUESTIONS: _questions,
+}
