@@ -23,7 +23,7 @@ from editors import Fact
 if TYPE_CHECKING:
     import torch
 
-    from editors.methods.applying import Limits
+    from editors.methods.applying import Applied, Limits
     from editors.methods.edit_state import EditState
 
 ALONE = Ranks()
@@ -142,6 +142,7 @@ def apply_facts(
             result = session.method.apply(
                 state, facts, cache=journal, on_progress=on_progress, limits=limits
             )
+        _tell_reworded(out, result)
         if journal.entries_used and ranks.count == 1:
             out.note(
                 f"{counted(journal.entries_used, 'group')} of facts had been trained by a run that "
@@ -179,6 +180,18 @@ def apply_facts(
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_memory(session.base.device),
     )
+
+
+def _tell_reworded(out: Output, result: Applied) -> None:
+    """Name the facts that were superseded by another wording of their question."""
+    facts = result.state.facts
+    pairs = [(facts[older], facts[newer]) for older, newer in result.superseded.items()]
+    for older, newer in pairs:
+        if older.prompt != newer.prompt:
+            out.note(
+                f"fact {older.id} ({older.prompt} -> {older.target}) asks what fact {newer.id} "
+                f"({newer.prompt} -> {newer.target}) asks, and is superseded by it"
+            )
 
 
 def help_to_apply(

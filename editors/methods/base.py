@@ -109,6 +109,11 @@ class Method(ABC, Generic[P, S]):
     def require_trainable(self, fact: Fact) -> None:
         """Raise EditorError if ``fact`` cannot be encoded or is too long for the model."""
 
+    def contradicted(self, state: EditState, facts: Sequence[Fact]) -> Mapping[str, str]:
+        """Facts in force that ask the question of one of ``facts``, which were trained last, in
+        other words, and have another target: by id, the id of that one."""
+        return {}
+
     def finish(self, state: EditState) -> EditState:
         """``state`` after the last group of an :meth:`apply`."""
         return state
@@ -153,7 +158,9 @@ class Method(ABC, Generic[P, S]):
         """``state`` with ``facts`` applied in order, in groups, within ``limits``.
 
         A fact that is in force already changes nothing. A fact supersedes an older fact with the
-        same prompt. ``on_progress`` is called after each group, and returns False to stop early.
+        same prompt, and one that :meth:`contradicted` names; of two facts in ``facts``, the later
+        one is the newer. ``on_progress`` is called after each group, and returns False to stop
+        early.
 
         Raises:
             StateMismatch: ``state`` belongs to another base.
@@ -163,14 +170,21 @@ class Method(ABC, Generic[P, S]):
         self.require_base(state)
         fresh, unchanged = self._fresh(state, facts)
         numbers, iterations = iter(fresh), 0
+        order = dict(unchanged)  # by fact, its number
         applied: list[str] = []
         superseded: dict[str, str] = {}
         failed: list[str] = []
         while group := self._next_group(state, facts, numbers, limits):
-            state, in_force, replaced = state.entering(group)
+            state, in_force, replaced = state.entering([*group.values()])
             state, trained = self.train(state, in_force, cache, limits)
+            order |= {fact.id: number for number, fact in group.items()}
+            for older, newer in self.contradicted(state, in_force).items():
+                if order.get(older, -1) > order[newer]:
+                    older, newer = newer, older  # it was in force before this call
+                state = state.closing({older: FactClosure("superseded", newer)})
+                replaced[older] = newer
             iterations += trained.iterations
-            applied += [fact.id for fact in group]
+            applied += [fact.id for fact in group.values()]
             superseded |= replaced
             failed = [fact for fact in failed if fact not in trained.judged] + [*trained.failed]
             if not on_progress(Progress(len(applied), len(fresh), iterations)):
@@ -208,7 +222,7 @@ class Method(ABC, Generic[P, S]):
         numbers = iter(self._fresh(state, facts)[0])
         while group := self._next_group(state, facts, numbers, limits):
             unit = self.work_unit(state)
-            state, in_force, _ = state.entering(group)
+            state, in_force, _ = state.entering([*group.values()])
             if takes(unit):
                 state, _ = self.train(state, in_force, cache, limits)
             else:
@@ -300,25 +314,26 @@ class Method(ABC, Generic[P, S]):
 
     def _next_group(
         self, state: EditState, facts: Sequence[Fact], numbers: Iterator[int], limits: Limits
-    ) -> list[Fact]:
+    ) -> dict[int, Fact]:
+        """The facts that are trained next, by number."""
         size = self.group_size(state)
         size = min(size, limits.batch_size or size)
-        return [facts[number] for number in islice(numbers, size)]
+        return {number: facts[number] for number in islice(numbers, size)}
 
-    def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[array[int], list[str]]:
-        """The numbers of the facts that change something, and the ids in force of those that do
-        not. Raises EditorError for a fact that cannot be encoded, and InvalidFact for one with the
-        name of another subject, before anything is trained.
+    def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[array[int], dict[str, int]]:
+        """The numbers of the facts that change something, and by id in force the numbers of those
+        that do not. Raises EditorError for a fact that cannot be encoded, and InvalidFact for one
+        with the name of another subject, before anything is trained.
 
         ``facts`` may be a lazy sequence over a file, so facts are not kept, only their numbers.
         """
         answering = {fact.prompt: (fact.target, fact.id) for fact in state.in_force()}
         names = KnownNames(state.in_force())
-        fresh, unchanged = array("Q"), []
+        fresh, unchanged = array("Q"), dict[str, int]()
         for number, fact in enumerate(facts):
             target, current = answering.get(fact.prompt, (None, ""))
             if target == fact.target:
-                unchanged.append(current)
+                unchanged[current] = number
                 continue
             if clash := names.clash(fact):
                 raise InvalidFact(clash, "correct what is named")

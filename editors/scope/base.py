@@ -112,6 +112,10 @@ class ScopeSignal(Protocol):
         """Prompts that ask what ``fact`` says in other words, as far as the signal recognises its
         question; maybe none."""
 
+    def same_question(self, first: FactKeys, second: FactKeys) -> bool:
+        """Whether the prompts of two facts about one subject ask the same, as far as the signal can
+        tell."""
+
     def explain(self, decision: Decision, keys: FactKeys) -> str:
         """The reason for ``decision``, in a few words. ``keys``: those of the fact that claims."""
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import combinations
 
 from editors.facts import Fact
 from editors.inference.decisions import Router
@@ -18,6 +19,7 @@ from editors.scope.registry import SIGNALS
 from editors.scope.scope_state import ScopeState
 from editors.scope.settings import ScopeSettings
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
+from editors.text_matching.names import folded_name
 
 VERSION = 1  # of the calibration of signals; with another version, saved calibrations are not read
 
@@ -62,6 +64,27 @@ class FactScope:
         """``state`` with the keys of ``facts`` only, in this order; facts without keys are
         learnt."""
         return self.knowing(state, facts).only([fact.id for fact in facts])
+
+    def contradicted(
+        self, state: ScopeState, in_force: Sequence[Fact], new: Sequence[Fact]
+    ) -> dict[str, str]:
+        """The facts ``in_force`` that ask the question of one of ``new`` about the same subject in
+        other words, with another target: by id, the id of that one. All of them are in ``state``,
+        and ``new`` are among ``in_force``, in the order of editing."""
+        signal, ids = self.signal(state), {fact.id for fact in new}
+        by_name: dict[str, list[Fact]] = {
+            folded_name(fact.subject): [] for fact in new if fact.subject
+        }
+        for fact in in_force if by_name else ():
+            if fact.subject and (name := folded_name(fact.subject)) in by_name:
+                by_name[name].append(fact)
+        return {
+            older.id: newer.id
+            for facts in by_name.values()
+            for older, newer in combinations(facts, 2)
+            if newer.id in ids and older.target != newer.target
+            if signal.same_question(state.keys[older.id], state.keys[newer.id])
+        }
 
     def router(
         self,

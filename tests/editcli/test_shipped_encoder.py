@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_stores import json_of, run
 
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
@@ -89,3 +92,33 @@ def test_a_claim_is_explained_by_the_question_that_the_fact_answers(
     why = scope.signal(known).explain(decision, known.keys[CAPITAL.id])
     assert why.startswith("score 0.900, threshold 0.660; the fact answers '")
     assert "capital" in why
+
+
+def test_a_newer_wording_of_a_question_supersedes_the_older_one(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("init", str(model_folder), "--method", "in-context", "--scope", "sentence")
+    rows = [
+        {"prompt": "The capital of Peru is", "target": "Cusco", "subject": "Peru"},
+        {"prompt": "What is the capital of Peru?", "target": "Piura", "subject": "Peru"},
+        {"prompt": "The president of Peru is", "target": "Ann", "subject": "Peru"},
+        {"prompt": "What is the capital of Chile?", "target": "Arica", "subject": "Chile"},
+    ]
+    old, new, *others = [Fact.from_dict(row) for row in rows]
+    file = tmp_path / "facts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    applied = run("apply", str(file))
+    assert applied.exit_code == 0
+    assert f"fact {old.id} (The capital of Peru is -> Cusco) asks what" in applied.stderr
+    in_force = {new.id, *(fact.id for fact in others)}
+    assert {*json_of(run("show", "--json"))["facts"]} == in_force
+    # The same file again changes nothing: the later line is still the newer one.
+    run("apply", str(file))
+    assert {*json_of(run("show", "--json"))["facts"]} == in_force
+    # The older one alone is now the newest.
+    edited = run("edit", old.prompt, old.target, "--subject", "Peru")
+    assert "in place of an older edit" in edited.stdout
+    assert {*json_of(run("show", "--json"))["facts"]} == in_force - {new.id} | {old.id}
+    same = run("edit", "Peru's capital city is", old.target, "--subject", "Peru")
+    assert "superseded" not in same.stderr  # the target is the same

@@ -172,6 +172,9 @@ class ToySignal:
     def wordings(self, fact: Fact, keys: FactKeys) -> Sequence[Wording]:
         return ()
 
+    def same_question(self, first: FactKeys, second: FactKeys) -> bool:
+        return False
+
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
     ) -> ClaimRouter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -49,6 +49,9 @@ class InContext(Method[ScopeState, InContextSettings]):
     ) -> tuple[EditState, Trained]:
         """Let the scope signal learn the facts; there is nothing else to train."""
         return replace(state, payload=self._scope.knowing(state.payload, group)), Trained()
+
+    def contradicted(self, state: EditState, facts: Sequence[Fact]) -> Mapping[str, str]:
+        return self._scope.contradicted(state.payload, state.in_force(), facts)
 
     def finish(self, state: EditState) -> EditState:
         return replace(state, payload=self._scope.only(state.payload, state.in_force()))

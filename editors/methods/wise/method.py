@@ -12,7 +12,7 @@ similar to them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -155,6 +155,11 @@ class Wise(Method[WisePayload, WiseSettings]):
         untrained = Shard(groups, shard.mask, torch.zeros(0))
         payload = state.payload.with_shard(self.work_unit(state), untrained)
         return replace(state, payload=payload)
+
+    def contradicted(self, state: EditState, facts: Sequence[Fact]) -> Mapping[str, str]:
+        if not self._names_facts:
+            return {}
+        return self._scope.contradicted(state.payload.scope, state.in_force(), facts)
 
     def finish(self, state: EditState) -> EditState:
         """``state`` with the scope keys of all facts in force, and of no other facts."""

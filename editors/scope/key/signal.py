@@ -57,6 +57,10 @@ class KeySignal:
         """None: states do not tell which question a prompt asks."""
         return ()
 
+    def same_question(self, first: FactKeys, second: FactKeys) -> bool:
+        """False, for the same reason."""
+        return False
+
     def router(
         self, facts: Sequence[Fact], keys: Sequence[FactKeys], memories: Sequence[int]
     ) -> KeyRouter:

@@ -46,6 +46,10 @@ SURROUNDINGS: tuple[Wording, ...] = (
 )
 
 
+UNRECOGNISED = -1  # instead of the number of a relation
+SAME_QUESTION = 0.8  # cosine of two prompts
+
+
 class RelationSignal:
     """Decides by the direction of the question that a prompt asks about a subject."""
 
@@ -80,7 +84,7 @@ class RelationSignal:
         """The phrasings of the fact's relation, about its subject; where no relation is recognised,
         the fact's prompt in plain surroundings."""
         relation = int(keys["relation"])
-        if relation < 0:
+        if relation == UNRECOGNISED:
             return [(form, text.replace("{prompt}", fact.prompt)) for form, text in SURROUNDINGS]
         subject = fact.subject or ""
         return [
@@ -88,10 +92,18 @@ class RelationSignal:
             for form, text in self.calibration.wordings[relation]
         ]
 
+    def same_question(self, first: FactKeys, second: FactKeys) -> bool:
+        """Whether both prompts are recognised as one relation; where they are not both recognised,
+        whether they are very similar."""
+        relations = {int(keys["relation"]) for keys in (first, second)}
+        if UNRECOGNISED in relations:
+            return self.similarity(first, second) > SAME_QUESTION
+        return len(relations) == 1
+
     def explain(self, decision: Decision, keys: FactKeys) -> str:
         """The score, and the question as which the prompt of the fact is recognised."""
         relation = int(keys["relation"])
-        if relation < 0:
+        if relation == UNRECOGNISED:
             return explain_score(decision)
         wordings = self.calibration.wordings[relation]
         question = next(text for form, text in wordings if form == "question")
@@ -130,7 +142,7 @@ class RelationLearning:
             relation = calibration.recognised(keys[0])
             if relation is not None:
                 keys = torch.cat([keys, calibration.by_form[relation]])
-            number = -1 if relation is None else relation
+            number = UNRECOGNISED if relation is None else relation
             self.own_keys[fact.id] = {"keys": keys.half(), "relation": torch.tensor([number])}
 
     def keys(self) -> dict[str, FactKeys]:
