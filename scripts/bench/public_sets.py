@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,6 +24,7 @@ FILES: Mapping[str, Sequence[str]] = {
     QUESTIONS: ("mquake-hard.json",),
 }
 HALVES = ("dev", "test")
+WIKITEXT = "wikitext-2-valid.txt"
 NEAR = 2  # prompts of each kind
 _NQ = "nq question: "  # before the far prompts of zsRE
 
@@ -36,12 +38,25 @@ def public_facts(name: str, half: str) -> list[Fact]:
     return [*facts.values()]
 
 
+def wikitext_sentences(count: int) -> list[str]:
+    """The first sentences of the validation text of WikiText-2. Raises SystemExit as above."""
+    text = _file(WIKITEXT).replace(" @-@ ", "-").replace(" @,@ ", ",").replace(" @.@ ", ".")
+    paragraphs = (line.strip() for line in text.splitlines())
+    prose = (line for line in paragraphs if line and not line.startswith("="))
+    found = (part.strip() for line in prose for part in re.split(r"(?<= [.!?]) ", line))
+    return [*islice((part for part in found if len(part.split()) >= 5), count)]
+
+
 def _rows(file: str) -> list[dict[str, Any]]:
-    path = Path(os.environ.get("PUBLIC_SETS", "."), file)
-    if not path.is_file():
-        raise SystemExit(f"PUBLIC_SETS names no folder that holds {file}")
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = json.loads(_file(file))
     return rows
+
+
+def _file(name: str) -> str:
+    path = Path(os.environ.get("PUBLIC_SETS", "."), name)
+    if not path.is_file():
+        raise SystemExit(f"PUBLIC_SETS names no folder that holds {name}")
+    return path.read_text(encoding="utf-8")
 
 
 def _counterfact(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -2,10 +2,11 @@
 
     python scripts/bench/real_scope.py                        # every signal on the dev half
     python scripts/bench/real_scope.py --only "key, test"     # the half that nothing is tuned on
+    PUBLIC_SETS=FOLDER python scripts/bench/real_scope.py --only "sentence, wikitext"
 
 Nothing is trained but what `init` trains: a router is asked about each prompt of datasets/real.
 Each fact is asked for alone, so that another fact cannot take its prompts. Chats go through the
-model's chat template.
+model's chat template. The sentences of WikiText-2 meet all facts of the dev half at once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from benchmark import Results, parser_of, run
-from public_sets import HALVES
+from public_sets import HALVES, wikitext_sentences
 
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations, datasets_dir
@@ -34,6 +35,7 @@ from editors.scope.registry import SIGNALS
 from editors.scope.settings import ScopeSettings
 
 ASKS = "asks"
+SENTENCES = 1000  # of WikiText-2
 Probes = dict[str, list[tuple[Fact, Prompt, str]]]
 """By set: facts, prompts, and what each prompt does: it asks the fact, or its kind of probe."""
 
@@ -84,6 +86,32 @@ def measured(signal: str, half: str, _: Results) -> dict[str, Any]:
     return {"calibration_seconds": round(calibrated, 1), "half": half, "sets": of_sets}
 
 
+def on_wikitext(signal: str, _: Results) -> dict[str, Any]:
+    base = load_base(SMOLLM2, device="cpu", edits=METHODS.load("wise").edits)
+    scope = FactScope(base, ScopeSettings(scope=signal))
+    names = [f"{name}-{HALVES[0]}.jsonl" for name in ("well-known", "rules")]
+    facts = {fact.id: fact for name in names for fact in map(Fact.from_dict, rows(name))}
+    state = scope.only(scope.start(read_corpus(), ShippedCalibrations()), [*facts.values()])
+    router = scope.router(state, facts, lambda _: 0, context_first=False)
+    sentences = wikitext_sentences(SENTENCES)
+    started = time.process_time()
+    with base.probing():
+        decisions = decided(router, encode_prompts(base.tokenizer, sentences))
+    claimed = [
+        [text, facts[decision.fact].prompt]
+        for text, decision in zip(sentences, decisions, strict=True)
+        if decision.opened and decision.fact
+    ]
+    return {
+        "facts": len(facts),
+        "sentences": len(sentences),
+        "claimed": claimed,
+        "cpu_milliseconds_a_sentence": round(
+            1000 * (time.process_time() - started) / len(sentences), 1
+        ),
+    }
+
+
 def page(results: Results) -> str:
     lines = [
         "# Scope on a real model",
@@ -98,12 +126,21 @@ def page(results: Results) -> str:
     kinds = [ASKS, "relation", "subject", "mention", "name", "time", "amount", "turn", "far"]
     lines += [f"| signal, half | set | {' | '.join(kinds)} |", f"|{'---|' * (len(kinds) + 2)}"]
     for part, result in results.items():
-        for name, by_kind in result["sets"].items():
+        for name, by_kind in result.get("sets", {}).items():
             cells = [
                 f"{by_kind[kind]['claimed']:.2f} ({by_kind[kind]['n']})" if kind in by_kind else ""
                 for kind in kinds
             ]
             lines.append(f"| {part} | {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        *(
+            f"{part}: {len(result['claimed'])} of {result['sentences']} sentences of WikiText-2 "
+            f"are claimed by a store of {result['facts']} facts, those without a subject included."
+            for part, result in results.items()
+            if "sentences" in result
+        ),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -111,7 +148,7 @@ PARTS = {
     f"{signal}, {half}": partial(measured, signal, half)
     for signal in SIGNALS.names()
     for half in HALVES
-}
+} | {f"{signal}, wikitext": partial(on_wikitext, signal) for signal in SIGNALS.names()}
 
 if __name__ == "__main__":
     args = parser_of(__doc__.splitlines()[0], PARTS).parse_args()
