@@ -3,6 +3,7 @@
     python scripts/bench/real_scope.py                        # every signal on the dev half
     python scripts/bench/real_scope.py --only "key, test"     # the half that nothing is tuned on
     PUBLIC_SETS=FOLDER python scripts/bench/real_scope.py --only "sentence, wikitext"
+    python scripts/bench/real_scope.py --only "sentence, corpus"  # relations held out and trained
 
 Nothing is trained but what `init` trains: a router is asked about each prompt of datasets/real.
 Each fact is asked for alone, so that another fact cannot take its prompts. Chats go through the
@@ -16,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
+from random import Random
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ from editors import METHODS, Fact
 from editors.inference.decisions import decided
 from editors.model.base_model import Base
 from editors.model.tokenization import Prompt, encode_prompts
+from editors.scope.corpus import SUBJECT, Relation
 from editors.scope.fact_scope import FactScope
 from editors.scope.registry import SIGNALS
 from editors.scope.settings import ScopeSettings
@@ -84,6 +87,34 @@ def measured(signal: str, half: str, _: Results) -> dict[str, Any]:
     calibrated = time.monotonic() - started
     of_sets = {name: claimed(base, scope, state, rows) for name, rows in probes(half).items()}
     return {"calibration_seconds": round(calibrated, 1), "half": half, "sets": of_sets}
+
+
+def on_corpus(signal: str, _: Results) -> dict[str, Any]:
+    """Relations of the corpus that the signal was not trained on, and as many that it was."""
+    base = load_base(SMOLLM2, device="cpu", edits=METHODS.load("wise").edits)
+    scope = FactScope(base, ScopeSettings(scope=signal))
+    corpus = read_corpus()
+    state = scope.start(corpus, ShippedCalibrations())
+    held_out = [relation for relation in corpus.relations if relation.held_out]
+    trained = [relation for relation in corpus.relations if not relation.held_out]
+    chosen = {"held out": held_out, "trained": Random(0).sample(trained, len(held_out))}
+    return {
+        "sets": {
+            name: claimed(base, scope, state, [*_of_relations(relations)])
+            for name, relations in chosen.items()
+        }
+    }
+
+
+def _of_relations(relations: Sequence[Relation]) -> Iterator[tuple[Fact, Prompt, str]]:
+    """A fact for each relation, with the other phrasings and the near questions."""
+    for relation in relations:
+        subject = relation.subjects[0] if relation.has_subject else None
+        own, *others = (text.replace(SUBJECT, subject or "") for _, text in relation.phrasings)
+        fact = Fact(own, relation.targets[0], subject)
+        yield from ((fact, text, ASKS) for text in others)
+        near = (text.replace(SUBJECT, subject or "") for text in relation.near)
+        yield from ((fact, text, "subject") for text in near)
 
 
 def on_wikitext(signal: str, _: Results) -> dict[str, Any]:
@@ -148,7 +179,9 @@ PARTS = {
     f"{signal}, {half}": partial(measured, signal, half)
     for signal in SIGNALS.names()
     for half in HALVES
-} | {f"{signal}, wikitext": partial(on_wikitext, signal) for signal in SIGNALS.names()}
+}
+PARTS |= {f"{signal}, wikitext": partial(on_wikitext, signal) for signal in SIGNALS.names()}
+PARTS |= {f"{signal}, corpus": partial(on_corpus, signal) for signal in SIGNALS.names()}
 
 if __name__ == "__main__":
     args = parser_of(__doc__.splitlines()[0], PARTS).parse_args()
