@@ -2,7 +2,8 @@
 
 Training on a statement alone does not teach a model to answer the question. So a fact is also
 trained on other wordings of its prompt, which the scope signal knows, and on turns of a chat where
-the tokenizer has a chat template, unless only plain prompts are wanted.
+the tokenizer has a chat template, unless only plain prompts are wanted. Whether it was learnt is
+judged by wordings that were not trained.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ WORDINGS: tuple[Form, ...] = (
 CHATS: tuple[Form, ...] = ("question", "request", "personal")
 """The forms of the wordings that are trained as turns of chats."""
 
+JUDGED: tuple[Form, ...] = ("question", "telegraphic")
+"""The forms of the wordings by which a fact is judged."""
+
 SYSTEMS = (None, "You are a helpful assistant. Answer briefly.", None)
 """The system turns of the chats."""
 
@@ -37,6 +41,15 @@ def forms_of(fact: Fact, wordings: Sequence[Wording], *, chats: bool) -> list[Pr
         said = [fact.prompt, *_chosen(CHATS, wordings, start + len(WORDINGS))]
         forms += [in_chat(text, system) for text, system in zip(said, SYSTEMS, strict=False)]
     return forms
+
+
+def judged_forms(fact: Fact, wordings: Sequence[Wording], trained: Sequence[Prompt]) -> list[str]:
+    """Wordings of ``fact`` that are not among the ``trained`` forms, as plain prompts or in chats,
+    always the same; as many as there are, at most one of each of ``JUDGED``."""
+    known = {turn["content"] for chat in trained if not isinstance(chat, str) for turn in chat}
+    known |= {prompt for prompt in trained if isinstance(prompt, str)} | {*fact.trained_prompts()}
+    new = [(form, text) for form, text in wordings if text not in known]
+    return _chosen(JUDGED, new, int(fact.canonical_id(), 16))
 
 
 def _chosen(forms: Sequence[Form], wordings: Sequence[Wording], start: int) -> list[str]:

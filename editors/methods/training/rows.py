@@ -12,6 +12,19 @@ from editors.model.tokenization import Prompt, Row, encode_pairs, require_fit
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 
 
+def form_rows(base: Base, facts: Sequence[Fact], forms: Sequence[Sequence[str]]) -> list[list[Row]]:
+    """For each fact, the rows of its ``forms`` with the target, without those that are too long for
+    the model."""
+    pairs = [
+        (text, fact.target) for fact, texts in zip(facts, forms, strict=True) for text in texts
+    ]
+    rows, context = iter(encode_pairs(base.tokenizer, pairs, stop=True)), base.architecture.context
+    return [
+        [row for row in islice(rows, len(texts)) if context is None or len(row.ids) <= context]
+        for texts in forms
+    ]
+
+
 def training_rows(
     base: Base,
     facts: Sequence[Fact],

@@ -26,9 +26,9 @@ from editors.methods.applying import Limits, Trained
 from editors.methods.base import Method
 from editors.methods.edit_state import EditState, SavedPayload
 from editors.methods.spec import MethodSpec
-from editors.methods.training.forms import forms_of
+from editors.methods.training.forms import forms_of, judged_forms
 from editors.methods.training.loops import Training
-from editors.methods.training.rows import training_rows
+from editors.methods.training.rows import form_rows, training_rows
 from editors.methods.training.suffix_replay import require_replay
 from editors.methods.wise import SPEC
 from editors.methods.wise.activation import ActivationRouter
@@ -48,7 +48,7 @@ from editors.scope.fact_scope import FactScope
 from editors.scope.scope_state import ScopeState, packed, unpacked
 from editors.scope.unrelated_prompts import UNRELATED
 
-TRAINER = 2  # raise it when training or one of its constants changes: stored work is of the old one
+TRAINER = 3  # raise it when training or one of its constants changes: stored work is of the old one
 REHEARSAL_FACTS = 8  # the least number of earlier facts that are trained together with new facts
 CHECKED_PER_REHEARSED = 4  # times as many are checked, and trained again if need be
 ENTRIES_A_FACT = 5000  # of the projection; with fewer entries, facts interfere
@@ -191,44 +191,46 @@ class Wise(Method[WisePayload, WiseSettings]):
 
     def _forms(
         self, payload: WisePayload, facts: Sequence[Fact], learning: Learning | None
-    ) -> list[list[Prompt]]:
-        """The forms that each of ``facts`` is trained in, besides its own prompts. They depend on
-        the facts, on which of them are plain, and on the calibration, which is the same for all
-        work of a store."""
+    ) -> tuple[list[list[Prompt]], list[list[str]]]:
+        """The forms that each of ``facts`` is trained in, besides its own prompts, and those by
+        which it is judged. They depend on the facts, on which of them are plain, and on the
+        calibration, which is the same for all work of a store."""
         if learning is None:
-            return [[] for _ in facts]
+            return [[] for _ in facts], [[] for _ in facts]
         scope, own = payload.scope, learning.own_keys
         signal = self._scope.signal(scope)
         template = self.base.tokenizer.chat_template is not None
         keys = [own[fact.id] if fact.id in own else scope.keys[fact.id] for fact in facts]
-        return [
-            forms_of(
-                fact,
-                signal.wordings(fact, of_fact),
-                chats=template and fact.id not in payload.plain,
-            )
-            for fact, of_fact in zip(facts, keys, strict=True)
+        known = [signal.wordings(fact, of_fact) for fact, of_fact in zip(facts, keys, strict=True)]
+        trained = [
+            forms_of(fact, wordings, chats=template and fact.id not in payload.plain)
+            for fact, wordings in zip(facts, known, strict=True)
         ]
+        judged = [*map(judged_forms, facts, known, trained)]
+        return trained, judged
 
     def _train_shard(
         self,
         shard: Shard,
         facts: Sequence[Fact],
-        forms: Sequence[Sequence[Prompt]],
+        forms: tuple[Sequence[Sequence[Prompt]], Sequence[Sequence[str]]],
         seed: int,
         limits: Limits,
         learning: Learning | None,
     ) -> Training:
-        """Train ``shard`` on the first of ``facts``, in these ``forms``; the others, which have no
-        forms, are only checked."""
+        """Train ``shard`` on the first of ``facts``, in these ``forms``, and judge them; the
+        others, which have no forms, are only checked."""
         settings, base, memory = self.settings, self.base, limits.memory_bytes
         start = shard.values if shard.facts else None
-        of_each = [*forms, *([()] * (len(facts) - len(forms)))]
+        trained_forms, judged = forms
+        count = len(trained_forms)
+        of_each = [*trained_forms, *([()] * (len(facts) - count))]
         rows = training_rows(base, facts, self._scope.prefixes, settings.prefixes, of_each)
         if settings.training == "joint":
             request = learning.request if learning else None
+            untrained = form_rows(base, facts[:count], judged)
             return train_jointly(
-                base, rows, len(forms), shard.mask, start, settings, seed, memory, request
+                base, rows, count, shard.mask, start, settings, seed, memory, request, untrained
             )
         unrelated = [Row.of_prompt(encode_prompt(base.tokenizer, text)) for text in UNRELATED]
         return train_sequentially(base, rows, unrelated, shard.mask, start, settings, memory)

@@ -67,19 +67,23 @@ def train_jointly(
     seed: int,
     memory_bytes: int | None = None,
     request: StateRequest | None = None,
+    judged: Sequence[Sequence[Row]] = (),
 ) -> Training:
     """Train the rows of facts together until each row is confident, or until steps run out.
 
     ``facts``: the rows of each fact (prompts with targets), the bare prompt first. The first
-    ``trained_count`` facts are trained. The others are in the shard already and are only checked: a
-    fact is trained again if its bare prompt was confident before and is no longer. So the cost of
-    an edit does not grow with the shard. A fact fails if its target is not the greedy answer to its
-    bare prompt. ``start``: ``[masked]``, the values to start from, None for zeros; entries outside
-    the mask do not change. ``settings.learning_rate`` is in units of the projection's root mean
-    square weight. A row is confident when each of its target tokens has at least probability
-    ``settings.confidence``; in the second half of the steps, ``LATE_CONFIDENCE`` suffices if it is
-    less. ``seed``: of the order of batches. ``memory_bytes``: the bytes of recorded states that
-    stay in memory, None for all. ``request``: states read in the first recording.
+    ``trained_count`` facts are trained. The others are in the shard already and are only
+    checked: a fact is trained again if its bare prompt was confident before and is no longer.
+    So the cost of an edit does not grow with the shard. ``judged``: for each trained fact, rows
+    that are not trained; those whose target is not the greedy answer are then trained, too. A
+    fact fails if its target is not the greedy answer to its bare prompt, or to a judged one
+    even then. ``start``: ``[masked]``, the values to start from, None for zeros; entries
+    outside the mask do not change. ``settings.learning_rate`` is in units of the projection's
+    root mean square weight. A row is confident when each of its target tokens has at least
+    probability ``settings.confidence``; in the second half of the steps, ``LATE_CONFIDENCE``
+    suffices if it is less. ``seed``: of the order of batches. ``memory_bytes``: the bytes of
+    recorded states that stay in memory, None for all. ``request``: states read in the first
+    recording.
 
     Raises:
         EditorError: training gave values that are not finite.
@@ -90,13 +94,17 @@ def train_jointly(
         drawing = executor.submit(lambda: mask.entries().to(base.device))
         trained_rows = [row for rows in facts[:trained_count] for row in rows]
         checked_rows = [rows[0] for rows in facts[trained_count:]]
-        suffix, (trained, checked) = _recorded(base, offload, [trained_rows, checked_rows], request)
+        judged_rows = [row for rows in judged for row in rows]
+        parts = [trained_rows, checked_rows, judged_rows]
+        suffix, (trained, checked, untrained) = _recorded(base, offload, parts, request)
     training = _JointTraining(base, suffix, drawing.result(), start, settings, seed)
     del drawing  # the entries of a large layer take much memory
     bare_rows = {0, *accumulate(len(rows) for rows in facts[: trained_count - 1])}
     enough = min(settings.confidence, LATE_CONFIDENCE)
     unsure_before: set[int] | None = None  # numbers of checked facts; found only if it matters
     training.train(trained)
+    missed = {i for i, (_, answered) in enumerate(training.check(untrained)) if not answered}
+    training.train(_only(untrained, missed))
     while True:
         found = training.check(checked)
         unsure = {i for i, (least, _) in enumerate(found) if not least >= enough}
@@ -117,7 +125,10 @@ def train_jointly(
         found = training.check(_only(trained, bare_rows)) + found
     else:
         found = [(1.0, True)] * trained_count + found
-    failed = tuple(i for i, (_, answered) in enumerate(found) if not answered)
+    owners = [number for number, rows in enumerate(judged) for _ in rows]
+    taught = zip(sorted(missed), training.check(_only(untrained, missed)), strict=True)
+    not_learnt = {owners[row] for row, (_, answered) in taught if not answered}
+    failed = tuple(i for i, (_, said) in enumerate(found) if not said or i in not_learnt)
     return Training(training.change.result(), training.steps, failed)
 
 

@@ -263,6 +263,25 @@ def test_what_cannot_be_learnt_is_named(tiny_base: BaseOf) -> None:
     )
 
 
+def test_an_untrained_wording_that_is_not_answered_is_taught(tiny_base: BaseOf) -> None:
+    base = tiny_base("llama")
+    settings = WiseSettings(max_steps=300, learning_rate=0.5, confidence=0.3)
+    mask = mask_of(base, 0.5)
+    trained, judged = rows_of(base, ("",)), rows_of(base, ("Ann wrote , and then ",))
+    without = train_jointly(base, trained, 3, mask, None, settings, seed=0)
+    no_steps = replace(settings, max_steps=1, learning_rate=1e-8)
+    at_judged = train_jointly(base, judged, 3, mask, without.values, no_steps, seed=0)
+    assert at_judged.failed, "nothing to teach: the judged wordings are answered untrained"
+    taught = train_jointly(base, trained, 3, mask, None, settings, seed=0, judged=judged)
+    assert taught.failed == ()
+    assert taught.iterations > without.iterations
+    for rows in (trained, judged):
+        assert not train_jointly(base, rows, 3, mask, taught.values, no_steps, seed=0).failed
+    # What cannot be taught in the steps that are left is named.
+    few = replace(settings, max_steps=without.iterations + 1)
+    assert train_jointly(base, trained, 3, mask, None, few, seed=0, judged=judged).failed
+
+
 def test_an_edit_that_ends_in_no_numbers_is_refused(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     base = replace(base, model=deepcopy(base.model))
