@@ -76,8 +76,8 @@ def test_each_row_is_a_fact(name: str) -> None:
 
 
 def test_the_sets_have_the_promised_sizes() -> None:
-    for half in HALVES:
-        assert (len(WELL_KNOWN[half]), len(RULES[half])) == (40, 20)
+    for half, rows in zip(HALVES, ((80, 40), (40, 20)), strict=True):
+        assert (len(WELL_KNOWN[half]), len(RULES[half])) == rows
         assert len({fact["tags"][0] for fact in WELL_KNOWN[half]}) >= 12
         assert len(CHATS[half]) >= 60
 

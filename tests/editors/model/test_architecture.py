@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tiny_models import BLOCKS, CONTEXT, EDITABLE, HEADS, HIDDEN, VOCABULARY
 from torch import nn
 
+from editors import METHODS
 from editors.errors import EditorError, StateMismatch, UnsupportedArchitecture
 from editors.model.architecture import Architecture, Block
 from editors.model.projection import Projection
@@ -214,6 +215,12 @@ def stub(editable, heads=4):
 )
 def test_the_default_layer_is_27_of_32_of_the_depth(depth, layer):
     assert stub([True] * depth).default_layer() == layer
+
+
+@pytest.mark.parametrize(("depth", "layer"), [(1, 0), (12, 10), (22, 20), (30, 28), (32, 30)])
+def test_memories_of_single_facts_are_higher_up(depth, layer):
+    share = METHODS.load("wise").depth({"profile": "separate"})
+    assert stub([True] * depth).default_layer(share) == layer
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=80))
