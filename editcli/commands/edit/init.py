@@ -95,7 +95,6 @@ def command(
       editcli init ./model.Q8_0.gguf
       editcli init ./my-model --layer 20 --set shard_size=100
       editcli init org/model@main --store stores/model --dtype bfloat16
-      editcli init --method in-context
       editcli init smollm2
       editcli init smollm2 --scope key
     """
