@@ -52,9 +52,7 @@ def packing(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     architecture = Architecture.of(model)
-    edited = edits(
-        architecture, layer if isinstance(layer, int) else architecture.default_layer(layer)
-    )
+    edited = edits(architecture, architecture.layer_at(layer))
     return BitsAndBytesConfig(
         load_in_8bit=bits == "8bit",
         load_in_4bit=bits == "4bit",

@@ -102,6 +102,10 @@ class Architecture:
         editable = [block.index for block in self.blocks[: last + 1] if block.mlp_down]
         return min(editable, key=lambda i: abs(i - wanted), default=wanted)
 
+    def layer_at(self, layer: int | Fraction) -> int:
+        """``layer`` itself, or the :meth:`default_layer` at that share of the depth."""
+        return layer if isinstance(layer, int) else self.default_layer(layer)
+
     def editable(self, layer: int) -> Projection:
         """The MLP down-projection of ``layer``.
 

@@ -70,7 +70,7 @@ class Base:
             chosen = layer if isinstance(layer, int) else with_heads[len(with_heads) // 2]
             architecture.head_slice(chosen, 0)
         else:
-            chosen = layer if isinstance(layer, int) else architecture.default_layer(layer)
+            chosen = architecture.layer_at(layer)
             architecture.editable(chosen)
         return Base(model.eval().requires_grad_(False), tokenizer, architecture, chosen, source)
 

@@ -15,14 +15,7 @@ from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 def form_rows(base: Base, facts: Sequence[Fact], forms: Sequence[Sequence[str]]) -> list[list[Row]]:
     """For each fact, the rows of its ``forms`` with the target, without those that are too long for
     the model."""
-    pairs = [
-        (text, fact.target) for fact, texts in zip(facts, forms, strict=True) for text in texts
-    ]
-    rows, context = iter(encode_pairs(base.tokenizer, pairs, stop=True)), base.architecture.context
-    return [
-        [row for row in islice(rows, len(texts)) if context is None or len(row.ids) <= context]
-        for texts in forms
-    ]
+    return [_that_fit(base, rows) for rows in _encoded(base, facts, forms)]
 
 
 def training_rows(
@@ -46,14 +39,23 @@ def training_rows(
         [*fact.trained_prompts(), *of_fact, *prefixed(fact, unrelated, count)]
         for fact, of_fact in zip(facts, forms or [()] * len(facts), strict=True)
     ]
-    pairs = [(text, f.target) for f, texts in zip(facts, prompts, strict=True) for text in texts]
-    encoded = iter(encode_pairs(base.tokenizer, pairs, stop=True))
-    context = base.architecture.context
-    rows_by_fact = []
-    for fact, texts in zip(facts, prompts, strict=True):
-        rows = list(islice(encoded, len(texts)))
+    rows_by_fact = _encoded(base, facts, prompts)
+    for fact, rows in zip(facts, rows_by_fact, strict=True):
         for prompt, row in zip((fact.prompt, *fact.variants), rows, strict=False):
-            require_fit(row, prompt, context)
-        # A long prompt must not be refused because of a prefix.
-        rows_by_fact.append([row for row in rows if context is None or len(row.ids) <= context])
-    return rows_by_fact
+            require_fit(row, prompt, base.architecture.context)
+    # A long prompt must not be refused because of a prefix.
+    return [_that_fit(base, rows) for rows in rows_by_fact]
+
+
+def _encoded(
+    base: Base, facts: Sequence[Fact], prompts: Sequence[Sequence[Prompt]]
+) -> list[list[Row]]:
+    """For each fact, the rows of its ``prompts`` with the target."""
+    pairs = [(text, f.target) for f, texts in zip(facts, prompts, strict=True) for text in texts]
+    rows = iter(encode_pairs(base.tokenizer, pairs, stop=True))
+    return [list(islice(rows, len(texts))) for texts in prompts]
+
+
+def _that_fit(base: Base, rows: Sequence[Row]) -> list[Row]:
+    context = base.architecture.context
+    return [row for row in rows if context is None or len(row.ids) <= context]

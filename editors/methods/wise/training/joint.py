@@ -104,7 +104,8 @@ def train_jointly(
     unsure_before: set[int] | None = None  # numbers of checked facts; found only if it matters
     training.train(trained)
     missed = {i for i, (_, answered) in enumerate(training.check(untrained)) if not answered}
-    training.train(_only(untrained, missed))
+    taught = _only(untrained, missed)
+    training.train(taught)
     while True:
         found = training.check(checked)
         unsure = {i for i, (least, _) in enumerate(found) if not least >= enough}
@@ -126,8 +127,8 @@ def train_jointly(
     else:
         found = [(1.0, True)] * trained_count + found
     owners = [number for number, rows in enumerate(judged) for _ in rows]
-    taught = zip(sorted(missed), training.check(_only(untrained, missed)), strict=True)
-    not_learnt = {owners[row] for row, (_, answered) in taught if not answered}
+    judgements = zip(sorted(missed), training.check(taught), strict=True)
+    not_learnt = {owners[row] for row, (_, answered) in judgements if not answered}
     failed = tuple(i for i, (_, said) in enumerate(found) if not said or i in not_learnt)
     return Training(training.change.result(), training.steps, failed)
 
