@@ -198,7 +198,7 @@ class CallTracker:
         if not call.decisions:  # the call begins
             for calls in _noted_calls.get():
                 calls.append(call)
-            self._decide(forward)
+            self._decide(forward, arguments.get("position_ids"))
             if past:
                 if assignment.prompt_ids is not None:
                     cached_ids = assignment.prompt_ids[call_rows, :past]
@@ -212,8 +212,9 @@ class CallTracker:
             return forward, None
         return forward, torch.cat([cached_ids, ids], 1)
 
-    def _decide(self, forward: Forward) -> None:
-        """Decide the call of ``forward``, now or once ``forward`` has the hidden states for it."""
+    def _decide(self, forward: Forward, positions: torch.Tensor | None) -> None:
+        """Decide the call of ``forward``, now or once ``forward`` has the hidden states for it.
+        ``positions``: those that the model is told."""
         call, router, base = forward.call, self.router or NoClaims(), self.base
         with base.probing():
             proposal = router.propose(call.prompts)
@@ -224,7 +225,9 @@ class CallTracker:
 
         if not proposal.candidates:
             call.decisions = proposal.decisions
-        elif not (self.reads_forwards and forward.decide_by([*proposal.candidates], decide)):
+        elif not (
+            self.reads_forwards and forward.decide_by([*proposal.candidates], decide, positions)
+        ):
             call.decisions = decide(None)
 
     def _refill(self, forward: Forward, ids: torch.Tensor, arguments: dict[str, Any]) -> None:

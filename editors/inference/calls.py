@@ -89,16 +89,29 @@ class Forward:
             return None
         return torch.arange(self.columns, device=device) >= ends[self.call_rows, None].to(device)
 
-    def decide_by(self, rows: list[int], decide: Callable[[torch.Tensor], list[Decision]]) -> bool:
+    def decide_by(
+        self,
+        rows: list[int],
+        decide: Callable[[torch.Tensor], list[Decision]],
+        positions: torch.Tensor | None = None,
+    ) -> bool:
         """Let :meth:`memories` decide, by the hidden states of ``rows`` of the call.
 
-        ``decide``: the decisions of the call, from states ``[rows, blocks, hidden]``. Returns False
-        if this forward does not hold whole prompts, each from the first column on.
+        ``decide``: the decisions of the call, from states ``[rows, blocks, hidden]``.
+        ``positions``: the positions of the tokens as the model is told them, int64 ``[rows or 1,
+        columns]``. Returns False if this forward does not hold whole prompts, or does not count
+        their positions from 0: pads on the left are counted where no positions are told.
         """
-        lengths = (self.call.ends + 1).tolist()
-        if self.past or max(lengths) > self.columns or lengths != [*map(len, self.call.prompts)]:
+        ends, last = self.call.ends, torch.tensor([len(ids) - 1 for ids in self.call.prompts])
+        at = [self.call_rows.index(row) for row in rows]
+        if self.past or int(ends.max()) >= self.columns:
             return False
-        self._read_at = [self.call_rows.index(row) for row in rows], self.call.ends[rows]
+        counted = ends[rows]
+        if positions is not None and positions.ndim == 2:
+            counted = positions.cpu().expand(len(self.call_rows), -1)[at, ends[rows]]
+        if not torch.equal(counted, last[rows]):
+            return False
+        self._read_at = at, ends[rows]
         self._decide = decide
         return True
 

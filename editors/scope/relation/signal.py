@@ -3,7 +3,9 @@
 Who: a fact is a candidate for a prompt that mentions its subject. What: the subject is taken out of
 the asking part of the prompt, and the relation encoder gives the direction of what is left. The
 fact with the most similar direction claims the prompt if the similarity exceeds a threshold. The
-encoder reads the base's own states (``relation``), or is a sentence encoder (``sentence``).
+encoder reads the base's own states (``relation``), or is a sentence encoder (``sentence``). From
+the similarity, some of the contrast of the words is taken: who repeats them and adds another one
+asks something else (:mod:`editors.scope.relation.contrast`).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from editors.scope.mention_router import MentionRouter
 from editors.scope.mentions import Mention, Mentions
 from editors.scope.relation.asking import MARK, asking_part, masked, sentences
 from editors.scope.relation.calibration import Calibration, calibrate
+from editors.scope.relation.contrast import Contrast
 from editors.scope.relation.encoders.base import RelationEncoder
 from editors.scope.relation.encoders.sentence import SentenceEncoder
 from editors.scope.relation.encoders.states import StatesEncoder
@@ -48,6 +51,8 @@ SURROUNDINGS: tuple[Wording, ...] = (
 
 UNRECOGNISED = -1  # instead of the number of a relation
 SAME_QUESTION = 0.8  # cosine of two prompts
+CONTRAST = 0.3  # of the contrast is taken from the similarity
+CONTRAST_WITHOUT_SUBJECT = 1.2  # where words are all that tells two facts apart
 
 
 class RelationSignal:
@@ -62,6 +67,7 @@ class RelationSignal:
         self.base = base
         encoder = self.encoder_type.from_tensors(base, calibration)
         self.calibration = Calibration(encoder, calibration)
+        self.contrast = Contrast(self.calibration.wordings)
 
     @classmethod
     def depends_on(cls, base: Base, settings: Settings) -> list[Any]:
@@ -129,12 +135,7 @@ class RelationLearning:
 
     def __init__(self, signal: RelationSignal, facts: Sequence[Fact]) -> None:
         calibration = signal.calibration
-        texts = [
-            masked(prompt, mention_spans(names.find(prompt)))
-            for fact in facts
-            for names in [Mentions([names_of(fact)])]
-            for prompt in fact.trained_prompts()
-        ]
+        texts = [text for fact in facts for text in own_questions(fact)]
         directions = iter(calibration.directions_of(texts))
         self.own_keys: dict[str, FactKeys] = {}
         for fact in facts:
@@ -165,8 +166,9 @@ class RelationRouter(MentionRouter):
         memories: Sequence[int],
     ) -> None:
         """The arguments are those of :class:`~editors.scope.mention_router.MentionRouter`."""
-        self._calibration = signal.calibration
+        self._calibration, self._contrast = signal.calibration, signal.contrast
         self._threshold = signal.calibration.encoder.threshold
+        self._own_questions: dict[int, list[str]] = {}  # by number of the fact, once needed
         super().__init__(signal.base, facts, keys, memories, [self._threshold] * len(facts))
 
     def _texts(self, prompts: Sequence[Ids]) -> list[str]:
@@ -188,13 +190,29 @@ class RelationRouter(MentionRouter):
         directions = self._calibration.directions_of(parts)
         of_parts = directions.view(len(asked), 2, directions.shape[-1])
         scored: dict[int, list[tuple[float, int]]] = {number: [] for number in numbers}
-        for (number, fact), queries in zip(asked, of_parts, strict=True):
+        for (number, fact), queries, part in zip(asked, of_parts, parts[1::2], strict=True):
             cosines = self._keys[fact]["keys"].float() @ queries.T  # [keys, parts]
-            scored[number].append((float(cosines.max()), fact))
+            score = float(cosines.max())
+            if score > self._threshold:
+                score -= self._departure(fact, part)
+            scored[number].append((score, fact))
         decisions = list(proposal.decisions)
         for number in numbers:
             decisions[number] = self._decide(*max(scored[number]))
         return decisions
+
+    def _departure(self, fact: int, asked: str) -> float:
+        """How much is taken from the similarity of what is ``asked`` to the fact's question."""
+        number = int(self._keys[fact]["relation"])
+        relation = None if number == UNRECOGNISED else number
+        weight = CONTRAST if self._facts[fact].subject else CONTRAST_WITHOUT_SUBJECT
+        questions = self._questions(fact)
+        return weight * min(self._contrast.between(own, asked, relation) for own in questions)
+
+    def _questions(self, fact: int) -> list[str]:
+        if fact not in self._own_questions:
+            self._own_questions[fact] = own_questions(self._facts[fact])
+        return self._own_questions[fact]
 
     def _decide(self, score: float, fact: int) -> Decision:
         memory = self._memories[fact] if score > self._threshold else -1
@@ -213,6 +231,12 @@ class RelationRouter(MentionRouter):
             return False
         directions = self._calibration.directions_of(passages)
         return bool((self._keys[number]["keys"].float() @ directions.T).max() > self._threshold)
+
+
+def own_questions(fact: Fact) -> list[str]:
+    """The prompts of ``fact`` without its subject."""
+    names = Mentions([names_of(fact)])
+    return [masked(prompt, mention_spans(names.find(prompt))) for prompt in fact.trained_prompts()]
 
 
 def mention_spans(mentions: Sequence[Mention], fact: int = 0) -> list[tuple[int, int]]:

@@ -317,3 +317,47 @@ def test_after_an_error_the_next_prompt_is_decided_anew(tiny_base: BaseOf) -> No
         with model.noting() as calls:
             score(base, [PROMPTS[0]])
         assert model.decisions(calls)[0].opened, "the lengths of the failed scoring are forgotten"
+
+
+# --- reading the forward that answers -------------------------------------------------------------
+
+
+class Reader:
+    """A router that reads the first block; notes the states that it was given."""
+
+    reads = (0,)
+
+    def __init__(self) -> None:
+        self.given: list[torch.Tensor | None] = []
+
+    def propose(self, prompts: Sequence[Ids]) -> Proposal:
+        candidates = {number: [0] for number in range(len(prompts))}
+        return Proposal(prompts, [Decision(-1) for _ in prompts], candidates)
+
+    def decide(self, proposal: Proposal, states: torch.Tensor | None) -> list[Decision]:
+        self.given.append(states)
+        return proposal.decisions
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_padded_batch_is_decided_by_the_forward_that_answers(
+    tiny_base: BaseOf, family: str
+) -> None:
+    base, router = tiny_base(family), Reader()
+    with with_shards(base, router):
+        generate(base, PROMPTS)  # padded on the left, with positions
+        score(base, PROMPTS, "right")
+        for prompt in PROMPTS:
+            score(base, [prompt])
+    padded_left, padded_right, *alone = router.given
+    wanted = torch.cat([states for states in alone if states is not None])
+    torch.testing.assert_close(padded_left, wanted, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(padded_right, wanted, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_pads_that_count_as_positions_are_not_read(tiny_base: BaseOf, family: str) -> None:
+    base, router = tiny_base(family), Reader()
+    with with_shards(base, router):
+        score(base, PROMPTS, "left")  # without positions
+    assert router.given == [None]

@@ -45,7 +45,7 @@ class LowRank(nn.Module):
 class SentenceEncoder:
     """Reads token ids, int64 ``[tokens]``. The model is loaded when a text is read first."""
 
-    threshold: ClassVar[float] = 0.66
+    threshold: ClassVar[float] = 0.64
     recognised: ClassVar[float] = 0.7
     learning_rate: ClassVar[float] = 1e-3
 
