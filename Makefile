@@ -80,8 +80,9 @@ bench: $(STAMP)  ## measure the scores and write docs/benchmarks.md
 bench-conflicts: $(STAMP)  ## measure conflicts and write docs/conflicts.md
 	$(BIN)/python scripts/bench/conflicts.py
 
-bench-real: $(STAMP)  ## measure edits on a real model and write docs/real-models.md
+bench-real: $(STAMP)  ## measure edits on a real model; docs/real-models.md, docs/real-costs.md
 	$(BIN)/python scripts/bench/real_models.py
+	$(BIN)/python scripts/bench/real_costs.py
 
 bench-speed: $(STAMP)  ## measure what an edit costs and write docs/speed.md
 	$(BIN)/python scripts/bench/speed.py

@@ -39,6 +39,14 @@ OTHER = [
     "In 1950, the currency of Peru was called",
     "The president of Peru is",
 ]
+LATTE = Fact("In our café, a large latte costs", "4 euros")
+WALKMAN = Fact("The first Walkman was put on sale in", "1979", "Walkman")
+CONTRASTS = [
+    "In our café, a small latte costs",
+    "In our café, a large tea costs",
+    "In our bakery, a large bun costs",
+    "The first Discman, unlike the Walkman, was put on sale in",
+]
 
 
 class OnlyShipped(ShippedCalibrations):
@@ -83,14 +91,24 @@ def test_a_rule_is_asked_in_other_words(claims: Any) -> None:
     assert claims([CLOSING], ["Who wrote the book on the table?"]) == [None]
 
 
+def test_who_repeats_the_words_and_adds_another_asks_something_else(claims: Any) -> None:
+    facts = [LATTE, WALKMAN]
+    assert claims(facts, CONTRASTS) == [None] * len(CONTRASTS)
+    price = ["In our cafe, a LARGE latte costs", "Q: In our café, a large latte costs\nA:"]
+    price += ["Please tell me what a large latte costs in our café."]
+    assert claims(facts, price) == [LATTE.id] * len(price)
+    year = ["In which year did the first Walkman go on sale?", "When was the Walkman first sold?"]
+    assert claims(facts, year) == [WALKMAN.id] * len(year)
+
+
 def test_a_claim_is_explained_by_the_question_that_the_fact_answers(
     started: tuple[Any, FactScope, ScopeState],
 ) -> None:
     _, scope, state = started
     known = scope.only(state, [CAPITAL])
-    decision = Decision(0, CAPITAL.id, 0.9, 0.66)
+    decision = Decision(0, CAPITAL.id, 0.9, 0.64)
     why = scope.signal(known).explain(decision, known.keys[CAPITAL.id])
-    assert why.startswith("score 0.900, threshold 0.660; the fact answers '")
+    assert why.startswith("score 0.900, threshold 0.640; the fact answers '")
     assert "capital" in why
 
 

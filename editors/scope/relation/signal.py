@@ -3,9 +3,9 @@
 Who: a fact is a candidate for a prompt that mentions its subject. What: the subject is taken out of
 the asking part of the prompt, and the relation encoder gives the direction of what is left. The
 fact with the most similar direction claims the prompt if the similarity exceeds a threshold. The
-encoder reads the base's own states (``relation``), or is a sentence encoder (``sentence``). From
-the similarity, some of the contrast of the words is taken: who repeats them and adds another one
-asks something else (:mod:`editors.scope.relation.contrast`).
+encoder reads the base's own states (``relation``), or is a sentence encoder (``sentence``). Words
+tell what directions do not (:mod:`editors.scope.relation.words`): who repeats those of the fact and
+adds another one asks something else, and what a fact without a subject is about.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from editors.scope.mention_router import MentionRouter
 from editors.scope.mentions import Mention, Mentions
 from editors.scope.relation.asking import MARK, asking_part, masked, sentences
 from editors.scope.relation.calibration import Calibration, calibrate
-from editors.scope.relation.contrast import Contrast
 from editors.scope.relation.encoders.base import RelationEncoder
 from editors.scope.relation.encoders.sentence import SentenceEncoder
 from editors.scope.relation.encoders.states import StatesEncoder
 from editors.scope.relation.examples import capitalised
 from editors.scope.relation.prompt_text import prompt_texts
+from editors.scope.relation.words import Words
 from editors.scope.unrelated_prompts import UnrelatedPrefixes
 
 SURROUNDINGS: tuple[Wording, ...] = (
@@ -51,8 +51,10 @@ SURROUNDINGS: tuple[Wording, ...] = (
 
 UNRECOGNISED = -1  # instead of the number of a relation
 SAME_QUESTION = 0.8  # cosine of two prompts
-CONTRAST = 0.3  # of the contrast is taken from the similarity
-CONTRAST_WITHOUT_SUBJECT = 1.2  # where words are all that tells two facts apart
+CONTRAST = 0.3  # so much of the contrast is taken from the similarity
+# Without a subject, words are all that tells two facts apart.
+CONTRAST_WITHOUT_SUBJECT = 1.2
+TOPIC, USUAL_TOPIC = 0.3, 0.4  # weight of the topic, and the share of words that changes nothing
 
 
 class RelationSignal:
@@ -67,7 +69,7 @@ class RelationSignal:
         self.base = base
         encoder = self.encoder_type.from_tensors(base, calibration)
         self.calibration = Calibration(encoder, calibration)
-        self.contrast = Contrast(self.calibration.wordings)
+        self.words = Words(self.calibration.wordings)
 
     @classmethod
     def depends_on(cls, base: Base, settings: Settings) -> list[Any]:
@@ -166,7 +168,7 @@ class RelationRouter(MentionRouter):
         memories: Sequence[int],
     ) -> None:
         """The arguments are those of :class:`~editors.scope.mention_router.MentionRouter`."""
-        self._calibration, self._contrast = signal.calibration, signal.contrast
+        self._calibration, self._words = signal.calibration, signal.words
         self._threshold = signal.calibration.encoder.threshold
         self._own_questions: dict[int, list[str]] = {}  # by number of the fact, once needed
         super().__init__(signal.base, facts, keys, memories, [self._threshold] * len(facts))
@@ -190,24 +192,28 @@ class RelationRouter(MentionRouter):
         directions = self._calibration.directions_of(parts)
         of_parts = directions.view(len(asked), 2, directions.shape[-1])
         scored: dict[int, list[tuple[float, int]]] = {number: [] for number in numbers}
-        for (number, fact), queries, part in zip(asked, of_parts, parts[1::2], strict=True):
+        pairs = zip(asked, of_parts, parts[::2], parts[1::2], strict=True)
+        for (number, fact), queries, whole, part in pairs:
             cosines = self._keys[fact]["keys"].float() @ queries.T  # [keys, parts]
-            score = float(cosines.max())
-            if score > self._threshold:
-                score -= self._departure(fact, part)
-            scored[number].append((score, fact))
+            scored[number].append((self._score(fact, float(cosines.max()), whole, part), fact))
         decisions = list(proposal.decisions)
         for number in numbers:
             decisions[number] = self._decide(*max(scored[number]))
         return decisions
 
-    def _departure(self, fact: int, asked: str) -> float:
-        """How much is taken from the similarity of what is ``asked`` to the fact's question."""
-        number = int(self._keys[fact]["relation"])
+    def _score(self, fact: int, similarity: float, prompt: str, asked: str) -> float:
+        """The ``similarity`` of a prompt to a fact, corrected by the words of the prompt and of
+        what is ``asked`` in it. Words are not compared where they cannot make a claim of it."""
+        has_subject = bool(self._facts[fact].subject)
+        if similarity + (0 if has_subject else TOPIC * (1 - USUAL_TOPIC)) <= self._threshold:
+            return similarity
+        own, number = self._questions(fact), int(self._keys[fact]["relation"])
         relation = None if number == UNRECOGNISED else number
-        weight = CONTRAST if self._facts[fact].subject else CONTRAST_WITHOUT_SUBJECT
-        questions = self._questions(fact)
-        return weight * min(self._contrast.between(own, asked, relation) for own in questions)
+        contrast = min(self._words.contrast(question, asked, relation) for question in own)
+        if has_subject:
+            return similarity - CONTRAST * contrast
+        topic = max(self._words.topic(question, prompt) for question in own)
+        return similarity - CONTRAST_WITHOUT_SUBJECT * contrast + TOPIC * (topic - USUAL_TOPIC)
 
     def _questions(self, fact: int) -> list[str]:
         if fact not in self._own_questions:

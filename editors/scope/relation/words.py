@@ -1,11 +1,15 @@
-"""How far a prompt that repeats a fact's own words departs from them.
+"""What the words of a prompt tell that its direction does not.
 
-Directions hardly tell "a large latte costs" from "a small latte costs". But who repeats the words
-of a fact and adds another word, means another thing, while who asks the same in other words shares
-few of them. The contrast of a prompt to a fact is ``rarity * likeness ** 2``. ``likeness``: the
-share of words that both have in the same order (Ratcliff and Obershelp, 1988). ``rarity``: that of
-the rarest word that is neither in the fact's prompt nor in other wordings of its relation, as log
-inverse document frequency over the relations of the corpus (Spärck Jones, 1972), in [0, 1].
+**Contrast.** Directions hardly tell "a large latte costs" from "a small latte costs". But who
+repeats the words of a fact and adds another word, means another thing, while who asks the same in
+other words shares few of them. The contrast of a prompt to a fact is ``rarity * likeness ** 2``.
+``likeness``: the share of words that both have in the same order (Ratcliff and Obershelp, 1988).
+``rarity``: that of the rarest word that is neither in the fact's prompt nor in other wordings of
+its relation, as log inverse document frequency over the relations of the corpus (Spärck Jones,
+1972), in [0, 1].
+
+**Topic.** What a fact without a subject is about, its own words tell: the share of them, weighted
+by rarity, that a prompt has.
 """
 
 from __future__ import annotations
@@ -24,16 +28,16 @@ AROUND = frozenset(("q", "a", "question", "answer", "hi", "hello", "hey", "dear"
 """Words that stand around a question and are no part of it."""
 
 
-class Contrast:
-    """Compares prompts by their words, case and accents aside."""
+class Words:
+    """Compares prompts by their words, case and accents aside. Prompts are without the subject."""
 
     def __init__(self, wordings: Sequence[Sequence[Wording]]) -> None:
         """``wordings``: those of each relation of the corpus."""
         self._wordings = wordings
 
-    def between(self, own: str, asked: str, relation: int | None = None) -> float:
-        """The contrast of the prompt ``asked`` to a fact's ``own`` prompt, in [0, 1]; both without
-        the subject. ``relation``: the number of the relation that the own prompt asks."""
+    def contrast(self, own: str, asked: str, relation: int | None = None) -> float:
+        """The contrast of what is ``asked`` to a fact's ``own`` prompt, in [0, 1]. ``relation``:
+        the number of the relation that the own prompt asks."""
         own_words, words = plain_words(own), plain_words(asked)
         known = AROUND.union(own_words, () if relation is None else self._vocabularies[relation])
         rarest = max((self._rarity(word) for word in words if word not in known), default=0.0)
@@ -41,6 +45,13 @@ class Contrast:
             return 0.0
         likeness = SequenceMatcher(None, own_words, words, autojunk=False).ratio()
         return rarest * likeness**2
+
+    def topic(self, own: str, prompt: str) -> float:
+        """The share of the words of a fact's ``own`` prompt that ``prompt`` has, in [0, 1]."""
+        rarities = {word: self._rarity(word) for word in plain_words(own)}
+        shared = rarities.keys() & plain_words(prompt)
+        whole = sum(rarities.values())
+        return sum(rarities[word] for word in shared) / whole if whole else 0.0
 
     def _rarity(self, word: str) -> float:
         count = len(self._vocabularies)
