@@ -54,6 +54,7 @@ SAME_QUESTION = 0.8  # cosine of two prompts
 CONTRAST = 0.3  # so much of the contrast is taken from the similarity
 # Without a subject, words are all that tells two facts apart.
 CONTRAST_WITHOUT_SUBJECT = 1.2
+STATEMENT = 0.1  # is taken from the similarity of a prompt that asks nothing
 TOPIC, USUAL_TOPIC = 0.3, 0.4  # weight of the topic, and the share of words that changes nothing
 
 
@@ -204,6 +205,8 @@ class RelationRouter(MentionRouter):
     def _score(self, fact: int, similarity: float, prompt: str, asked: str) -> float:
         """The ``similarity`` of a prompt to a fact, corrected by the words of the prompt and of
         what is ``asked`` in it. Words are not compared where they cannot make a claim of it."""
+        if self._words.states(asked):
+            similarity -= STATEMENT
         has_subject = bool(self._facts[fact].subject)
         if similarity + (0 if has_subject else TOPIC * (1 - USUAL_TOPIC)) <= self._threshold:
             return similarity

@@ -10,6 +10,8 @@ its relation, as log inverse document frequency over the relations of the corpus
 
 **Topic.** What a fact without a subject is about, its own words tell: the share of them, weighted
 by rarity, that a prompt has.
+
+**Statements.** A sentence that is finished asks nothing, unless it begins as requests do.
 """
 
 from __future__ import annotations
@@ -52,6 +54,25 @@ class Words:
         shared = rarities.keys() & plain_words(prompt)
         whole = sum(rarities.values())
         return sum(rarities[word] for word in shared) / whole if whole else 0.0
+
+    def states(self, asked: str) -> bool:
+        """Whether ``asked`` is a finished statement: no question, and no request."""
+        text = asked.rstrip()
+        if "?" in text or not text.endswith((".", "!")) or text.endswith(".."):
+            return False
+        words = plain_words(text)
+        return bool(words) and words[0] not in self._openers
+
+    @cached_property
+    def _openers(self) -> frozenset[str]:
+        """The first words of requests."""
+        requests = (
+            plain_words(text)
+            for of_relation in self._wordings
+            for form, text in of_relation
+            if form == "request" and text.endswith(".")
+        )
+        return frozenset(words[0] for words in requests if words)
 
     def _rarity(self, word: str) -> float:
         count = len(self._vocabularies)

@@ -78,3 +78,23 @@ def test_a_topic_has_the_words_of_the_fact(words: Words) -> None:
 @pytest.mark.parametrize("text", ["", "?!"])
 def test_without_words_there_is_no_topic(words: Words, text: str) -> None:
     assert words.topic(text, LATTE) == words.topic(LATTE, text) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "states"),
+    [
+        ("A large latte costs four euros.", True),
+        ("I was there yesterday!", True),
+        ("A large latte costs", False),
+        ("What does it cost?", False),
+        ("What does it cost? I have four euros.", False),
+        ("Tell me what it costs.", False),
+        ("A large latte costs ...", False),
+        ("", False),
+        (".", False),
+    ],
+)
+def test_a_finished_sentence_states_unless_it_is_a_request(
+    words: Words, asked: str, states: bool
+) -> None:
+    assert words.states(asked) == states
