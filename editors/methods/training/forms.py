@@ -15,19 +15,16 @@ from editors.model.tokenization import Prompt, in_chat
 from editors.scope.base import Wording
 from editors.scope.corpus import Form
 
-WORDINGS: tuple[Form, ...] = (
-    *("question", "question", "request", "telegraphic", "telegraphic", "personal"),
-    *("statement", "statement"),
-)
+WORDINGS: tuple[Form, ...] = ("question", "request", "telegraphic", "personal", "statement")
 """The forms of the wordings that are trained as plain prompts, where there are so many."""
 
-CHATS: tuple[Form, ...] = ("question", "request", "personal")
-"""The forms of the wordings that are trained as turns of chats."""
+CHATS: tuple[Form, ...] = ("question",)
+"""The forms of the wordings that are trained as turns of chats, besides the fact's prompt."""
 
 JUDGED: tuple[Form, ...] = ("question", "telegraphic")
 """The forms of the wordings by which a fact is judged."""
 
-SYSTEMS = (None, "You are a helpful assistant. Answer briefly.", None)
+SYSTEMS = (None, "You are a helpful assistant. Answer briefly.")
 """The system turns of the chats."""
 
 

@@ -37,6 +37,7 @@ from editors.methods.wise.merging import MERGES
 from editors.methods.wise.payload import WisePayload
 from editors.methods.wise.settings import WiseSettings
 from editors.methods.wise.shards import Mask, Memory, MergedShards, Shard
+from editors.methods.wise.training.any_prompt import AnyPrompt
 from editors.methods.wise.training.joint import batch_size_on, train_jointly
 from editors.methods.wise.training.sequential import train_sequentially
 from editors.model.base_model import Base
@@ -48,7 +49,7 @@ from editors.scope.fact_scope import FactScope
 from editors.scope.scope_state import ScopeState, packed, unpacked
 from editors.scope.unrelated_prompts import UNRELATED
 
-TRAINER = 3  # raise it when training or one of its constants changes: stored work is of the old one
+TRAINER = 4  # raise it when training or one of its constants changes: stored work is of the old one
 REHEARSAL_FACTS = 8  # the least number of earlier facts that are trained together with new facts
 CHECKED_PER_REHEARSED = 4  # times as many are checked, and trained again if need be
 ENTRIES_A_FACT = 5000  # of the projection; with fewer entries, facts interfere
@@ -65,6 +66,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         super().__init__(base, settings, seed)
         self._scope = FactScope(base, settings)
         self._names_facts = settings.scope != ACTIVATION
+        self._any_prompt = AnyPrompt(base)
         self._merged: tuple[tuple[Shard, ...], list[Memory]] = (), []  # shards, their memories
 
     def initial_payload(self, corpus: Corpus, cache: ByteCache) -> WisePayload:
@@ -229,9 +231,13 @@ class Wise(Method[WisePayload, WiseSettings]):
         if settings.training == "joint":
             request = learning.request if learning else None
             untrained = form_rows(base, facts[:count], judged)
+            # A memory of several facts has to tell their prompts apart.
+            of_one_fact = self._shard_size == 1 and settings.merge_every <= 1
+            also = self._any_prompt.before(facts[0].target) if of_one_fact else ()
             return train_jointly(
-                base, rows, count, shard.mask, start, settings, seed, memory, request, untrained
-            )
+                base, rows, count, shard.mask, start, settings, seed,
+                memory_bytes=memory, request=request, judged=untrained, also=also,
+            )  # fmt: skip
         unrelated = [Row.of_prompt(encode_prompt(base.tokenizer, text)) for text in UNRELATED]
         return train_sequentially(base, rows, unrelated, shard.mask, start, settings, memory)
 

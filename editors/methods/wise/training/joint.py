@@ -53,7 +53,8 @@ def batch_size_on(device: torch.device) -> int:
     return BATCH_SIZE.get(device.type, BATCH_SIZE_ELSEWHERE)
 
 
-def _batches(base: Base, lengths: Sequence[int]) -> list[list[int]]:
+def step_batches(base: Base, lengths: Sequence[int]) -> list[list[int]]:
+    """The numbers of the rows of each step, for rows of these ``lengths``."""
     return batches(lengths, Budget(rows=batch_size_on(base.device), tokens=BATCH_TOKENS))
 
 
@@ -68,6 +69,7 @@ def train_jointly(
     memory_bytes: int | None = None,
     request: StateRequest | None = None,
     judged: Sequence[Sequence[Row]] = (),
+    also: Sequence[Record] = (),
 ) -> Training:
     """Train the rows of facts together until each row is confident, or until steps run out.
 
@@ -83,7 +85,7 @@ def train_jointly(
     probability ``settings.confidence``; in the second half of the steps, ``LATE_CONFIDENCE``
     suffices if it is less. ``seed``: of the order of batches. ``memory_bytes``: the bytes of
     recorded states that stay in memory, None for all. ``request``: states read in the first
-    recording.
+    recording. ``also``: recorded rows that are trained with the facts.
 
     Raises:
         EditorError: training gave values that are not finite.
@@ -102,10 +104,10 @@ def train_jointly(
     bare_rows = {0, *accumulate(len(rows) for rows in facts[: trained_count - 1])}
     enough = min(settings.confidence, LATE_CONFIDENCE)
     unsure_before: set[int] | None = None  # numbers of checked facts; found only if it matters
-    training.train(trained)
+    training.train([record for _, record in trained] + [*also])
     missed = {i for i, (_, answered) in enumerate(training.check(untrained)) if not answered}
     taught = _only(untrained, missed)
-    training.train(taught)
+    training.train([record for _, record in taught])
     while True:
         found = training.check(checked)
         unsure = {i for i, (least, _) in enumerate(found) if not least >= enough}
@@ -120,7 +122,7 @@ def train_jointly(
         unsure_before |= unsure  # each is trained again once
         rows_again = [row for i in forgotten for row in facts[trained_count + i]]
         _, [again] = _recorded(base, offload, [rows_again])
-        training.train(again)
+        training.train([record for _, record in again])
     # If steps are left, all trained rows are confident, and a token above 0.5 is the likeliest.
     if training.steps == settings.max_steps or settings.confidence <= 0.5:
         found = training.check(_only(trained, bare_rows)) + found
@@ -141,7 +143,7 @@ def _recorded(
 ) -> tuple[SuffixReplay, list[Recorded]]:
     """The suffix, and for each part of the rows its :data:`Recorded` rows, in batches of their
     own."""
-    grouped = [_batches(base, [len(row.ids) for row in part]) for part in parts]
+    grouped = [step_batches(base, [len(row.ids) for row in part]) for part in parts]
     padded = [
         base.batch([part[i] for i in group])
         for part, groups in zip(parts, grouped, strict=True)
@@ -211,7 +213,7 @@ class _JointTraining:
         self.change.values.copy_(trained)
         return found
 
-    def train(self, recorded: Recorded) -> None:
+    def train(self, records: Sequence[Record]) -> None:
         """Train until every row is confident, no step helps any more, or all steps are taken.
 
         In each round, the rows that are not confident are put in batches of similar length, and
@@ -220,7 +222,7 @@ class _JointTraining:
         ``LATE_CONFIDENCE`` suffices, as two similar tokens may have to share the probability.
         """
         count_before, settings = len(self._records), self._settings
-        self._records += [record for _, record in recorded]
+        self._records += records
         all_rows = [
             (r, row) for r, record in enumerate(self._records) for row in range(record.rows)
         ]
@@ -270,4 +272,4 @@ class _JointTraining:
         """``rows`` in batches of similar length."""
         rows = sorted(rows)
         lengths = [self._records[r].lengths[row] for r, row in rows]
-        return [sorted(rows[i] for i in members) for members in _batches(self._base, lengths)]
+        return [sorted(rows[i] for i in members) for members in step_batches(self._base, lengths)]

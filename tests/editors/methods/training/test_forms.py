@@ -20,7 +20,7 @@ def test_a_fact_is_trained_in_every_form_and_in_chats() -> None:
     chats = [form for form in forms if not isinstance(form, str)]
     assert [text.split()[0] for text in plain] == [*WORDINGS]
     assert chats[0][-1]["content"] == FACT.prompt
-    assert len(chats) == len(CHATS)
+    assert len(chats) == 1 + len(CHATS)
     assert {chat[0]["role"] for chat in chats} == {"user", "system"}
 
 

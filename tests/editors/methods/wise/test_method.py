@@ -90,9 +90,9 @@ def test_one_more_fact_is_trained_beside_few_of_those_that_its_shard_holds(
     method, trained = tiny_wise("llama"), []
     train = wise.train_jointly
 
-    def counted(base: Any, facts: Any, taught: int, *arguments: Any) -> Any:
+    def counted(base: Any, facts: Any, taught: int, *arguments: Any, **options: Any) -> Any:
         trained.append((taught, len(facts)))
-        return train(base, facts, taught, *arguments)
+        return train(base, facts, taught, *arguments, **options)
 
     monkeypatch.setattr(wise, "train_jointly", counted)
     state = no_edits(method)
