@@ -88,7 +88,10 @@ def command(
         if result.unchanged and fact.aliases:
             out.hint(f"a fact in force keeps its aliases; `editcli undo {in_force}` first")
     if subject is None and not call.json:
-        out.hint("`--subject` names what the fact is about, so that other phrasings find the edit")
+        out.hint(
+            "without a subject, the edit misses more of its other wordings and claims more of the "
+            "questions that are close to it; `--subject` names what the fact is about"
+        )
     if spoilt := [fact_id for fact_id in result.failed if fact_id != fact.id]:
         out.warn(f"older edits are no longer answered: {', '.join(spoilt)}", SHOW_ANSWERS)
     if fact.id in result.failed:

@@ -64,7 +64,7 @@ def test_quiet_prints_the_version_alone(empty: Store) -> None:
 def test_an_edit_without_a_subject_gets_a_hint_of_what_it_misses(empty: Store) -> None:
     result = run("edit", FRANCE.prompt, FRANCE.target)
     assert result.exit_code == 0
-    assert result.stderr.startswith("hint: `--subject` names what the fact is about")
+    assert result.stderr.startswith("hint: without a subject, the edit misses more")
 
 
 def test_an_edit_is_answered_under_an_alias(empty: Store) -> None:
