@@ -347,18 +347,20 @@ def growth(window: int = 10, count: int = 1000) -> dict[str, Any]:
     first = len(facts) - window
     young, old = (bench.apply(facts[:size]).state for size in (window, first))
 
-    def mean(state: EditState) -> float:
-        total = 0.0
+    def mean(state: EditState) -> tuple[float, float]:
+        """The seconds and the steps of an edit."""
+        total, steps = 0.0, 0
         for fact in facts[first:]:
             took, done = timed(lambda s=state, f=fact: bench.apply([f], s))
             state = done.state
-            total += took
-        return total / window
+            total, steps = total + took, steps + done.iterations
+        return total / window, steps / window
 
     turns = [(mean(young), mean(old)) for _ in range(REPEATS)]
-    tenth, thousandth = (statistics.median(turn[i] for turn in turns) for i in (0, 1))
-    ratio = statistics.median(b / a for a, b in turns)
+    tenth, thousandth = (statistics.median(turn[i][0] for turn in turns) for i in (0, 1))
+    ratio = statistics.median(b / a for (a, _), (b, _) in turns)
     return {
+        "steps": [turns[0][i][1] for i in (0, 1)],
         "tenth": round(tenth, 4),
         "thousandth": round(thousandth, 4),
         "ratio": round(ratio, 2),
@@ -538,6 +540,12 @@ def _threads(results: Results) -> str:
     return " or ".join(sorted(counts))
 
 
+def _steps(part: dict[str, Any]) -> str:
+    """How many steps the young store and the old one take, which depends on their masks."""
+    young, old = part.get("steps", (0, 0))
+    return f"; {old:.1f} and {young:.1f} steps" if young else ""
+
+
 def page(results: Results) -> str:
     threads = _threads(results)
     lines = [
@@ -600,7 +608,7 @@ def page(results: Results) -> str:
     if part := results.get("growth"):
         lines.append(
             f"- the thousandth edit of a store {part['thousandth']:.3f} s, the tenth "
-            f"{part['tenth']:.3f} s: {part['ratio']:.2f} times (bar 1.1)"
+            f"{part['tenth']:.3f} s: {part['ratio']:.2f} times (bar 1.1)" + _steps(part)
         )
     for shape in SHAPES:
         if part := results.get(f"memory:{shape}"):
