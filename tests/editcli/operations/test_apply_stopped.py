@@ -228,9 +228,9 @@ def test_a_killed_apply_harms_nothing_and_what_it_finished_is_not_trained_again(
     trained = []
     train_jointly = wise.train_jointly
 
-    def counted(*arguments: object) -> object:
+    def counted(*arguments: object, **options: object) -> object:
         trained.append(arguments)
-        return train_jointly(*arguments)  # type: ignore[arg-type]
+        return train_jointly(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(wise, "train_jointly", counted)
     monkeypatch.chdir(folder)
