@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice, pairwise
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,8 +33,9 @@ def public_facts(name: str, half: str) -> list[Fact]:
     """The facts of one half of the set ``name``, each prompt once. Raises SystemExit if
     ``PUBLIC_SETS`` names no folder that holds the files."""
     rows = [row for file in FILES[name] for row in _rows(file)]
-    chosen = rows[HALVES.index(half) :: 2]
-    facts = {fact.prompt: fact for fact in map(Fact.from_dict, _READERS[name](chosen))}
+    first = HALVES.index(half)
+    read = _READERS[name](rows[first::2], rows[1 - first :: 2])
+    facts = {fact.prompt: fact for fact in map(Fact.from_dict, read)}
     return [*facts.values()]
 
 
@@ -59,7 +60,9 @@ def _file(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _counterfact(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _counterfact(
+    rows: Sequence[dict[str, Any]], _: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     """Statements; half of the paraphrases follow a sentence of noise. Near: other subjects."""
     for row in rows:
         edit = row["requested_rewrite"]
@@ -73,7 +76,7 @@ def _counterfact(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _zsre(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _zsre(rows: Sequence[dict[str, Any]], _: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Questions. Near: the question about another subject, and another question about this one,
     which come of other rows."""
     random = Random(0)
@@ -100,19 +103,27 @@ def _zsre(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _questions(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Statements that are asked as questions. Far: the question of the next row, which is about
-    another subject."""
-    edits = [edit for row in rows for edit in row["requested_rewrite"]]
-    for edit, following in pairwise([*edits, edits[0]]):
-        if edit["subject"] not in edit["question"]:
-            continue
-        far = [following] if edit["subject"] not in following["question"] else []
-        yield {
-            **_statement(edit),
-            "rephrases": [edit["question"]],
-            "locality": [{"prompt": other["question"], "kind": "far"} for other in far],
-        }
+def _questions(
+    rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Statements that are asked as questions. Far: a question of the other half, about a subject
+    that no statement of this half has."""
+    edits, elsewhere = (
+        [edit for row in half for edit in row["requested_rewrite"]] for half in (rows, others)
+    )
+    subjects = {edit["subject"] for edit in edits}
+    far = cycle(
+        edit["question"]
+        for edit in elsewhere
+        if not any(subject in edit["question"] for subject in subjects)
+    )
+    for edit in edits:
+        if edit["subject"] in edit["question"]:
+            yield {
+                **_statement(edit),
+                "rephrases": [edit["question"]],
+                "locality": [{"prompt": next(far), "kind": "far"}],
+            }
 
 
 def _statement(edit: Mapping[str, Any]) -> dict[str, str]:
@@ -129,7 +140,10 @@ def _opening(text: str) -> str:
     return " ".join(text.lower().split()[:3])
 
 
-_READERS: Mapping[str, Callable[[Sequence[dict[str, Any]]], Iterator[dict[str, Any]]]] = {
+_Reader = Callable[[Sequence[dict[str, Any]], Sequence[dict[str, Any]]], Iterator[dict[str, Any]]]
+"""From the rows of a half, and those of the other half, to facts."""
+
+_READERS: Mapping[str, _Reader] = {
     COUNTERFACT: _counterfact,
     ZSRE: _zsre,
     QUESTIONS: _questions,
