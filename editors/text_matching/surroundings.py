@@ -15,7 +15,7 @@ from editors.text_matching import name_words as known
 _WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_](?:[^\W_]|[\u0300-\u036f]|['\u2019\u00ad](?=[^\W\d_]))*")
 _SENTENCE_END = re.compile(r"[.!?\u2026](?=\s)|[\r\n]")
 _ABBREVIATION = re.compile(r"\b(?:[^\W\d_]|St|Mt|Mr|Dr|Mrs)\.\Z")
-_OPENING = " \t\xa0\"'([{*_#>\u2018\u201c\u201e\u00ab\u2022\u2013\u2014-"
+_OPENING = " \t\xa0\"'([{*_#>\u2018\u2019\u201c\u201e\u00ab\u2022\u2013\u2014-"
 BACK, AHEAD = 4, 3  # the words beside a place that are looked at
 
 

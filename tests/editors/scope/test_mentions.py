@@ -62,6 +62,7 @@ def test_the_order_of_facts_and_names_does_not_count(
 @given(few, texts)
 @example([["e\u0301te\u0301"]], "l'\u00e9t\u00e9")
 @example([["Mali"]], "mali Mali \u00d9")
+@example([["Mali"]], "' Mali Mali mali")
 def test_both_sides_are_folded_alike(of_facts: list[list[str]], text: str) -> None:
     """The spelling of names and text changes where a mention is, not whether it is there."""
 
