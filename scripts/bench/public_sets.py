@@ -77,9 +77,11 @@ def _counterfact(
 
 
 def _zsre(rows: Sequence[dict[str, Any]], _: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Questions. Near: the question about another subject, and another question about this one,
+    """Questions, one row of each subject, as the others often ask the same in other words and with
+    another answer. Near: the question about another subject, and another question about this one,
     which come of other rows."""
     random = Random(0)
+    rows = [*{row["subject"]: row for row in reversed(rows)}.values()][::-1]
     templates = [row["src"].replace(row["subject"], "{}") for row in rows]
     for row, template in zip(rows, templates, strict=True):
         subject = row["subject"]
