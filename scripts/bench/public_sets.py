@@ -76,21 +76,24 @@ def _counterfact(
         }
 
 
-def _zsre(rows: Sequence[dict[str, Any]], _: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _zsre(
+    rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     """Questions, one row of each subject, as the others often ask the same in other words and with
-    another answer. Near: the question about another subject, and another question about this one,
-    which come of other rows."""
+    another answer. Near: the question about a subject of the other half, on which nothing is
+    edited, and the question of another row about this subject."""
     random = Random(0)
     rows = [*{row["subject"]: row for row in reversed(rows)}.values()][::-1]
+    edited = {row["subject"] for row in rows}
+    unedited = [other["subject"] for other in others if other["subject"] not in edited]
     templates = [row["src"].replace(row["subject"], "{}") for row in rows]
     for row, template in zip(rows, templates, strict=True):
         subject = row["subject"]
         if subject not in row["src"] or subject not in row["rephrase"]:
             continue
-        others = [other["subject"] for other in rows if other["subject"] != subject]
         elsewhere = [other for other in templates if _opening(other) != _opening(template)]
         near = [
-            *(("relation", template.format(name)) for name in random.sample(others, NEAR)),
+            *(("relation", template.format(name)) for name in random.sample(unedited, NEAR)),
             *(("subject", other.format(subject)) for other in random.sample(elsewhere, NEAR)),
             ("far", row["loc"].removeprefix(_NQ).capitalize() + "?"),
         ]
