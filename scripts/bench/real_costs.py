@@ -42,7 +42,7 @@ from editors.model.base_model import Base
 from editors.model.tokenization import Row, answer_limit, encode_prompts
 
 TURNS = 3
-CHECKED = 20  # facts
+CHECKED, OPENED = 20, 5  # facts
 EDITCLI = (sys.executable, "-m", "editcli")
 QUESTION = "What is the capital of France?"
 
@@ -110,7 +110,7 @@ def answer(_: Results) -> dict[str, Any]:
     """Opening a store of some facts, and the first answer; the imports not counted."""
     base = load_base(SMOLLM2, device="cpu", layer=LAYER)
     bench = Workbench.of(base, read_corpus(), "wise", {"profile": "separate"})
-    facts = [Fact.from_dict(row) for row in rows("well-known-dev.jsonl")][:CHECKED]
+    facts = [Fact.from_dict(row) for row in rows("well-known-dev.jsonl")][:OPENED]
     blobs = bench.method.save(bench.apply(facts).state)
 
     def opened() -> None:
