@@ -93,7 +93,7 @@ class Forward:
         self,
         rows: list[int],
         decide: Callable[[torch.Tensor], list[Decision]],
-        positions: torch.Tensor | None = None,
+        positions: torch.Tensor | None,
     ) -> bool:
         """Let :meth:`memories` decide, by the hidden states of ``rows`` of the call.
 
@@ -102,16 +102,15 @@ class Forward:
         columns]``. Returns False if this forward does not hold whole prompts, or does not count
         their positions from 0: pads on the left are counted where no positions are told.
         """
-        ends, last = self.call.ends, torch.tensor([len(ids) - 1 for ids in self.call.prompts])
-        at = [self.call_rows.index(row) for row in rows]
-        if self.past or int(ends.max()) >= self.columns:
+        if self.past or int(self.call.ends.max()) >= self.columns:
             return False
-        counted = ends[rows]
+        at, ends = [self.call_rows.index(row) for row in rows], self.call.ends[rows]
+        counted = ends
         if positions is not None and positions.ndim == 2:
-            counted = positions.cpu().expand(len(self.call_rows), -1)[at, ends[rows]]
-        if not torch.equal(counted, last[rows]):
+            counted = positions.cpu().expand(len(self.call_rows), -1)[at, ends]
+        if counted.tolist() != [len(self.call.prompts[row]) - 1 for row in rows]:
             return False
-        self._read_at = at, ends[rows]
+        self._read_at = at, ends
         self._decide = decide
         return True
 

@@ -31,11 +31,11 @@ def measure() -> dict[str, Any]:
         store = ["--store", str(folder / "store")]
 
         def timed(*words: str) -> float:
-            return median(_seconds([*editcli, *words, *store]) for _ in range(TURNS))
+            return median(seconds_of([*editcli, *words, *store]) for _ in range(TURNS))
 
-        imports = median(_seconds([sys.executable, "-c", IMPORT]) for _ in range(TURNS))
+        imports = median(seconds_of([sys.executable, "-c", IMPORT]) for _ in range(TURNS))
         init = median(
-            _seconds([*editcli, "init", "--store", str(folder / f"store{turn}")])
+            seconds_of([*editcli, "init", "--store", str(folder / f"store{turn}")])
             for turn in range(TURNS)
         )
         (folder / "store0").rename(folder / "store")
@@ -53,10 +53,10 @@ def measure() -> dict[str, Any]:
             "show": timed("show"),
             "tag": timed("tag"),
             "undo --dry-run": timed("undo", facts[0], "--dry-run"),
-            "undo": median(_seconds([*editcli, "undo", fact, *store]) for fact in facts),
+            "undo": median(seconds_of([*editcli, "undo", fact, *store]) for fact in facts),
         }
     first, whole = _demo()
-    test = _seconds([sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"])
+    test = seconds_of([sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"])
     return {**seconds, "demo, first edited answer": first, "demo": whole, "test": test}
 
 
@@ -94,7 +94,7 @@ def section(measured: dict[str, Any]) -> str:
     )
 
 
-def _seconds(command: Sequence[str]) -> float:
+def seconds_of(command: Sequence[str]) -> float:
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     return time.perf_counter() - start

@@ -16,8 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,15 +24,13 @@ from typing import Any
 
 import torch
 from benchmark import Results, parser_of, run
-from real_models import LAYER
+from daily import seconds_of
+from real_models import LAYER, bench_of, facts_of
 from real_scope import rows
-from speed import peak_memory
-from workbench import Workbench
+from speed import peak_memory, timed
 
-from editcli.files.corpus import read_corpus
 from editcli.models.loading import load_base
 from editcli.models.locations import SMOLLM2
-from editors import Fact
 from editors.evaluation.edit_scores import SENTENCE_TOKENS, score_edits
 from editors.inference.batching import Budget, in_batches
 from editors.inference.generation import answers, decode
@@ -44,7 +41,6 @@ from editors.model.tokenization import Row, answer_limit, encode_prompts
 TURNS = 3
 CHECKED, OPENED = 20, 5  # facts
 EDITCLI = (sys.executable, "-m", "editcli")
-QUESTION = "What is the capital of France?"
 
 
 def init(known: bool, _: Results) -> dict[str, Any]:
@@ -52,7 +48,7 @@ def init(known: bool, _: Results) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         model = SMOLLM2 if known else str(_other_weights(Path(folder, "model")))
         stores = [str(Path(folder, f"store{turn}")) for turn in range(TURNS)]
-        took = [_seconds([*EDITCLI, "init", model, "--store", store]) for store in stores]
+        took = [seconds_of([*EDITCLI, "init", model, "--store", store]) for store in stores]
         peak = peak_memory([*EDITCLI, "init", model, "--store", str(Path(folder, "again"))])
         return {"seconds": round(statistics.median(took), 1), "peak": peak}
 
@@ -68,7 +64,7 @@ def apply(_: Results) -> dict[str, Any]:
         started = time.perf_counter()
         peak = peak_memory([*EDITCLI, "apply", str(file), *store, "--quiet"], (0, 1))
         took = time.perf_counter() - started
-        asked = [_seconds([*EDITCLI, "ask", facts[0]["prompt"], *store]) for _ in range(TURNS)]
+        asked = [seconds_of([*EDITCLI, "ask", facts[0]["prompt"], *store]) for _ in range(TURNS)]
         return {
             "facts": len(facts),
             "seconds_an_edit": round(took / len(facts), 2),
@@ -79,10 +75,8 @@ def apply(_: Results) -> dict[str, Any]:
 
 def check(_: Results) -> dict[str, Any]:
     """What `check` does, beside plain batched generation of the same prompts and tokens."""
-    base = load_base(SMOLLM2, device="cpu", layer=LAYER)
-    bench = Workbench.of(base, read_corpus(), "wise", {"profile": "separate"})
-    facts = [Fact.from_dict(row) for row in rows("well-known-dev.jsonl")][:CHECKED]
-    state = bench.apply(facts).state
+    bench, facts = bench_of("wise"), facts_of("well-known", "dev")[:CHECKED]
+    base, state = bench.method.base, bench.apply(facts).state
     expected = [text for fact in facts for text in (fact.target, fact.ground_truth)]
     expected += [probe.answer for fact in facts for probe in fact.locality]
     tokens = answer_limit(base.tokenizer, expected)
@@ -97,7 +91,7 @@ def check(_: Results) -> dict[str, Any]:
             _generate(base, local, tokens)
         _generate(base, asked, tokens + SENTENCE_TOKENS)
 
-    pairs = [(_timed(scored), _timed(generated)) for _ in range(TURNS)]
+    pairs = [(timed(scored)[0], timed(generated)[0]) for _ in range(TURNS)]
     return {
         "prompts": len(asked) + 2 * len(local),
         "seconds": round(statistics.median(ours for ours, _ in pairs), 1),
@@ -108,18 +102,15 @@ def check(_: Results) -> dict[str, Any]:
 
 def answer(_: Results) -> dict[str, Any]:
     """Opening a store of some facts, and the first answer; the imports not counted."""
-    base = load_base(SMOLLM2, device="cpu", layer=LAYER)
-    bench = Workbench.of(base, read_corpus(), "wise", {"profile": "separate"})
-    facts = [Fact.from_dict(row) for row in rows("well-known-dev.jsonl")][:OPENED]
+    bench, facts = bench_of("wise"), facts_of("well-known", "dev")[:OPENED]
     blobs = bench.method.save(bench.apply(facts).state)
 
     def opened() -> None:
-        again = load_base(SMOLLM2, device="cpu", layer=LAYER)
-        method = Workbench.of(again, read_corpus(), "wise", {"profile": "separate"}).method
+        method = bench_of("wise").method
         with method.attach(method.open(EditState.from_blobs(blobs))) as model:
             answers(model, [facts[0].prompt], 8)
 
-    return {"seconds": round(statistics.median(_timed(opened) for _ in range(TURNS)), 1)}
+    return {"seconds": round(statistics.median(timed(opened)[0] for _ in range(TURNS)), 1)}
 
 
 def _generate(base: Base, prompts: Sequence[str], tokens: int) -> None:
@@ -144,14 +135,24 @@ def _other_weights(folder: Path) -> Path:
     return folder
 
 
-def _seconds(command: Sequence[str]) -> float:
-    return _timed(lambda: subprocess.run(command, check=True, capture_output=True))
-
-
-def _timed(action: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
+ROWS = {
+    "init, known": (
+        "| `init smollm2` | {seconds} s | 20 s |",
+        "| its peak memory | {gib:.1f} GiB | |",
+    ),
+    "init, unknown": ("| `init` of an unknown base | {seconds} s | 150 s |",),
+    "apply": (
+        "| `apply` of {facts} facts, for each | {seconds_an_edit} s | 2 s |",
+        "| its peak memory | {gib:.1f} GiB | |",
+        "| `ask` | {ask_seconds} s | |",
+    ),
+    "answer": ("| opening a store and answering, no imports | {seconds} s | 5 s |",),
+    "check": (
+        "| `check` of {prompts} answers | {seconds} s | |",
+        "| in plain generation of the same prompts and tokens | {ratio} | 1.5 |",
+    ),
+}
+"""The rows of the page, by part."""
 
 
 def page(results: Results) -> str:
@@ -165,32 +166,11 @@ def page(results: Results) -> str:
         "| | | bar |",
         "|---|---|---|",
     ]
-    lines += [text for part, text in _rows(results) if part in results]
+    for part, templates in ROWS.items():
+        if result := results.get(part):
+            gib = result.get("peak", 0) / 2**30
+            lines += [template.format(**result, gib=gib) for template in templates]
     return "\n".join(lines) + "\n"
-
-
-def _rows(results: Results) -> list[tuple[str, str]]:
-    """By part, a row of the table."""
-    known, unknown, applied, first, checked = (results.get(p, defaultdict(int)) for p in PARTS)
-    edits, ratio = applied["seconds_an_edit"], checked["ratio"]
-    return [
-        ("init, known", f"| `init smollm2` | {known['seconds']} s | 20 s |"),
-        ("init, known", f"| its peak memory | {_gib(known['peak'])} | |"),
-        (
-            "init, unknown",
-            f"| `init` of an unknown base | {unknown['seconds']} s | 150 s |",
-        ),
-        ("apply", f"| `apply` of {applied['facts']} facts, for each | {edits} s | 2 s |"),
-        ("apply", f"| its peak memory | {_gib(applied['peak'])} | |"),
-        ("apply", f"| `ask` | {applied['ask_seconds']} s | |"),
-        ("answer", f"| opening a store and answering, no imports | {first['seconds']} s | 5 s |"),
-        ("check", f"| `check` of {checked['prompts']} answers | {checked['seconds']} s | |"),
-        ("check", f"| in plain generation of the same prompts and tokens | {ratio} | 1.5 |"),
-    ]
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"
 
 
 PARTS = {

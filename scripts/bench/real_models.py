@@ -64,11 +64,15 @@ def facts_of(name: str, half: str, most: int = MOST_FACTS) -> list[Fact]:
     return [Fact.from_dict(row) for row in rows(f"{name}-{half}.jsonl")]
 
 
+def bench_of(method: str) -> Workbench:
+    """One of ``METHODS`` on SmolLM2-135M-Instruct."""
+    base = load_base(SMOLLM2, device="cpu", layer=LAYER)
+    return Workbench.of(base, read_corpus(), *METHODS[method])
+
+
 def measured(method: str, name: str, half: str, size: int | None, _: Results) -> dict[str, Any]:
     """One store of all facts, or stores of ``size`` facts."""
-    registered, settings = METHODS[method]
-    base = load_base(SMOLLM2, device="cpu", layer=LAYER)
-    bench = Workbench.of(base, read_corpus(), registered, settings)
+    bench = bench_of(method)
     if size is None or size > MOST_FACTS:
         facts = facts_of(name, half, size or MOST_FACTS)
         more = atlas_facts("edits.jsonl")[: max(0, (size or 0) - len(facts))]

@@ -15,7 +15,7 @@ from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
 def form_rows(base: Base, facts: Sequence[Fact], forms: Sequence[Sequence[str]]) -> list[list[Row]]:
     """For each fact, the rows of its ``forms`` with the target, without those that are too long for
     the model."""
-    return [_that_fit(base, rows) for rows in _encoded(base, facts, forms)]
+    return [that_fit(base, rows) for rows in _encoded(base, facts, forms)]
 
 
 def training_rows(
@@ -44,7 +44,7 @@ def training_rows(
         for prompt, row in zip((fact.prompt, *fact.variants), rows, strict=False):
             require_fit(row, prompt, base.architecture.context)
     # A long prompt must not be refused because of a prefix.
-    return [_that_fit(base, rows) for rows in rows_by_fact]
+    return [that_fit(base, rows) for rows in rows_by_fact]
 
 
 def _encoded(
@@ -56,6 +56,7 @@ def _encoded(
     return [list(islice(rows, len(texts))) for texts in prompts]
 
 
-def _that_fit(base: Base, rows: Sequence[Row]) -> list[Row]:
+def that_fit(base: Base, rows: Sequence[Row]) -> list[Row]:
+    """Those of ``rows`` that are not too long for the model."""
     context = base.architecture.context
     return [row for row in rows if context is None or len(row.ids) <= context]

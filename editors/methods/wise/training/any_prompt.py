@@ -8,13 +8,12 @@ trained after each of these prompts; the others follow from the fact's own forms
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from editors.methods.training.records import Record
-from editors.methods.training.suffix_replay import record_states
-from editors.methods.wise.training.joint import step_batches
+from editors.methods.training.rows import that_fit
+from editors.methods.training.state_offload import StateOffload
+from editors.methods.wise.training.joint import Recorded, recorded_rows
 from editors.model.base_model import Base
-from editors.model.tokenization import Batch, Prompt, Row, encode_pairs, in_chat
+from editors.model.tokenization import Prompt, Row, encode_pairs, in_chat
 
 PROMPTS = (
     "What is the name of the bridge in the old harbour?",
@@ -47,25 +46,18 @@ class AnyPrompt:
         self._base = base
         chats = CHATS if base.tokenizer.chat_template is not None else ()
         self._prompts: list[Prompt] = [*PROMPTS, *(in_chat(text, None) for text in chats)]
-        self._groups: list[list[int]] = []  # the numbers of the prompts of each record
-        self._records: Sequence[Record] = ()
+        self._recorded: Recorded = ()
 
-    def before(self, target: str) -> list[Record]:
+    def before(self, target: str) -> Recorded:
         """The prompts, each with the first token of ``target`` as its label."""
-        pairs = [(prompt, target) for prompt in self._prompts]
-        encoded = encode_pairs(self._base.tokenizer, pairs, stop=False)
-        rows = [Row(row.ids[: row.prompt_length + 1], row.prompt_length) for row in encoded]
-        context = self._base.architecture.context
-        rows = [row for row in rows if context is None or len(row.ids) <= context]
-        if not self._records:
-            self._groups = step_batches(self._base, [len(row.ids) for row in rows])
-            batches = [self._batch(rows, group) for group in self._groups]
-            self._records = record_states(self._base, batches).records
+        base, pairs = self._base, [(prompt, target) for prompt in self._prompts]
+        encoded = encode_pairs(base.tokenizer, pairs, stop=False)
+        begun = [Row(row.ids[: row.prompt_length + 1], row.prompt_length) for row in encoded]
+        rows = that_fit(base, begun)
+        if rows and not self._recorded:
+            _, [self._recorded] = recorded_rows(base, StateOffload(), [rows])
         # The label is the last token of its row, so no recorded state that counts has seen it.
         return [
-            Record.of(self._batch(rows, group), record.states)
-            for group, record in zip(self._groups, self._records, strict=True)
+            (numbers, Record.of(base.batch([rows[i] for i in numbers]), record.states))
+            for numbers, record in self._recorded
         ]
-
-    def _batch(self, rows: Sequence[Row], group: Sequence[int]) -> Batch:
-        return self._base.batch([rows[i] for i in group])

@@ -53,8 +53,7 @@ def batch_size_on(device: torch.device) -> int:
     return BATCH_SIZE.get(device.type, BATCH_SIZE_ELSEWHERE)
 
 
-def step_batches(base: Base, lengths: Sequence[int]) -> list[list[int]]:
-    """The numbers of the rows of each step, for rows of these ``lengths``."""
+def _batches(base: Base, lengths: Sequence[int]) -> list[list[int]]:
     return batches(lengths, Budget(rows=batch_size_on(base.device), tokens=BATCH_TOKENS))
 
 
@@ -69,7 +68,7 @@ def train_jointly(
     memory_bytes: int | None = None,
     request: StateRequest | None = None,
     judged: Sequence[Sequence[Row]] = (),
-    also: Sequence[Record] = (),
+    also: Recorded = (),
 ) -> Training:
     """Train the rows of facts together until each row is confident, or until steps run out.
 
@@ -98,16 +97,16 @@ def train_jointly(
         checked_rows = [rows[0] for rows in facts[trained_count:]]
         judged_rows = [row for rows in judged for row in rows]
         parts = [trained_rows, checked_rows, judged_rows]
-        suffix, (trained, checked, untrained) = _recorded(base, offload, parts, request)
+        suffix, (trained, checked, untrained) = recorded_rows(base, offload, parts, request)
     training = _JointTraining(base, suffix, drawing.result(), start, settings, seed)
     del drawing  # the entries of a large layer take much memory
     bare_rows = {0, *accumulate(len(rows) for rows in facts[: trained_count - 1])}
     enough = min(settings.confidence, LATE_CONFIDENCE)
     unsure_before: set[int] | None = None  # numbers of checked facts; found only if it matters
-    training.train([record for _, record in trained] + [*also])
+    training.train([*trained, *also])
     missed = {i for i, (_, answered) in enumerate(training.check(untrained)) if not answered}
     taught = _only(untrained, missed)
-    training.train([record for _, record in taught])
+    training.train(taught)
     while True:
         found = training.check(checked)
         unsure = {i for i, (least, _) in enumerate(found) if not least >= enough}
@@ -121,8 +120,8 @@ def train_jointly(
             break
         unsure_before |= unsure  # each is trained again once
         rows_again = [row for i in forgotten for row in facts[trained_count + i]]
-        _, [again] = _recorded(base, offload, [rows_again])
-        training.train([record for _, record in again])
+        _, [again] = recorded_rows(base, offload, [rows_again])
+        training.train(again)
     # If steps are left, all trained rows are confident, and a token above 0.5 is the likeliest.
     if training.steps == settings.max_steps or settings.confidence <= 0.5:
         found = training.check(_only(trained, bare_rows)) + found
@@ -135,7 +134,7 @@ def train_jointly(
     return Training(training.change.result(), training.steps, failed)
 
 
-def _recorded(
+def recorded_rows(
     base: Base,
     offload: StateOffload,
     parts: Sequence[Sequence[Row]],
@@ -143,7 +142,7 @@ def _recorded(
 ) -> tuple[SuffixReplay, list[Recorded]]:
     """The suffix, and for each part of the rows its :data:`Recorded` rows, in batches of their
     own."""
-    grouped = [step_batches(base, [len(row.ids) for row in part]) for part in parts]
+    grouped = [_batches(base, [len(row.ids) for row in part]) for part in parts]
     padded = [
         base.batch([part[i] for i in group])
         for part, groups in zip(parts, grouped, strict=True)
@@ -213,7 +212,7 @@ class _JointTraining:
         self.change.values.copy_(trained)
         return found
 
-    def train(self, records: Sequence[Record]) -> None:
+    def train(self, recorded: Recorded) -> None:
         """Train until every row is confident, no step helps any more, or all steps are taken.
 
         In each round, the rows that are not confident are put in batches of similar length, and
@@ -222,7 +221,7 @@ class _JointTraining:
         ``LATE_CONFIDENCE`` suffices, as two similar tokens may have to share the probability.
         """
         count_before, settings = len(self._records), self._settings
-        self._records += records
+        self._records += [record for _, record in recorded]
         all_rows = [
             (r, row) for r, record in enumerate(self._records) for row in range(record.rows)
         ]
@@ -272,4 +271,4 @@ class _JointTraining:
         """``rows`` in batches of similar length."""
         rows = sorted(rows)
         lengths = [self._records[r].lengths[row] for r, row in rows]
-        return [sorted(rows[i] for i in members) for members in step_batches(self._base, lengths)]
+        return [sorted(rows[i] for i in members) for members in _batches(self._base, lengths)]

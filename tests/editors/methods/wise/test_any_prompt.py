@@ -11,8 +11,7 @@ from tiny_edits import FRANCE, JAPAN, edit
 
 from editors.inference.decisions import Decision, ImmediateRouter, Proposal
 from editors.inference.edited_model import attached
-from editors.methods.training import suffix_replay
-from editors.methods.wise.training import any_prompt
+from editors.methods.wise.training import any_prompt, joint
 from editors.methods.wise.training.any_prompt import AnyPrompt
 from editors.model.tokenization import Ids, encode_pairs, encode_prompts
 
@@ -33,18 +32,18 @@ def test_prompts_are_recorded_once_and_labelled_with_each_target(
 
     def counted(*arguments: Any) -> Any:
         recorded.append(1)
-        return suffix_replay.record_states(*arguments)
+        return joint.recorded_rows(*arguments)
 
-    monkeypatch.setattr(any_prompt, "record_states", counted)
+    monkeypatch.setattr(any_prompt, "recorded_rows", counted)
     prompts = AnyPrompt(base)
     for fact in (FRANCE, JAPAN):
         [row] = encode_pairs(base.tokenizer, [(fact.prompt, fact.target)], stop=False)
         first = row.ids[row.prompt_length]
-        records = prompts.before(fact.target)
+        records = [record for _, record in prompts.before(fact.target)]
         labels = torch.cat([record.labels for record in records])
         assert labels.tolist() == [first] * sum(record.rows for record in records)
     assert recorded == [1]
-    for of_first, again in zip(records, AnyPrompt(base).before(JAPAN.target), strict=True):
+    for of_first, (_, again) in zip(records, AnyPrompt(base).before(JAPAN.target), strict=True):
         real = of_first.labelled  # the labels themselves differ, and come after these
         torch.testing.assert_close(of_first.inputs[real], again.inputs[real])
 
