@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("history.log", "history.show", "history.undo"),
         *("history.checkout", "history.tag", "history.report"),
     ),
+    "Use": ("use.export",),
     "Reference": ("reference.methods", "reference.facts"),
 }
 

@@ -6,6 +6,9 @@ loads torch.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from editors.errors import (
     EditorError,
     InvalidConflict,
@@ -16,6 +19,9 @@ from editors.errors import (
 )
 from editors.facts import Fact, FactClosure, Probe
 from editors.methods.registry import METHODS
+
+if TYPE_CHECKING:
+    from editors.exports.loaded_model import LoadedModel
 
 __all__ = [
     "METHODS",
@@ -28,4 +34,21 @@ __all__ = [
     "PromptTooLong",
     "StateMismatch",
     "UnsupportedArchitecture",
+    "load",
 ]
+
+
+def load(export: str | Path, *, base: str | Path | None = None, device: str = "cpu") -> LoadedModel:
+    """The edited model that `editcli export --as adapter` wrote to the folder ``export``.
+
+    ``base``: a folder with safetensors or a Hub id, if the base is no longer where it was when the
+    edits were exported.
+
+    Raises:
+        EditorError: the folder is not an export, or its base cannot be loaded.
+        StateMismatch: the base is another one than that of the edits.
+        UnsupportedArchitecture: edits would not be answered reliably with the installed libraries.
+    """
+    from editors.exports.adapter import load_adapter
+
+    return load_adapter(Path(export), base, device)

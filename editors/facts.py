@@ -12,11 +12,19 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, TypeAdapter, ValidationInfo, field_validator
-
 from editors import schema
 from editors.errors import InvalidFact
-from editors.schema import String, Text, Texts, record, without_nulls
+from editors.schema import (
+    AfterValidator,
+    String,
+    Text,
+    Texts,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    record,
+    without_nulls,
+)
 from editors.text_matching.names import folded_name, nearest_words, whole_word_spans
 
 NearKind = Literal["relation", "subject", "mention", "name", "time", "amount"]

@@ -28,6 +28,12 @@ class Registry(Generic[T]):
         """All names, sorted."""
         return tuple(sorted({*self._built_in, *entry_points(group=self._group).names}))
 
+    def module_of(self, name: str) -> str | None:
+        """The module of the object registered as ``name``; None: no object has that name."""
+        if name in self._built_in:
+            return self._built_in[name].partition(":")[0]
+        return next((e.module for e in entry_points(group=self._group, name=name)), None)
+
     def load(self, name: str) -> T:
         """The object registered as ``name``.
 

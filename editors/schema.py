@@ -1,7 +1,9 @@
 """Validation of records: facts, conflicts and settings.
 
 Records are pydantic dataclasses. :func:`record` makes one that raises an error of this package,
-with every problem of the value in plain words.
+with every problem of the value in plain words. Other modules take the parts of pydantic that they
+need from here, as :mod:`editors.exports.trusted_schema` stands in for this module where there is no
+pydantic.
 """
 
 from __future__ import annotations
@@ -13,11 +15,43 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_args
 
-from pydantic import AfterValidator, AllowInfNan, ConfigDict, Strict, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from editors.errors import EditorError
+
+__all__ = [
+    "AfterValidator",
+    "Field",
+    "Number",
+    "String",
+    "Text",
+    "Texts",
+    "TypeAdapter",
+    "ValidationInfo",
+    "Whole",
+    "field_validator",
+    "kind_of",
+    "model_validator",
+    "plain_json",
+    "problems",
+    "record",
+    "settings_from",
+    "unknown_key",
+    "without_nulls",
+]
 
 T = TypeVar("T")
 

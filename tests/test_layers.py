@@ -24,6 +24,7 @@ LIBRARY = (
     "editors.methods",
     "editors.evaluation",
     "editors.conflicts",
+    "editors.exports",
 )
 APPLICATION = (
     "editcli.exit_codes editcli.errors editcli.settings editcli.wording",

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from editcli.wording import counted
 
 if TYPE_CHECKING:
-    from editors import FactClosure
-    from editors.inference.decisions import Decision
     from editors.inference.generation import Answer
     from editors.methods.base import Method
     from editors.methods.edit_state import EditState
@@ -27,44 +25,21 @@ class ExplainedAnswer:
     @staticmethod
     def of(answer: Answer, method: Method[Any, Any], state: EditState | None) -> ExplainedAnswer:
         """``answer``, given with the edits ``state`` of ``method``; None: by the base alone."""
-        from editors.inference.decisions import UNCLAIMED
+        from editors.methods.explanation import Explanation
 
-        why, details = method.explain(answer.decision, state) if state else ("", {})
-        decision = answer.decision or UNCLAIMED  # where edits are always on, none is taken
-        asked_for = decision.fact if decision.score > decision.threshold else None
-        closure = state.closed.get(asked_for) if state and asked_for else None
+        explanation = Explanation.of(answer.decision, method, state)
         pruning = state.pruning if state else None
-        scored = decision.threshold != float("inf")
-        record = {
-            "answer": answer.text,
-            "edited": answer.decision and decision.opened if state else False,
-            "fact": decision.fact if decision.opened else None,
-            "score": round(decision.score, 4) if scored else None,
-            "threshold": round(decision.threshold, 4) if scored else None,
-            "closed": closure is not None,
-            "yielded": decision.yielded,
-            **details,
-            "prefer": pruning and pruning.prefer,
-        }
         notes = []
         if not answer.stopped:
             notes.append("the answer is cut off; `--max-new-tokens` sets how long it may be")
-        notes.append(why or f"the base model{_why_base(decision, closure, edits=bool(state))}")
+        notes.append(explanation.why)
         if state and pruning:
             heads = counted(len(pruning.mask.heads), "head")
             stale = " (ranked with other edits in force)" if state.stale else ""
             notes.append(f"pruned to prefer {pruning.prefer}: {heads}{stale}")
+        record = {
+            "answer": answer.text,
+            **explanation.record,
+            "prefer": pruning and pruning.prefer,
+        }
         return ExplainedAnswer(answer.text, tuple(notes), record)
-
-
-def _why_base(decision: Decision, closure: FactClosure | None, *, edits: bool) -> str:
-    """Why the base answered."""
-    if not edits:
-        return ", without edits"
-    if decision.threshold == float("inf"):
-        return ": no edit claims this prompt"
-    if decision.yielded:
-        return f": the passage speaks of fact {decision.fact}, and this version prefers the passage"
-    if closure:
-        return f": the prompt asks for fact {decision.fact}, which was {closure.reason}"
-    return f": score {decision.score:.3f}, threshold {decision.threshold:.3f}"

@@ -57,9 +57,13 @@ class Session:
             verbose=call.verbose,
             tell=call.tell,
         )
-        method = METHODS.load(store.config.method).build(
-            base, store.config.settings, store.config.seed
-        )
+        return Session.on(store, base)
+
+    @staticmethod
+    def on(store: Store, base: Base) -> Session:
+        """``store`` with its base; raises UnsupportedArchitecture as :meth:`open` does."""
+        config = store.config
+        method = METHODS.load(config.method).build(base, config.settings, config.seed)
         method.self_test()
         return Session(store, base, method)
 

@@ -11,10 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ValidationInfo, field_validator, model_validator
-
 from editors.errors import InvalidConflict
-from editors.schema import String, Text, problems, record, without_nulls
+from editors.schema import (
+    String,
+    Text,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+    problems,
+    record,
+    without_nulls,
+)
 from editors.text_matching import normalised, plain_words
 
 Kind = Literal["substitution", "coherent", "irrelevant", "gold"]

@@ -28,6 +28,16 @@ T = TypeVar("T")
 Rewriter = Callable[[Sequence[Prompt]], list[tuple[Prompt, Decision]]]
 """From prompts to the prompts that the model is to see, each with the decision on it."""
 
+# Methods of a model that edits would not survive, and why.
+REFUSED = {
+    **dict.fromkeys(("save_pretrained", "push_to_hub"), "a plain checkpoint does not hold edits"),
+    **dict.fromkeys(("__deepcopy__", "__reduce_ex__"), "a copy would lose them"),
+    **dict.fromkeys(
+        ("generate_batch", "init_continuous_batching", "continuous_batching_context_manager"),
+        "continuous batching joins prompts to one row, so they cannot be told apart",
+    ),
+}
+
 
 @dataclass(eq=False)
 class EditedModel(CallTracker):
@@ -121,7 +131,8 @@ def attached(
     ``replacements``: modules by path. A replacement asks
     :func:`~editors.inference.calls.running_forward` which rows of a forward it has to change.
     ``heads_pruned``: heads are pruned, so the router cannot read its hidden states in the answering
-    forward. After ``with``, the base is unchanged, bit for bit.
+    forward. After ``with``, the base is unchanged, bit for bit. Inside, methods that would lose
+    the edits without a word, such as ``save_pretrained``, are refused.
 
     Raises:
         EditorError: edits are attached to the model already.
@@ -150,9 +161,22 @@ def attached(
         methods = {
             "forward": edited.tracking(model.forward),
             "generate": edited.generating(model.generate),
+            **{name: _refusing(name) for name in REFUSED if hasattr(model, name)},
         }
         stack.enter_context(overriding(model, methods))
         yield edited
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    """In place of a method of ``REFUSED``."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise EditorError(
+            f"edits are attached to this model, so `{name}` is refused: {REFUSED[name]}",
+            "`editcli export` saves a model with its edits; or detach the edits first",
+        )
+
+    return refuse
 
 
 def _block_of(base: Base, path: str) -> int:

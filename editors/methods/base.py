@@ -16,11 +16,12 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor, nn
 
-from editors.errors import InvalidFact, StateMismatch
+from editors.errors import EditorError, InvalidFact, StateMismatch
 from editors.facts import Fact, FactClosure
 from editors.heads.head_mask import pruning_heads
 from editors.heads.pruning import Head, HeadMask
@@ -101,6 +102,27 @@ class Method(ABC, Generic[P, S]):
     def rewriter(self, state: EditState) -> Rewriter | None:
         """The function that rewrites prompts for the model; None: no prompt is rewritten."""
         return None
+
+    def other_model(self, state: EditState) -> Path | None:
+        """The folder of the model that answering needs besides the base; None if there is none."""
+        return None
+
+    def with_other_model(self, state: EditState, folder: Path) -> EditState:
+        """``state``, which asks the same other model in ``folder``."""
+        return state
+
+    def always_on(self, state: EditState) -> Mapping[str, Tensor]:
+        """By path of an edited projection, float32 ``[out, in]``: the change of its weight with
+        which all edits answer every prompt; of routed edits, which then are no longer told apart,
+        the nearest there is.
+
+        Raises:
+            EditorError: the method changes no weights.
+        """
+        raise EditorError(
+            f"{self.spec.name} changes no weights, so plain weights cannot hold its edits",
+            "`--as adapter`",
+        )
 
     def group_size(self, state: EditState) -> int:
         """The number of facts that :meth:`train` takes next."""

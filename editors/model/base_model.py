@@ -26,6 +26,9 @@ STRUCTURE = (
     *("tie_word_embeddings", "num_local_experts", "num_experts", "num_experts_per_tok"),
 )
 
+EDITED = "edited_"
+"""Before the model type of a base that was exported with its edits and code of its own."""
+
 # Attributes of a model whose other weights are packed to few bits, so that hidden states differ.
 PACKED = ("is_loaded_in_8bit", "is_loaded_in_4bit")
 
@@ -121,6 +124,7 @@ class Base:
     def _structure(self) -> dict[str, object]:
         config = self.model.config.get_text_config(decoder=True)
         values = {key: getattr(config, key, None) for key in STRUCTURE}
+        values["model_type"] = str(values["model_type"]).removeprefix(EDITED)
         return {key: value for key, value in values.items() if value is not None}
 
     def batch(self, rows: Sequence[Row], side: Side = "right") -> Batch:

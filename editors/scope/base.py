@@ -8,6 +8,7 @@ another model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -118,6 +119,26 @@ class ScopeSignal(Protocol):
 
     def explain(self, decision: Decision, keys: FactKeys) -> str:
         """The reason for ``decision``, in a few words. ``keys``: those of the fact that claims."""
+
+    @classmethod
+    def other_model(cls, calibration: Tensors) -> Path | None:
+        """The folder of the model that the signal asks besides the base; None if there is none."""
+
+    @classmethod
+    def with_other_model(cls, calibration: Tensors, folder: Path) -> Tensors:
+        """``calibration`` for the same other model in ``folder``."""
+
+
+class AsksBaseOnly:
+    """What signals have in common that ask no model but the base."""
+
+    @classmethod
+    def other_model(cls, calibration: Tensors) -> Path | None:
+        return None
+
+    @classmethod
+    def with_other_model(cls, calibration: Tensors, folder: Path) -> Tensors:
+        return calibration
 
 
 def explain_score(decision: Decision, keys: FactKeys | None = None) -> str:

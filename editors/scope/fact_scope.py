@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
+from pathlib import Path
 
 from editors.facts import Fact
 from editors.inference.decisions import Router
@@ -54,6 +55,15 @@ class FactScope:
             signal = SIGNALS.load(state.signal)(self._base, state.calibration, self.prefixes)
             self._loaded = state.calibration, signal
         return self._loaded[1]
+
+    def other_model(self, state: ScopeState) -> Path | None:
+        """The folder of the model that the signal asks besides the base; None if there is none."""
+        return SIGNALS.load(state.signal).other_model(state.calibration)
+
+    def with_other_model(self, state: ScopeState, folder: Path) -> ScopeState:
+        """``state`` for the same other model in ``folder``."""
+        signal = SIGNALS.load(state.signal)
+        return replace(state, calibration=signal.with_other_model(state.calibration, folder))
 
     def knowing(self, state: ScopeState, facts: Sequence[Fact]) -> ScopeState:
         """``state`` with the keys of all of ``facts``; facts without keys are learnt."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
-
 from editors.errors import EditorError
-from editors.schema import Number, String, Whole, record
+from editors.schema import Field, Number, String, Whole, record
 
 
 @record(EditorError)

@@ -25,6 +25,7 @@ from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, Prompt, encode_prompt
 from editors.scope.base import (
+    AsksBaseOnly,
     ByteCache,
     ClaimRouter,
     FactKeys,
@@ -139,7 +140,7 @@ class Named:
         raise NotImplementedError
 
 
-class ToySignal:
+class ToySignal(AsksBaseOnly):
     """A signal whose keys are made by :meth:`key`, all at once."""
 
     name: ClassVar[str] = ""

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import Field
-
 from editors.errors import EditorError
 from editors.methods.edit_state import EditState
 from editors.methods.spec import MethodSpec, edited_projection
-from editors.schema import Number, Whole, record
+from editors.schema import Field, Number, Whole, record
 
 
 @record(EditorError)

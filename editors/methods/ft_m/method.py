@@ -106,6 +106,10 @@ class FtM(Method[FtMPayload, FtMSettings]):
         path = self.base.projection.path
         return {path: DenseDelta(self.base.model.get_submodule(path), payload.delta)}
 
+    def always_on(self, state: EditState) -> dict[str, torch.Tensor]:
+        delta = state.payload.delta
+        return {} if delta is None else {self.base.projection.path: delta.float()}
+
     def explain(self, decision: Decision | None, state: EditState) -> tuple[str, dict[str, Any]]:
         tuned = state.payload.delta is not None
         return "fine-tuned weights, which answer every prompt" if tuned else "", {}

@@ -10,13 +10,11 @@ from collections.abc import Iterable
 from string import Formatter
 from typing import Annotated
 
-from pydantic import AfterValidator
-
 from editors.errors import EditorError
 from editors.facts import Fact
 from editors.methods.edit_state import EditState
 from editors.methods.spec import MethodSpec
-from editors.schema import Text, record
+from editors.schema import AfterValidator, Text, record
 from editors.scope.settings import ScopeSettings
 
 

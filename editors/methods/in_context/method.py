@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from editors.facts import Fact
@@ -90,6 +91,12 @@ class InContext(Method[ScopeState, InContextSettings]):
         if turns and turns[0]["role"] == "system":
             instruction = f"{turns.pop(0)['content']}\n\n{instruction}"
         return [{"role": "system", "content": instruction}, *turns]
+
+    def other_model(self, state: EditState) -> Path | None:
+        return self._scope.other_model(state.payload)
+
+    def with_other_model(self, state: EditState, folder: Path) -> EditState:
+        return replace(state, payload=self._scope.with_other_model(state.payload, folder))
 
     def explain(self, decision: Decision | None, state: EditState) -> tuple[str, dict[str, Any]]:
         if decision is None or not decision.opened:

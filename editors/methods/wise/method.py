@@ -15,6 +15,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -54,6 +55,7 @@ REHEARSAL_FACTS = 8  # the least number of earlier facts that are trained togeth
 CHECKED_PER_REHEARSED = 4  # times as many are checked, and trained again if need be
 ENTRIES_A_FACT = 5000  # of the projection; with fewer entries, facts interfere
 MIN_SHARD, MAX_SHARD = 20, 200  # facts
+ROWS_MERGED = 64  # of the deltas, together
 ACTIVATION = "activation"  # the scope of the paper, whose decisions name memories and no facts
 
 
@@ -267,6 +269,24 @@ class Wise(Method[WisePayload, WiseSettings]):
         delta = MERGES[self.settings.merge](deltas, self.settings.density)
         return MergedShards(delta, min(shard.threshold for shard in shards))
 
+    def always_on(self, state: EditState) -> dict[str, torch.Tensor]:
+        """All shards that hold a fact in force, merged as ``merge`` says."""
+        payload: WisePayload = state.payload
+        current = {n for fact, n in payload.shard_of().items() if fact not in state.closed}
+        if not current:
+            return {}
+        deltas = [payload.shards[number].delta() for number in sorted(current)]
+        merge, density = MERGES[self.settings.merge], self.settings.density
+        if density >= 1:  # rows do not depend on each other, and few of them take little memory
+            parts = [
+                [delta[start : start + ROWS_MERGED] for delta in deltas]
+                for start in range(0, len(deltas[0]), ROWS_MERGED)
+            ]
+            merged = torch.cat([merge(part, density) for part in parts])
+        else:
+            merged = merge(deltas, density)
+        return {self.base.projection.path: merged}
+
     def router(self, state: EditState) -> Router | None:
         payload: WisePayload = state.payload
         if not payload.shards:
@@ -282,6 +302,13 @@ class Wise(Method[WisePayload, WiseSettings]):
         return self._scope.router(
             payload.scope, state.facts, memory_of, context_first=state.prefers_context
         )
+
+    def other_model(self, state: EditState) -> Path | None:
+        return self._scope.other_model(state.payload.scope) if self._names_facts else None
+
+    def with_other_model(self, state: EditState, folder: Path) -> EditState:
+        scope = self._scope.with_other_model(state.payload.scope, folder)
+        return replace(state, payload=replace(state.payload, scope=scope))
 
     def explain(self, decision: Decision | None, state: EditState) -> tuple[str, dict[str, Any]]:
         if decision is None or not decision.opened:

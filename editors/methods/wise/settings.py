@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
-
 from editors.errors import EditorError
 from editors.methods.edit_state import Scalar
-from editors.schema import Number, Whole, record
+from editors.schema import Field, Number, Whole, model_validator, record
 from editors.scope.settings import ScopeSettings
 
 Share = Annotated[Number, Field(ge=0, le=1)]

@@ -24,7 +24,14 @@ from editors.inference.decisions import Decision, Proposal
 from editors.inference.hidden_states import StateRequest, all_token_states, last_token_states
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids, encode_prompts
-from editors.scope.base import FactKeys, Tensors, Wording, cosine_of_prompts, explain_score
+from editors.scope.base import (
+    AsksBaseOnly,
+    FactKeys,
+    Tensors,
+    Wording,
+    cosine_of_prompts,
+    explain_score,
+)
 from editors.scope.key.calibration import Calibration, calibrate, depends_on
 from editors.scope.mention_router import MentionRouter
 from editors.scope.unrelated_prompts import UnrelatedPrefixes, prefixed
@@ -35,7 +42,7 @@ HARD_NEGATIVES = 20  # of a fact, before those that ask the same question are le
 _SENTENCE_END = re.compile(r"[.!?:;](?=\s)|\n")
 
 
-class KeySignal:
+class KeySignal(AsksBaseOnly):
     """Decides by keys made of the hidden states of the base."""
 
     name: ClassVar[str] = "key"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from editors.inference.hidden_states import StateRequest
 from editors.model.base_model import Base
 from editors.model.tokenization import Ids
 from editors.scope.base import (
+    AsksBaseOnly,
     FactKeys,
     Settings,
     Tensors,
@@ -58,7 +60,7 @@ STATEMENT = 0.1  # is taken from the similarity of a prompt that asks nothing
 TOPIC, USUAL_TOPIC = 0.3, 0.4  # weight of the topic, and the share of words that changes nothing
 
 
-class RelationSignal:
+class RelationSignal(AsksBaseOnly):
     """Decides by the direction of the question that a prompt asks about a subject."""
 
     name: ClassVar[str] = "relation"
@@ -129,6 +131,14 @@ class SentenceSignal(RelationSignal):
 
     name: ClassVar[str] = "sentence"
     encoder_type: ClassVar[type[RelationEncoder]] = SentenceEncoder
+
+    @classmethod
+    def other_model(cls, calibration: Tensors) -> Path | None:
+        return SentenceEncoder.folder_of(calibration)
+
+    @classmethod
+    def with_other_model(cls, calibration: Tensors, folder: Path) -> Tensors:
+        return SentenceEncoder.at(folder, calibration)
 
 
 class RelationLearning:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -361,3 +364,24 @@ def test_pads_that_count_as_positions_are_not_read(tiny_base: BaseOf, family: st
     with with_shards(base, router):
         score(base, PROMPTS, "left")  # without positions
     assert router.given == [None]
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda model, folder: model.save_pretrained(folder),
+        lambda model, folder: model.push_to_hub("a/b"),
+        lambda model, _: deepcopy(model),
+        lambda model, _: torch.save(model, io.BytesIO()),
+        lambda model, _: model.init_continuous_batching(),
+    ],
+    ids=["save", "push", "copy", "pickle", "continuous batching"],
+)
+def test_what_would_lose_edits_is_refused_while_they_are_attached(
+    tiny_base: BaseOf, tmp_path: Path, lose: Callable[[Any, Path], object]
+) -> None:
+    base = tiny_base("llama")
+    with attached(base, {}, Table()), pytest.raises(EditorError, match="edits are attached"):
+        lose(base.model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert deepcopy(base.model) is not base.model

@@ -304,6 +304,33 @@ def test_threads_that_share_a_model(
 # --- what cannot be routed ------------------------------------------------------------------------
 
 
+def test_through_a_pipeline(edited: Edited, prompts: list[Ids], plain: list[list[int]]) -> None:
+    tokenizer = edited.base.tokenizer
+    pipe = transformers.pipeline(
+        "text-generation", model=edited.base.model, tokenizer=tokenizer, batch_size=3
+    )
+    options = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None}
+    given = pipe(TEXTS, return_full_text=False, **options)
+    texts = [answer["generated_text"].strip() for [answer] in given]
+    assert texts == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in plain]
+
+
+def test_as_a_stream_of_tokens(edited: Edited, prompts: list[Ids], plain: list[list[int]]) -> None:
+    class Streamer(transformers.generation.streamers.BaseStreamer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.ids: list[int] = []
+
+        def put(self, value: torch.Tensor) -> None:
+            self.ids += value.flatten().tolist()
+
+        def end(self) -> None: ...
+
+    for prompt, expected in zip(prompts, plain, strict=True):
+        streamer = Streamer()
+        edited.generate([prompt], streamer=streamer)
+        assert streamer.ids == [*prompt, *expected]
+
+
 def test_embeddings_alone_are_refused(edited: Edited, prompts: list[Ids]) -> None:
     embeddings = edited.base.model.get_input_embeddings()(torch.tensor([prompts[0]]))
     with pytest.raises(EditorError, match="only embeddings were given"):

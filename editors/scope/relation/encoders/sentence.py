@@ -9,7 +9,8 @@ where the encoder is.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +23,11 @@ from editors.model.base_model import Base
 from editors.scope.base import Settings, Tensors
 from editors.scope.relation.asking import FILLER, MARK
 from editors.scope.relation.encoders.base import load_saved, padded, saved
-from editors.scope.relation.encoders.sentence_models import SentenceModel, load_sentence_model
+from editors.scope.relation.encoders.sentence_models import (
+    SentenceModel,
+    load_sentence_model,
+    model_folder,
+)
 
 RANK = 16
 TRAINED = 2 / 3  # of the linear maps, the last ones
@@ -78,12 +83,7 @@ class SentenceEncoder:
 
     @classmethod
     def from_tensors(cls, base: Base, tensors: Tensors) -> SentenceEncoder:
-        try:
-            made_of = json.loads(bytes(tensors["made_of"].tolist()))
-        except KeyError as missing:
-            raise StateMismatch(
-                "the calibration of the scope lacks 'made_of'", "`editcli verify`"
-            ) from missing
+        made_of = _made_of(tensors)
         changes = [LowRank(outputs, inputs) for outputs, inputs in made_of["maps"]]
         encoder = cls(made_of["name"], made_of["fingerprint"], made_of["dimensions"], changes)
         load_saved(encoder.trained, tensors)
@@ -96,8 +96,18 @@ class SentenceEncoder:
             "dimensions": self.dimensions,
             "maps": [(len(change.up), change.down.shape[1]) for change in self._changes],
         }
-        text = json.dumps(made_of).encode()
-        return {"made_of": torch.tensor(list(text), dtype=torch.uint8), **saved(self.trained)}
+        return {"made_of": _as_tensor(made_of), **saved(self.trained)}
+
+    @staticmethod
+    def folder_of(tensors: Tensors) -> Path:
+        """The folder of the model that the encoder with these ``tensors`` asks; raises EditorError
+        if it is not on this machine."""
+        return model_folder(_made_of(tensors)["name"])
+
+    @staticmethod
+    def at(folder: Path, tensors: Tensors) -> Tensors:
+        """``tensors`` of the same encoder, whose model is in ``folder``."""
+        return {**tensors, "made_of": _as_tensor({**_made_of(tensors), "name": str(folder)})}
 
     def read(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """The token ids of each text, at most ``TOKENS``. A mask token stands for the subject."""
@@ -134,6 +144,21 @@ class SentenceEncoder:
                 linear.weight.copy_(change(linear.weight))
             self._loaded = model
         return self._loaded
+
+
+def _made_of(tensors: Tensors) -> dict[str, Any]:
+    """What an encoder is made of, from its ``tensors``; raises StateMismatch if that is missing."""
+    try:
+        made_of: dict[str, Any] = json.loads(bytes(tensors["made_of"].tolist()))
+    except KeyError as missing:
+        raise StateMismatch(
+            "the calibration of the scope lacks 'made_of'", "`editcli verify`"
+        ) from missing
+    return made_of
+
+
+def _as_tensor(made_of: Mapping[str, object]) -> torch.Tensor:
+    return torch.tensor(list(json.dumps(made_of).encode()), dtype=torch.uint8)
 
 
 def _trained_maps(model: SentenceModel) -> list[nn.Linear]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from editors.errors import EditorError
@@ -72,6 +73,23 @@ def load_sentence_model(name: str) -> SentenceModel:
         ) from error
     tokenizer.truncation_side = "left"
     return SentenceModel(model.eval().requires_grad_(False), tokenizer, _first_token(Path(place)))
+
+
+def model_folder(name: str) -> Path:
+    """The folder of the sentence encoder ``name``; of a Hub id, that in the Hub's cache.
+
+    Raises:
+        EditorError: the encoder is not on this machine.
+    """
+    place = Path(_place(name))
+    if place.is_dir():
+        return place
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise EditorError(
+            f"the sentence encoder {name!r} is not on this machine", "load it once from the Hub"
+        ) from error
 
 
 def _place(name: str) -> str:

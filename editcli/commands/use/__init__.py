@@ -1,0 +1,1 @@
+"""The commands that bring an edited model to other programs. Imports everything but commands."""
