@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from typer import Option
 
 from editcli import __version__
 from editcli.models.loading import dtype_name
@@ -22,11 +24,27 @@ if TYPE_CHECKING:
 
 Kind = Literal["adapter", "remote-code", "merged"]
 
+KindOption = Annotated[
+    Kind,
+    Option(
+        "--as",
+        help="adapter: the edits alone, for `editcli.load` and `editors.load` over the same base. "
+        "remote-code: base, edits and code in one folder, for transformers without editcli. "
+        "merged: plain weights.",
+    ),
+]
+PrivateFactsOption = Annotated[
+    bool, Option("--private-facts", help="List no facts in the model card, only their number.")
+]
+
 MEASURED = 100  # facts, the newest, by which merging is measured
 CARD = "README.md"
 
 Scored = dict[str, "EditScores"]
 """By name, the scores of the version and of what was made of it; empty if both are the same."""
+
+Describe = Callable[[list[Fact], Scored], str]
+"""From the facts in force and the scores to the text of the card."""
 
 
 def export(
@@ -34,12 +52,14 @@ def export(
     version: Version,
     target: Path,
     kind: Kind,
-    describe: Callable[[list[Fact], Scored], str],
+    describe: Describe,
+    *,
+    for_others: bool = False,
 ) -> Scored:
-    """Write ``version`` to the folder ``target``, which must not exist.
+    """Write ``version`` to the folder ``target``, which must not exist. Returns the scores that
+    merging changes.
 
-    ``describe``: from the facts in force and the scores to the text of the card. The scores are
-    those that merging changes.
+    ``for_others``: of a base in a local folder, only the name of the folder is written.
 
     Raises:
         EditorError: the folder exists or cannot be written, or the version cannot be exported so.
@@ -49,8 +69,9 @@ def export(
     if target.exists():
         raise EditorError(f"{target} exists", "name a folder that does not")
     config, state = session.store.config, session.state(version)
+    local = for_others and not config.revision
     about = EditConfig(
-        base_model_name_or_path=config.base,
+        base_model_name_or_path=Path(config.base).name if local else config.base,
         revision=config.revision,
         dtype=dtype_name(session.base),
         layer=session.base.layer,

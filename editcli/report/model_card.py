@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
 from functools import cache
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from editcli import __version__
 from editcli.cli.console import printable
-from editcli.store.records import StoreConfig, Version
+from editcli.operations.export import CARD, Describe, Kind, Scored, weights_folder
+from editcli.operations.session import Session
+from editcli.store.records import Version
 from editcli.wording import counted
 from editors import Fact
+
+if TYPE_CHECKING:
+    from editors.evaluation.metrics import Rate
 
 LISTED = 20  # facts in the table
 
@@ -32,84 +36,79 @@ _USE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """The scores of one form of the edited model, as text."""
+def card_of(
+    session: Session, version: Version, kind: Kind, name: str, *, private_facts: bool
+) -> Describe:
+    """What writes the card of an export of ``version`` that is called ``name``. ``private_facts``:
+    the facts are not listed."""
+    config = session.store.config
 
-    name: str
-    reliability: str
-    generalization: str
-    near: str
-    far: str
-
-
-@dataclass(frozen=True, slots=True)
-class CardScores:
-    """``measured``: on how many facts."""
-
-    measured: int
-    rows: Sequence[ScoreRow]
-
-
-@dataclass(frozen=True, slots=True)
-class CardContent:
-    """What a card says. ``kind``: of the export; ``facts``: those in force; ``private``: they are
-    not listed; ``licence``: of the base, empty if not known; ``exact``: the export answers as the
-    version does."""
-
-    name: str
-    kind: str
-    config: StoreConfig
-    version: Version
-    facts: Sequence[Fact]
-    private: bool
-    licence: str
-    exact: bool
-    scores: CardScores | None = None
-
-
-def render_card(content: CardContent) -> str:
-    """The card, as Markdown."""
-    config = content.config
-    return (
-        _templates()
-        .get_template("card.md")
-        .render(
-            metadata=_metadata(content),
-            name=content.name,
-            kind=content.kind,
-            base=PurePath(config.base).name or config.base,
-            facts=content.facts,
-            private=content.private,
-            listed=LISTED,
-            use=_USE[content.kind],
-            scores=content.scores,
-            version=content.version,
-            generator=__version__,
-            method=config.method,
-            settings=json.dumps(dict(config.settings), sort_keys=True),
-            layer=config.layer,
-            seed=config.seed,
-            fingerprint=config.fingerprint,
-            exact=content.exact,
-            counted=counted,
+    def describe(facts: list[Fact], scored: Scored) -> str:
+        return (
+            _templates()
+            .get_template("card.md")
+            .render(
+                metadata=_metadata(session, kind),
+                name=name,
+                kind=kind,
+                base=PurePath(config.base).name or config.base,
+                facts=facts,
+                private=private_facts,
+                listed=LISTED,
+                use=_USE[kind].replace("FOLDER", repr(name)),
+                scores=score_rows(scored),
+                measured=max((len(scores.per_fact) for scores in scored.values()), default=0),
+                version=version,
+                generator=__version__,
+                method=config.method,
+                settings=json.dumps(dict(config.settings), sort_keys=True),
+                layer=config.layer,
+                seed=config.seed,
+                fingerprint=config.fingerprint,
+                exact=not scored,
+                counted=counted,
+            )
         )
-    )
+
+    return describe
 
 
-def _metadata(content: CardContent) -> str:
+def score_rows(scored: Scored) -> list[tuple[str, ...]]:
+    """For each of ``scored`` its name, reliability, generalization, near and far locality, as
+    text."""
+    return [
+        (name, *map(_shown, (s.reliability, s.generalization, s.near, s.far)))
+        for name, s in scored.items()
+    ]
+
+
+def _shown(rate: Rate) -> str:
+    return f"{rate.value:.3f} ({rate.low:.3f}-{rate.high:.3f})" if rate.n else "-"
+
+
+def _licence(session: Session) -> str:
+    """The licence that the card of the base names; empty if it has none."""
+    card = weights_folder(session.base.model, session.store.config.revision) / CARD
+    if not card.is_file():
+        return ""
+    text = card.read_text(encoding="utf-8", errors="replace")
+    match = re.match(r"---\n.*?^license: *([\w.-]+) *$.*?^---$", text, re.DOTALL | re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _metadata(session: Session, kind: Kind) -> str:
     """The metadata block, as YAML."""
     from huggingface_hub import ModelCardData
 
-    on_hub = bool(content.config.revision)
-    merged = content.kind == "merged"
+    config = session.store.config
+    on_hub, merged = bool(config.revision), kind == "merged"
     values: dict[str, Any] = {
-        "base_model": content.config.base if on_hub else None,
+        "base_model": config.base if on_hub else None,
         "base_model_relation": ("finetune" if merged else "adapter") if on_hub else None,
-        "library_name": "editcli" if content.kind == "adapter" else "transformers",
+        "library_name": "editcli" if kind == "adapter" else "transformers",
         "pipeline_tag": "text-generation",
-        "license": content.licence or None,
-        "tags": ["model-editing", "knowledge-editing", content.config.method],
+        "license": _licence(session) or None,
+        "tags": ["model-editing", "knowledge-editing", config.method],
     }
     text: str = ModelCardData(**{key: v for key, v in values.items() if v is not None}).to_yaml()
     return text.strip()
