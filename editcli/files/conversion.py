@@ -33,12 +33,14 @@ class Choices:
 
 
 class FactRows:
-    """The rows of a container, and the facts of each."""
+    """The rows of a container, and the facts of each; ``format``: the format of the rows."""
 
     def __init__(self, container: Container, choices: Choices | None = None) -> None:
-        """Raises:
-        UsageError: the format is not known, or a column that was named is not there.
-        EditorError: no format has the name that was chosen.
+        """Recognise the format, unless it is chosen.
+
+        Raises:
+            UsageError: the format is not known, or a column that was named is not there.
+            EditorError: no format has the name that was chosen.
         """
         self.container = container
         self._choices = choices or Choices()

@@ -158,7 +158,7 @@ def read_facts(source: str, *, on_conflict: OnConflict = "refuse") -> FactFile:
         fact_lines = _converted(rows, file, refused)
     try:
         lines = resolve_contradictions(fact_lines, refused, on_conflict, unit)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise EditorError(
             f"comparing the {unit}s of {name} failed: {error}",
             "make room for a temporary file about as large as FILE; `TMPDIR` names its folder",

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime, time
 from functools import cached_property
+from itertools import islice
 from typing import BinaryIO
 
 from editcli.errors import UsageError
@@ -17,16 +18,14 @@ from editors import EditorError
 
 DELIMITERS = ",;\t"
 
-_Cells = Sequence[str]
-
 
 class _Table:
-    """Rows by columns. An empty cell is left out of its row, an empty row is passed over, and so is
-    a column without a name."""
+    """Rows by columns, without the white space around a cell. An empty cell is left out of its row,
+    an empty row is passed over, and so is a column without a name."""
 
     name: str
 
-    def _cells(self) -> Iterator[tuple[int, _Cells]]:
+    def _cells(self) -> Iterator[tuple[int, Sequence[str]]]:
         """The cells of each row with its number, the names of the columns first."""
         raise NotImplementedError
 
@@ -41,15 +40,14 @@ class _Table:
 
     def rows(self) -> Iterator[Numbered | Refused]:
         columns = self.columns
-        for at, (number, cells) in enumerate(self._cells()):
-            if at == 0 or not any(map(str.strip, cells)):
-                continue
-            if any(map(str.strip, cells[len(columns) :])):
+        for number, values in islice(self._cells(), 1, None):
+            cells = [*map(str.strip, values)]
+            if any(cells[len(columns) :]):
                 there, named = counted(len(cells), "cell"), counted(len(columns), "column")
                 yield Refused(number, f"{there}, and {named}")
-                continue
-            filled = zip(columns, cells, strict=False)
-            yield number, {name: cell for name, cell in filled if name and cell.strip()}
+            elif any(cells):
+                filled = zip(columns, cells, strict=False)
+                yield number, {name: cell for name, cell in filled if name and cell}
 
 
 class CsvFile(_Table):
@@ -63,7 +61,7 @@ class CsvFile(_Table):
     def __init__(self, name: str, file: BinaryIO, delimiter: str | None = None) -> None:
         self.name, self._file, self._delimiter = name, file, delimiter
 
-    def _cells(self) -> Iterator[tuple[int, _Cells]]:
+    def _cells(self) -> Iterator[tuple[int, Sequence[str]]]:
         self._file.seek(0)
         text = io.TextIOWrapper(self._file, "utf-8-sig", newline="")
         last = 0
@@ -105,7 +103,7 @@ class Spreadsheet(_Table):
             ) from problem
         self.name, self._file, self._library = name, file, openpyxl
 
-    def _cells(self) -> Iterator[tuple[int, _Cells]]:
+    def _cells(self) -> Iterator[tuple[int, Sequence[str]]]:
         self._file.seek(0)
         try:
             workbook = self._library.load_workbook(self._file, read_only=True, data_only=True)

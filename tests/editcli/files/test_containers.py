@@ -222,6 +222,13 @@ def test_what_is_no_table_is_a_usage_error(data: bytes, message: str, tmp_path: 
     assert caught.value.hint
 
 
+def test_white_space_around_a_cell_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "facts.csv"
+    path.write_text("prompt , target\nThe sea is , deep\n")
+    [fact] = read_facts(str(path)).facts
+    assert (fact.prompt, fact.target) == ("The sea is", "deep")
+
+
 def test_a_row_with_more_cells_than_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "facts.csv"
     path.write_text("prompt,target\na,b,,\nc,d,e\n")
