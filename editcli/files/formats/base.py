@@ -40,7 +40,7 @@ def value_at(row: Row, path: str) -> Any:
     value: Any = row
     for step in path.split("."):
         key = step.removesuffix("[]")
-        value = value.get(key) if isinstance(value, Mapping) else None
+        value = value.get(key) if isinstance(value, dict) else None
         if key != step:
             value = value[0] if isinstance(value, list) and value else None
     return value

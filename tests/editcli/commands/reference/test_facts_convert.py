@@ -234,8 +234,8 @@ def rows_of(path: Path) -> int:
 
 # --- memory -----------------------------------------------------------------------------------
 
-MANY = 500_000
-MOST = 300  # MB that converting so many rows may take at its peak
+MANY = 100_000  # rows, which take 130 MB once they are all parsed
+MOST = 100  # MB that the process may take at its peak, libraries and all
 
 
 def many_rows() -> Iterator[Json]:
