@@ -17,9 +17,9 @@ LISTED = 12  # keys of an unknown row that are named
 def recognised(name: str, rows: Iterable[Row], *, table: bool = False) -> Format:
     """The format of the first of ``rows`` that has one.
 
-    A file without rows is taken for ours, and so are rows that only misspell our keys, unless they
-    are those of a ``table``, which are misspelt in all rows alike: whoever reads such rows names
-    what is wrong with each. ``name``: of the file, in messages.
+    A file without rows, or with empty ones alone, is taken for ours. So are rows that only misspell
+    our keys, unless they are those of a ``table``, which are misspelt in all rows alike. Whoever
+    reads such rows names what is wrong with each. ``name``: of the file, in messages.
 
     Raises:
         UsageError: no row has a format; its keys are named, and the nearest format with what is
@@ -34,7 +34,8 @@ def recognised(name: str, rows: Iterable[Row], *, table: bool = False) -> Format
             if isinstance(found, NoFacts):
                 raise UsageError(f"{name} holds no facts, but {found.title}", found.hint)
             return found
-        unknown.append(row)
+        if row:
+            unknown.append(row)
     if not unknown or (not table and any(map(_misspelt, unknown))):
         return OWN
     raise _unknown(name, unknown[0], formats, "columns" if table else "keys")

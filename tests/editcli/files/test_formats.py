@@ -211,7 +211,7 @@ def test_an_unknown_row_is_told_by_its_keys_and_the_nearest_format(
 
 def test_rows_that_misspell_our_keys_are_ours_and_each_is_named() -> None:
     assert recognised("file", [{"prompt": "p", "targt": "t"}]).name == "editcli"
-    assert recognised("file", []).name == "editcli"
+    assert recognised("file", []).name == recognised("file", [{}, {}]).name == "editcli"
 
 
 @pytest.mark.parametrize(
