@@ -135,7 +135,7 @@ SkipBadOption = Annotated[
     bool, Option("--skip-bad", help="Leave refused lines out instead of stopping.")
 ]
 FactFileArgument = Annotated[
-    str, Argument(metavar="FILE", help="A fact file (JSON Lines), or - for standard input.")
+    str, Argument(metavar="FILE", help="A fact file of any format, or - for standard input.")
 ]
 
 # Of the commands that ask in chats, and of those that train for them.

@@ -20,21 +20,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A line that cannot be used, and why."""
+    """A line that cannot be used, and why. ``line`` counts from 1, in other files than JSON Lines
+    the records or rows."""
 
     line: int
     reason: str
 
 
-def findings(name: str, refused: Sequence[Refused]) -> list[str]:
-    """The refused lines of file ``name`` as ``name:line: reason``."""
-    return [f"{name}:{bad.line}: {bad.reason}" for bad in refused]
+def findings(name: str, refused: Sequence[Refused], unit: str = "line") -> list[str]:
+    """The refused lines of file ``name`` as ``name:line: reason``; what counts another ``unit``
+    names it."""
+    return [f"{place(name, bad.line, unit)}: {bad.reason}" for bad in refused]
 
 
-def refusal(name: str, refused: Sequence[Refused], hint: str) -> FactsRefused:
+def place(name: str, number: int, unit: str) -> str:
+    """A line of file ``name`` as editors take it (``name:3``), or ``name, record 3``."""
+    return f"{name}:{number}" if unit == "line" else f"{name}, {unit} {number}"
+
+
+def refusal(name: str, refused: Sequence[Refused], hint: str, unit: str = "line") -> FactsRefused:
     """The error that names every refused line."""
-    count = counted_are(len(refused), "line")
-    return FactsRefused("\n".join([f"{count} refused in {name}", *findings(name, refused)]), hint)
+    count = counted_are(len(refused), unit)
+    lines = [f"{count} refused in {name}", *findings(name, refused, unit)]
+    return FactsRefused("\n".join(lines), hint)
 
 
 def opened(source: str) -> BinaryIO:
@@ -96,8 +104,13 @@ def _json_object(text: str | bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
-        raise EditorError(f"must be a JSON object, not {json.dumps(value)[:40]}")
+        raise EditorError(not_an_object(value))
     return value
+
+
+def not_an_object(value: object) -> str:
+    """Why a JSON value that is no object cannot be a row."""
+    return f"must be a JSON object, not {json.dumps(value)[:40]}"
 
 
 def _why(cause: BaseException | None) -> str:

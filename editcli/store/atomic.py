@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from editors import EditorError
 
@@ -50,6 +51,24 @@ def replace(temp: Path, path: Path) -> None:
 def write(path: Path, data: bytes) -> None:
     """Put `data` at `path`, whole or not at all. Raises OSError."""
     replace(stage(path, data), path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file whose bytes are put at `path`, whole, when the block ends well, and nowhere otherwise.
+
+    Raises OSError.
+    """
+    temp = path.parent / f"{TEMP_PREFIX}{secrets.token_hex(8)}"
+    try:
+        with temp.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        discard(temp)
+        raise
+    replace(temp, path)
 
 
 def append(path: Path, data: bytes) -> None:

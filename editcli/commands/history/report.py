@@ -8,9 +8,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from editcli.cli.options import READS, Invocation, VersionOption, shared
-from editcli.errors import UsageError
+from editcli.files.targets import writable
 from editcli.store import atomic
-from editors import EditorError
 
 
 @shared(*READS)
@@ -35,13 +34,7 @@ def command(
     """
     from editcli.report.page import render
 
-    path = target.resolve()  # a link stays one: what it leads to is written
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{target} is not a file", "name a file to write, such as report.html")
-    if path.exists() and not force:
-        raise EditorError(f"{target} exists", "`--force` overwrites it")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}", f"`mkdir -p {target.parent}`")
+    path = writable(target, "report.html", force=force)
     store = call.open_store()
     shown = store.version(version)
     text = render(store, shown)

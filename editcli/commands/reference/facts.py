@@ -1,32 +1,47 @@
-"""`editcli facts`: check and tidy fact files, without a store or a model."""
+"""`editcli facts`: check, convert and tidy fact files, without a store or a model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, BinaryIO
 
 import typer
-from typer import Exit
+from typer import Exit, Option
 
 from editcli import exit_codes
 from editcli.cli import options
+from editcli.cli.console import Progress
 from editcli.cli.options import PRINTS, Invocation, shared
+from editcli.errors import FactsRefused, UsageError
 from editcli.files.consistency import Replaced
+from editcli.files.containers.opening import open_container
+from editcli.files.conversion import Choices, FactRows, Target
 from editcli.files.facts import FactFile, read_facts
-from editcli.wording import counted_are
+from editcli.files.formats.registry import FORMATS
+from editcli.files.jsonl import Refused, findings
+from editcli.files.tally import LeftOut, Tally
+from editcli.files.targets import writable
+from editcli.store import atomic
+from editcli.wording import counted, counted_are
 
 group = typer.Typer(no_args_is_help=True)
 
 
 @group.callback()
 def facts() -> None:
-    """Check and tidy fact files.
+    """Check, convert and tidy fact files.
 
-    A fact file holds one JSON object a line; prompt and target are required.
+    A fact file of editcli holds one JSON object a line; prompt and target are required. Tables and
+    the files of public sets are read as well: docs/formats.md.
 
     \b
     Examples:
       echo '{"prompt": "The capital of France is", "target": "Lyon"}' > facts.jsonl
       editcli facts validate facts.jsonl
+      editcli facts convert zsre.json -o facts.jsonl
       editcli facts dedupe facts.jsonl > tidy.jsonl
     """
 
@@ -57,8 +72,8 @@ def validate(
         out.note(*fact_file.remarks())
         out.text(
             f"{counted_are(len(fact_file.facts), 'fact')} fine, "
-            f"{counted_are(len(fact_file.refused), 'line')} refused, "
-            f"{counted_are(len(fact_file.duplicates), 'line')} left out as repeated"
+            f"{counted_are(len(fact_file.refused), fact_file.unit)} refused, "
+            f"{counted_are(len(fact_file.duplicates), fact_file.unit)} left out as repeated"
         )
     if fact_file.refused:
         if not call.json:
@@ -93,14 +108,165 @@ def dedupe(
         raise Exit(exit_codes.SOME_REFUSED)
 
 
+@group.command()
+@shared(*PRINTS)
+def formats(call: Invocation) -> None:
+    """List the formats of fact files, and the keys that each is recognised by.
+
+    Of two formats whose keys a file has, the one with more keys is taken. What becomes of each key
+    is in docs/formats.md. A package can add formats: CONTRIBUTING.md tells how.
+
+    \b
+    Examples:
+      editcli facts formats
+      editcli facts formats --json
+    """
+    kinds = map(FORMATS.load, FORMATS.names())
+    call.out.table(
+        {"format": kind.name, "what it is": kind.title, "keys": list(kind.keys)} for kind in kinds
+    )
+
+
+@group.command()
+@shared(*PRINTS)
+def convert(
+    call: Invocation,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="JSON Lines, a JSON list, CSV, TSV or XLSX, or - for JSON on standard input.",
+        ),
+    ],
+    output: Annotated[
+        Path, Option("--output", "-o", metavar="OUT", help="The fact file to write.")
+    ],
+    from_: Annotated[
+        str | None,
+        Option("--from", metavar="FORMAT", help="The format; by default it is recognised."),
+    ] = None,
+    target: Annotated[
+        Target,
+        Option(help="alt: edit to the answer of the set; gold: to the one that is true."),
+    ] = "alt",
+    column: Annotated[
+        list[str] | None,
+        Option(
+            metavar="KEY=NAME",
+            help="Take KEY from the column (or JSON key) NAME. May be given several times.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, Option(metavar="N", min=1, help="Only the first N rows of FILE.")
+    ] = None,
+    force: Annotated[bool, Option("--force", "-f", help="Overwrite a file that exists.")] = False,
+) -> None:
+    """Write the rows of a public set or a table as a fact file.
+
+    Rows that cannot be facts are left out: they are counted by reason, the first of each reason are
+    named, and the exit code is 4. Paraphrases become rephrases, which are never trained on.
+
+    \b
+    Examples:
+      editcli facts convert counterfact.json -o facts.jsonl
+      editcli facts convert zsre_mend_edit.json -o facts.jsonl --target gold --limit 1000
+      editcli facts convert prices.csv -o facts.jsonl --column target=price
+    """
+    out = call.out
+    path = writable(output, "facts.jsonl", force=force)
+    choices = Choices(from_, target, _columns(column or ()))
+    rows = FactRows(open_container(file), choices)
+    name, unit = rows.container.name, rows.container.unit
+    with (
+        out.progress("converting", limit, unit="rows") as bar,
+        atomic.explained(f"writing {output}"),
+        atomic.writing(path) as target_file,
+    ):
+        written, fact_count, left_out = _write(rows, target_file, limit, bar)
+        if not written:
+            raise _nothing(name, left_out, unit)
+    for key in rows.unknown_columns:
+        out.note(f"{name}: the column {key!r} belongs to no fact, and is left out")
+    total = written + left_out.count
+    record = {
+        "path": str(output),
+        "file": name,
+        "format": rows.format.name,
+        "rows": total,
+        "written": written,
+        "facts": fact_count,
+        "left_out": left_out.count,
+        "reasons": [_reason_record(entry, unit) for entry in left_out.reasons()],
+    }
+    if call.json or call.quiet:
+        out.record(record)
+    else:
+        out.text(
+            f"{output}: {counted(fact_count, 'fact')} from {written} of {counted(total, 'row')} of "
+            f"{name}, read as {rows.format.name}"
+        )
+    if left_out.count:
+        for entry in left_out.reasons():
+            shown = "\n".join(findings(name, entry.first, unit))
+            out.warn(f"{counted(entry.count, 'row')} left out: {entry.reason}\n{shown}")
+        raise Exit(exit_codes.SOME_REFUSED)
+
+
+def _write(
+    rows: FactRows, file: BinaryIO, limit: int | None, bar: Progress
+) -> tuple[int, int, Tally]:
+    """Write the facts of the rows to ``file``; gives the number of rows written, that of facts, and
+    the rows left out."""
+    written = fact_count = 0
+    left_out = Tally()
+    for item in islice(rows.facts(), limit):
+        bar.advance()
+        if isinstance(item, Refused):
+            left_out.add(item)
+            continue
+        written += 1
+        for fact in item[1]:
+            fact_count += 1
+            file.write(json.dumps(fact.to_dict(), ensure_ascii=False).encode() + b"\n")
+    return written, fact_count, left_out
+
+
+def _nothing(name: str, left_out: Tally, unit: str) -> UsageError | FactsRefused:
+    """The error where no row can be a fact."""
+    if not left_out.count:
+        return UsageError(f"{name} holds no rows", "`editcli facts formats` lists what is read")
+    first = [bad for entry in left_out.reasons() for bad in entry.first]
+    lines = [f"no row of {name} can be a fact", *findings(name, first, unit)]
+    return FactsRefused("\n".join(lines), "`--from FORMAT` names the format, `--column` a key")
+
+
+def _columns(given: Iterable[str]) -> dict[str, str]:
+    """``KEY=NAME`` as a mapping. Raises UsageError for anything else."""
+    columns = {}
+    for text in given:
+        key, sign, name = text.partition("=")
+        if not (key and sign and name):
+            raise UsageError(f"--column {text!r} is not KEY=NAME", "`--column target=answer`")
+        columns[key] = name
+    return columns
+
+
+def _reason_record(entry: LeftOut, unit: str) -> Mapping[str, object]:
+    first = [{unit: bad.line, "reason": bad.reason} for bad in entry.first]
+    return {"reason": entry.reason, "rows": entry.count, "first": first}
+
+
 def _summary(fact_file: FactFile) -> dict[str, object]:
+    unit = fact_file.unit
+
     def lines(entries: Sequence[Replaced]) -> list[dict[str, object]]:
-        return [{"line": entry.line, "by": entry.by, "id": entry.id} for entry in entries]
+        return [{unit: entry.line, "by": entry.by, "id": entry.id} for entry in entries]
 
     return {
         "file": fact_file.name,
+        "format": fact_file.format.name,
         "facts": len(fact_file.facts),
-        "refused": [{"line": bad.line, "reason": bad.reason} for bad in fact_file.refused],
+        "refused": [{unit: bad.line, "reason": bad.reason} for bad in fact_file.refused],
         "duplicates": lines(fact_file.duplicates),
         "superseded": lines(fact_file.superseded),
     }

@@ -166,6 +166,12 @@ def test_facts_come_from_standard_input_too(edited: Store) -> None:
     assert json_of(result)["reliability"] == 1.0
 
 
+def test_facts_come_from_a_table_too(edited: Store) -> None:
+    rows = [f"{fact.prompt}\t{fact.target}\t{fact.subject}\n" for fact in FACTS]
+    Path("facts.tsv").write_text("".join(["prompt\ttarget\tsubject\n", *rows]))
+    assert json_of(run("check", "facts.tsv", "--json")) == json_of(run("check", "--json"))
+
+
 def test_each_fact_gets_a_row_on_demand(edited: Store) -> None:
     lines = run("check", "--per-fact").stdout.splitlines()
     head = lines.index("fact\treliable\trephrases\tnear\tfar\tanswer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ KEYS = {
 IDS = tuple(fact.id for fact in FACTS)
 COUNTS = ("applied", "refused", "superseded", "unchanged", "left")
 GOOD = json.dumps(FRANCE.to_dict())
+BAD_ROWS = [{"prompt": "the sea is", "target_new": "red", "subject": "Rome"}]
 LONG = "the " * 130 + "sea is"
 
 
@@ -154,6 +156,42 @@ def test_a_dry_run_says_what_would_be_done_without_the_model(
     assert content(edited.path) == before
 
 
+# --- other formats --------------------------------------------------------------------------
+
+
+def flat(*facts: Fact) -> list[dict[str, str | None]]:
+    """The facts as EasyEdit has them."""
+    return [
+        {"prompt": fact.prompt, "target_new": fact.target, "subject": fact.subject}
+        for fact in facts
+    ]
+
+
+def test_the_file_of_a_public_set_is_applied_as_its_facts_are(empty: Store) -> None:
+    Path("set.json").write_text(json.dumps(flat(*FACTS)))
+    result = run("apply", "set.json")
+    assert result.exit_code == 0
+    assert result.stderr == "set.json is read as easyedit: flat rows, as EasyEdit has them\n"
+    assert empty.head().facts == IDS
+    Path("table.csv").write_text(f"prompt,target,subject\n{JAPAN.prompt},Bonn,Japan\n")
+    assert run("apply", "table.csv").exit_code == 0
+    assert [edits_of(empty).facts[name].target for name in empty.head().added] == ["Bonn"]
+
+
+def test_a_row_that_can_be_no_fact_is_named_and_nothing_changes(edited: Store) -> None:
+    Path("set.json").write_text(json.dumps(flat(FRANCE, replace(JAPAN, subject=None)) + BAD_ROWS))
+    before = content(edited.path)
+    result = run("apply", "set.json")
+    assert (result.exit_code, result.stdout) == (4, "")
+    error, finding, blank, hint = result.stderr.splitlines()
+    assert error == "error: 1 record is refused in set.json"
+    assert finding.startswith("set.json, record 3: subject: 'Rome' does not occur in the prompt")
+    assert blank == ""
+    assert "`editcli facts convert`" in hint
+    assert "`--skip-bad`" in hint
+    assert content(edited.path) == before
+
+
 # --- lines at fault -------------------------------------------------------------------------
 
 
@@ -234,7 +272,8 @@ def test_a_repeated_line_is_left_out_and_said_so(empty: Store) -> None:
     [
         (None, "cannot read facts.jsonl: no such file"),
         (b"", "facts.jsonl holds no facts"),
-        (f"[{GOOD}]".encode(), "facts.jsonl is one JSON document"),
+        (json.dumps(FRANCE.to_dict(), indent=1).encode(), "facts.jsonl is one JSON object"),
+        (b'{"question": "q", "answer": "a"}', "facts.jsonl has no known format: its keys are "),
         (GOOD.encode("utf-16"), "facts.jsonl is UTF-16"),
     ],
 )

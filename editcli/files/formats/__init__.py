@@ -1,0 +1,1 @@
+"""The formats of rows that are read as facts: our own, and those of public sets."""
