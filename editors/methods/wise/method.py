@@ -1,6 +1,7 @@
 """WISE on one base: which facts share a shard, how a shard is trained, and who answers a prompt.
 
-The main memory stays frozen. A shard holds at most ``shard_size`` facts on a random mask. A router
+The main memory stays frozen. A shard holds at most ``shard_size`` facts, on a random mask or, with
+``memory=low-rank``, as a product of two small matrices, which other engines can hold. A router
 decides which memory answers. ``profile=paper`` makes the choices of the paper (arXiv 2405.14768):
 edits are trained one after the other with the margins of Eq. 5, memories are chosen by activation,
 and shards are merged by TIES. ``profile=robust``, the default, trains the facts of a shard together
@@ -37,7 +38,7 @@ from editors.methods.wise.memory_layer import SideMemoryLinear
 from editors.methods.wise.merging import MERGES
 from editors.methods.wise.payload import WisePayload
 from editors.methods.wise.settings import WiseSettings
-from editors.methods.wise.shards import Mask, Memory, MergedShards, Shard
+from editors.methods.wise.shards import LowRank, Mask, Memory, MergedShards, Shard, Support
 from editors.methods.wise.training.any_prompt import AnyPrompt
 from editors.methods.wise.training.joint import batch_size_on, train_jointly
 from editors.methods.wise.training.sequential import train_sequentially
@@ -104,9 +105,14 @@ class Wise(Method[WisePayload, WiseSettings]):
         number, shards = self.work_unit(state), payload.shards
         if number < len(shards):
             return shards[number]
-        shape = (self.base.projection.out_features, self.base.projection.in_features)
         seed = (self.seed * 1_000_003 + number) % 2**63
-        return Shard((), Mask(shape, self.settings.mask_ratio, seed), torch.zeros(0))
+        return Shard((), self._support(seed), torch.zeros(0))
+
+    def _support(self, seed: int) -> Support:
+        settings, projection = self.settings, self.base.projection
+        if settings.memory == "low-rank":
+            return LowRank.of(projection.weight(self.base.model), settings.memory_rank, seed)
+        return Mask((projection.out_features, projection.in_features), settings.mask_ratio, seed)
 
     @functools.cached_property
     def _shard_size(self) -> int:
@@ -132,7 +138,7 @@ class Wise(Method[WisePayload, WiseSettings]):
             forms = self._forms(payload, trained, learning)
             training = self._train_shard(shard, facts, forms, self.seed + number, limits, learning)
             threshold = min(training.threshold, shard.threshold)
-            tensors = Shard((), shard.mask, training.values, threshold).tensors()
+            tensors = Shard((), shard.support, training.values, threshold).tensors()
             keys = packed([*learning.keys().values()]) if learning else {}
             return tensors | training.counts() | keys
 
@@ -156,7 +162,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         values."""
         shard = self._present(state)
         groups = (*shard.groups, tuple(fact.id for fact in group))
-        untrained = Shard(groups, shard.mask, torch.zeros(0))
+        untrained = Shard(groups, shard.support, torch.zeros(0))
         payload = state.payload.with_shard(self.work_unit(state), untrained)
         return replace(state, payload=payload)
 
@@ -237,11 +243,12 @@ class Wise(Method[WisePayload, WiseSettings]):
             of_one_fact = self._shard_size == 1 and settings.merge_every <= 1
             also = self._any_prompt.before(facts[0].target) if of_one_fact else ()
             return train_jointly(
-                base, rows, count, shard.mask, start, settings, seed,
+                base, rows, count, shard.support, start, settings, seed,
                 memory_bytes=memory, request=request, judged=untrained, also=also,
             )  # fmt: skip
         unrelated = [Row.of_prompt(encode_prompt(base.tokenizer, text)) for text in UNRELATED]
-        return train_sequentially(base, rows, unrelated, shard.mask, start, settings, memory)
+        assert isinstance(shard.support, Mask)  # the settings see to it
+        return train_sequentially(base, rows, unrelated, shard.support, start, settings, memory)
 
     # --- answering ------------------------------------------------------------------------------
 

@@ -19,7 +19,9 @@ class WiseSettings(ScopeSettings):
     ``scope``: a scope signal, or "activation", the routing of the paper (arXiv 2405.14768).
     ``training``: "joint" trains the facts of a shard together, "sequential" one after the other.
     ``shard_size``: the facts of a shard (0: as many as the projection has room for).
-    ``mask_ratio``: the share of the entries of the projection that a shard may change.
+    ``memory``: a shard changes the projection on a random mask ("masked") or by a product of two
+    matrices of rank ``memory_rank`` ("low-rank"), which exports as an adapter for other engines.
+    ``mask_ratio``: the share of the entries of the projection that a mask has.
     ``prefixes``: the number of prefixed forms of each fact that are trained with the bare prompt.
     ``merge_every``: this many shards are merged into one memory (0: none), by ``merge``, each
     trimmed to ``density``. ``learning_rate``: of joint training, in units of the projection's root
@@ -55,6 +57,8 @@ class WiseSettings(ScopeSettings):
     profile: Literal["robust", "separate", "paper"] = "robust"
     training: Literal["joint", "sequential"] = "joint"
     shard_size: Annotated[Whole, Field(ge=0, le=100_000)] = 0
+    memory: Literal["masked", "low-rank"] = "masked"
+    memory_rank: Annotated[Whole, Field(ge=1, le=1024)] = 8
     mask_ratio: Annotated[Number, Field(ge=1e-4, le=1)] = 0.2
     prefixes: Annotated[Whole, Field(ge=0, le=10)] = 4
     merge: Literal["ties", "linear"] = "ties"
@@ -74,4 +78,6 @@ class WiseSettings(ScopeSettings):
             raise ValueError(
                 "scope=activation needs training=sequential: joint training measures no thresholds"
             )
+        if self.memory == "low-rank" and self.training != "joint":
+            raise ValueError("memory=low-rank needs training=joint")
         return self

@@ -1,4 +1,4 @@
-"""Shards: the change of one projection by some facts, on a random mask."""
+"""Shards: the change of one projection by some facts, on a random mask or of low rank."""
 
 from __future__ import annotations
 
@@ -48,6 +48,27 @@ class Mask:
             list(threads.map(draw, range(0, words, DRAWN_AT_ONCE)))
         return torch.from_numpy(inside[: rows * columns]).view(rows, columns)
 
+    def dense(self, values: torch.Tensor) -> torch.Tensor:
+        """float32 ``[out, in]``: the change with these ``values`` at the entries in the mask, zero
+        elsewhere. Raises StateMismatch if there are not as many entries."""
+        entries = self.entries()
+        _require_count(values, int(entries.count_nonzero()))
+        return torch.zeros(self.shape).masked_scatter_(entries, values.float())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {
+            "shape": torch.tensor(self.shape),
+            "ratio": torch.tensor([self.ratio], dtype=torch.float64),
+            "seed": torch.tensor([self.seed]),
+        }
+
+
+def _require_count(values: torch.Tensor, count: int) -> None:
+    if len(values) != count:
+        raise StateMismatch(
+            f"a shard has {len(values)} values where its support has {count}", "`editcli verify`"
+        )
+
 
 def _philox(key: int, first: int, count: int) -> npt.NDArray[np.uint64]:
     """``[count]`` words of the Philox stream of ``key``, from word ``first``, a multiple of
@@ -67,19 +88,87 @@ def _philox(key: int, first: int, count: int) -> npt.NDArray[np.uint64]:
 
 
 @dataclass(frozen=True, slots=True)
+class LowRank:
+    """The changes of a projection of ``shape`` (out, in) that are products of two small matrices,
+    ``up`` ``[out, rank]`` and ``down`` ``[rank, in]`` (Hu et al., LoRA, ICLR 2022).
+
+    They are as large as those on a mask of five percent when their entries are as large as those of
+    the projection; ``scale`` is what that takes. ``seed``: of the first ``down``.
+    """
+
+    shape: tuple[int, int]
+    rank: int
+    seed: int
+    scale: float
+
+    @staticmethod
+    def of(weight: torch.Tensor, rank: int, seed: int) -> LowRank:
+        """Changes of ``weight`` ``[out, in]``."""
+        size = float(weight.float().square().mean().sqrt())
+        return LowRank((weight.shape[0], weight.shape[1]), rank, seed, (0.05 / rank) ** 0.5 / size)
+
+    @property
+    def count(self) -> int:
+        """The number of values of both matrices."""
+        return self.rank * sum(self.shape)
+
+    def first(self, size: float) -> torch.Tensor:
+        """float32 ``[count]``: values that change nothing: ``up`` is zero, and ``down`` is drawn
+        with standard deviation ``size``."""
+        drawn = torch.randn(
+            self.rank * self.shape[1], generator=torch.Generator().manual_seed(self.seed)
+        )
+        return torch.cat([torch.zeros(self.rank * self.shape[0]), drawn * size])
+
+    def factors(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``up`` ``[out, rank]``, with the scale in it, and ``down`` ``[rank, in]``."""
+        _require_count(values, self.count)
+        rows, columns = self.shape
+        up = values[: self.rank * rows].view(rows, self.rank)
+        return up * self.scale, values[self.rank * rows :].view(self.rank, columns)
+
+    def dense(self, values: torch.Tensor) -> torch.Tensor:
+        """float32 ``[out, in]``: the change with these ``values``."""
+        up, down = self.factors(values.float())
+        return up @ down
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {
+            "shape": torch.tensor(self.shape),
+            "rank": torch.tensor([self.rank]),
+            "seed": torch.tensor([self.seed]),
+            "scale": torch.tensor([self.scale], dtype=torch.float64),
+        }
+
+
+Support = Mask | LowRank
+"""Which changes of the projection a shard can be."""
+
+
+def _support(tensors: Mapping[str, torch.Tensor]) -> Support:
+    """The support whose :meth:`tensors` are among these."""
+    rows, columns = tensors["shape"].tolist()
+    seed = int(tensors["seed"])
+    if "rank" in tensors:
+        return LowRank((rows, columns), int(tensors["rank"]), seed, float(tensors["scale"]))
+    return Mask((rows, columns), float(tensors["ratio"]), seed)
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
-    """The change of the edited projection by some facts, on the shard's mask only.
+    """The change of the edited projection by some facts, on the shard's support only.
 
     ``groups``: the ids of the facts that were trained together, in the order of training. The
     values are a function of the base, the settings, the number of the shard, the groups, and the
-    facts that were in force at each training. ``values``: ``[masked]``, the change of each masked
-    entry in row-major order, in the dtype that the base computes in; empty before the first
+    facts that were in force at each training. ``values``: ``[count]``, those of the support: on a
+    mask, the change of each masked entry in row-major order; of low rank, both matrices, one after
+    the other. They are in the dtype that the base computes in, and empty before the first
     training. ``threshold``: the smallest routing activation over its edits (WISE Alg. 1); infinite
     if not measured.
     """
 
     groups: tuple[Group, ...]
-    mask: Mask
+    support: Support
     values: torch.Tensor
     threshold: float = float("inf")
 
@@ -89,27 +178,18 @@ class Shard:
         return tuple(dict.fromkeys(fact for group in self.groups for fact in group))
 
     def delta(self) -> torch.Tensor:
-        """float32 ``[out, in]``: the change, zero outside the mask.
+        """float32 ``[out, in]``: the change.
 
         Raises:
-            StateMismatch: the number of values is not the number of masked entries.
+            StateMismatch: the number of values is not that of the support.
         """
-        entries = self.mask.entries()
-        masked = int(entries.count_nonzero())
-        if len(self.values) != masked:
-            raise StateMismatch(
-                f"a shard has {len(self.values)} values for {masked} masked entries",
-                "`editcli verify`",
-            )
-        return torch.zeros(self.mask.shape).masked_scatter_(entries, self.values.float())
+        return self.support.dense(self.values)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The shard without its groups, as tensors to save. Of the mask, the seed is saved and not
-        the bits."""
+        """The shard without its groups, as tensors to save. Of a mask, the seed is saved, not the
+        bits."""
         return {
-            "shape": torch.tensor(self.mask.shape),
-            "ratio": torch.tensor([self.mask.ratio], dtype=torch.float64),
-            "seed": torch.tensor([self.mask.seed]),
+            **self.support.tensors(),
             "values": self.values.contiguous(),
             "threshold": torch.tensor([self.threshold]),
         }
@@ -122,14 +202,13 @@ class Shard:
             StateMismatch: the tensors do not fit together.
         """
         try:
-            rows, columns = tensors["shape"].tolist()
-            mask = Mask((rows, columns), float(tensors["ratio"]), int(tensors["seed"]))
+            support = _support(tensors)
             values, threshold = tensors["values"], float(tensors["threshold"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise StateMismatch(f"a shard's tensors do not fit together: {error}") from error
         if not values.is_floating_point() or values.ndim != 1:
             raise StateMismatch(f"a shard's values are {values.dtype} {list(values.shape)}")
-        return Shard(groups, mask, values, threshold)
+        return Shard(groups, support, values, threshold)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,14 @@ from editors.methods.training.records import Record
 from editors.methods.training.state_offload import StateOffload
 from editors.methods.training.suffix_replay import SuffixReplay, record_states
 from editors.methods.wise.settings import WiseSettings
-from editors.methods.wise.shards import Mask
+from editors.methods.wise.shards import LowRank, Mask, Support
+from editors.methods.wise.training.low_rank_delta import LowRankDelta
 from editors.methods.wise.training.masked_delta import MaskedDelta
 from editors.model.base_model import Base
 from editors.model.tokenization import Row
 
 BETAS = (0.7, 0.95)  # of Adam; with more momentum, rows take more steps than they need
+LOW_RANK_RATE = 0.3  # of the learning rate, as both matrices of a product move
 LATE_CONFIDENCE = 0.9  # suffices in the second half of the steps
 RECHECK_AFTER = 4  # steps for each batch; then rows that were confident before are checked again
 # Rows of a step. With few rows, each row takes fewer steps until all are confident. Many rows are
@@ -61,7 +63,7 @@ def train_jointly(
     base: Base,
     facts: Sequence[Sequence[Row]],
     trained_count: int,
-    mask: Mask,
+    support: Support,
     start: torch.Tensor | None,
     settings: WiseSettings,
     seed: int,
@@ -78,8 +80,8 @@ def train_jointly(
     So the cost of an edit does not grow with the shard. ``judged``: for each trained fact, rows
     that are not trained; those whose target is not the greedy answer are then trained, too. A
     fact fails if its target is not the greedy answer to its bare prompt, or to a judged one
-    even then. ``start``: ``[masked]``, the values to start from, None for zeros; entries
-    outside the mask do not change. ``settings.learning_rate`` is in units of the projection's
+    even then. ``support``: which changes can be trained. ``start``: ``[count]``, the values to
+    start from, None for no change. ``settings.learning_rate`` is in units of the projection's
     root mean square weight. A row is confident when each of its target tokens has at least
     probability ``settings.confidence``; in the second half of the steps, ``LATE_CONFIDENCE``
     suffices if it is less. ``seed``: of the order of batches. ``memory_bytes``: the bytes of
@@ -92,13 +94,14 @@ def train_jointly(
     offload = StateOffload(memory_bytes)
     with ThreadPoolExecutor(1) as executor:
         # Drawing and moving the mask of a large layer takes as long as recording does.
-        drawing = executor.submit(lambda: mask.entries().to(base.device))
+        drawing = executor.submit(_drawn, support, base)
         trained_rows = [row for rows in facts[:trained_count] for row in rows]
         checked_rows = [rows[0] for rows in facts[trained_count:]]
         judged_rows = [row for rows in judged for row in rows]
         parts = [trained_rows, checked_rows, judged_rows]
         suffix, (trained, checked, untrained) = recorded_rows(base, offload, parts, request)
-    training = _JointTraining(base, suffix, drawing.result(), start, settings, seed)
+    change = _change(support, drawing.result(), start, base)
+    training = _JointTraining(base, suffix, change, start, settings, seed)
     del drawing  # the entries of a large layer take much memory
     bare_rows = {0, *accumulate(len(rows) for rows in facts[: trained_count - 1])}
     enough = min(settings.confidence, LATE_CONFIDENCE)
@@ -132,6 +135,23 @@ def train_jointly(
     not_learnt = {owners[row] for row, (_, answered) in judgements if not answered}
     failed = tuple(i for i, (_, said) in enumerate(found) if not said or i in not_learnt)
     return Training(training.change.result(), training.steps, failed)
+
+
+def _drawn(support: Support, base: Base) -> torch.Tensor | None:
+    """bool ``[out, in]``: the entries of a mask, on the device of ``base``; None for another
+    support."""
+    return support.entries().to(base.device) if isinstance(support, Mask) else None
+
+
+def _change(
+    support: Support, entries: torch.Tensor | None, start: torch.Tensor | None, base: Base
+) -> MaskedDelta | LowRankDelta:
+    """The trainable change; ``entries``: the result of :func:`_drawn`."""
+    weight = base.projection.weight(base.model)
+    if isinstance(support, LowRank):
+        return LowRankDelta(support, start, weight)
+    assert entries is not None
+    return MaskedDelta(entries, start, weight)
 
 
 def recorded_rows(
@@ -170,18 +190,20 @@ class _JointTraining:
         self,
         base: Base,
         suffix: SuffixReplay,
-        entries: torch.Tensor,
+        change: MaskedDelta | LowRankDelta,
         start: torch.Tensor | None,
         settings: WiseSettings,
         seed: int,
     ) -> None:
-        """``suffix``: replays any record of the base; ``entries``: bool ``[out, in]``, the mask;
-        ``start``: ``[masked]``, None for zeros."""
+        """``suffix``: replays any record of the base; ``change``: what is trained; ``start``:
+        ``[count]``, its values before training, None if they change nothing."""
         weight = base.projection.weight(base.model)
         self._base, self._suffix, self._settings = base, suffix, settings
         self._rate = settings.learning_rate * float(weight.float().square().mean().sqrt())
+        if isinstance(change, LowRankDelta):
+            self._rate *= LOW_RANK_RATE
         self._generator = torch.Generator().manual_seed(seed)
-        self.change = MaskedDelta(entries, start, weight)
+        self.change = change
         self._start = start
         self._optimizer = torch.optim.Adam([self.change.values], lr=self._rate, betas=BETAS)
         self._records: list[Record] = []

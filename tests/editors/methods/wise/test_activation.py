@@ -132,16 +132,16 @@ def test_the_quietest_edit_itself_opens_its_memory(tiny_base: BaseOf) -> None:
     measured = scores(base, one)
     for prompt, score in zip(PROMPTS, measured, strict=True):
         for rounded in (score, score * (1 + 1e-6)):
-            exact = Shard((), one.mask, one.values, rounded)
+            exact = Shard((), one.support, one.values, rounded)
             assert decided(ActivationRouter(base, [exact]), [prompt])[0].opened
-        above = Shard((), one.mask, one.values, score * 1.001)
+        above = Shard((), one.support, one.values, score * 1.001)
         assert not decided(ActivationRouter(base, [above]), [prompt])[0].opened
 
 
 def test_the_ratio_scales_the_threshold(tiny_base: BaseOf) -> None:
     base = tiny_base("llama")
     one = shards(base, [0.0])[0]
-    strict = Shard((), one.mask, one.values, scores(base, one)[0] * 1.1)
+    strict = Shard((), one.support, one.values, scores(base, one)[0] * 1.1)
     assert not decided(ActivationRouter(base, [strict]), PROMPTS[:1])[0].opened
     assert decided(ActivationRouter(base, [strict], ratio=0.88), PROMPTS[:1])[0].opened
 

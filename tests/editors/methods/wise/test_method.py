@@ -215,9 +215,9 @@ def test_masks_shards_and_merges_come_as_the_table_says(
         assert sum(len(shard.facts) == 2 for shard in shards) - full_before == fills, n
         assert tuple(len(shard.facts) for shard in shards) == sizes, n
         if draws:
-            masks.append(shards[-1].mask.entries())
+            masks.append(shards[-1].support.entries())
         assert all(
-            torch.equal(shard.mask.entries(), mask)
+            torch.equal(shard.support.entries(), mask)
             for shard, mask in zip(shards, masks, strict=True)
         ), "a shard keeps its mask"
         deltas = [shard.delta() for shard in shards]
@@ -255,7 +255,7 @@ def test_sequentially_one_call_for_each_fact_is_one_call_for_all(tiny_wise: Wise
 def test_the_same_seed_draws_the_same_masks_and_another_draws_others(tiny_wise: Wises) -> None:
     def masks(seed: int) -> list[torch.Tensor]:
         state = edit(tiny_wise("llama", SEQUENTIAL, seed), NINE[:4]).state
-        return [shard.mask.entries() for shard in shards_of(state)]
+        return [shard.support.entries() for shard in shards_of(state)]
 
     one, again, other = masks(0), masks(0), masks(1)
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))

@@ -54,7 +54,11 @@ def test_a_payload_survives_a_round_trip() -> None:
     after = WisePayload.load(before.dump())
     assert after.dump() == before.dump()
     for one, other in zip(before.shards, after.shards, strict=True):
-        assert (one.groups, one.mask, one.threshold) == (other.groups, other.mask, other.threshold)
+        assert (one.groups, one.support, one.threshold) == (
+            other.groups,
+            other.support,
+            other.threshold,
+        )
         assert one.facts == other.facts
         assert torch.equal(one.delta(), other.delta())
     assert (after.scope.signal, after.scope.pages) == (before.scope.signal, before.scope.pages)

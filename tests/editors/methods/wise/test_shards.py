@@ -70,7 +70,7 @@ def test_entries_outside_the_mask_are_bit_identical_to_main() -> None:
     """Whatever the values, and with no decay anywhere."""
     weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     some = shard(SHAPE, 0.2)
-    inside = some.mask.entries()
+    inside = some.support.entries()
     edited = weight + some.delta()
     assert torch.equal(edited[~inside], weight[~inside])
     assert torch.equal(edited[inside], weight[inside] + some.values)
@@ -94,7 +94,7 @@ def test_a_shard_survives_packing(
     values = torch.randn(int(mask.entries().sum())).to(dtype)
     before = Shard((("x",),), mask, values, threshold)
     after = Shard.from_tensors((("x",),), before.tensors())
-    assert after.mask == before.mask
+    assert after.support == before.support
     assert after.values.dtype == dtype
     assert torch.equal(after.values, before.values)
     assert (after.groups, after.threshold) == ((("x",),), threshold)
