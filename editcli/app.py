@@ -27,7 +27,7 @@ from editors import EditorError
 # module's name is the command's.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Edit": ("edit.init", "edit.edit", "edit.apply"),
-    "Check": ("check.check", "check.ask", "check.verify"),
+    "Check": ("check.check", "check.ask", "check.verify", "check.qualify"),
     "Conflicts": ("conflict",),
     "History": (
         *("history.log", "history.show", "history.undo"),

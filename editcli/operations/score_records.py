@@ -13,9 +13,13 @@ from editors.facts import NEAR_KINDS
 if TYPE_CHECKING:
     from editors.evaluation.edit_scores import EditScores
     from editors.evaluation.metrics import Rate
+    from editors.evaluation.readings import Reading
 
 Form = Literal["plain", "chat"]
 """How prompts are asked: as they are, or as turns of chats."""
+
+HEADLINES: Mapping[Form, Reading] = {"plain": "starts", "chat": "said"}
+"""The reading that counts: instruct models answer in sentences where they are asked in chats."""
 
 Scores = Mapping[Form, "EditScores"]
 """The scores in each form; plain prompts are always there, and the first."""
@@ -118,7 +122,7 @@ def scores_record(
 ) -> dict[str, object]:
     """The scores of a version as JSON: those of plain prompts, and under ``forms`` those of each
     form if there are several."""
-    blocks = {form: _block(of_form, per_fact=per_fact) for form, of_form in scores.items()}
+    blocks = {form: scores_block(of_form, per_fact=per_fact) for form, of_form in scores.items()}
     record = {
         "version": version,
         "facts": scores["plain"].reliability.n,
@@ -128,7 +132,7 @@ def scores_record(
     return record if len(blocks) == 1 else {**record, "forms": blocks}
 
 
-def _block(scores: EditScores, *, per_fact: bool) -> dict[str, object]:
+def scores_block(scores: EditScores, *, per_fact: bool) -> dict[str, object]:
     rates = _rates(scores)
     values = {key: _value(rate) for key, rate in rates.items()}
     block: dict[str, object] = {

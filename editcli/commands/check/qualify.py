@@ -1,0 +1,151 @@
+"""`editcli qualify`: will edits work on this model, with these facts?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Exit, Option
+
+from editcli import exit_codes
+from editcli.cli.console import Row
+from editcli.cli.options import PRINTS, RUNS_MODEL, FactFileArgument, Invocation, shared
+from editcli.files.facts import read_facts
+from editcli.models.libraries import use_threads
+from editcli.models.loading import load_base
+from editcli.models.locations import find_model, resolve
+from editcli.operations.method_choice import chosen_settings
+from editcli.operations.qualification import MINIMA, Qualification, Trial, qualify
+from editcli.operations.score_records import scores_block
+from editors import METHODS
+
+if TYPE_CHECKING:
+    from editors.evaluation.metrics import Rate
+
+RIVAL = "in-context"
+SHOWN = 10  # remarks on lines of the file, printed one by one
+
+
+@shared(*PRINTS, *RUNS_MODEL)
+def command(
+    call: Invocation,
+    model: Annotated[str, Argument(metavar="MODEL", help="A model, as `editcli init` takes it.")],
+    file: FactFileArgument,
+    method: Annotated[
+        str, Option(metavar="NAME", help="The editing method; `editcli methods` lists them.")
+    ] = "wise",
+    budget: Annotated[
+        float, Option(metavar="SECONDS", min=1, help="The time that it may take, about.")
+    ] = 600,
+) -> None:
+    """Edit a sample of facts into a model, measure them, and say whether to go on: go, or no.
+
+    No store is made, and the model is not changed. The sample is as large as the time allows.
+    Beside the method, in-context editing is measured, which puts the fact before the prompt: what a
+    team would do without a tool. Prompts are asked plain, and in chats where the tokenizer has a
+    template; and once more with sampled answers.
+
+    Go means that no score is below its limit: reliability 0.95, generalization 0.80, near locality
+    0.90, far locality 0.98, in plain prompts and in chats. A score without prompts in the file is
+    not judged. The exit code is 3 for no.
+
+    \b
+    Examples:
+      editcli qualify smollm2 facts.jsonl
+      editcli qualify ./my-model facts.csv --budget 1800 --json
+    """
+    out = call.out
+    fact_file = read_facts(file)
+    facts = fact_file.require()
+    out.note(*fact_file.remarks(SHOWN))
+    location = find_model(model)
+    spec = METHODS.load(method)
+    methods = {
+        name: METHODS.load(name).all_settings(chosen_settings(METHODS.load(name), location, {}))
+        for name in dict.fromkeys((method, RIVAL))
+    }
+    name, revision = resolve(model)
+    use_threads(call.threads)
+    base = load_base(
+        name,
+        revision=revision,
+        device=call.device,
+        dtype=call.dtype,
+        layer=spec.depth(methods[method]),
+        verbose=call.verbose,
+        tell=call.tell,
+        edits=spec.edits,
+    )
+    chats = base.tokenizer.chat_template is not None
+    with out.progress("qualifying", None, unit="stages") as bar:
+        found = qualify(base, facts, methods, budget, chats=chats, on_stage=bar.describe)
+    own = found.trials[0]
+    missed = own.missed()
+    if call.json or call.quiet:
+        out.record(_record(model, found, missed))
+    else:
+        out.text(f"{model}: {own.facts} of {found.of} facts")
+        out.table(_rows(found))
+        out.text(f"peak memory {found.peak_bytes / 2**30:.1f} GiB")
+        out.text("no" if missed else "go")
+    for problem in missed:
+        out.warn(problem)
+    if missed:
+        raise Exit(exit_codes.BELOW_THRESHOLD)
+
+
+def _rates(trial: Trial) -> Iterator[tuple[str, Rate]]:
+    for form, scores in trial.scores.items():
+        for name in MINIMA:
+            yield f"{name}, {form}", getattr(scores, name)
+        if form == "plain":
+            for kind, rate in scores.kinds.items():
+                yield f"near, {kind}", rate
+    yield "right when sampled", trial.sampled
+
+
+def _rows(found: Qualification) -> Iterator[Row]:
+    rates = [dict(_rates(trial)) for trial in found.trials]
+    for name in rates[0]:
+        if any(of_trial[name].n for of_trial in rates):
+            yield {
+                "score": name,
+                **{
+                    trial.method: _shown(of_trial[name])
+                    for trial, of_trial in zip(found.trials, rates, strict=True)
+                },
+            }
+    for name, seconds in (("edit", "seconds_an_edit"), ("answer", "seconds_an_answer")):
+        yield {
+            "score": f"seconds an {name}",
+            **{trial.method: f"{getattr(trial, seconds):.2f}" for trial in found.trials},
+        }
+    yield {"score": "not learnt", **{trial.method: trial.failed for trial in found.trials}}
+
+
+def _shown(rate: Rate) -> str:
+    return f"{rate.value:.3f} ({rate.low:.2f}-{rate.high:.2f})" if rate.n else ""
+
+
+def _record(model: str, found: Qualification, missed: list[str]) -> Mapping[str, Any]:
+    return {
+        "model": model,
+        "go": not missed,
+        "missed": missed,
+        "facts": found.trials[0].facts,
+        "of": found.of,
+        "peak_memory_bytes": found.peak_bytes,
+        "methods": {
+            trial.method: {
+                "failed": trial.failed,
+                "seconds_an_edit": round(trial.seconds_an_edit, 3),
+                "seconds_an_answer": round(trial.seconds_an_answer, 3),
+                "sampled": {"value": trial.sampled.value, "n": trial.sampled.n},
+                "forms": {
+                    form: scores_block(scores, per_fact=False)
+                    for form, scores in trial.scores.items()
+                },
+            }
+            for trial in found.trials
+        },
+    }
