@@ -28,6 +28,7 @@ from editors import EditorError
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Edit": ("edit.init", "edit.edit", "edit.apply"),
     "Check": ("check.check", "check.ask", "check.verify"),
+    "Use": ("use.chat", "use.serve"),
     "Conflicts": ("conflict",),
     "History": (
         *("history.log", "history.show", "history.undo"),

@@ -1,0 +1,1 @@
+"""Panel "Use": talking with a version, and serving it to other programs."""
