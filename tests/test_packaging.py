@@ -101,6 +101,7 @@ def test_the_oldest_environment_is_the_lower_end_of_every_bound() -> None:
 def test_every_dependency_of_the_product_is_bounded_above() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     requirements = [*PROJECT["project"]["dependencies"], *extras["large"], *extras["gguf"]]
+    requirements += extras["serve"]
     assert [r for r in requirements if ",<" not in r] == []
 
 

@@ -108,7 +108,8 @@ class Conversation:
             raise EditorError(
                 f"this chat is with {self._version.id}, and an edit would change {head.id}, the "
                 "version that is HEAD",
-                f"`editcli checkout {self._version.id}` makes the version of this chat HEAD",
+                "start a new chat with HEAD, or make the version of this one HEAD: "
+                f"`editcli checkout {self._version.id}`",
             )
         self._attachment.detach()  # training sees the base
         result = edit_fact(self._session, fact, call)

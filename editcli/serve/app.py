@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from editcli.errors import UnknownVersion
+from editcli.errors import ServerClosing, UnknownVersion
 from editcli.serve import wire
 from editcli.serve.catalogue import Catalogue
 from editcli.serve.engine import Engine
@@ -31,12 +31,11 @@ GONE = 499  # the status of a request whose client left, as others count it
 T = TypeVar("T")
 
 
-def make_app(engine: Engine, catalogue: Catalogue, longest: int) -> FastAPI:
+def make_app(engine: Engine, catalogue: Catalogue, longest: int) -> ASGIApp:
     """The web application over ``engine``. ``longest``: the length of the longest answer in
     tokens, where a request names none."""
     metrics = Metrics()
     app = FastAPI(title="editcli", docs_url=None, redoc_url=None)
-    app.add_middleware(_Counting, metrics=metrics)
     _add_errors(app)
 
     @app.get("/v1/models")
@@ -83,7 +82,7 @@ def make_app(engine: Engine, catalogue: Catalogue, longest: int) -> FastAPI:
         used = wire.usage(**exchange.tokens)
         return JSONResponse(form.whole(choices, usage=used, **about), headers=headers)
 
-    return app
+    return _Counting(app, metrics)
 
 
 async def _stream(
@@ -148,6 +147,8 @@ def _problem_of(error: Exception) -> tuple[int, Any]:
         return 404, wire.problem(_words_of(error), 404, "model_not_found", "model")
     if isinstance(error, PromptTooLong):
         return 400, wire.problem(_words_of(error), 400, "context_length_exceeded")
+    if isinstance(error, ServerClosing):
+        return 503, wire.problem(_words_of(error), 503)
     if isinstance(error, EditorError):
         return 400, wire.problem(_words_of(error), 400)
     return 500, wire.problem("the server failed; its log says why", 500)
@@ -177,8 +178,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 class _Counting:
-    """Counts the responses of an application. Not a middleware of Starlette's kind, which would
-    keep a stream from noticing that its client has left."""
+    """Counts the responses of an application, those to what it did not expect included."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics

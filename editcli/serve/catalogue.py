@@ -62,7 +62,7 @@ class Catalogue:
             EditorError: its edits cannot be read.
         """
         if name == self.name:
-            return self._current
+            return self.current
         if name == BASE:
             return self._base
         with self._lock:
@@ -80,7 +80,7 @@ class Catalogue:
     def follow(self) -> bool:
         """Serve the version that the ref means now; returns whether it is another than before.
 
-        Raises the errors of :meth:`find`; the version of before is then still served.
+        Raises the errors of :meth:`find`; the version of before is then served on.
         """
         before, self._current = self._current, self._open(self._session.store.version(self._ref))
         return self._current is not before
@@ -100,6 +100,7 @@ class Catalogue:
             if version.id not in self._opened:
                 self._opened[version.id] = Served(version.id, self._session.state(version))
             self._opened.move_to_end(version.id)
-            while len(self._opened) > KEPT:
-                self._opened.popitem(last=False)
+            if len(self._opened) > KEPT:
+                unused = (name for name, held in self._opened.items() if held is not self._current)
+                del self._opened[next(unused)]
             return self._opened[version.id]

@@ -16,6 +16,7 @@ from threading import Condition, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from editcli.errors import ServerClosing
 from editcli.operations.attachment import Attachment
 from editcli.operations.explained_answer import ExplainedDecision
 from editcli.operations.session import Session
@@ -112,7 +113,10 @@ class Engine:
         """Queue ``jobs``, which are answered together if they fit together."""
         with self._changed:
             self._waiting += jobs
+            closed = self._closing
             self._changed.notify()
+        if closed:
+            self._refuse_waiting()
 
     # --- in the thread of the engine ------------------------------------------------------------
 
@@ -120,8 +124,13 @@ class Engine:
         with Attachment(self._session) as attachment:
             while jobs := self._next_jobs():
                 self._answer(jobs, attachment)
-        for job in self._waiting:
-            _tell(job, Failed(EditorError("the server is closing")))
+        self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        with self._changed:
+            jobs, self._waiting = self._waiting, deque()
+        for job in jobs:
+            _tell(job, Failed(ServerClosing("the server is closing")))
 
     def _next_jobs(self) -> list[Job]:
         """All waiting jobs for what the oldest one asks; none once the engine closes."""

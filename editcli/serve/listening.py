@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def is_loopback(listener: socket.socket) -> bool:
     """Whether only programs on this machine can reach the socket."""
-    host = listener.getsockname()[0]
+    host: str = listener.getsockname()[0]
     return host == "::1" or host.startswith("127.")
 
 

@@ -8,13 +8,13 @@ from contextlib import suppress
 from copy import deepcopy
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.config import LOGGING_CONFIG
 
 ACCESS_LOG = 1  # -v
 
 
-def serve_until_interrupted(app: FastAPI, listener: socket.socket, verbose: int) -> None:
+def serve_until_interrupted(app: ASGIApp, listener: socket.socket, verbose: int) -> None:
     """Serve ``app`` on ``listener`` until Ctrl-C or SIGTERM; then, or at the second Ctrl-C at once,
     end the requests that are being answered. From ``verbose`` 1 on, each request is logged.
 

@@ -30,6 +30,19 @@ def _only(*values: object) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _encodable(text: str) -> str:
+    """``text``; JSON can hold halves of characters, and no tokenizer takes them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("is not Unicode text") from error
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_encodable)]
+_Stop = Annotated[_Text, Field(min_length=1)]
+
+
 class _Strict(BaseModel):
     """Takes no unknown fields; a field that is null counts as absent."""
 
@@ -50,14 +63,14 @@ class StreamOptions(_Strict):
 
 class _TextPart(_Strict):
     type: Literal["text"]
-    text: str
+    text: _Text
 
 
 class Message(_Strict):
     """A turn of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[_TextPart]
+    content: _Text | list[_TextPart]
 
     def turn(self) -> dict[str, str]:
         """The turn as a chat template takes it. A developer is what a system was called before."""
@@ -80,11 +93,7 @@ class _Asked(_Strict):
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)]
-        | None
-    ) = None
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=4)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None  # says who asks, which changes no answer
@@ -158,7 +167,7 @@ class ChatAsked(_Asked):
 class CompletionAsked(_Asked):
     """The body of POST /v1/completions. Prompts as token ids are not supported."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1)]
+    prompt: _Text | Annotated[list[_Text], Field(min_length=1)]
     logprobs: Annotated[int, _only(0)] = 0
     echo: Annotated[bool, _only(False)] = False
     best_of: int | None = None
@@ -262,8 +271,13 @@ def problem(message: str, status: int, code: str | None = None, param: str | Non
 
 def first_problem(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The error object of a body that is refused; ``errors``: those of pydantic."""
-    found = next(iter(errors))
-    # Of a value that may have one of several types, the path has the name of a type in it.
+    # A value that may have one of several types has a problem with each. The one that lies deepest
+    # is with the type that was meant. The path has the name of a type in it.
+    fields = [error["loc"][:2] for error in errors]
+    found = max(
+        (error for error, field in zip(errors, fields, strict=True) if field == fields[0]),
+        key=lambda error: len(error["loc"]),
+    )
     path = [part for part in found["loc"] if isinstance(part, int) or part.isidentifier()]
     param = ".".join(str(part) for part in path if part != "body") or None
     what = f"`{param}`" if param else "the body"

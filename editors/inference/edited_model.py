@@ -51,6 +51,7 @@ class EditedModel(CallTracker):
             return [(prompt, None) for prompt in prompts]
         return [*self.rewriter(prompts)]
 
+    @torch.inference_mode()
     def admitted(
         self, prompts: Sequence[Prompt], room: int = 0
     ) -> list[tuple[Ids, Decision | None]]:

@@ -134,7 +134,7 @@ def answer_live(
         nonlocal decided
         if not decided:
             decided = True
-            decisions = model.decisions(calls) or [None] * len(rows)
+            decisions: Sequence[Decision | None] = model.decisions(calls) or [None] * len(rows)
             for row, decision in zip(rows, decisions, strict=True):
                 row.decide(decision)
         for row, token in zip(rows, ids[:, -1].tolist(), strict=True):

@@ -43,7 +43,7 @@ MODELS = {
 
 
 def measure(model: str, _: Results) -> dict[str, Any]:
-    """Requests a second, and whether all answers were those of `ask`."""
+    """Requests and tokens a second, and whether all answers were those of `ask`."""
     file, count, requests = MODELS[model]
     with (datasets_dir() / file).open(encoding="utf-8") as lines:
         facts = [json.loads(line) for line in islice(lines, count)]
@@ -62,7 +62,7 @@ def measure(model: str, _: Results) -> dict[str, Any]:
         with _server(store) as url:
             asked = {"mixed": mixed, "near": far}
             found = {kind: _compared(url, prompts) for kind, prompts in asked.items()}
-            alone = _seconds(url, "HEAD", far[:20], at_once=1)[0] / 20
+            alone = _asked(url, "HEAD", far[:20], at_once=1)[0] / 20
         answers = {**found["mixed"].pop("answers"), **found["near"].pop("answers")}
         wrong = _not_of_ask(answers, store)
     return {
@@ -80,37 +80,47 @@ def measure(model: str, _: Results) -> dict[str, Any]:
 def _compared(url: str, prompts: Sequence[str]) -> dict[str, Any]:
     """The same requests to the edited version and to the base, in turns."""
     for name in ("HEAD", "base"):
-        _seconds(url, name, prompts[: 2 * AT_ONCE], AT_ONCE)
-    turns = [(_seconds(url, "HEAD", prompts), _seconds(url, "base", prompts)) for _ in range(TURNS)]
-    edited = [len(prompts) / ours for (ours, _), _ in turns]
-    base = [len(prompts) / plain for _, (plain, _) in turns]
-    ratios = [ours / plain for ours, plain in zip(edited, base, strict=True)]
-    return {
-        "requests_a_second": round(statistics.median(edited), 2),
-        "base_requests_a_second": round(statistics.median(base), 2),
-        "ratio": round(statistics.median(ratios), 3),
-        "answers": turns[0][0][1],
-    }
+        _asked(url, name, prompts[: 2 * AT_ONCE])
+    turns = [[_asked(url, name, prompts) for name in ("HEAD", "base")] for _ in range(TURNS)]
+
+    def rates(number: int) -> list[list[float]]:
+        """Of each turn, what is done in a second of the edited version and of the base."""
+        counts = [[(len(prompts), tokens)[number] for _, tokens, _ in turn] for turn in turns]
+        return [
+            [count / seconds for count, (seconds, _, _) in zip(of_turn, turn, strict=True)]
+            for of_turn, turn in zip(counts, turns, strict=True)
+        ]
+
+    found: dict[str, Any] = {"answers": turns[0][0][2]}
+    for number, what in enumerate(("requests", "tokens")):
+        edited, base = (statistics.median(side) for side in zip(*rates(number), strict=True))
+        ratio = statistics.median(ours / plain for ours, plain in rates(number))
+        found[what] = {"edited": round(edited, 1), "base": round(base, 1), "ratio": round(ratio, 2)}
+    return found
 
 
-def _seconds(
+def _asked(
     url: str, name: str, prompts: Sequence[str], at_once: int = AT_ONCE
-) -> tuple[float, dict[str, str]]:
-    """How long these requests take, and the answer to each prompt."""
+) -> tuple[float, int, dict[str, str]]:
+    """How many seconds these requests take, the tokens of their answers, and the answer to each
+    prompt."""
     place = urlsplit(url)
 
-    def ask(prompt: str) -> str:
+    def ask(prompt: str) -> dict[str, Any]:
         connection = HTTPConnection(str(place.hostname), place.port)
         body = json.dumps({"model": name, "prompt": prompt, "max_tokens": TOKENS})
         connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
-        answer: str = json.load(connection.getresponse())["choices"][0]["text"]
+        reply: dict[str, Any] = json.load(connection.getresponse())
         connection.close()
-        return answer
+        return reply
 
     with ThreadPoolExecutor(at_once) as threads:
         started = time.perf_counter()
-        answers = [*threads.map(ask, prompts)]
-        return time.perf_counter() - started, dict(zip(prompts, answers, strict=True))
+        replies = [*threads.map(ask, prompts)]
+        seconds = time.perf_counter() - started
+    tokens = sum(reply["usage"]["completion_tokens"] for reply in replies)
+    texts = [reply["choices"][0]["text"] for reply in replies]
+    return seconds, tokens, dict(zip(prompts, texts, strict=True))
 
 
 def _not_of_ask(answers: dict[str, str], store: Sequence[str]) -> int:
@@ -141,20 +151,21 @@ def page(results: Results) -> str:
         f"Written by `scripts/bench/serving.py`, {AT_ONCE} requests at once, answers of at most",
         f"{TOKENS} tokens, medians of {TURNS} turns; float32. *Near*: prompts that no edit claims,",
         "as the base answers them. *Mixed*: half of them prompts of edited facts in their own and",
-        "in other words. The base is the same server with the same requests to the model `base`;",
-        "its answers may be longer than those of edits.",
+        "in other words. The base is the same server with the same requests to the model `base`.",
+        "Answers of edits may be longer than those of the base, so tokens are counted, too.",
         "",
-        "| model | edits | prompts | requests a second | base | ratio | bar |",
-        "|---|---|---|---|---|---|---|",
+        "| model | edits | prompts | in a second | edited | base | ratio | bar |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     notes = []
     for model, result in results.items():
         for kind in ("near", "mixed"):
-            row = result[kind]
-            lines.append(
-                f"| {model} | {result['facts']} | {kind} | {row['requests_a_second']} | "
-                f"{row['base_requests_a_second']} | {row['ratio']:.2f} | 0.80 |"
-            )
+            for what, bar in (("requests", ""), ("tokens", "0.80")):
+                row = result[kind][what]
+                lines.append(
+                    f"| {model} | {result['facts']} | {kind} | {what} | {row['edited']} | "
+                    f"{row['base']} | {row['ratio']:.2f} | {bar} |"
+                )
         notes.append(
             f"{model}: {result['cores']} CPU cores; one request at a time takes "
             f"{result['seconds_alone']} s; of {result['answers']} answers, "

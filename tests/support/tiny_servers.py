@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from tiny_stores import run
 
 from editcli.cli.options import Invocation
@@ -73,3 +76,65 @@ def asked(prompts: Sequence[Prompt], *options: str) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [record.pop("line") for record in records] == [*range(1, len(prompts) + 1)]
     return records
+
+
+def complete(client: Any, model: str, prompt: Prompt, **options: Any) -> Any:
+    """The raw response of the endpoint that `prompt` is for."""
+    options = {"model": model, "max_tokens": TOKENS, **options}
+    if isinstance(prompt, str):
+        return client.completions.with_raw_response.create(prompt=prompt, **options)
+    return client.chat.completions.with_raw_response.create(messages=prompt, **options)
+
+
+def read(response: Any) -> tuple[str, str, Any]:
+    """The text of the first choice, why it ended, and the decision on the prompt; of a stream,
+    too."""
+    parsed = response.parse()
+    if hasattr(parsed, "choices"):
+        [choice] = parsed.choices
+        text = choice.text if hasattr(choice, "text") else choice.message.content
+        return text, choice.finish_reason, parsed.editcli["decisions"][0]
+    text, reason, decision = "", None, None
+    for chunk in parsed:
+        decision = decision or chunk.editcli["decisions"][0]
+        for choice in chunk.choices:
+            text += (choice.text if hasattr(choice, "text") else choice.delta.content) or ""
+            reason = choice.finish_reason or reason
+    return text, str(reason), decision
+
+
+def require_answers_of_ask(client: Any, asks: list[tuple[str, Prompt, bool]], at_once: int) -> None:
+    """Ask all of these models and prompts, streamed or not, and compare with `editcli ask`."""
+    by_model = {model: [p for m, p, _ in asks if m == model] for model, _, _ in asks}
+    expected = {
+        model: iter(asked(prompts, *(["--base"] if model == "base" else ["--version", model])))
+        for model, prompts in by_model.items()
+    }
+
+    def answer(ask: tuple[str, Prompt, bool]) -> tuple[str, str, Any, Any]:
+        model, prompt, stream = ask
+        response = complete(client, model, prompt, stream=stream)
+        return (*read(response), response.headers)
+
+    with ThreadPoolExecutor(at_once) as threads:
+        found = [*threads.map(answer, asks)]
+    edited = {decision["edited"] for _, _, decision, _ in found}
+    assert len(edited) > 1, "some prompts have to be claimed, and some not"
+    for (model, prompt, _), (text, reason, decision, headers) in zip(asks, found, strict=True):
+        record = next(expected[model])
+        assert record.pop("schema") == 1
+        assert text == record.pop("answer"), (model, prompt)
+        for key in ("score", "threshold"):  # sums of floats: the last digit depends on the batch
+            record[key] = record[key] and pytest.approx(record[key], abs=2e-4)
+        assert decision == record
+        assert headers["x-editcli-facts"] == (record["fact"] or "")
+        assert reason in ("stop", "length")
+
+
+def shuffled(
+    models: list[str], prompts: list[Prompt], count: int
+) -> list[tuple[str, Prompt, bool]]:
+    """`count` requests over all of these, in an order that is the same each time."""
+    each = [(model, p, stream) for model in models for p in prompts for stream in (False, True)]
+    drawn = random.Random(0)
+    return [drawn.choice(each) for _ in range(count)]

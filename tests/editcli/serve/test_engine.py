@@ -10,6 +10,7 @@ import pytest
 from tiny_edits import FACTS, FRANCE
 
 from editcli.cli.options import Invocation
+from editcli.errors import ServerClosing
 from editcli.operations.session import Session
 from editcli.serve.engine import Decided, Engine, Failed, Job, Served
 from editcli.store.store import Store
@@ -76,6 +77,18 @@ def test_a_prompt_that_cannot_be_asked_fails_alone(engine: Engine, head: Served)
     assert later.last.text == FRANCE.target
 
 
+def test_a_batch_that_breaks_is_told_so_and_the_next_is_answered(
+    engine: Engine, head: Served
+) -> None:
+    no_text: Any = (5,)
+    asked = [Waiting(head, FRANCE.prompt), Waiting(head, FRANCE.prompt, stops=no_text)]
+    engine.submit([one.job for one in asked])
+    assert [type(one.last.error) for one in asked] == [TypeError] * 2
+    later = Waiting(head, FRANCE.prompt)
+    engine.submit([later.job])
+    assert later.last.text == FRANCE.target
+
+
 def test_versions_and_the_base_take_turns(engine: Engine, head: Served, session: Session) -> None:
     first, base = Served("v0001", session.state("v0001")), Served("base", None)
     asked = [Waiting(served, FRANCE.prompt) for served in (head, base, first) * 3]
@@ -99,6 +112,9 @@ def test_what_waits_when_the_engine_closes_is_told(session: Session, head: Serve
         engine.submit([one.job for one in asked])
     ends = [one.last for one in asked]
     assert isinstance(ends[-1], Failed)
-    assert "closing" in str(ends[-1].error)
+    assert isinstance(ends[-1].error, ServerClosing)
+    late = Waiting(head, FRANCE.prompt)
+    engine.submit([late.job])
+    assert isinstance(late.last.error, ServerClosing)
     with session.method.attach(head.state):
         pass  # the base is free again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -189,7 +190,7 @@ def test_without_a_subject_a_hint_says_what_is_missed(edited: Store) -> None:
     [
         ("/edit", "target: must not be empty"),
         ("/edit Lima -s Franc", "subject: 'Franc' does not occur in the prompt"),
-        ("/edit Rome </s>", "'</s>' is a special token of the model"),
+        ("/edit Rome </s>", "target: '</s>' is a special token of the model"),
     ],
 )
 def test_a_correction_that_is_no_fact_changes_nothing_and_the_chat_goes_on(
@@ -215,29 +216,34 @@ def test_only_head_is_corrected(edited: Store) -> None:
     result = chat(lines, "--version", "v0001")
     assert result.exit_code == 4
     assert "this chat is with v0001, and an edit would change v0002" in result.stderr
-    assert "hint: `editcli checkout v0001`" in result.stderr
+    assert "`editcli checkout v0001`" in result.stderr
     assert edited.head().id == "v0002"
 
 
 # --- on a terminal --------------------------------------------------------------------------------
 
 
+STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what moves a cursor or changes colours
+
+
 class Terminal:
     """`editcli chat` on a terminal of its own."""
 
     def __init__(self, *options: str) -> None:
+        import fcntl
         import pty
+        import termios
 
         self._side, theirs = pty.openpty()
         root = str(Path(editcli.__file__).parents[1])
         self._program = subprocess.Popen(
             [sys.executable, "-m", "editcli", "chat", *options],
-            env={**os.environ, "PYTHONPATH": root, "TERM": "xterm", "COLUMNS": "80"},
+            env={**os.environ, "PYTHONPATH": root, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(theirs)
         self._seen = ""
@@ -254,6 +260,7 @@ class Terminal:
             assert time.monotonic() < deadline, self._seen
             if select.select([self._side], [], [], 0.1)[0]:
                 self._seen += os.read(self._side, 4096).decode()
+                self._seen = STEERING.sub("", self._seen)
         shown, _, self._seen = self._seen.partition(text)
         return shown
 
@@ -281,24 +288,25 @@ def test_on_a_terminal_lines_are_edited_and_ctrl_c_stops_an_answer(
     assert len(begun.split()) == 40, "this question has to be answered at length"
     terminal = Terminal("--max-new-tokens", "30000")
     terminal.until("Ctrl-D leaves")
-    terminal.until("> ")
+    terminal.until(">")
     terminal.type(f"{question}{ENTER}")
     first = " ".join(begun.split()[:10])
     terminal.until(first)
     terminal.type(CTRL_C)
     terminal.until("stopped")
-    terminal.until("> ")
+    terminal.until(">")
     terminal.type(f"{UP}{ENTER}")  # the same again
     terminal.until(first)
     terminal.type(CTRL_C)
     terminal.until("stopped")
-    terminal.until("> ")
+    terminal.until(">")
     terminal.type(f"Ann plays{CTRL_C}")  # throws the line away
-    terminal.until("> ")
+    terminal.until(">")
     terminal.type(CTRL_D)
     assert terminal.ended() == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_lines_are_piped_interrupts(edited: Store) -> None:
     program = subprocess.Popen(
         [sys.executable, "-m", "editcli", "chat"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -21,7 +20,17 @@ from urllib.request import urlopen
 
 import pytest
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN
-from tiny_servers import TOKENS, Prompt, Server, asked, serving
+from tiny_servers import (
+    TOKENS,
+    Prompt,
+    Server,
+    asked,
+    complete,
+    read,
+    require_answers_of_ask,
+    serving,
+    shuffled,
+)
 from tiny_stores import content, run
 
 import editcli
@@ -58,61 +67,6 @@ def server(chatting: Store) -> Iterator[Server]:
 def client(server: Server) -> Iterator[Any]:
     with server.client() as client:
         yield client
-
-
-def complete(client: Any, model: str, prompt: Prompt, **options: Any) -> Any:
-    """The raw response of the endpoint that `prompt` is for."""
-    options = {"model": model, "max_tokens": TOKENS, **options}
-    if isinstance(prompt, str):
-        return client.completions.with_raw_response.create(prompt=prompt, **options)
-    return client.chat.completions.with_raw_response.create(messages=prompt, **options)
-
-
-def read(response: Any) -> tuple[str, str, Any]:
-    """The text of the first choice, why it ended, and the decision on the prompt; of a stream,
-    too."""
-    parsed = response.parse()
-    if hasattr(parsed, "choices"):
-        [choice] = parsed.choices
-        text = choice.text if hasattr(choice, "text") else choice.message.content
-        return text, choice.finish_reason, parsed.editcli["decisions"][0]
-    text, reason, decision = "", None, None
-    for chunk in parsed:
-        decision = decision or chunk.editcli["decisions"][0]
-        for choice in chunk.choices:
-            text += (choice.text if hasattr(choice, "text") else choice.delta.content) or ""
-            reason = choice.finish_reason or reason
-    return text, str(reason), decision
-
-
-def require_answers_of_ask(client: Any, asks: list[tuple[str, Prompt, bool]], at_once: int) -> None:
-    """Ask all of these models and prompts, streamed or not, and compare with `editcli ask`."""
-    by_model = {model: [p for m, p, _ in asks if m == model] for model, _, _ in asks}
-    expected = {
-        model: iter(asked(prompts, *(["--base"] if model == "base" else ["--version", model])))
-        for model, prompts in by_model.items()
-    }
-    with ThreadPoolExecutor(at_once) as threads:
-        responses = threads.map(lambda one: complete(client, *one[:2], stream=one[2]), asks)
-        found = [*threads.map(lambda response: (*read(response), response.headers), responses)]
-    for (model, prompt, _), (text, reason, decision, headers) in zip(asks, found, strict=True):
-        record = next(expected[model])
-        assert record.pop("schema") == 1
-        assert text == record.pop("answer"), (model, prompt)
-        for key in ("score", "threshold"):  # sums of floats: the last digit depends on the batch
-            record[key] = record[key] and pytest.approx(record[key], abs=2e-4)
-        assert decision == record
-        assert headers["x-editcli-facts"] == (record["fact"] or "")
-        assert reason in ("stop", "length")
-
-
-def shuffled(
-    models: list[str], prompts: list[Prompt], count: int
-) -> list[tuple[str, Prompt, bool]]:
-    """`count` requests over all of these, in an order that is the same each time."""
-    each = [(model, p, stream) for model in models for p in prompts for stream in (False, True)]
-    drawn = random.Random(0)
-    return [drawn.choice(each) for _ in range(count)]
 
 
 def test_mixed_requests_at_once_are_answered_as_ask_answers_each(client: Any) -> None:
@@ -301,6 +255,13 @@ def test_without_a_chat_template_chats_are_refused(edited: Store) -> None:
         ("/completions", b"{", 400, "the body is not JSON"),
         ("/completions", b"[]", 400, "the body"),
         ("/completions", b'{"prompt": "a"}', 400, "`model` is missing"),
+        (
+            "/completions",
+            b'{"model": "base", "prompt": "\\ud800"}',
+            400,
+            "`prompt`: is not Unicode",
+        ),
+        ("/completions", b'{"model": "base", "prompt": ["a", 5]}', 400, "`prompt.1`: input should"),
         ("/embeddings", b"{}", 404, "POST /v1/embeddings: not found"),
         ("/completions", None, 405, "GET /v1/completions: method not allowed"),
     ],
@@ -432,7 +393,9 @@ def start(*options: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_the_command_says_where_it_listens_and_ends_when_told(
     edited: Store, ending: signal.Signals
 ) -> None:
