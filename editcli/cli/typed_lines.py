@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 
@@ -10,8 +11,11 @@ def typed_lines(prompt: str) -> Iterator[str]:
     history is forgotten at the end."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
+    from prompt_toolkit.output import create_output
 
-    session: PromptSession[str] = PromptSession(history=InMemoryHistory())
+    # What goes to a file or a pipe is data, and the prompt is none.
+    output = None if sys.stdout.isatty() else create_output(sys.stderr)
+    session: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=output)
     while True:
         try:
             yield session.prompt(prompt)

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from editcli.errors import ServerClosing, UnknownVersion
 from editcli.serve import wire
 from editcli.serve.catalogue import Catalogue
-from editcli.serve.engine import Engine
+from editcli.serve.engine import Engine, Served
 from editcli.serve.exchange import Exchange, facts_of
 from editcli.serve.metrics import Metrics
 from editors import EditorError, PromptTooLong
@@ -46,7 +46,7 @@ def make_app(engine: Engine, catalogue: Catalogue, longest: int) -> ASGIApp:
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
         if name not in await run_in_threadpool(catalogue.names):
-            await run_in_threadpool(catalogue.find, name)
+            await find(name)
         return wire.listed_model(name)
 
     @app.post("/v1/chat/completions")
@@ -61,10 +61,18 @@ def make_app(engine: Engine, catalogue: Catalogue, longest: int) -> ASGIApp:
     async def counters() -> Response:
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
+    async def find(name: str) -> Served:
+        try:
+            return await run_in_threadpool(catalogue.find, name)
+        except UnknownVersion:
+            raise
+        except EditorError as error:  # which is no fault of the request
+            raise _UnreadableVersionError(_words_of(error)) from error
+
     async def answer(
         asked: wire.ChatAsked | wire.CompletionAsked, form: wire.Form, request: Request
     ) -> Response:
-        served = await run_in_threadpool(catalogue.find, asked.model)
+        served = await find(asked.model)
         exchange = Exchange(asked, served, longest, metrics)
         exchange.submit(engine)
         try:
@@ -119,6 +127,10 @@ def _reason(answer: LiveAnswer) -> str:
     return "stop" if answer.end == "stop" else "length"
 
 
+class _UnreadableVersionError(Exception):
+    """The edits of a version cannot be read."""
+
+
 class _ClientGoneError(Exception):
     """Whoever asked has closed the connection."""
 
@@ -151,6 +163,8 @@ def _problem_of(error: Exception) -> tuple[int, Any]:
         return 503, wire.problem(_words_of(error), 503)
     if isinstance(error, EditorError):
         return 400, wire.problem(_words_of(error), 400)
+    if isinstance(error, _UnreadableVersionError):
+        return 500, wire.problem(str(error), 500)
     return 500, wire.problem("the server failed; its log says why", 500)
 
 
@@ -171,6 +185,7 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse(wire.problem(what, error.status_code), error.status_code)
 
     @app.exception_handler(EditorError)
+    @app.exception_handler(_UnreadableVersionError)
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
         status, body = _problem_of(error)

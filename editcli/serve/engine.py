@@ -59,8 +59,8 @@ class Failed:
 
 if TYPE_CHECKING:
     Event = Decided | str | LiveAnswer | Failed
-"""What a job tells: one :class:`Decided`, then pieces of text if it ``streams``, then the whole
-answer; or :class:`Failed` at any time, which is the last."""
+    """What a job tells: one :class:`Decided`, then pieces of text if it ``streams``, then the whole
+    answer; or :class:`Failed` at any time, which is the last."""
 
 
 @dataclass(eq=False)

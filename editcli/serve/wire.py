@@ -16,7 +16,8 @@ from uuid import uuid4
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 GREEDY = 1e-5  # a temperature below this means the likeliest tokens
-MAX_CHOICES = 128
+MAX_CHOICES = 128  # for one prompt
+MAX_ANSWERS = 1024  # to one request: the header that names their facts has to stay short
 
 
 def _only(*values: object) -> AfterValidator:
@@ -176,6 +177,12 @@ class CompletionAsked(_Asked):
     def _best_of_all(self) -> CompletionAsked:
         if self.best_of not in (None, self.n):
             raise ValueError("best_of is supported only as n")
+        return self
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> CompletionAsked:
+        if len(self.prompts) * self.n > MAX_ANSWERS:
+            raise ValueError(f"prompt and n ask for more than {MAX_ANSWERS} answers")
         return self
 
     @property

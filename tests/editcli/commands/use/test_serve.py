@@ -70,14 +70,14 @@ def client(server: Server) -> Iterator[Any]:
 
 
 def test_mixed_requests_at_once_are_answered_as_ask_answers_each(client: Any) -> None:
-    require_answers_of_ask(client, shuffled(["HEAD", "base", "v0001"], PROMPTS, 120), 16)
+    require_answers_of_ask(client, shuffled(["HEAD", "base", "v0001"], PROMPTS, 80), 16)
 
 
 @pytest.mark.parametrize("method", ["in-context", "ft-m"])
 def test_every_method_is_served(edited_by: Callable[[str], Store], method: str) -> None:
     prompts = [prompt for prompt in PROMPTS if isinstance(prompt, str)]
     with serving(edited_by(method)) as server, server.client() as client:
-        require_answers_of_ask(client, shuffled(["HEAD", "base", "v0001"], prompts, 30), 8)
+        require_answers_of_ask(client, shuffled(["HEAD", "base", "v0001"], prompts, 20), 8)
 
 
 def test_models_are_the_store_its_versions_and_the_base(edited: Store, chat_model: Path) -> None:
@@ -221,7 +221,7 @@ def test_what_is_not_supported_is_refused_by_name(client: Any, server: Server) -
         messages = options.get("messages", CHATS[0])
         error = refusal(client.chat.completions.create, **{**options, "messages": messages})
         assert next(iter(options)) in error.message or "last message" in error.message
-    for prompt in ([5, 6, 7], [], 5):
+    for prompt in ([5, 6, 7], [], 5, ["a"] * 1025):
         assert "prompt" in refusal(client.completions.create, prompt=prompt).message
     too_long = refusal(client.completions.create, prompt="the " * 130 + "sea is")
     assert too_long.code == "context_length_exceeded"
@@ -375,7 +375,7 @@ def test_a_new_version_that_is_damaged_is_not_served(
         assert "is damaged" in said
         parsed = complete(client, server.name, ELSEWHERE).parse()
         assert parsed.editcli["version"] == "v0001"
-        with pytest.raises(openai.BadRequestError, match="is damaged"):
+        with pytest.raises(openai.InternalServerError, match="is damaged"):
             complete(client, "v0002", ELSEWHERE)
 
 
