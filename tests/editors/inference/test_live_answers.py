@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_edits import FACTS, edit
 from tiny_models import EDITABLE, quick_first
@@ -209,17 +209,11 @@ def test_tokens_are_drawn_by_their_probabilities(
 # --- pieces ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def bytewise() -> EditedModel:
-    """A model with random weights whose tokens are single bytes, so that characters are cut."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate(["<end>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+def random_model(tokenizer: Tokenizer, **kinds: Any) -> EditedModel:
+    """A model with random weights over the tokens of ``tokenizer``, of which the first ends."""
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", **kinds)
     config = AutoConfig.for_model(
-        "llama", vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16,
+        "llama", vocab_size=tokenizer.get_vocab_size(), hidden_size=16, intermediate_size=16,
         num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=256, eos_token_id=0,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
@@ -227,17 +221,31 @@ def bytewise() -> EditedModel:
         return EditedModel.unedited(Base.of(AutoModelForCausalLM.from_config(config), fast))
 
 
-@given(seeds=st.lists(st.integers(0, 2**32), min_size=1, max_size=4), data=st.data())
+@pytest.fixture(scope="module", params=["bytes", "tidied words"])
+def raw(request: pytest.FixtureRequest) -> EditedModel:
+    """Tokens that are single bytes, so that characters are cut; and words between which the
+    tokenizer takes spaces away, so that a word may change the text before it."""
+    if request.param == "bytes":
+        tokens = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        tokenizer = Tokenizer(models.BPE({token: n for n, token in enumerate(tokens)}, []))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        return random_model(tokenizer)
+    tokens = ["<end>", "é", "'", "rock", "n", ".", "?", "n't", "'s", "'m", "do"]
+    words = {token: n for n, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="é"))
+    return random_model(tokenizer, clean_up_tokenization_spaces=True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds=st.lists(st.integers(0, 2**32), min_size=4, max_size=4), data=st.data())
 def test_pieces_are_the_answer_and_a_stop_cuts_it(
-    bytewise: EditedModel, seeds: list[int], data: st.DataObject
+    raw: EditedModel, seeds: list[int], data: st.DataObject
 ) -> None:
     def said(stops: Sequence[str]) -> list[Heard]:
         return heard(
-            bytewise,
-            [
-                Request.of(bytewise, "é", 24, tuple(stops), Sampling(1.0, seed=(seed,)))
-                for seed in seeds
-            ],
+            raw,
+            [Request.of(raw, "é", 24, tuple(stops), Sampling(1.0, seed=(seed,))) for seed in seeds],
         )
 
     whole = said(())
