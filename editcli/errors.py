@@ -16,6 +16,10 @@ class UnknownVersion(EditorError):
     """No version, and no tag, has this name."""
 
 
+class ServerClosing(EditorError):
+    """The server ends, and answers nothing more."""
+
+
 class Interrupted(EditorError):
     """Ctrl-C was pressed, and the hint says how to go on."""
 

@@ -122,6 +122,11 @@ class Output:
             for line in lines:
                 self._write(printable(line))
 
+    def piece(self, text: str) -> None:
+        """A piece of text that grows on a terminal, with its line breaks; shown at once."""
+        self.stdout.write(_lines(text))
+        self.stdout.flush()
+
     def flush(self) -> None:
         """Hand on what was printed, for a reader that waits for it."""
         self.stdout.flush()
@@ -184,8 +189,7 @@ class Output:
         coloured = self.env.get("FORCE_COLOR") or self.stderr.isatty()
         if kind and coloured and not self.env.get("NO_COLOR"):
             prefix = f"\x1b[{_COLOURS[kind]}m{kind}:\x1b[0m "
-        text = "\n".join(map(printable, message.split("\n")))
-        self.stderr.write(f"{prefix}{text}\n")
+        self.stderr.write(f"{prefix}{_lines(message)}\n")
 
     def _rich_table(self, rows: Iterable[Row], columns: Sequence[str]) -> None:
         from rich.console import Console
@@ -211,6 +215,11 @@ _UNPRINTABLE = re.compile(
 def printable(text: str) -> str:
     """`text` with control characters as escapes, so that it cannot steer a terminal or a pipe."""
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def _lines(text: str) -> str:
+    """`text` as :func:`printable` makes it, with its line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _one_line(value: object) -> str:

@@ -31,14 +31,20 @@ def read_prompt(line: bytes) -> Prompt | None:
         EditorError: the line is not UTF-8, or is a chat with a bad turn, or one whose last turn is
             not the user's.
     """
-    try:
-        text = line.decode("utf-8-sig").rstrip()
-    except UnicodeDecodeError as error:
-        raise EditorError(f"not UTF-8: {error.reason}", "a line is UTF-8 text") from error
+    text = read_text(line)
     listed = _json_list(text)
     if any(isinstance(value, dict) for value in listed):
         return _turns(listed)
     return text or None
+
+
+def read_text(line: bytes) -> str:
+    """The text on a line of UTF-8, without white space at its end; raises EditorError if it is not
+    UTF-8."""
+    try:
+        return line.decode("utf-8-sig").rstrip()
+    except UnicodeDecodeError as error:
+        raise EditorError(f"not UTF-8: {error.reason}", "a line is UTF-8 text") from error
 
 
 def _json_list(text: str) -> list[object]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from editcli.cli.console import Output
 from editcli.cli.options import Invocation
 from editcli.errors import Interrupted
 from editcli.operations.distributed import Ranks
+from editcli.operations.interrupts import noticing_interrupts
 from editcli.operations.session import Session
 from editcli.store.journal import Journal
 from editcli.wording import STALE_HEADS, counted
@@ -32,26 +31,19 @@ ALONE = Ranks()
 @contextmanager
 def _interruptible(out: Output) -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C was pressed inside ``with``; pressed again, it ends the block at once."""
-    requested = False
 
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal requested
-        if requested:
-            raise KeyboardInterrupt
-        requested = True
+    def tell() -> None:
         out.note(
             "stopping after the facts that are being trained; press Ctrl-C again to stop at once"
         )
 
-    previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield lambda: requested
+        with noticing_interrupts(tell) as requested:
+            yield requested
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted", "run the same command again to go on; finished work is kept"
         ) from None
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 class _ResumedJournal:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +20,7 @@ from editors.inference.calls import Call, running_forward
 from editors.inference.decisions import Decision, Router
 from editors.model.base_model import Base
 from editors.model.hooks import overriding, swapped
-from editors.model.tokenization import Batch, Prompt, Row, Side, encode_prompts, shown
+from editors.model.tokenization import Batch, Ids, Prompt, Row, Side, encode_prompts, shown
 
 T = TypeVar("T")
 
@@ -62,6 +61,29 @@ class EditedModel(CallTracker):
             return [(prompt, None) for prompt in prompts]
         return [*self.rewriter(prompts)]
 
+    @torch.inference_mode()
+    def admitted(
+        self, prompts: Sequence[Prompt], room: int = 0
+    ) -> list[tuple[Ids, Decision | None]]:
+        """The ids of each prompt as the model is to see it, with the decision of the rewriter, as
+        :meth:`rewritten` says.
+
+        Raises:
+            PromptTooLong: after a prompt, the model's context has less than ``room`` tokens left.
+            EditorError: a prompt cannot be encoded.
+        """
+        context = self.base.architecture.context
+        rewritten = self.rewritten(prompts)
+        encoded = encode_prompts(self.base.tokenizer, [prompt for prompt, _ in rewritten])
+        for prompt, ids in zip(prompts, encoded, strict=True):
+            if context is not None and len(ids) + room > context:
+                raise PromptTooLong(
+                    f"a prompt has {len(ids)} tokens, and the model takes {context}"
+                    f"{' with its answer' if room else ''}: {shown(prompt)}",
+                    "shorten the prompt",
+                )
+        return [(ids, decision) for ids, (_, decision) in zip(encoded, rewritten, strict=True)]
+
     def decisions(self, calls: Sequence[Call]) -> Sequence[Decision] | None:
         """The decisions on the rows of the first of ``calls``; None without a router."""
         return calls[0].decisions if calls and self.router else None
@@ -87,21 +109,11 @@ class EditedModel(CallTracker):
             PromptTooLong: after a prompt, the model's context has less than ``room`` tokens left.
             EditorError: a prompt cannot be encoded.
         """
-        base, context = self.base, self.base.architecture.context
-        rewritten = [self.rewritten(prompts) for prompts in sides]
-        encoded = [
-            encode_prompts(base.tokenizer, [prompt for prompt, _ in side]) for side in rewritten
-        ]
-        for prompt, ids in zip(chain(*sides), chain(*encoded), strict=True):
-            if context is not None and len(ids) + room > context:
-                raise PromptTooLong(
-                    f"a prompt has {len(ids)} tokens, and the model takes {context}"
-                    f"{' with its answer' if room else ''}: {shown(prompt)}",
-                    "shorten the prompt",
-                )
+        base = self.base
+        admitted = [self.admitted(prompts, room) for prompts in sides]
 
         def with_decisions(members: list[int]) -> list[tuple[T, Decision | None]]:
-            rows = [Row.of_prompt(side[i]) for side in encoded for i in members]
+            rows = [Row.of_prompt(side[i][0]) for side in admitted for i in members]
             batch = base.batch(rows, side=side)
             # Pads on the right are none of the prompt, on the left the mask says so.
             prompts_in = self.scoring(batch.prompt_lengths) if side == "right" else nullcontext()
@@ -109,11 +121,11 @@ class EditedModel(CallTracker):
                 results = results_of(batch, members)
             decisions: Sequence[Decision | None] = self.decisions(calls) or [None] * len(rows)
             return [
-                (result, rewritten[0][i][1] or decision)
+                (result, admitted[0][i][1] or decision)
                 for i, result, decision in zip(members, results, decisions, strict=False)
             ]
 
-        longest = [max(map(len, of_one)) for of_one in zip(*encoded, strict=True)]
+        longest = [max(len(ids) for ids, _ in of_one) for of_one in zip(*admitted, strict=True)]
         return in_batches(longest, budget, with_decisions)
 
 

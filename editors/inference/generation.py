@@ -35,8 +35,11 @@ Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 FirstStep = Callable[[torch.Tensor, Sequence[int]], Sequence[T]]
 
 ROWS_BEGUN = 32  # answered together
-TOKENS_BEGUN = 2048  # of their prompts
-PADS_BEGUN = 128  # among them
+TOKENS_PADDED = 2048  # of their prompts, pads included
+PADS = 128  # among them
+
+# Kinds of rotary positions that depend on the longest row of a batch.
+LONGEST_COUNTS = {"dynamic", "longrope"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +82,11 @@ def begun_answers(
     logits ``[rows, vocab]`` of the first tokens of the answers to the prompts with these
     ``numbers``. ``on_prompts`` is called with the number of further prompts that are answered.
 
-    Prompts of similar length are answered together, padded on the left, unless blocks of the model
-    mix tokens by other means than attention. Raises the errors of :func:`answers`.
+    Prompts of similar length are answered together, as :func:`padded_budget` allows. Raises the
+    errors of :func:`answers`.
     """
     base = model.base
     context = base.architecture.context or sys.maxsize
-    attention_only = all(block.attention_out for block in base.architecture.blocks)
 
     def run(batch: Batch, numbers: list[int]) -> list[tuple[Answer, T]]:
         columns = batch.ids.shape[1]
@@ -103,16 +105,30 @@ def begun_answers(
         texts = (read(base, ids) for ids in rows)
         return [(Answer(*said), first) for said, first in zip(texts, firsts, strict=True)]
 
-    budget = Budget(
-        rows=ROWS_BEGUN,
-        tokens=TOKENS_BEGUN,
-        pads=PADS_BEGUN if attention_only else 0,
-        logits_per_row=base.vocabulary,
-    )
+    budget = padded_budget(base, ROWS_BEGUN)
     return [
         (replace(answer, decision=decision), first)
         for (answer, first), decision in model.run([prompts], budget, run, room=1)
     ]
+
+
+def padded_budget(base: Base, rows: int) -> Budget:
+    """What a batch of prompts that are padded on the left may hold: ``rows`` rows at most.
+
+    It has no pads where they, or longer rows beside a row, would change what the model says: where
+    blocks mix tokens by other means than attention, or rotary positions depend on the longest row.
+    """
+    attention_only = all(block.attention_out for block in base.architecture.blocks)
+    pads = PADS if attention_only and not _rotary_kinds(base) & LONGEST_COUNTS else 0
+    return Budget(rows=rows, tokens=TOKENS_PADDED, pads=pads, logits_per_row=base.vocabulary)
+
+
+def _rotary_kinds(base: Base) -> set[object]:
+    """The kinds of rotary positions of the model: one, or one for each kind of block."""
+    config = base.model.config.get_text_config(decoder=True)
+    parameters = getattr(config, "rope_parameters", None) or {}
+    by_block = [value for value in parameters.values() if isinstance(value, dict)]
+    return {kind.get("rope_type") for kind in by_block or [parameters]}
 
 
 class _FirstWords:
@@ -251,8 +267,13 @@ def read(base: Base, ids: Sequence[int]) -> tuple[str, bool]:
     is such a token."""
     ends = stop_ids(base)
     end = next((position for position, token in enumerate(ids) if token in ends), None)
-    text: str = base.tokenizer.decode(list(ids[:end]), skip_special_tokens=True)
-    return text.strip(), end is not None
+    return text_of(base, ids[:end]).strip(), end is not None
+
+
+def text_of(base: Base, ids: Sequence[int]) -> str:
+    """The text of ``ids`` without special tokens."""
+    text: str = base.tokenizer.decode(list(ids), skip_special_tokens=True)
+    return text
 
 
 def stop_ids(base: Base) -> set[int]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 import pytest
+from tiny_servers import Prompt, require_answers_of_ask, serving, shuffled
 from tiny_stores import json_of, run
+
+from editcli.files.packaged import datasets_dir
+from editcli.store.store import Store
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,6 +31,27 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("EDITCLI_CACHE", str(tmp_path / "cache"))
     yield tmp_path / "cache"
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+
+
+def test_two_hundred_mixed_requests_are_answered_as_ask_answers_each(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts, other wordings and chats, of facts and near them, to the edits and to the base."""
+    pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+    monkeypatch.chdir(tmp_path)
+    with (datasets_dir() / "real" / "well-known-dev.jsonl").open(encoding="utf-8") as lines:
+        facts = [json.loads(line) for line in islice(lines, 6)]
+    Path("facts.jsonl").write_text("".join(f"{json.dumps(fact)}\n" for fact in facts))
+    for words in (["init", "smollm2"], ["apply", "facts.jsonl"]):
+        made = run(*words)
+        assert made.exit_code == 0, made.stderr
+    near = [probe["prompt"] for fact in facts for probe in fact["locality"]]
+    texts = [*near, *(text for fact in facts for text in (fact["prompt"], *fact["rephrases"]))]
+    texts = [text for text in texts if "\n" not in text]
+    prompts: list[Prompt] = [*texts, *([{"role": "user", "content": text}] for text in texts)]
+    store = Store.open(tmp_path / ".editcli")
+    with serving(store) as server, server.client() as client:
+        require_answers_of_ask(client, shuffled(["HEAD", "base"], prompts, 200), 16)
 
 
 def test_it_is_a_base_that_answers(

@@ -8,8 +8,7 @@ from typer import Argument, Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, PlainOption, shared
-from editcli.wording import SHOW_ANSWERS
-from editors import Fact, InvalidFact, Probe
+from editors import Fact, Probe
 
 Prompts = list[str] | None
 
@@ -52,9 +51,13 @@ def command(
       editcli edit "The UK's longest river is the" Thames -s UK --alias Britain
       editcli edit "The capital of France is" Lyon -s France --near "The sea of France is"
     """
-    from editcli.operations.apply import apply_facts
+    from editcli.operations.edit_fact import (
+        NO_SUBJECT,
+        edit_fact,
+        warn_of_failures,
+        what_was_done,
+    )
     from editcli.operations.session import Session
-    from editors.methods.applying import Limits
 
     out = call.out
     fact = Fact(
@@ -71,30 +74,16 @@ def command(
         source=source,
         author=call.who or None,
     )
-    session = Session.open(call)
-    if reason := session.why_unfit(fact):
-        raise InvalidFact(reason, "shorten or change the text")
-    limits = Limits(chats=not plain)
-    result = apply_facts(session, [fact], call, operation="edit", limits=limits)
+    result = edit_fact(Session.open(call), fact, call, chats=not plain)
     in_force = result.unchanged[0] if result.unchanged else fact.id
     if call.json or call.quiet:
         out.record({**result.to_dict(), "fact": in_force})
     else:
-        done = "the model is already edited to say so; nothing was changed"
-        if not result.unchanged:
-            instead = " in place of an older edit" if result.superseded else ""
-            done = f"edited{instead} in {result.seconds:.1f} s ({result.iterations} steps)"
-        out.text(f"{result.version}: {done}", f"fact {in_force}")
+        out.text(f"{result.version}: {what_was_done(result)}", f"fact {in_force}")
         if result.unchanged and fact.aliases:
             out.hint(f"a fact in force keeps its aliases; `editcli undo {in_force}` first")
     if subject is None and not call.json:
-        out.hint(
-            "without a subject, the edit misses more of its other wordings and claims more of the "
-            "questions that are close to it; `--subject` names what the fact is about"
-        )
-    if spoilt := [fact_id for fact_id in result.failed if fact_id != fact.id]:
-        out.warn(f"older edits are no longer answered: {', '.join(spoilt)}", SHOW_ANSWERS)
-    if fact.id in result.failed:
-        out.warn(f"the edit is saved, but the model does not answer {target!r}", SHOW_ANSWERS)
+        out.hint(NO_SUBJECT.format(option="`--subject`"))
+    warn_of_failures(out, fact, result)
     if result.failed:
         raise Exit(exit_codes.FAILED)

@@ -1,1 +1,1 @@
-"""The commands that bring an edited model to other programs. Imports everything but commands."""
+"""Commands that talk with a version, serve it, and bring it to other programs."""

@@ -20,7 +20,9 @@ WORK = [
     ["apply", "facts.jsonl"],
     ["check"],
     ["ask", FRANCE.prompt],
+    ["chat"],
 ]
+SERVE = ["serve", "--port", "0"]  # which would not end by itself
 HISTORY = [
     *(["log"], ["show"], ["tag"], ["checkout", "v1"], ["undo", FRANCE.id], ["report", "page.html"]),
     *(["verify"], ["verify", "--no-base"]),
@@ -30,7 +32,7 @@ CONFLICTS = [
     ["conflict", "locate", "c.jsonl"],
     ["conflict", "resolve", "c.jsonl", "--prefer", "memory"],
 ]
-each_command = pytest.mark.parametrize("words", WORK, ids=lambda words: words[0])
+each_command = pytest.mark.parametrize("words", [*WORK, SERVE], ids=lambda words: words[0])
 
 
 def save_one_fact() -> None:
@@ -44,7 +46,7 @@ def save_conflicts() -> None:
     Path("c.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
-@pytest.mark.parametrize("words", [*WORK, *HISTORY, *CONFLICTS], ids=" ".join)
+@pytest.mark.parametrize("words", [*WORK, SERVE, *HISTORY, *CONFLICTS], ids=" ".join)
 def test_without_a_store_the_hint_is_to_make_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server over one store. Imports ``operations`` and what is below."""
