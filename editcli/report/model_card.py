@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from editcli import __version__
 from editcli.cli.console import printable
-from editcli.operations.export import CARD, Describe, Kind, Scored, weights_folder
+from editcli.operations.exports.folder import CARD, Describe, Kind, Scored, weights_folder
 from editcli.operations.session import Session
 from editcli.store.records import Version
 from editcli.wording import counted

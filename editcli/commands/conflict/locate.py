@@ -55,8 +55,8 @@ def command(
     store = call.open_store()
     chosen = store.version(version)
 
-    from editcli.operations.conflict_records import heads_record
-    from editcli.operations.conflict_session import ConflictSession
+    from editcli.operations.conflicts.records import heads_record
+    from editcli.operations.conflicts.session import ConflictSession
     from editcli.operations.session import Session
     from editors.conflicts.locate import LocateSettings, locate
 

@@ -16,7 +16,7 @@ from editcli.files.conflicts import read_conflicts
 from editcli.wording import counted
 
 if TYPE_CHECKING:
-    from editcli.operations.conflict_session import ConflictSession
+    from editcli.operations.conflicts.session import ConflictSession
     from editors.conflicts.cases import ConflictCase
     from editors.conflicts.measure import RowResult
     from editors.conflicts.uncertainty import Entails, Uncertainty
@@ -80,8 +80,8 @@ def command(
     store = call.open_store()
     chosen = store.version(version)
 
-    from editcli.operations.conflict_records import results_record
-    from editcli.operations.conflict_session import ConflictSession
+    from editcli.operations.conflicts.records import results_record
+    from editcli.operations.conflicts.session import ConflictSession
     from editcli.operations.session import Session
     from editors.conflicts.measure import measure, prompts_of, sought_answers
     from editors.conflicts.replies import Replies
@@ -137,7 +137,7 @@ def _uncertainty(
     seed: int,
     out: Output,
 ) -> dict[str, Any]:
-    from editcli.operations.conflict_records import finite
+    from editcli.operations.conflicts.records import finite
     from editors.conflicts.measure import max_answer_tokens
     from editors.conflicts.uncertainty import Uncertainty, same_answer, samples
 

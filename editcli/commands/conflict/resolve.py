@@ -21,9 +21,9 @@ from editors import EditorError
 from editors.heads.pruning import HeadPruning, Source
 
 if TYPE_CHECKING:
-    from editcli.operations.conflict_session import ConflictSession
-    from editcli.operations.decoding_baselines import Baseline
-    from editcli.operations.prune_heads import PruningTest
+    from editcli.operations.conflicts.decoding_baselines import Baseline
+    from editcli.operations.conflicts.prune_heads import PruningTest
+    from editcli.operations.conflicts.session import ConflictSession
     from editcli.store.records import Version
 
 ONLY_PRUNING = (
@@ -104,9 +104,9 @@ def command(
     conflict_file.require_splits()
     texts = read_texts(neutral)
 
-    from editcli.operations.conflict_session import ConflictSession
-    from editcli.operations.decoding_baselines import measure_baseline
-    from editcli.operations.prune_heads import find_heads
+    from editcli.operations.conflicts.decoding_baselines import measure_baseline
+    from editcli.operations.conflicts.prune_heads import find_heads
+    from editcli.operations.conflicts.session import ConflictSession
     from editcli.operations.session import Session
     from editors.conflicts.locate import LocateSettings
     from editors.conflicts.resolve import PruneSettings

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument
 
 from editcli.cli.options import READS, RUNS_MODEL, VERSION_HELP, Invocation, shared
-from editcli.operations.export import KindOption, PrivateFactsOption, export
+from editcli.operations.exports.folder import KindOption, PrivateFactsOption, export
 from editcli.report.model_card import card_of, score_rows
 
 

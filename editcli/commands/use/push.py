@@ -9,8 +9,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from editcli.cli.options import READS, RUNS_MODEL, VERSION_HELP, Invocation, shared
-from editcli.operations.export import KindOption, PrivateFactsOption, export
-from editcli.operations.hub import upload
+from editcli.operations.exports.folder import KindOption, PrivateFactsOption, export
+from editcli.operations.exports.hub import upload
 from editcli.report.model_card import card_of
 
 

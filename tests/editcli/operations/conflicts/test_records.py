@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import replace
 
-from editcli.operations.conflict_records import trial_record
+from editcli.operations.conflicts.records import trial_record
 from editors.conflicts.resolve import Trial
 from editors.heads.pruning import Head
 

@@ -13,8 +13,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 from editcli.cli.console import NO_PROGRESS, Progress
-from editcli.operations.conflict_records import results_record
-from editcli.operations.conflict_session import ConflictSession
+from editcli.operations.conflicts.records import results_record
+from editcli.operations.conflicts.session import ConflictSession
 from editors import EditorError
 from editors.conflicts.cases import ConflictCase
 from editors.heads.pruning import Source

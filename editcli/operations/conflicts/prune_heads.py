@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from editcli.cli.console import Output, Progress
 from editcli.files.conflicts import ConflictFile
-from editcli.operations.conflict_records import finite, heads_record, results_record, trial_record
-from editcli.operations.conflict_session import ConflictSession
+from editcli.operations.conflicts.records import finite, heads_record, results_record, trial_record
+from editcli.operations.conflicts.session import ConflictSession
 from editcli.operations.session import Session
 from editors import EditorError
 from editors.conflicts.cases import ConflictCase

@@ -1,0 +1,1 @@
+"""What the conflict commands share. Imports what operations import."""
