@@ -8,16 +8,24 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, SeedOption, shared
+from editcli.cli.options import (
+    RUNS_MODEL,
+    WRITES,
+    AdapterOption,
+    Invocation,
+    SeedOption,
+    TrustOption,
+    shared,
+)
 from editcli.errors import UsageError
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
 from editcli.models.libraries import tools, use_threads
-from editcli.models.loading import dtype_name, load_base
+from editcli.models.loading import code_of, dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
 from editcli.settings import parse_settings
 from editcli.store.layout import new_store_path
-from editcli.store.records import StoreConfig
+from editcli.store.records import RARE, StoreConfig
 from editcli.store.store import Store
 from editors import METHODS
 from editors.scope.relation.encoders.packages import MINILM, how_to_install, packaged_folder
@@ -30,8 +38,8 @@ def command(
         str,
         Argument(
             metavar="MODEL",
-            help="atlas (embedded), smollm2 (a package), a folder, a GGUF file, or a Hub "
-            "id[@revision].",
+            help="atlas (embedded), smollm2 (a package), a folder with a model or an adapter of "
+            "PEFT, a GGUF file, or a Hub id[@revision].",
         ),
     ] = ATLAS,
     method: Annotated[
@@ -67,6 +75,8 @@ def command(
             "hard negative.",
         ),
     ] = None,
+    adapter: AdapterOption = None,
+    trust_remote_code: TrustOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Make a store on a base model.
@@ -82,6 +92,11 @@ def command(
     A GGUF file is dequantised once, in float32 unless --dtype says otherwise, into the folder
     EDITCLI_CACHE, by default ~/.cache/editcli. smollm2 is a small real model in such a file,
     SmolLM2-135M-Instruct.
+
+    An adapter of PEFT is merged into the base that it names; another adapter is another base. Code
+    that comes with a model is run only with --trust-remote-code. The store records the code, and
+    runs it whenever the base is loaded, unless it has changed. `editcli inspect MODEL` tells what
+    of a model can be edited.
 
     \b
     To get what smollm2 and the scope sentence need:
@@ -125,6 +140,9 @@ def command(
         call.tell(f"looking for {model} on the Hub")
     name, revision = resolve(model)
     use_threads(call.threads)
+    code = code_of(name, revision, adapter or "") if trust_remote_code else ""
+    if trust_remote_code and not code:
+        call.tell(f"{model} comes with no code of its own")
     base = load_base(
         name,
         revision=revision,
@@ -134,6 +152,8 @@ def command(
         verbose=call.verbose,
         tell=call.tell,
         edits=spec.edits,
+        adapter=adapter or "",
+        code=code,
     )
     built_method = spec.build(base, values, seed)
     built_method.self_test()
@@ -147,6 +167,8 @@ def command(
         settings=values,
         dtype=dtype_name(base),
         seed=seed,
+        adapter=adapter or "",
+        remote_code=code,
     )
     store = Store.create(
         path,
@@ -162,6 +184,7 @@ def command(
             "version": store.head().id,
             "base": name,
             "revision": revision,
+            **{key: value for key in RARE if (value := getattr(config, key))},
             "fingerprint": config.fingerprint,
             "method": method,
             "layer": base.layer,
