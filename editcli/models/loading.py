@@ -141,7 +141,7 @@ def load_base(
     """
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"unknown dtype {dtype!r}", f"`--dtype` takes auto, {', '.join(DTYPES)}")
-    location, merging = _parts(name, revision, adapter)
+    location, merging = parts_of(name, revision, adapter)
     shown = find_model(name, revision).shown
     if merging:
         require("peft", "merging an adapter", EXTRA)
@@ -193,11 +193,12 @@ def load_base(
 def code_of(name: str, revision: str, adapter: str) -> str:
     """The SHA-256 of the code that comes with a model, the base of an adapter if it is one; empty
     if there is none. The arguments are those of :func:`load_base`; raises EditorError."""
-    return code_digest(_parts(name, revision, adapter)[0])
+    return code_digest(parts_of(name, revision, adapter)[0])
 
 
-def _parts(name: str, revision: str, adapter: str) -> tuple[ModelLocation, Adapter | None]:
-    """Where the weights are, and the adapter that is to be merged into them."""
+def parts_of(name: str, revision: str, adapter: str) -> tuple[ModelLocation, Adapter | None]:
+    """Where the weights of a model are, and the adapter that is to be merged into them. The
+    arguments are those of :func:`load_base`; raises EditorError."""
     location = find_model(name, revision)
     found = adapter_in(location, adapter)
     return (found.base if found else location), found

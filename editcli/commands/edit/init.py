@@ -23,12 +23,13 @@ from editcli.files.packaged import ShippedCalibrations
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import code_of, dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
+from editcli.operations.default_settings import default_settings, wants_encoder
 from editcli.settings import parse_settings
 from editcli.store.layout import new_store_path
 from editcli.store.records import RARE, StoreConfig
 from editcli.store.store import Store
 from editors import METHODS
-from editors.scope.relation.encoders.packages import MINILM, how_to_install, packaged_folder
+from editors.scope.relation.encoders.packages import MINILM, how_to_install
 
 
 @shared(*WRITES, *RUNS_MODEL)
@@ -126,10 +127,10 @@ def command(
         )
     location = find_model(model)
     own_choice = calibration is not None or {"scope", "profile"} & given.keys()
-    if spec.for_language and location.shown != ATLAS and not own_choice:
-        if packaged_folder(MINILM):
-            given = {**spec.for_language, **given}
-        else:
+    if not own_choice:
+        language = default_settings(spec, location.shown)
+        given = {**language, **given}
+        if not language and wants_encoder(spec, location.shown):
             out.hint(
                 "without a sentence encoder, an edit answers few wordings beside its own: "
                 f"{how_to_install(MINILM)}, then `init` again; or `--scope key` to leave it so"
