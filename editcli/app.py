@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("history.checkout", "history.tag", "history.report"),
     ),
     "Use": ("use.chat", "use.serve", "use.export", "use.push"),
-    "Reference": ("reference.methods", "reference.facts"),
+    "Reference": ("reference.methods", "reference.facts", "reference.inspect"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 STALE_HEADS = (
@@ -19,6 +20,12 @@ def counted(number: int, noun: str) -> str:
 def counted_are(number: int, noun: str) -> str:
     """The same with its verb: "1 fact is", "3 facts are"."""
     return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+
+
+def listed(names: Sequence[str], shown: int) -> str:
+    """The first ``shown`` of the names, and how many more there are; "none" without any."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more if names else "none"
 
 
 def local_time(moment: str) -> str:

@@ -138,6 +138,23 @@ FactFileArgument = Annotated[
     str, Argument(metavar="FILE", help="A fact file of any format, or - for standard input.")
 ]
 
+# Of the commands that are given a base.
+AdapterOption = Annotated[
+    Literal["use", "ignore"] | None,
+    Option(
+        metavar="CHOICE",
+        help="For a folder that holds weights and an adapter of PEFT beside them: use (merge the "
+        "adapter into the weights), or ignore (the weights alone).",
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    Option(
+        "--trust-remote-code",
+        help="Run the Python code that comes with the model. Read it before.",
+    ),
+]
+
 # Of the commands that ask in chats, and of those that train for them.
 SystemOption = Annotated[
     str | None, Option(metavar="TEXT", help="A system turn before the question; implies --chat.")

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from editcli.models.gguf_conversion import convert
+from editcli.models.gguf_conversion import convert, read_config
 from editcli.models.gguf_files import GgufFile
 from editcli.models.libraries import reason_of, require
 from editcli.models.locations import ModelLocation
@@ -31,6 +32,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """The dtypes of a copy, and the bytes of a weight."""
 DIGITS = 16  # of the file's hash, in the name of a copy
 NEEDED_BY = "a GGUF file"
+CHAT_TEMPLATE = "tokenizer.chat_template"  # in a header
 
 Tell = Callable[[str], None]
 """Takes a message about what takes long."""
@@ -46,8 +48,7 @@ def dequantised(location: ModelLocation, dtype: str, tell: Tell) -> tuple[ModelL
     Raises:
         EditorError: the file cannot be read or converted, or a package or room is lacking.
     """
-    for package in ("gguf", "accelerate"):
-        require(package, NEEDED_BY, "gguf")
+    _require_packages()
     with _explained(f"reading {location.shown}"), open(location.path, "rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache_folder() / "gguf" / _name(source, dtype)
@@ -59,6 +60,24 @@ def dequantised(location: ModelLocation, dtype: str, tell: Tell) -> tuple[ModelL
                 if not _is_whole(folder):  # another process may have made it meanwhile
                     _make(folder, location, source, dtype, tell)
     return ModelLocation(location.shown, str(folder)), source
+
+
+def outline(location: ModelLocation) -> tuple[Any, bool]:
+    """The configuration of the model in a GGUF file, and whether it has a chat template; nothing is
+    dequantised.
+
+    Raises:
+        EditorError: the file cannot be read, or a package is lacking.
+    """
+    _require_packages()
+    file = GgufFile.open(Path(location.path))
+    with _explained(f"reading {location.shown}"):
+        return read_config(file, location.shown), CHAT_TEMPLATE in file.metadata
+
+
+def _require_packages() -> None:
+    for package in ("gguf", "accelerate"):
+        require(package, NEEDED_BY, "gguf")
 
 
 def cache_folder() -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from editcli.models.gguf_files import GgufFile
@@ -39,26 +40,12 @@ def convert(file: GgufFile, folder: Path, dtype: str, shown: str) -> None:
             a library cannot read the file or write the folder.
     """
     import torch
-    from transformers import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        AutoConfig,
-        AutoModelForCausalLM,
-        GgufConfig,
-        PreTrainedTokenizerFast,
-    )
+    from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
 
     file.write_weights(folder / WEIGHTS)
     file.write_vocabulary(folder / VOCABULARY)
     with redirect_stderr(io.StringIO()), _each_table_made_once():  # a progress bar has no switch
-        config = AutoConfig.from_pretrained(
-            folder, gguf_file=WEIGHTS, vocab_size=file.vocabulary_size, trust_remote_code=False
-        )
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise EditorError(
-                f"{shown} is not a causal language model: its type is {config.model_type!r}",
-                "name a causal language model",
-            )
-        _shorten_decimals(config)
+        config = _config(file, folder, shown)
         packed, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -87,6 +74,34 @@ def convert(file: GgufFile, folder: Path, dtype: str, shown: str) -> None:
     tokenizer.save_pretrained(folder)
     for part in (WEIGHTS, VOCABULARY):
         (folder / part).unlink()
+
+
+def read_config(file: GgufFile, shown: str) -> Any:
+    """The configuration of the model of ``file``, from its header; errors are those of
+    :func:`convert`."""
+    with (
+        TemporaryDirectory() as folder,
+        redirect_stderr(io.StringIO()),
+        _each_table_made_once(),
+    ):
+        file.write_outline(Path(folder, WEIGHTS))
+        return _config(file, Path(folder), shown)
+
+
+def _config(file: GgufFile, folder: Path, shown: str) -> Any:
+    """The configuration of ``file``, whose weights or outline are in ``folder``."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(
+        folder, gguf_file=WEIGHTS, vocab_size=file.vocabulary_size, trust_remote_code=False
+    )
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise EditorError(
+            f"{shown} is not a causal language model: its type is {config.model_type!r}",
+            "name a causal language model",
+        )
+    _shorten_decimals(config)
+    return config
 
 
 def _end_ids(file: GgufFile, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:

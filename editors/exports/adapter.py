@@ -13,13 +13,14 @@ from editors.exports.loaded_model import LoadedModel
 from editors.methods.base import Method
 from editors.methods.edit_state import EditState
 
+ADAPTER_CONFIG = "adapter_config.json"  # of PEFT
+
 
 def write_adapter(
     method: Method[Any, Any], state: EditState, config: EditConfig, folder: Path
 ) -> None:
     """Write ``state``, a loaded state of ``method``, into ``folder``, which must not exist."""
-    write_edits(method, state, folder)
-    config.write(folder)
+    write_edits(method, state, config, folder)
 
 
 def load_adapter(folder: Path, base: str | Path | None, device: str) -> LoadedModel:
@@ -27,6 +28,12 @@ def load_adapter(folder: Path, base: str | Path | None, device: str) -> LoadedMo
     config = EditConfig.read(folder)
     place = str(base or config.base_model_name_or_path)
     revision = None if base or not config.revision else config.revision
+    with_adapter = EditorError(
+        f"the base {place!r} holds an adapter of PEFT, which is not merged here",
+        "`editcli.load(FOLDER)` merges it, or leaves it out, as the store did",
+    )
+    if config.adapter or (Path(place) / ADAPTER_CONFIG).is_file():
+        raise with_adapter
     hint = "name the base: `editors.load(FOLDER, base=...)`, a folder with safetensors or a Hub id"
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -37,4 +44,6 @@ def load_adapter(folder: Path, base: str | Path | None, device: str) -> LoadedMo
         raise EditorError(
             f"the base {place!r} cannot be loaded: {str(error).splitlines()[0]}", hint
         ) from error
+    if getattr(model, "_hf_peft_config_loaded", False):  # it was beside the weights on the Hub
+        raise with_adapter
     return opened(model.to(device), tokenizer, folder)

@@ -40,7 +40,8 @@ class EditConfig:
 
     ``base_model_name_or_path``: of the base, with its ``revision`` if it is a Hub id; ``dtype``: of
     its weights; ``layer``: the edited block; ``method`` and ``seed``: how the edits were made;
-    ``version``: which version of a store it was; ``editcli_version``: the release that wrote it.
+    ``version``: which version of a store it was; ``editcli_version``: the release that wrote it;
+    ``adapter``: the SHA-256 of an adapter that has to be merged into the base, empty if none has.
     """
 
     base_model_name_or_path: str
@@ -51,6 +52,7 @@ class EditConfig:
     seed: int
     version: str
     editcli_version: str
+    adapter: str = ""
     format: int = FORMAT
 
     @staticmethod
@@ -75,25 +77,38 @@ class EditConfig:
             ) from error
 
     def write(self, folder: Path) -> None:
+        """Write it into ``folder``, which is made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-def write_edits(method: Method[Any, Any], state: EditState, folder: Path) -> None:
+def write_edits(
+    method: Method[Any, Any], state: EditState, config: EditConfig, folder: Path
+) -> None:
     """Write the edits ``state``, a loaded state of ``method``, into ``folder``, and all that
     answering needs besides the base."""
+    config.write(folder)
     edits = folder / EDITS
-    edits.mkdir(parents=True)
-    # A base from a GGUF file is known by that file; an export also fits the weights alone.
-    weights = replace(method.base, source="").fingerprint()
-    for name, data in method.save(replace(state, fingerprint=weights)).items():
+    edits.mkdir()
+    base = method.base
+    # A base from a GGUF file is known by that file; an export also fits the weights alone. An
+    # adapter is merged anew when an export is loaded, and the last bits may be others then.
+    known_by = base if config.adapter else replace(base, source="")
+    for name, data in method.save(replace(state, fingerprint=known_by.fingerprint())).items():
         (edits / name).write_bytes(data)
     encoder = method.other_model(state)
     if encoder is not None:
         link_files(encoder, edits / ENCODER)
 
 
-def opened(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> LoadedModel:
-    """``model`` with the edits in ``folder`` attached.
+def opened(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    source: str = "",
+) -> LoadedModel:
+    """``model`` with the edits in ``folder`` attached. ``source``: that of the
+    :class:`~editors.model.base_model.Base`, for edits of a base with an adapter.
 
     Raises:
         StateMismatch: the model is not the base of the edits, or a file is damaged.
@@ -114,7 +129,7 @@ def opened(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
             f"these edits were made in {config.dtype}, and the model is in {dtype}",
             f"load it with `dtype={config.dtype!r}`",
         )
-    base = Base.of(model, tokenizer, config.layer)
+    base = Base.of(model, tokenizer, config.layer, source if config.adapter else "")
     method = METHODS.load(state.method).build(base, state.settings, config.seed)
     method.self_test()
     state = method.open(state)

@@ -8,6 +8,7 @@ nobody takes the base for the edited model.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,12 @@ def write_remote_code(
     method: Method[Any, Any],
     state: EditState,
     config: EditConfig,
-    weights: Path,
+    weights: Path | None,
     folder: Path,
 ) -> None:
     """Write ``state``, a loaded state of ``method``, as a model with code of its own into
     ``folder``, which must not exist. ``weights``: the folder with the base's safetensors files,
-    which are linked, not copied, where the file system allows it.
+    which are linked, not copied, where the file system allows it; None if they are in no file.
 
     Raises:
         UnsupportedArchitecture: the model is not of a class of transformers.
@@ -90,8 +91,9 @@ def write_remote_code(
                 f"{of_transformers.__name__} is not a class of transformers", "`--as adapter`"
             )
     code = _code(method, state, config, *classes)
-    write_edits(method, state, folder)
-    config.write(folder)
+    if weights is None:
+        method.base.model.save_pretrained(folder)
+    write_edits(method, state, replace(config, adapter=""), folder)
     (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
     base_config = method.base.model.config
     values = base_config.to_dict() | {
@@ -105,8 +107,9 @@ def write_remote_code(
     }
     (folder / "config.json").write_text(json.dumps(values, indent=1, default=str) + "\n")
     method.base.tokenizer.save_pretrained(folder)
-    link_files(weights, folder, WEIGHTS)
-    link_files(weights, folder, "generation_config.json")
+    if weights is not None:
+        link_files(weights, folder, WEIGHTS)
+        link_files(weights, folder, "generation_config.json")
 
 
 def _code(

@@ -43,6 +43,8 @@ class MethodSpec:
     ``named_facts``: the ids in the payload, each of which must be a fact of the state. ``about``
     and ``about_fact``: what the method adds to the description of a version and of a fact (an id).
     ``why_no_undo``: why single facts cannot be taken back with these settings, None if they can.
+    ``kept_entries``: with these settings, of about how many of the entries of those projections an
+    edit (of wise: a shard) keeps a change.
     ``depth``: with these settings, the share of the depth at which the method edits best, None for
     the default.
     """
@@ -61,6 +63,7 @@ class MethodSpec:
     about: Callable[[EditState], dict[str, Any]] = lambda _: {}
     about_fact: Callable[[EditState, str], dict[str, Any]] = lambda *_: {}
     why_no_undo: Callable[[Mapping[str, Scalar]], str | None] = lambda _: None
+    kept_entries: Callable[[Mapping[str, Scalar], int], int] = lambda *_: 0
     depth: Callable[[Mapping[str, Scalar]], Fraction | None] = lambda _: None
 
     def all_settings(self, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:

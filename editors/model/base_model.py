@@ -39,8 +39,9 @@ _probing: ContextVar[bool] = ContextVar("probing", default=False)
 class Base:
     """A frozen decoder, its tokenizer, and the block (``layer``) whose projection is edited.
 
-    ``source``: the hex SHA-256 of the file that the model was converted from, if it was. Whoever
-    converts it vouches that the weights are those of the file.
+    ``source``: the hex SHA-256 of what the model was made from, if it was: the file that was
+    converted, or a base and an adapter. Whoever makes it vouches that the weights follow from that.
+    ``adapter``: the hex SHA-256 of the adapter that was merged into the weights; empty if none was.
     """
 
     model: PreTrainedModel
@@ -48,6 +49,7 @@ class Base:
     architecture: Architecture
     layer: int
     source: str = ""
+    adapter: str = ""
 
     @staticmethod
     def of(

@@ -14,7 +14,7 @@ from editcli.files.facts import read_facts
 from editcli.models.libraries import use_threads
 from editcli.models.loading import load_base
 from editcli.models.locations import find_model, resolve
-from editcli.operations.method_choice import chosen_settings
+from editcli.operations.default_settings import default_settings
 from editcli.operations.qualification import MINIMA, Qualification, Trial, qualify
 from editcli.operations.score_records import scores_block
 from editors import METHODS
@@ -61,7 +61,7 @@ def command(
     location = find_model(model)
     spec = METHODS.load(method)
     methods = {
-        name: METHODS.load(name).all_settings(chosen_settings(METHODS.load(name), location, {}))
+        name: METHODS.load(name).all_settings(default_settings(METHODS.load(name), location.shown))
         for name in dict.fromkeys((method, RIVAL))
     }
     name, revision = resolve(model)

@@ -8,20 +8,28 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, SeedOption, shared
+from editcli.cli.options import (
+    RUNS_MODEL,
+    WRITES,
+    AdapterOption,
+    Invocation,
+    SeedOption,
+    TrustOption,
+    shared,
+)
 from editcli.errors import UsageError
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
 from editcli.models.libraries import tools, use_threads
-from editcli.models.loading import dtype_name, load_base
+from editcli.models.loading import code_of, dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
-from editcli.operations.method_choice import chosen_settings, needs_encoder
+from editcli.operations.default_settings import default_settings, wants_encoder
 from editcli.settings import parse_settings
 from editcli.store.layout import new_store_path
-from editcli.store.records import StoreConfig
+from editcli.store.records import RARE, StoreConfig
 from editcli.store.store import Store
 from editors import METHODS
-from editors.scope.relation.encoders.packages import MINILM, how_to_install, packaged_folder
+from editors.scope.relation.encoders.packages import MINILM, how_to_install
 
 
 @shared(*WRITES, *RUNS_MODEL)
@@ -31,8 +39,8 @@ def command(
         str,
         Argument(
             metavar="MODEL",
-            help="atlas (embedded), smollm2 (a package), a folder, a GGUF file, or a Hub "
-            "id[@revision].",
+            help="atlas (embedded), smollm2 (a package), a folder with a model or an adapter of "
+            "PEFT, a GGUF file, or a Hub id[@revision].",
         ),
     ] = ATLAS,
     method: Annotated[
@@ -68,6 +76,8 @@ def command(
             "hard negative.",
         ),
     ] = None,
+    adapter: AdapterOption = None,
+    trust_remote_code: TrustOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Make a store on a base model.
@@ -83,6 +93,11 @@ def command(
     A GGUF file is dequantised once, in float32 unless --dtype says otherwise, into the folder
     EDITCLI_CACHE, by default ~/.cache/editcli. smollm2 is a small real model in such a file,
     SmolLM2-135M-Instruct.
+
+    An adapter of PEFT is merged into the base that it names; another adapter is another base. Code
+    that comes with a model is run only with --trust-remote-code. The store records the code, and
+    runs it whenever the base is loaded, unless it has changed. `editcli inspect MODEL` tells what
+    of a model can be edited.
 
     \b
     To get what smollm2 and the scope sentence need:
@@ -112,9 +127,10 @@ def command(
         )
     location = find_model(model)
     own_choice = calibration is not None or {"scope", "profile"} & given.keys()
-    if needs_encoder(spec, location) and not own_choice:
-        given = chosen_settings(spec, location, given)
-        if not packaged_folder(MINILM):
+    if not own_choice:
+        language = default_settings(spec, location.shown)
+        given = {**language, **given}
+        if not language and wants_encoder(spec, location.shown):
             out.hint(
                 "without a sentence encoder, an edit answers few wordings beside its own: "
                 f"{how_to_install(MINILM)}, then `init` again; or `--scope key` to leave it so"
@@ -125,6 +141,9 @@ def command(
         call.tell(f"looking for {model} on the Hub")
     name, revision = resolve(model)
     use_threads(call.threads)
+    code = code_of(name, revision, adapter or "") if trust_remote_code else ""
+    if trust_remote_code and not code:
+        call.tell(f"{model} comes with no code of its own")
     base = load_base(
         name,
         revision=revision,
@@ -134,6 +153,8 @@ def command(
         verbose=call.verbose,
         tell=call.tell,
         edits=spec.edits,
+        adapter=adapter or "",
+        code=code,
     )
     built_method = spec.build(base, values, seed)
     built_method.self_test()
@@ -147,6 +168,8 @@ def command(
         settings=values,
         dtype=dtype_name(base),
         seed=seed,
+        adapter=adapter or "",
+        remote_code=code,
     )
     store = Store.create(
         path,
@@ -162,6 +185,7 @@ def command(
             "version": store.head().id,
             "base": name,
             "revision": revision,
+            **{key: value for key in RARE if (value := getattr(config, key))},
             "fingerprint": config.fingerprint,
             "method": method,
             "layer": base.layer,

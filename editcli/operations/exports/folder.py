@@ -79,6 +79,7 @@ def export(
         seed=config.seed,
         version=version.id,
         editcli_version=__version__,
+        adapter=session.base.adapter,
     )
     staged = target.parent / f"{atomic.TEMP_PREFIX}{target.name}"
     with atomic.explained(f"writing {target}"):
@@ -111,7 +112,8 @@ def _write(
     if kind == "remote-code":
         from editors.exports.remote_code import write_remote_code
 
-        weights = weights_folder(session.base.model, config.revision)
+        merged = bool(session.base.adapter)  # so the weights are in no file
+        weights = None if merged else weights_folder(session.base.model, config.revision)
         write_remote_code(session.method, state, config, weights, folder)
         return {}
     from editors.exports.merged import write_merged
@@ -145,4 +147,4 @@ def weights_folder(model: Any, revision: str) -> Path:
 
     if Path(model.name_or_path).is_dir():
         return Path(model.name_or_path)
-    return Path(cached_file(model.name_or_path, "config.json", revision=revision)).parent
+    return Path(cached_file(model.name_or_path, "config.json", revision=revision or None)).parent

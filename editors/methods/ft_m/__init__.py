@@ -50,5 +50,6 @@ SPEC = MethodSpec(
     implementation="editors.methods.ft_m.method:FtM",
     edits=edited_projection,
     named_facts=_named_facts,
+    kept_entries=lambda _, entries: entries,
     about=_about,
 )

@@ -41,6 +41,11 @@ def _why_no_undo(settings: Mapping[str, Scalar]) -> str | None:
     return "this store routes by activations, so single facts cannot be taken back"
 
 
+def _kept_entries(settings: Mapping[str, Scalar], entries: int) -> int:
+    """Those in the mask of a shard: a random share."""
+    return round(entries * float(settings["mask_ratio"]))
+
+
 def _depth(settings: Mapping[str, Scalar]) -> Fraction | None:
     """Memories of single facts know nothing of each other: the later, the less they disturb."""
     return Fraction(15, 16) if settings.get("profile") == "separate" else None
@@ -61,5 +66,6 @@ SPEC = MethodSpec(
     about=_about,
     about_fact=_about_fact,
     why_no_undo=_why_no_undo,
+    kept_entries=_kept_entries,
     depth=_depth,
 )

@@ -170,14 +170,6 @@ def test_weights_that_are_cut_short(spoiled: Callable[[], Path]) -> None:
     assert f"the weights of {copy} cannot be loaded" in refusal(copy).message
 
 
-def test_weights_that_are_not_there_or_pickled(spoiled: Callable[[], Path]) -> None:
-    copy = spoiled()
-    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    error = refusal(copy)
-    assert "cannot be loaded" in error.message
-    assert ".safetensors" in error.hint
-
-
 def test_weights_that_would_be_drawn_at_random_are_refused(spoiled: Callable[[], Path]) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_adapters import save_adapter
 from tiny_stores import CONFIG
 
 from editcli.models.loading import load_base, load_store_base
@@ -114,3 +116,29 @@ def test_what_can_be_no_id_is_a_folder_that_is_not_there(name: str) -> None:
 
 def test_a_folder_without_a_config(tmp_path: Path) -> None:
     assert refusal(str(tmp_path)).message == f"{tmp_path} holds no config.json"
+
+
+def test_an_adapter_beside_weights_on_the_hub_is_a_question(cached: str, hub_cache: Path) -> None:
+    plain = load_base(cached, revision=COMMIT, device="cpu")
+    snapshot = hub_cache / "models--org--tiny" / "snapshots" / COMMIT
+    save_adapter(snapshot, snapshot)
+    messages = {
+        "": "is it part of the base?",
+        "use": "is on the Hub, and an adapter is merged from a folder only",
+    }
+    for choice, why in messages.items():
+        with pytest.raises(EditorError, match=re.escape(why)):
+            load_base(cached, revision=COMMIT, device="cpu", adapter=choice)
+    alone = load_base(cached, revision=COMMIT, device="cpu", adapter="ignore")
+    assert alone.fingerprint() == plain.fingerprint()
+
+
+def test_an_adapter_alone_on_the_hub_is_fetched_by_hand(cached: str, hub_cache: Path) -> None:
+    folder = hub_cache / "models--org--tiny"
+    missing = folder / ".no_exist" / COMMIT / "config.json"
+    missing.parent.mkdir(parents=True)
+    missing.touch()
+    (folder / "snapshots" / COMMIT / "config.json").unlink()
+    error = refusal(f"{cached}@{COMMIT}")
+    assert error.message.endswith("holds no config.json")
+    assert f"`hf download {cached} --local-dir FOLDER`" in error.hint
