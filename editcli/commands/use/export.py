@@ -9,7 +9,6 @@ from typer import Argument
 
 from editcli.cli.options import READS, RUNS_MODEL, VERSION_HELP, Invocation, shared
 from editcli.operations.exports.folder import KindOption, PrivateFactsOption, export
-from editcli.report.model_card import card_of, score_rows
 
 
 @shared(*READS, *RUNS_MODEL)
@@ -40,6 +39,7 @@ def command(
       editcli export HEAD plain-model --as merged --private-facts
     """
     from editcli.operations.session import Session
+    from editcli.report.model_card import card_of, score_rows
 
     store = call.open_store()
     chosen = store.version(version)

@@ -11,7 +11,6 @@ from typer import Argument, Option
 from editcli.cli.options import READS, RUNS_MODEL, VERSION_HELP, Invocation, shared
 from editcli.operations.exports.folder import KindOption, PrivateFactsOption, export
 from editcli.operations.exports.hub import upload
-from editcli.report.model_card import card_of
 
 
 @shared("message", *READS, *RUNS_MODEL)
@@ -39,6 +38,7 @@ def command(
       editcli push v0003 me/facts --public --private-facts
     """
     from editcli.operations.session import Session
+    from editcli.report.model_card import card_of
 
     store = call.open_store()
     chosen = store.version(version)
