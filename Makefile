@@ -18,7 +18,8 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-real test test-all test-latest test-oldest lint format type \
-  bench bench-conflicts bench-real bench-serving bench-speed calibrations wheel-check docs clean
+  bench bench-conflicts bench-models bench-real bench-serving bench-speed calibrations wheel-check \
+  docs clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' Makefile
@@ -79,6 +80,9 @@ bench: $(STAMP)  ## measure the scores and write docs/benchmarks.md
 
 bench-conflicts: $(STAMP)  ## measure conflicts and write docs/conflicts.md
 	$(BIN)/python scripts/bench/conflicts.py
+
+bench-models: $(STAMP)  ## measure each family of models and write docs/models.md
+	$(BIN)/python scripts/bench/models.py
 
 bench-real: $(STAMP)  ## measure edits on a real model; docs/real-models.md, docs/real-costs.md
 	$(BIN)/python scripts/bench/real_models.py

@@ -36,14 +36,20 @@ def load_adapter(folder: Path, base: str | Path | None, device: str) -> LoadedMo
         raise with_adapter
     hint = "name the base: `editors.load(FOLDER, base=...)`, a folder with safetensors or a Hub id"
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            place, revision=revision, dtype=config.dtype, use_safetensors=True
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            place,
+            revision=revision,
+            dtype=config.dtype,
+            use_safetensors=True,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
         raise EditorError(
             f"the base {place!r} cannot be loaded: {str(error).splitlines()[0]}", hint
         ) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise EditorError(f"the base {place!r} lacks weights, such as {missing[0]}", hint)
     if getattr(model, "_hf_peft_config_loaded", False):  # it was beside the weights on the Hub
         raise with_adapter
     return opened(model.to(device), tokenizer, folder)

@@ -28,6 +28,7 @@ WEIGHTS = "*.safetensors*"  # with their index
 
 _CODE = '''"""{name} with edited facts: see README.md. Written by editcli {version}."""
 
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 
@@ -36,31 +37,43 @@ from transformers import AutoTokenizer, {config_class}, {model_class}
 
 {bundle}
 
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
+
+
 class EditedConfig({config_class}):
     model_type = "{model_type}"
 
 
 class EditedForCausalLM({model_class}):
-    """The base with its edits. `edits.explain(PROMPT)` tells why a prompt is answered so."""
+    """Loads the base with its edits. `edits.explain(PROMPT)` tells why a prompt is answered so."""
 
     config_class = EditedConfig
 
     @classmethod
-    def from_pretrained(cls, name, *args, **kwargs):
-        loaded = super().from_pretrained(name, *args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.edits = _attached(model, name, **kwargs)
-        return loaded
+    def from_pretrained(cls, name, *args, config=None, output_loading_info=False, **kwargs):
+        chosen = {{key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}}
+        edited = config or EditedConfig.from_pretrained(name, **chosen)
+        # By its class and type, transformers knows how weights are named and what is computed.
+        own = deepcopy(edited)
+        own.__class__ = {config_class}
+        own.model_type = {config_class}.model_type
+        own.architectures = ["{model_class}"]
+        vars(own).pop("auto_map", None)
+        model, info = {model_class}.from_pretrained(
+            name, *args, config=own, output_loading_info=True, **kwargs
+        )
+        if info["missing_keys"]:
+            raise ValueError(f"weights are missing, such as {{min(info['missing_keys'])}}")
+        model.edits = _attached(model, name, edited, chosen)
+        return (model, info) if output_loading_info else model
 
 
-def _attached(model, name, **kwargs):
+def _attached(model, name, config, chosen):
     opened = import_module(f"{{PACKAGE}}.exports.folder").opened
     folder = Path(name)
     if not folder.is_dir():
-        names = ("revision", "cache_dir", "token", "local_files_only")
-        chosen = {{key: kwargs[key] for key in names if kwargs.get(key) is not None}}
         folder = Path(snapshot_download(name, allow_patterns={patterns}, **chosen))
-    return opened(model, AutoTokenizer.from_pretrained(folder, config=model.config), folder)
+    return opened(model, AutoTokenizer.from_pretrained(folder, config=config), folder)
 '''
 
 

@@ -117,8 +117,10 @@ class Method(ABC, Generic[P, S]):
         the nearest there is.
 
         Raises:
-            EditorError: the method changes no weights.
+            EditorError: facts are in force, and the method changes no weights.
         """
+        if not state.in_force():
+            return {}
         raise EditorError(
             f"{self.spec.name} changes no weights, so plain weights cannot hold its edits",
             "`--as adapter`",

@@ -12,76 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tiny_configs import BOS, CONFIGS, EOS, VOCABULARY
 
 if TYPE_CHECKING:  # imported where used, so that a test without tensors never waits for torch
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-VOCABULARY = 96
-HIDDEN = 32
-HEADS = 4
-BLOCKS = 3
-CONTEXT = 128
-PAD, BOS, EOS, UNK = range(4)
-
-_IDS = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
-_BASE = {
-    **_IDS,
-    "vocab_size": VOCABULARY,
-    "hidden_size": HIDDEN,
-    "num_hidden_layers": BLOCKS,
-    "num_attention_heads": HEADS,
-    "max_position_embeddings": CONTEXT,
-}
-_MODERN = {**_BASE, "intermediate_size": 48}
-_GROUPED = {**_MODERN, "num_key_value_heads": 2}
-_WIDE = {**_GROUPED, "head_dim": 16}  # on purpose not hidden / heads
-_GEMMA = {**_WIDE, "query_pre_attn_scalar": 16, "sliding_window": 8}
-_GPT = {
-    **_IDS,
-    "vocab_size": VOCABULARY,
-    "n_embd": HIDDEN,
-    "n_layer": BLOCKS,
-    "n_head": HEADS,
-    "n_positions": CONTEXT,
-}
-
-CONFIGS: dict[str, dict[str, Any]] = {
-    "gpt2": {**_GPT, "n_inner": HIDDEN},  # square, so that a shape says nothing of orientation
-    "gptj": {**_GPT, "n_inner": 48, "rotary_dim": 4},
-    "gpt_neox": {**_MODERN, "rotary_pct": 0.5},
-    "llama": _WIDE,
-    "mistral": _WIDE,
-    "qwen2": _GROUPED,
-    "qwen3": _WIDE,
-    "gemma2": _GEMMA,
-    "gemma3_text": _GEMMA,
-    "phi": {**_GROUPED, "partial_rotary_factor": 0.5},
-    "phi3": {**_WIDE, "original_max_position_embeddings": CONTEXT},
-    "opt": {**_BASE, "ffn_dim": 48, "word_embed_proj_dim": HIDDEN},
-    "bloom": {**_IDS, "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "n_layer": BLOCKS}
-    | {"n_head": HEADS},
-    "falcon": {**_BASE, "ffn_hidden_size": 48, "num_kv_heads": 2, "bias": True}
-    | {"new_decoder_architecture": True},
-    "olmo2": _GROUPED,
-    "cohere": {**_GROUPED, "logit_scale": 1.0},
-    "starcoder2": {**_GROUPED, "use_bias": True},
-    # Below: not every block, or no block, can be edited.
-    "mixtral": {**_WIDE, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "deepseek_v3": {**_MODERN, "first_k_dense_replace": 1, "moe_intermediate_size": 16}
-    | {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
-    | {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8}
-    | {"v_head_dim": 16, "num_key_value_heads": HEADS},
-    "qwen2_moe": {**_GROUPED, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 48}
-    | {"num_experts": 4, "num_experts_per_tok": 2},
-    "qwen3_5_text": {**_WIDE, "num_hidden_layers": 4, "linear_num_key_heads": 2}
-    | {"linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
-    "mamba": {**_IDS, "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "state_size": 8}
-    | {"num_hidden_layers": BLOCKS},
-}
-SPECIAL = ("mixtral", "deepseek_v3", "qwen2_moe", "qwen3_5_text", "mamba")
-EDITABLE = tuple(family for family in CONFIGS if family not in SPECIAL)
-"""Families whose every block has both projections."""
 
 # Learnt positions; rotary ones; sliding windows, and norms after a sublayer; ALiBi.
 QUICK = ("gpt2", "llama", "gemma2", "bloom")

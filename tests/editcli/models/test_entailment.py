@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import CONFIGS, WORDS, build_tokenizer
+from tiny_configs import CONFIGS
+from tiny_models import WORDS, build_tokenizer
 from tiny_stores import save_model
 
 from editcli.models.entailment import entails_by

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from accelerate import dispatch_model
+from tiny_configs import BOS, EOS, PAD, VOCABULARY
 from tiny_edits import FACTS, FAST, FRANCE, edit, reopened
-from tiny_models import BOS, EOS, PAD, VOCABULARY, build_tokenizer
+from tiny_models import build_tokenizer
 from tiny_stores import json_of, run
 from transformers import LlamaConfig, LlamaForCausalLM
 

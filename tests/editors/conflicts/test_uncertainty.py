@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_configs import EDITABLE, EOS
 from tiny_edits import FRANCE, edit
-from tiny_models import EDITABLE, EOS, quick_first
+from tiny_models import quick_first
 
 from editors import EditorError
 from editors.conflicts.uncertainty import (

@@ -72,6 +72,17 @@ def test_a_single_routed_edit_answers_its_prompt_from_plain_weights(
     assert answer.text.startswith(FRANCE.target)
 
 
+def test_without_edits_any_method_bakes_pruned_heads(tiny_method: MethodOf) -> None:
+    method = tiny_method("in-context", "mixtral")
+    before = logits(method)
+    state = with_pruning(no_edits(method), HeadMask(HEADS))
+    with method.attach(state):
+        attached = logits(method)
+    with merged(method, state):
+        torch.testing.assert_close(logits(method), attached, atol=1e-5, rtol=1e-5)
+    assert float((attached - before).abs().max()) > 1e-3
+
+
 def test_an_edit_that_was_taken_back_is_not_in_the_weights(tiny_method: MethodOf) -> None:
     method = tiny_method("wise")
     before = logits(method)
@@ -89,7 +100,7 @@ def test_what_weights_cannot_hold_is_refused(
 ) -> None:
     method = tiny_method(name)
     before = logits(method)
-    state = with_pruning(no_edits(method), mask)
+    state = with_pruning(edit(method, [FRANCE]).state, mask)
     with pytest.raises(EditorError, match=why), merged(method, state):
         pass
     assert torch.equal(logits(method), before)

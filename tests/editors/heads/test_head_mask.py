@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from pruned_heads import pruned
+from tiny_configs import EDITABLE
 from tiny_edits import FACTS, edit
-from tiny_models import EDITABLE
 
 from editors import EditorError
 from editors.heads.head_mask import mean_fill, pruning_heads

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import CONFIGS, EDITABLE
+from tiny_configs import CONFIGS, EDITABLE
 
 from editors import EditorError, UnsupportedArchitecture
 from editors.heads.logit_attribution import direct_effects

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import EDITABLE, quick_first
+from tiny_configs import EDITABLE
+from tiny_models import quick_first
 
 from editors import EditorError, UnsupportedArchitecture
 from editors.heads.path_patching import path_effects

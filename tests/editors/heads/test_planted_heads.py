@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import VOCABULARY
+from tiny_configs import VOCABULARY
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from editors.heads.head_mask import pruning_heads

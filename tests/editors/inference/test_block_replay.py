@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from pruned_heads import pruned
-from tiny_models import CONFIGS, quick_first
+from tiny_configs import CONFIGS, REFUSED
+from tiny_models import quick_first
 
 from editors.heads.pruning import Head, HeadMask
 from editors.inference.block_replay import BlockInputs, can_replay
@@ -42,7 +43,9 @@ def counted(base: Any) -> Iterator[list[int]]:
 
 
 # mamba has no block that this tool can change, and is refused as a base.
-@pytest.mark.parametrize("family", quick_first(family for family in CONFIGS if family != "mamba"))
+@pytest.mark.parametrize(
+    "family", quick_first(family for family in CONFIGS if family not in REFUSED)
+)
 def test_a_forward_that_begins_at_a_block_gives_the_same_logits(
     tiny_base: BaseOf, family: str
 ) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_configs import EDITABLE
 from tiny_edits import FACTS, PAPER, edit, no_edits
-from tiny_models import EDITABLE, quick_first
+from tiny_models import quick_first
 
 from editors import EditorError
 from editors.inference.decisions import Decision, Proposal

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import EDITABLE
+from tiny_configs import EDITABLE
 from transformers import Cache
 
 from editors import UnsupportedArchitecture

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_configs import VOCABULARY
 from tiny_edits import FACTS, edit
-from tiny_models import VOCABULARY, build
+from tiny_models import build
 from transformers import DynamicCache
 
 from editors import EditorError

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import BLOCKS, CONTEXT, EDITABLE, HEADS, HIDDEN, VOCABULARY
+from tiny_configs import BLOCKS, CONTEXT, EDITABLE, HEADS, HIDDEN, VOCABULARY
 from torch import nn
 
 from editors import METHODS

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import BOS, CHAT, EOS, PAD
+from tiny_configs import BOS, EOS, PAD
+from tiny_models import CHAT
 
 from editors import EditorError, PromptTooLong
 from editors.model.tokenization import (

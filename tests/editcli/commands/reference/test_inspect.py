@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from tiny_adapters import save_adapter
+from tiny_configs import CONFIGS
 from tiny_edits import SETTINGS
-from tiny_models import CHAT, CONFIGS, build_tokenizer
+from tiny_models import CHAT, build_tokenizer
 from tiny_stores import json_of, run, save_model
 
 from editcli.store.store import Store

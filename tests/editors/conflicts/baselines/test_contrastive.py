@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_configs import EDITABLE
 from tiny_edits import FACTS, edit
-from tiny_models import EDITABLE, quick_first
+from tiny_models import quick_first
 
 from editors import EditorError
 from editors.conflicts.baselines.contrastive import adaptive_weight, contrastive_answers

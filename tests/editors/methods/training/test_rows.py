@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tiny_configs import CONTEXT, EOS
 from tiny_edits import FRANCE, JAPAN, PERU, edit
-from tiny_models import CONTEXT, EOS
 
 from editors import PromptTooLong
 from editors.methods.training.rows import training_rows

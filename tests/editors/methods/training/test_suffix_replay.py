@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import EDITABLE
+from tiny_configs import EDITABLE
 
 from editors.errors import UnsupportedArchitecture
 from editors.methods.training import suffix_replay
