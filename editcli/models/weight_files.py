@@ -72,7 +72,7 @@ def _none(folder: Path, shown: str) -> EditorError:
             f"the weights of {shown} are pickled, and a pickle can run code when it is read: "
             f"{listed(pickled, SHOWN)}",
             "convert them in Python, if you trust where they are from: "
-            "`AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`, and the "
+            "load the model, and `model.save_pretrained(NEW_FOLDER)` writes .safetensors; the "
             "tokenizer alike",
         )
     return EditorError(

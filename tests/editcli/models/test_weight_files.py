@@ -97,7 +97,7 @@ def test_pickled_weights_are_refused_and_can_be_converted_as_told(tmp_path: Path
     torch.save(build("llama").state_dict(), folder / "pytorch_model.bin")
     error = refusal(folder)
     assert "pytorch_model.bin" in error.message
-    assert "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)" in error.hint
+    assert "save_pretrained(NEW_FOLDER)" in error.hint
     new = tmp_path / "new"
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new)
     AutoTokenizer.from_pretrained(folder).save_pretrained(new)

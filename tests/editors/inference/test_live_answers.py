@@ -12,8 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_configs import EDITABLE
 from tiny_edits import FACTS, edit
-from tiny_models import EDITABLE, quick_first
+from tiny_models import quick_first
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 

@@ -16,7 +16,7 @@ from tiny_stores import content, json_of, run
 from typer.testing import Result
 
 from editcli.cli.options import Invocation
-from editcli.operations import prune_heads
+from editcli.operations.conflicts import prune_heads
 from editcli.operations.session import Session
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
