@@ -34,9 +34,15 @@ def printed(command: list[str]) -> str:
 
 def main() -> None:
     target, command = Path(sys.argv[1]), sys.argv[2:]
+    typed = Text("$ " + " ".join(command), style="bold")
+    draw(target, typed, Text.from_ansi(printed(command).rstrip("\n")))
+
+
+def draw(target: Path, *shown: Text) -> None:
+    """Write an SVG of a terminal of ``COLUMNS`` columns that shows these texts."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(Text("$ " + " ".join(command), style="bold"))
-    console.print(Text.from_ansi(printed(command).rstrip("\n")))
+    for text in shown:
+        console.print(text)
     drawing = console.export_svg(title="editcli")
     # No font from the network: a page that shows the drawing must stay whole offline.
     target.write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawing, flags=re.DOTALL))
