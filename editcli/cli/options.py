@@ -142,7 +142,6 @@ FactFileArgument = Annotated[
 AdapterOption = Annotated[
     Literal["use", "ignore"] | None,
     Option(
-        metavar="CHOICE",
         help="For a folder that holds weights and an adapter of PEFT beside them: use (merge the "
         "adapter into the weights), or ignore (the weights alone).",
     ),

@@ -11,6 +11,7 @@ from tiny_stores import json_of, run, save_model
 from typer.testing import Result
 
 import editcli
+import editors
 from editcli.models.loading import load_base
 from editcli.store.store import Store
 from editors import EditorError, StateMismatch
@@ -93,6 +94,24 @@ def test_every_command_that_loads_the_base_honours_the_store(store: Store, mine:
         assert f"running the code that comes with {mine}" in done.stderr
     with editcli.load(store.path) as loaded:
         assert type(loaded.model).__name__ == "MineForCausalLM"
+
+
+def test_an_export_does_not_pass_the_trust_on(store: Store, mine: Path, log: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from editors.exports.folder import opened
+
+    assert run("export", "HEAD", "out").exit_code == 0
+    assert run("export", "HEAD", "whole", "--as", "remote-code").exit_code == 1
+    before = log.read_text()
+    for load in (editcli.load, editors.load):
+        with pytest.raises(EditorError):
+            load("out")
+    assert log.read_text() == before
+    model = AutoModelForCausalLM.from_pretrained(mine, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(mine, trust_remote_code=True)
+    with opened(model, tokenizer, Path("out")) as loaded:
+        assert FRANCE.id in loaded.explain(FRANCE.prompt).why
 
 
 def test_code_that_has_changed_is_refused_before_it_is_run(
