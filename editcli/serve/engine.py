@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
@@ -80,7 +79,13 @@ class Job:
     sampling: Sampling | None = None
     unwanted: bool = False
     request: Request | None = None  # once the prompt is encoded
+    has_begun: bool = False
     is_over: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the job has to be answered still."""
+        return not (self.has_begun or self.is_over or self.unwanted)
 
 
 class Engine:
@@ -89,7 +94,7 @@ class Engine:
     def __init__(self, session: Session, rows: int) -> None:
         """``rows``: the most answers of one batch."""
         self._session, self._rows = session, rows
-        self._waiting: deque[Job] = deque()
+        self._waiting: list[Job] = []  # in the order in which they came; maybe some that are over
         self._changed = Condition()
         self._closing = False
         self._thread = Thread(target=self._work, name="editcli-engine", daemon=True)
@@ -122,29 +127,26 @@ class Engine:
 
     def _work(self) -> None:
         with Attachment(self._session) as attachment:
-            while jobs := self._next_jobs():
-                self._answer(jobs, attachment)
+            while not self._closing:
+                if jobs := self._next_jobs():
+                    self._answer(jobs, attachment)
         self._refuse_waiting()
 
     def _refuse_waiting(self) -> None:
         with self._changed:
-            jobs, self._waiting = self._waiting, deque()
+            jobs, self._waiting = self._waiting, []
         for job in jobs:
             _tell(job, Failed(ServerClosing("the server is closing")))
 
     def _next_jobs(self) -> list[Job]:
-        """All waiting jobs for what the oldest one asks; none once the engine closes."""
+        """Waits for jobs: all of those for what the oldest one asks, or none."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
-        if len(self._waiting) < self._rows and not self._closing:
+        if len(self._waiting) < self._rows:
             time.sleep(GATHERING_S)
         with self._changed:
-            if self._closing:
-                return []
-            served = self._waiting[0].served
-            jobs = [job for job in self._waiting if job.served is served]
-            self._waiting = deque(job for job in self._waiting if job.served is not served)
-            return jobs
+            self._waiting = [job for job in self._waiting if job.waits]
+            return [job for job in self._waiting if job.served is self._waiting[0].served]
 
     def _answer(self, jobs: Sequence[Job], attachment: Attachment) -> None:
         """Answer those of ``jobs`` that fit into one batch with the oldest; the others wait on."""
@@ -162,14 +164,12 @@ class Engine:
                 _tell(job, Failed(error))
 
     def _batch_of(self, jobs: Sequence[Job], model: EditedModel) -> tuple[list[Job], list[Request]]:
-        """The next batch of ``jobs``, and the request of each; the rest waits on, before all
-        others. Jobs that cannot be asked are told so."""
+        """Those of ``jobs`` that are answered next, the oldest among them, and the request of each.
+        Jobs that cannot be asked are told so."""
         from editors.inference.live_answers import Request, answered_with_first
 
         able: list[tuple[Job, Request]] = []
         for job in jobs:
-            if job.unwanted:
-                continue
             try:
                 job.request = job.request or Request.of(
                     model, job.prompt, job.max_new_tokens, job.stops, job.sampling
@@ -184,10 +184,10 @@ class Engine:
             return [], []
         requests = [request for _, request in able]
         chosen = answered_with_first(self._session.base, requests, self._rows)
-        rest = [job for number, (job, _) in enumerate(able) if number not in chosen]
-        with self._changed:
-            self._waiting.extendleft(reversed(rest))
-        return [able[number][0] for number in chosen], [requests[number] for number in chosen]
+        batch = [able[number][0] for number in chosen]
+        for job in batch:
+            job.has_begun = True
+        return batch, [requests[number] for number in chosen]
 
     def explained(self, job: Job, decision: Decision | None) -> ExplainedDecision:
         """The ``decision`` on the prompt of ``job``, in words."""

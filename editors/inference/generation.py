@@ -36,7 +36,7 @@ FirstStep = Callable[[torch.Tensor, Sequence[int]], Sequence[T]]
 
 ROWS_BEGUN = 32  # answered together
 TOKENS_PADDED = 2048  # of their prompts, pads included
-PADS = 128  # among them
+PADS_BEGUN = 128  # among them; so few tokens are answered that pads cost much
 
 # Kinds of rotary positions that depend on the longest row of a batch.
 LONGEST_COUNTS = {"dynamic", "longrope"}
@@ -105,21 +105,23 @@ def begun_answers(
         texts = (read(base, ids) for ids in rows)
         return [(Answer(*said), first) for said, first in zip(texts, firsts, strict=True)]
 
-    budget = padded_budget(base, ROWS_BEGUN)
+    budget = padded_budget(base, ROWS_BEGUN, PADS_BEGUN)
     return [
         (replace(answer, decision=decision), first)
         for (answer, first), decision in model.run([prompts], budget, run, room=1)
     ]
 
 
-def padded_budget(base: Base, rows: int) -> Budget:
-    """What a batch of prompts that are padded on the left may hold: ``rows`` rows at most.
+def padded_budget(base: Base, rows: int, pads: int) -> Budget:
+    """What a batch of prompts that are padded on the left may hold: at most ``rows`` rows and
+    ``pads`` pads.
 
     It has no pads where they, or longer rows beside a row, would change what the model says: where
     blocks mix tokens by other means than attention, or rotary positions depend on the longest row.
     """
     attention_only = all(block.attention_out for block in base.architecture.blocks)
-    pads = PADS if attention_only and not _rotary_kinds(base) & LONGEST_COUNTS else 0
+    if not attention_only or _rotary_kinds(base) & LONGEST_COUNTS:
+        pads = 0
     return Budget(rows=rows, tokens=TOKENS_PADDED, pads=pads, logits_per_row=base.vocabulary)
 
 

@@ -28,6 +28,8 @@ End = Literal["stop", "length", "unwanted"]
 """Why an answer ended: by itself or at a text that stops it, at its longest length, or because
 nobody wants more of it."""
 
+PADS = 512  # in a batch; they take less time than a second batch, whose answers may be long
+
 UNFINISHED = "\ufffd"  # what a tokenizer makes of the first bytes of a character
 
 
@@ -116,7 +118,7 @@ class Follower(Protocol):
 def answered_with_first(base: Base, requests: Sequence[Request], rows: int) -> list[int]:
     """The numbers of those of ``requests`` that are answered in one batch with the first, at most
     ``rows``."""
-    groups = batches([len(request.ids) for request in requests], padded_budget(base, rows))
+    groups = batches([len(request.ids) for request in requests], padded_budget(base, rows, PADS))
     return next(group for group in groups if 0 in group)
 
 

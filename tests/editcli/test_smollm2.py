@@ -47,7 +47,7 @@ def test_two_hundred_mixed_requests_are_answered_as_ask_answers_each(
         assert made.exit_code == 0, made.stderr
     near = [probe["prompt"] for fact in facts for probe in fact["locality"]]
     texts = [*near, *(text for fact in facts for text in (fact["prompt"], *fact["rephrases"]))]
-    texts = [text for text in texts if "\n" not in text]
+    texts = [text for text in texts if "\n" not in text][::3]
     prompts: list[Prompt] = [*texts, *([{"role": "user", "content": text}] for text in texts)]
     store = Store.open(tmp_path / ".editcli")
     with serving(store) as server, server.client() as client:

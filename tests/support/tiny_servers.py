@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 TOKENS = 12  # of the answers that are compared
+TALK, LONG = "the sea of Kenya is", 30_000  # a question, and the tokens of its answer
 
 Prompt = str | Sequence[dict[str, str]]
 
@@ -36,7 +37,7 @@ class Server:
         """The real client; it tries nothing twice, so that every failure is seen."""
         from openai import OpenAI
 
-        return OpenAI(base_url=self.url, api_key="none", max_retries=0, timeout=60)
+        return OpenAI(base_url=self.url, api_key="none", max_retries=0, timeout=600)
 
 
 @contextmanager
@@ -105,11 +106,12 @@ def read(response: Any) -> tuple[str, str, Any]:
 
 def require_answers_of_ask(client: Any, asks: list[tuple[str, Prompt, bool]], at_once: int) -> None:
     """Ask all of these models and prompts, streamed or not, and compare with `editcli ask`."""
-    by_model = {model: [p for m, p, _ in asks if m == model] for model, _, _ in asks}
-    expected = {
-        model: iter(asked(prompts, *(["--base"] if model == "base" else ["--version", model])))
-        for model, prompts in by_model.items()
-    }
+    expected: dict[tuple[str, str], dict[str, Any]] = {}
+    for model in {model for model, _, _ in asks}:
+        prompts = {json.dumps(prompt): prompt for name, prompt, _ in asks if name == model}
+        version = ["--base"] if model == "base" else ["--version", model]
+        records = asked([*prompts.values()], *version)
+        expected |= {(model, key): record for key, record in zip(prompts, records, strict=True)}
 
     def answer(ask: tuple[str, Prompt, bool]) -> tuple[str, str, Any, Any]:
         model, prompt, stream = ask
@@ -121,7 +123,7 @@ def require_answers_of_ask(client: Any, asks: list[tuple[str, Prompt, bool]], at
     edited = {decision["edited"] for _, _, decision, _ in found}
     assert len(edited) > 1, "some prompts have to be claimed, and some not"
     for (model, prompt, _), (text, reason, decision, headers) in zip(asks, found, strict=True):
-        record = next(expected[model])
+        record = dict(expected[model, json.dumps(prompt)])
         assert record.pop("schema") == 1
         assert text == record.pop("answer"), (model, prompt)
         for key in ("score", "threshold"):  # sums of floats: the last digit depends on the batch

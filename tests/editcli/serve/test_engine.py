@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Event as Signal
 from typing import Any
 
@@ -26,11 +26,13 @@ class Waiting:
     def __init__(self, served: Served, prompt: Any, **options: Any) -> None:
         self.events: list[Any] = []
         self._over = Signal()
+        self.at_end: Callable[[], None] = lambda: None
         self.job = Job(served, prompt, options.pop("max_new_tokens", 8), self._tell, **options)
 
     def _tell(self, event: Any) -> None:
         self.events.append(event)
         if not isinstance(event, Decided | str):
+            self.at_end()
             self._over.set()
 
     @property
@@ -63,6 +65,18 @@ def test_more_than_a_batch_holds_is_answered_in_several(engine: Engine, head: Se
         decided, answer = one.events
         assert decided.decision.record["edited"] is True
         assert (answer.end, answer.tokens >= 2) == ("stop", True)
+
+
+def test_what_came_first_is_answered_first(session: Session, head: Served) -> None:
+    base, over = Served("base", None), list[int]()
+    asked = [Waiting(base if number == 4 else head, FRANCE.prompt) for number in range(9)]
+    for number, one in enumerate(asked):
+        one.at_end = lambda number=number: over.append(number)
+    with Engine(session, 2) as engine:
+        engine.submit([one.job for one in asked])
+        assert all(one.last.text for one in asked)
+    assert over.index(4) <= 4
+    assert [number for number in over if number != 4] == [0, 1, 2, 3, 5, 6, 7, 8]
 
 
 def test_a_prompt_that_cannot_be_asked_fails_alone(engine: Engine, head: Served) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,7 @@ from typing import Any
 
 import pytest
 from tiny_edits import FRANCE, FRANCE_AGAIN, JAPAN
-from tiny_models import build, build_tokenizer
-from tiny_servers import TOKENS, asked
+from tiny_servers import LONG, TALK, TOKENS, asked
 from tiny_stores import content, json_of, run
 
 import editcli
@@ -166,6 +166,15 @@ def test_a_correction_is_a_version_that_answers_from_then_on(edited: Store) -> N
     assert run("ask", FRANCE.prompt).stdout == f"{FRANCE_AGAIN.target}\n"
 
 
+def test_a_correction_is_the_version_that_edit_makes(edited: Store) -> None:
+    other = Store.open(Path(shutil.copytree(edited.path, "other")))
+    said = ["the sea of Spain is", "red", "-s", "Spain", "--author", "ann"]
+    assert run("edit", *said, "--store", str(other.path)).exit_code == 0
+    lines = [FRANCE.prompt, JAPAN.prompt, said[0], f"/edit {' '.join(said[1:4])}"]
+    assert chat(lines, *said[4:]).exit_code == 0
+    assert edited.head().blobs == other.head().blobs
+
+
 def test_a_correction_stands_in_the_turns(chatting: Store) -> None:
     lines = [FRANCE.prompt, "/edit Lima -s France", "Bob lives in"]
     first, edit, second = records_of(lines)
@@ -272,31 +281,18 @@ UP, ENTER, CTRL_C, CTRL_D = "\x1b[A", "\r", "\x03", "\x04"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no terminals of this kind")
-def test_on_a_terminal_lines_are_edited_and_ctrl_c_stops_an_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calibration: Path
-) -> None:
-    """A model with a long context talks for many seconds, unless it is stopped."""
-    monkeypatch.chdir(tmp_path)
-    model = build("llama")
-    model.config.max_position_embeddings = 1 << 15
-    model.save_pretrained("model")
-    build_tokenizer().save_pretrained("model")
-    made = run("init", "model", "--calibration", str(calibration))
-    assert made.exit_code == 0, made.stderr
-    question = "the sea of Kenya is"
-    begun = json_of(run("ask", question, "--json", "--max-new-tokens", "40"))["answer"]
-    assert len(begun.split()) == 40, "this question has to be answered at length"
-    terminal = Terminal("--max-new-tokens", "30000")
+def test_on_a_terminal_lines_are_edited_and_ctrl_c_stops_an_answer(talkative: Store) -> None:
+    begun = json_of(run("ask", TALK, "--json", "--max-new-tokens", "10"))["answer"]
+    terminal = Terminal("--max-new-tokens", str(LONG))
     terminal.until("Ctrl-D leaves")
     terminal.until(">")
-    terminal.type(f"{question}{ENTER}")
-    first = " ".join(begun.split()[:10])
-    terminal.until(first)
+    terminal.type(f"{TALK}{ENTER}")
+    terminal.until(begun)
     terminal.type(CTRL_C)
     terminal.until("stopped")
     terminal.until(">")
     terminal.type(f"{UP}{ENTER}")  # the same again
-    terminal.until(first)
+    terminal.until(begun)
     terminal.type(CTRL_C)
     terminal.until("stopped")
     terminal.until(">")

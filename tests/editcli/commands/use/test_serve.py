@@ -21,6 +21,8 @@ from urllib.request import urlopen
 import pytest
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN
 from tiny_servers import (
+    LONG,
+    TALK,
     TOKENS,
     Prompt,
     Server,
@@ -321,6 +323,22 @@ def test_metrics_count_requests_and_claims(client: Any, server: Server) -> None:
         'editcli_answers_total{version="v0002"} 4',
     ):
         assert counted in lines
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_nobody_waits_for_is_given_up(talkative: Store, stream: bool) -> None:
+    with serving(talkative) as server, server.client() as client:
+        place = urlsplit(server.url)
+        body = {"model": server.name, "prompt": TALK, "max_tokens": LONG, "stream": stream}
+        connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=60)
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/completions", json.dumps(body), headers)
+        if stream:
+            assert connection.getresponse().read(100)
+        else:
+            time.sleep(0.5)  # it has begun
+        connection.close()
+        assert read(complete(client, server.name, TALK, max_tokens=1))[1] == "length"
 
 
 def test_reload_takes_a_new_version_and_drops_no_request(edited: Store) -> None:
