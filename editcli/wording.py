@@ -35,3 +35,6 @@ def local_time(moment: str) -> str:
 
 SHOW_ANSWERS = "`editcli check --per-fact` shows what the model says"
 """The hint where facts are not answered."""
+
+PURGED = "(purged)"
+"""What is shown in place of a text that was purged."""

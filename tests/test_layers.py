@@ -52,7 +52,7 @@ WITHOUT_TENSORS = (
     *("editors.text_matching.names", "editors.methods.aliases"),
     *("editors.plugins", "editors.heads.pruning", "editors.conflicts.cases"),
     *("editors.scope.settings", "editors.scope.phrasings", "editors.methods.spec"),
-    *("editors.methods.edit_state", "editors.methods.registry"),
+    *("editors.model.saved_payload", "editors.methods.edit_state", "editors.methods.registry"),
     *("editors.methods.wise", "editors.methods.wise.settings"),
     *("editors.methods.in_context", "editors.methods.ft_m"),
 )

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from editcli.cli.options import Invocation
-from editcli.operations.apply import ApplyResult
 from editcli.operations.attachment import Attachment
-from editcli.operations.edit_fact import edit_fact
+from editcli.operations.editing.apply import ApplyResult
+from editcli.operations.editing.edit_fact import edit_fact
 from editcli.operations.explained_answer import ExplainedAnswer
 from editcli.operations.session import Session
 from editcli.store.records import Version
@@ -100,7 +100,7 @@ class Conversation:
 
         Raises:
             EditorError: nothing has been asked; this version is not HEAD; or as
-                :func:`~editcli.operations.edit_fact.edit_fact`.
+                :func:`~editcli.operations.editing.edit_fact.edit_fact`.
         """
         store = self._session.store
         fact = Fact(self._question()[0], target, subject, author=call.who or None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
-from editcli.operations.apply import peak_memory
+from editcli.operations.editing.apply import peak_memory
 from editcli.operations.score_records import HEADLINES, Form
 from editors import METHODS, Fact
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from editcli.cli.options import Invocation
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import load_store_base
-from editcli.store.edits import edits_of
+from editcli.store.edits import changes_between, edits_of
 from editcli.store.records import About, Version
 from editcli.store.store import Store
 from editcli.store.transaction import Transaction
@@ -98,14 +98,12 @@ class Session:
         self,
         transaction: Transaction,
         operation: str,
+        before: EditState,
         state: EditState,
         **about: Unpack[About],
     ) -> Version:
-        """Save ``state`` as the next version."""
+        """Save ``state`` as the next version. ``before``: the edits of HEAD."""
         about["tools"] = tools()
-        return transaction.publish(
-            operation,
-            self.method.save(state),
-            [fact.id for fact in state.in_force()],
-            **about,
-        )
+        parent = self.store.head()
+        changes = changes_between(self.store, parent, before, self.method.close(state))
+        return transaction.publish(operation, changes, **about)

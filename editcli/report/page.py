@@ -7,10 +7,12 @@ script. All text is escaped, and control characters are shown as escapes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from itertools import islice
 from pathlib import PurePath
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,10 +20,12 @@ from markupsafe import Markup
 from editcli import __version__
 from editcli.cli.console import printable
 from editcli.report.heads import pruned_heads
-from editcli.store.edits import edits_of
+from editcli.store.contents import Blob
+from editcli.store.edits import described
+from editcli.store.history import Event
 from editcli.store.records import Version
 from editcli.store.store import Store
-from editcli.wording import counted
+from editcli.wording import PURGED, counted
 from editors import METHODS
 from editors.methods.edit_state import HEAD_MASK
 
@@ -35,12 +39,10 @@ def render(store: Store, version: Version) -> str:
     Raises:
         EditorError: a part of the store that the page shows is missing or damaged.
     """
-    edits = edits_of(store, version)
+    edits = described(store, version)
     versions = store.versions()
-    by_id = {v.id: v for v in versions}
-    # A version records the facts of all its ancestors too.
-    tips = by_id.keys() - {v.parent for v in versions}
     settings = {"layer": edits.layer, **edits.settings, **METHODS.load(edits.method).about(edits)}
+    ancestry = store.ancestry(version)
     templates = _templates()
     return templates.get_template("page.html").render(
         base=PurePath(store.config.base).name or store.config.base,
@@ -48,28 +50,62 @@ def render(store: Store, version: Version) -> str:
         config=store.config,
         version=version,
         versions=versions,
+        counts=_counts(versions),
         refs=store.refs(),
         edits=edits,
         settings=dict(sorted(settings.items())),
         pruned_heads=pruned_heads(edits, templates),
-        events=store.history(),
-        pruning={v.id: _pruning(store, v, by_id.get(v.parent)) for v in versions},
-        all_facts={key: fact for tip in tips for key, fact in edits_of(store, tip).facts.items()},
-        came_with={fact: v.id for v in reversed(store.ancestry(version)) for fact in v.added},
+        events=[_told(store, event, message) for event, message in store.history()],
+        pruning=_pruning(store, versions),
+        closed=sum(v.changes["removed"] + v.changes["superseded"] for v in ancestry),
+        entries=[*islice(store.in_force(version), FACTS_LISTED)],
+        came_with={event.seq: event.version for event, _ in store.history() if event.made},
         facts_listed=FACTS_LISTED,
         changes_listed=CHANGES_LISTED,
     )
 
 
-def _pruning(store: Store, version: Version, parent: Version | None) -> str:
-    """How a version changed which heads are pruned; empty where it did not."""
-    before = parent.blobs.get(HEAD_MASK) if parent else None
-    if version.blobs.get(HEAD_MASK) == before:
-        return ""
-    pruning = edits_of(store, version).pruning
-    if pruning is None:
-        return "pruned heads put back"
-    return f"{counted(len(pruning.mask.heads), 'head')} pruned to prefer {pruning.prefer}"
+def _told(store: Store, event: Event, message: str | None) -> dict[str, Any]:
+    """An event with its message and the first of its changes, by kind."""
+    changes = store.changes(event.seq, CHANGES_LISTED) if any(event.changes.values()) else []
+    kinds = {"added": "added", "superseded": "superseded", "removed": "taken back"}
+    return {
+        "event": event,
+        "message": PURGED if message is None else message,
+        "changes": [
+            (heading, event.changes[kind], [c.fact for c in changes if c.kind == kind])
+            for kind, heading in kinds.items()
+            if event.changes.get(kind)
+        ],
+    }
+
+
+def _counts(versions: Sequence[Version]) -> dict[str, int]:
+    """By version, the number of facts in force."""
+    counts = {"": 0}
+    for version in versions:
+        grown = version.changes["added"]
+        grown -= version.changes["removed"] + version.changes["superseded"]
+        counts[version.id] = counts[version.parent] + grown
+    del counts[""]
+    return counts
+
+
+def _pruning(store: Store, versions: Sequence[Version]) -> dict[str, str]:
+    """By version, how it changed which heads are pruned; empty where it did not."""
+    told: dict[str, str] = {}
+    masks: dict[str, Blob | None] = {"": None}
+    for version in versions:
+        masks[version.id] = mask = store.blobs(version).get(HEAD_MASK)
+        told[version.id] = ""
+        if mask == masks[version.parent]:
+            continue
+        pruning = described(store, version).pruning
+        told[version.id] = "pruned heads put back"
+        if pruning:
+            heads = counted(len(pruning.mask.heads), "head")
+            told[version.id] = f"{heads} pruned to prefer {pruning.prefer}"
+    return told
 
 
 # --- templates ------------------------------------------------------------------------------------

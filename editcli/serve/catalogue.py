@@ -91,7 +91,7 @@ class Catalogue:
 
     def _made(self) -> list[str]:
         """The ids of all versions."""
-        return [event.version for event in self._session.store.history() if event.manifest]
+        return self._session.store.ids()
 
     def _open(self, version: Version) -> Served:
         """The edits of ``version``, from memory where they are there. Equal versions are the same

@@ -15,13 +15,13 @@ EVERY_S = 0.5
 
 
 class Reloader:
-    """Between ``with`` and its end, looks at the history every half a second.
+    """Between ``with`` and its end, looks at the store every half a second.
 
     Requests that have come before a new version are answered by the old one.
     """
 
     def __init__(self, store: Store, catalogue: Catalogue, out: Output) -> None:
-        self._history = Layout(store.path).history
+        self._database = Layout(store.path).database
         self._catalogue, self._out = catalogue, out
         self._over = Event()
         self._thread = Thread(target=self._watch, name="editcli-reload", daemon=True)
@@ -43,7 +43,7 @@ class Reloader:
         seen: tuple[int, int] | None = None
         while not self._over.wait(EVERY_S):
             try:
-                stat = self._history.stat()
+                stat = self._database.stat()
             except OSError:  # the next look may find it
                 continue
             if seen == (stat.st_mtime_ns, stat.st_size):

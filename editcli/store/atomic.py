@@ -1,14 +1,15 @@
 """Writes that a crash cannot tear: every change of a store on disk goes through this module.
 
 A file appears whole or not at all: its bytes are written to a temporary file in the same folder,
-synced, and renamed. An append that fails is cut off again. `sync_directory` makes renames durable;
-callers call it once for many files, before they write anything that refers to these.
+synced, and renamed. `sync_directory` makes renames durable; callers call it once for many files,
+before they write anything that refers to these. No link is followed: a store may come from anybody.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from editors import EditorError
 
 TEMP_PREFIX = ".tmp-"
 
+_TEMP = re.compile(re.escape(TEMP_PREFIX) + "[0-9a-f]{16}")
 _FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 # Windows opens files in text mode unless told otherwise.
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -71,26 +73,6 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     replace(temp, path)
 
 
-def append(path: Path, data: bytes) -> None:
-    """Add `data` to the end of an existing file and sync it; on any failure cut it off again.
-
-    Raises OSError. A process killed in between can leave a part of `data` at the end.
-    """
-    before = path.stat().st_size
-    try:
-        _write(path, os.O_APPEND, data)
-    except BaseException:
-        with suppress(OSError):
-            truncate(path, before)
-        raise
-
-
-def truncate(path: Path, size: int) -> None:
-    """Cut a file to its first `size` bytes and sync it. Raises OSError."""
-    with _synced(path, os.O_WRONLY) as fd:
-        os.ftruncate(fd, size)
-
-
 def sync_directory(path: Path) -> None:
     """Make the renames done in folder `path` survive a power cut. Raises OSError."""
     if os.name != "nt":  # folders cannot be opened there; the rename itself is journalled
@@ -99,11 +81,16 @@ def sync_directory(path: Path) -> None:
 
 
 def read(path: Path) -> bytes | None:
-    """The bytes of a file; None where it is absent. Raises OSError."""
+    """The bytes of a file; None where it is absent. Raises OSError, also for a link."""
     try:
-        return path.read_bytes()
+        with open(path, "rb", opener=_no_link) as file:
+            return file.read()
     except FileNotFoundError:
         return None
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def discard(path: Path) -> None:
@@ -113,9 +100,10 @@ def discard(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in `folder`."""
-    for temp in folder.glob(f"{TEMP_PREFIX}*"):
-        discard(temp)
+    """Remove the temporary files that a killed process left in `folder`, and nothing else."""
+    for temp in folder.glob(f"{TEMP_PREFIX}*") if not folder.is_symlink() else ():
+        if _TEMP.fullmatch(temp.name) and temp.is_file():
+            discard(temp)
 
 
 @contextmanager

@@ -1,45 +1,41 @@
-"""The audit trail: one JSON line for each change of a store, chained by SHA-256.
+"""The history: one line of JSON for each change of a store, chained by SHA-256.
 
-Each line carries the hash of the line before it, and `refs/HEAD` carries the hash of the last one
-and so vouches for all of them. So no byte can change, and no line can vanish, unnoticed by `parse`.
-
-A change is committed once its line stands in the file with its newline. Bytes after the last
-newline that HEAD does not vouch for were left by a killed process, and count for nothing.
+Each line carries the hash of the line before it, so the hash of the last one vouches for all. A
+line has no text of facts and no message: these are records, and the line carries the hash of their
+leaves (`content`), which stays the same when a record is purged.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
-from editcli.store import atomic
-from editcli.store.layout import Layout
-from editcli.store.records import TAG, VERSION_ID, json_bytes
+from editcli.store.database import DAMAGED
+from editcli.store.records import DIGEST, TAG, VERSION_ID, json_bytes
 from editors import EditorError
 
 GENESIS = "0" * 64
 """What the first line has in place of the hash of the line before."""
 
-DAMAGED = "`editcli verify` lists the damage"
-"""The hint of every error about damage."""
-
-_HEAD = re.compile(rb"(v[0-9]{4,18})\nhistory ([1-9][0-9]{0,17}) [0-9a-f]{64}\n")
-_CHANGES = ("added", "removed", "superseded")
+CHANGES = ("added", "removed", "superseded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One line of the history.
 
-    `seq` counts from 1, `at` is UTC in ISO 8601, `who` is the author. `version` is the version that
-    the operation made or points at, `head` the current version afterwards. `manifest` is the
-    SHA-256 of the manifest that the operation published (empty when it published none) and `tag`
-    the name it gave (or empty). `previous` is the hash of the line before. An event has its `seq`
-    and `previous` from the chain that it is appended to.
+    ``seq`` counts from 1, ``at`` is UTC in ISO 8601, ``who`` is the author. ``version`` is the
+    version that the operation made or points at (empty: a tag was deleted), ``head`` the current
+    version afterwards. ``made``: whether it made the version, then with the parent ``parent``
+    (empty for the first) under a configuration whose SHA-256 is ``config``. ``tag``: the name that
+    it gave or deleted. ``changes`` counts the facts that were added, removed and superseded.
+    ``content``: the SHA-256 of the leaves of its records. ``purged``: the leaves that it emptied,
+    and the digests of the blobs that it removed. ``previous``: the hash of the line before. An
+    event has its ``seq`` and ``previous`` from the chain that it is appended to.
     """
 
     seq: int = 0
@@ -48,142 +44,46 @@ class Event:
     operation: str
     version: str
     head: str
-    message: str
-    added: Sequence[str] = ()
-    removed: Sequence[str] = ()
-    superseded: Sequence[str] = ()
-    manifest: str = ""
+    made: bool = False
+    parent: str = ""
+    config: str = ""
     tag: str = ""
+    changes: Mapping[str, int] = field(default_factory=dict)
+    content: str = ""
+    purged: Sequence[str] = ()
     previous: str = GENESIS
 
-    @property
-    def changed(self) -> tuple[str, ...]:
-        """The ids of all facts that were added, removed or superseded."""
-        return (*self.added, *self.removed, *self.superseded)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plain form, with the fact ids under `facts`; keys are stable."""
-        record: dict[str, Any] = {}
-        for key, value in asdict(self).items():
-            if key in _CHANGES:
-                record.setdefault("facts", {})[key] = list(value)
-            else:
-                record[key] = value
-        return record
-
     def to_line(self) -> bytes:
-        """The line without its newline. Raises EditorError for text that is not Unicode."""
-        return json_bytes(self.to_dict())
+        """The line, without a newline. Raises EditorError for text that is not Unicode."""
+        return json_bytes(asdict(self))
 
     @classmethod
-    def from_line(cls, line: bytes) -> Event:
-        """Read a line without its newline. Raises ValueError, KeyError or TypeError.
-
-        Ids of versions and tags become names of files, so they are checked.
-        """
-        record = json.loads(line)
-        facts = record.pop("facts")
-        event = cls(**{**record, **{key: tuple(facts[key]) for key in _CHANGES}})
-        if not VERSION_ID.fullmatch(event.version) or not VERSION_ID.fullmatch(event.head):
-            raise ValueError("not the id of a version")
+    def from_line(cls, line: str | bytes) -> Event:
+        """Read a line. Raises ValueError, KeyError or TypeError; ids and tags are checked."""
+        event = cls(**json.loads(line))
+        for name in (event.head, *filter(None, (event.version, event.parent))):
+            if not VERSION_ID.fullmatch(name):
+                raise ValueError(f"{name!r} is not the id of a version")
         if event.tag and not TAG.fullmatch(event.tag):
             raise ValueError("not a tag")
+        if not all(DIGEST.fullmatch(text) for text in (event.content, *event.purged)):
+            raise ValueError("not a digest")
+        if set(event.changes) - {*CHANGES} or not all(
+            isinstance(count, int) and count >= 0 for count in event.changes.values()
+        ):
+            raise ValueError("not counts of facts")
         return event
 
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """A history as read: its sound lines up to the first damage, and what is wrong with it.
-
-    `tip` is the hash that the next line must carry. `size` is the length in bytes of all lines that
-    end with a newline, `torn` the number of bytes after them. HEAD vouches for the first `vouched`
-    lines (0 where it is absent or damaged); more lines are sound, since a process may be killed
-    before it writes HEAD. A problem is "file: what is wrong with it".
-    """
-
-    events: tuple[Event, ...]
-    tip: str
-    size: int
-    torn: int = 0
-    vouched: int = 0
-    problems: tuple[str, ...] = ()
-
-    def plus(self, event: Event) -> tuple[Chain, bytes]:
-        """The chain with `event` at its end, and the line that is appended for it."""
-        event = replace(event, seq=len(self.events) + 1, previous=self.tip)
-        line = event.to_line()
-        size = self.size + len(line) + 1
-        return Chain((*self.events, event), line_digest(line), size), line + b"\n"
-
-    def refs(self, since: int) -> dict[str, bytes]:
-        """The files in `refs` that the events after the first `since` change: tags, then HEAD."""
-        moved = tags(self.events[since:])
-        files = {tag: f"{version}\n".encode() for tag, version in moved.items()}
-        return {**files, "HEAD": _head(self.events[-1], self.tip)}
+    def columns(self) -> tuple[int, int | None, int | None, str | None]:
+        """What stands beside the line in the database: seq, made, parent, tag."""
+        made = number_of(self.version) if self.made else None
+        parent = number_of(self.parent) if self.parent else None
+        return self.seq, made, parent, self.tag or None
 
 
-def _head(event: Event, digest: str) -> bytes:
-    """What HEAD holds when the last event is ``event``, whose line has the hash ``digest``."""
-    return f"{event.head}\nhistory {event.seq} {digest}\n".encode()
-
-
-def parse(data: bytes, head: bytes | None) -> Chain:
-    """Read the bytes of a history and of HEAD (None where it is absent), and check both.
-
-    Damage is reported, never raised.
-    """
-    *lines, rest = data.split(b"\n")
-    events: list[Event] = []
-    digests = [GENESIS]
-    problems: list[str] = []
-    for seq, line in enumerate(lines, start=1):
-        try:
-            event = Event.from_line(line)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            problems.append(f"history.jsonl: line {seq} cannot be read")
-        else:
-            if event.previous != digests[-1]:
-                problems.append(
-                    f"history.jsonl: line {seq} does not carry the hash of line {seq - 1}"
-                )
-            elif event.seq != seq:
-                problems.append(f"history.jsonl: line {seq} is numbered {event.seq}")
-            elif not problems:
-                events.append(event)
-        digests.append(line_digest(line))
-    vouched = 0
-    match = _HEAD.fullmatch(head or b"")
-    if head is not None and not match:
-        problems.append("refs/HEAD: cannot be read")
-    elif match and not problems:
-        vouched = int(match[2])
-        if vouched > len(events):
-            problems.append(
-                f"history.jsonl: ends after line {len(events)}, "
-                f"refs/HEAD vouches for line {vouched}"
-            )
-        elif head is not None and digests[vouched].encode() not in head:
-            problems.append(
-                f"history.jsonl: line {vouched} is not the one that refs/HEAD vouches for"
-            )
-        elif match[1].decode() != (recorded := events[vouched - 1].head):
-            problems.append(f"refs/HEAD: names {match[1].decode()}, the history says {recorded}")
-    return Chain(
-        tuple(events), digests[-1], len(data) - len(rest), len(rest), vouched, tuple(problems)
-    )
-
-
-def read(layout: Layout) -> Chain:
-    """The history as HEAD vouches for it. Raises EditorError where it is damaged.
-
-    HEAD is read first, so only the history may be ahead.
-    """
-    with atomic.explained("reading the history"):
-        head = atomic.read(layout.head)
-        chain = parse(layout.history.read_bytes(), head)
-    if chain.problems:
-        raise EditorError(chain.problems[0], DAMAGED)
-    return chain
+def number_of(version: str) -> int:
+    """The number of a version: 3 for v0003."""
+    return int(version[1:])
 
 
 def line_digest(line: bytes) -> str:
@@ -191,28 +91,90 @@ def line_digest(line: bytes) -> str:
     return sha256(line).hexdigest()
 
 
-def tags(events: Iterable[Event]) -> dict[str, str]:
-    """The tags after `events`: name to version id."""
-    return {event.tag: event.version for event in events if event.tag}
+def events(
+    database: sqlite3.Connection, where: str = "", values: Sequence[Any] = ()
+) -> list[Event]:
+    """The events that fulfil ``where``, a condition on the table, oldest first."""
+    clause = f" WHERE {where}" if where else ""
+    lines = database.execute(f"SELECT seq, line FROM event{clause} ORDER BY seq", values)
+    return [_event(seq, line) for seq, line in lines]
 
 
-def manifests(events: Iterable[Event]) -> dict[str, str]:
-    """The versions published by `events`, in order: id to SHA-256 of the manifest."""
-    return {event.version: event.manifest for event in events if event.manifest}
+def last_event(database: sqlite3.Connection) -> Event:
+    """The newest event. Raises EditorError where there is none."""
+    found = events(database, "seq = (SELECT max(seq) FROM event)")
+    if not found:
+        raise EditorError("the history holds no version", DAMAGED)
+    return found[0]
 
 
-def select(
-    events: Iterable[Event],
-    *,
-    fact: str | None = None,
-    operation: str | None = None,
-    who: str | None = None,
-) -> tuple[Event, ...]:
-    """The events that match every argument given; `fact`: an id added, removed or superseded."""
-    return tuple(
-        event
-        for event in events
-        if (fact is None or fact in event.changed)
-        and operation in (None, event.operation)
-        and who in (None, event.who)
+def append(database: sqlite3.Connection, event: Event) -> Event:
+    """Add ``event`` at the end of the chain; returns it with its number and its link."""
+    last = database.execute("SELECT seq, line FROM event ORDER BY seq DESC LIMIT 1").fetchone()
+    seq, previous = (last[0] + 1, line_digest(last[1].encode())) if last else (1, GENESIS)
+    event = replace(event, seq=seq, previous=previous)
+    columns = (*event.columns(), event.to_line().decode())
+    database.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", columns)
+    return event
+
+
+def tags(database: sqlite3.Connection) -> dict[str, str]:
+    """The tags by name, with the ids of their versions."""
+    named = {event.tag: event.version for event in events(database, "tag IS NOT NULL")}
+    return {tag: named[tag] for tag in sorted(named) if named[tag]}
+
+
+def newest(database: sqlite3.Connection) -> int:
+    """The number of the newest version; 0 if there is none."""
+    return int(database.execute("SELECT ifnull(max(made), 0) FROM event").fetchone()[0])
+
+
+def publishing(database: sqlite3.Connection, number: int) -> Event | None:
+    """The event that made the version with that ``number``."""
+    found = events(database, "made = ?", (number,))
+    return found[0] if found else None
+
+
+_ANCESTRY = """
+WITH RECURSIVE up (seq, made, parent) AS (
+  SELECT seq, made, parent FROM event WHERE made = ?
+  UNION ALL
+  SELECT e.seq, e.made, e.parent FROM event AS e JOIN up ON e.made = up.parent
+  WHERE up.parent < up.made
+)
+"""
+"""A version and its ancestors. A parent is older than its child, so that no circle is followed."""
+
+
+def ancestry(database: sqlite3.Connection, number: int) -> list[Event]:
+    """The events that made a version and its ancestors, newest first."""
+    rows = database.execute(
+        f"{_ANCESTRY} SELECT e.seq, e.line FROM event AS e JOIN up USING (seq) ORDER BY seq DESC",
+        (number,),
     )
+    return [_event(seq, line) for seq, line in rows]
+
+
+def ancestor(database: sqlite3.Connection, number: int, steps: int) -> int | None:
+    """The number of the version ``steps`` before another; None if it is beyond the first."""
+    rows = database.execute(
+        f"{_ANCESTRY} SELECT made FROM up ORDER BY made DESC LIMIT 1 OFFSET ?", (number, steps)
+    )
+    found = rows.fetchone()
+    return None if found is None else int(found[0])
+
+
+def mark_line(
+    database: sqlite3.Connection, number: int, name: Literal["line", "other_line"] = "line"
+) -> None:
+    """Fill a table of this connection with the events that made a version and its ancestors."""
+    database.execute(f"CREATE TEMP TABLE IF NOT EXISTS {name} (event INTEGER PRIMARY KEY)")
+    database.execute(f"DELETE FROM {name}")
+    database.execute(f"{_ANCESTRY.strip()} INSERT INTO {name} SELECT seq FROM up", (number,))
+
+
+def _event(seq: int, line: str) -> Event:
+    try:
+        return Event.from_line(line)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EditorError(f"line {seq} of the history cannot be read: {error}", DAMAGED) from error

@@ -1,19 +1,23 @@
-"""Is a store as it was written? Checks every hash, every link, and that nothing else lies in it.
-
-Readers take no lock. So files are read in an order in which a store looks sound while a process
-writes to it: HEAD, the tags, the folders, and last the history that accounts for them.
-"""
+"""Is a store as it was written? Checks every hash and every link."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 
-from editcli.store import atomic, history
+from editcli.store import atomic, database
+from editcli.store.history import GENESIS, Event, line_digest, number_of
 from editcli.store.layout import Layout
-from editcli.store.records import DIGEST, Version, version_id
+from editcli.store.recorder import leaf_of
+from editcli.store.records import DIGEST, NAME, version_id
+from editors import EditorError
+
+TEXTS = ("fact", "note", "scores")
+"""The kinds of records that may be purged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,81 +31,144 @@ class Problem:
 def verify(layout: Layout) -> Iterator[Problem]:
     """Everything that is wrong with the store; nothing where it is sound.
 
-    What a killed process leaves is no problem: temporary files, unreferenced blobs, the manifest of
-    a version never committed, half a line at the end of the history, refs one step behind it.
-    Raises OSError when the store cannot be read.
+    What a killed process leaves is no problem: temporary files, and blobs that no version has. The
+    hash of the last line of the history vouches for everything. Raises OSError when the store
+    cannot be read.
     """
-    head = atomic.read(layout.head)
-    tag_files = {name: atomic.read(layout.refs / name) for name in _names(layout.refs) - {"HEAD"}}
-    listed = _names(layout.versions)
-    chain = history.parse(atomic.read(layout.history) or b"", head)
-    if head is None:
-        yield Problem("refs/HEAD", "is missing")
-    for text in chain.problems:
-        yield Problem(*text.split(": ", 1))
-    if head and not chain.problems:
-        yield from _tag_problems(tag_files, chain)
-    digests = history.manifests(chain.events)
-    versions: list[Version] = []
-    earlier: set[str] = set()
-    for name, digest in digests.items():
-        what = f"versions/{name}.json"
-        data = atomic.read(layout.manifest(name))
-        if name != version_id(len(earlier) + 1):
-            yield Problem(what, f"is out of order after {len(earlier)} versions")
-        if data is None:
-            yield Problem(what, "is missing")
-        elif sha256(data).hexdigest() != digest:
-            yield Problem(what, "does not have the hash in the history")
-        else:
-            versions.append(Version.from_bytes(data))
-            if versions[-1].parent not in (earlier or {""}):
-                yield Problem(what, f"names an unknown parent, {versions[-1].parent!r}")
-        earlier.add(name)
-    # A process that was killed just before the commit leaves the next manifest without a line.
-    allowed = {f"{name}.json" for name in (*digests, version_id(len(digests) + 1))}
-    for name in sorted(listed - allowed) if not chain.problems else ():
-        yield Problem(f"versions/{name}", "is in no history")
-    if versions and sha256(atomic.read(layout.config) or b"").hexdigest() != versions[-1].config:
-        yield Problem("config.toml", f"does not have the hash that {versions[-1].id} records")
-    yield from _blob_problems(layout.blobs, versions)
+    try:
+        with database.reading(layout.database) as base:
+            events, problems = _chain(base)
+            yield from problems
+            licensed = {leaf for event in events for leaf in event.purged}
+            yield from _record_problems(base, events, licensed)
+            yield from _blob_problems(base, layout.blobs, licensed)
+    except EditorError as error:
+        yield Problem("store.db", error.message)
+        return
+    made = [event for event in events if event.made]
+    if not made:
+        yield Problem("store.db", "the history holds no version")
+    elif sha256(atomic.read(layout.config) or b"").hexdigest() != made[-1].config:
+        yield Problem("config.toml", f"does not have the hash that {made[-1].version} records")
 
 
-def _tag_problems(files: Mapping[str, bytes | None], chain: history.Chain) -> Iterator[Problem]:
-    settled = history.tags(chain.events[: chain.vouched])
-    moving = [(event.tag, event.version) for event in chain.events[chain.vouched :]]
-    for name in sorted({*files, *settled}):
-        allowed = {settled.get(name), *(version for tag, version in moving if tag == name)}
-        held = files.get(name)
-        if held is None:
-            yield Problem(f"refs/{name}", "is missing")
-        elif held not in {f"{version}\n".encode() for version in allowed if version}:
-            recorded = settled.get(name, "nothing")
-            yield Problem(f"refs/{name}", f"holds {held[:40]!r}, the history says {recorded}")
+def _chain(base: sqlite3.Connection) -> tuple[list[Event], list[Problem]]:
+    """The events, and what is wrong with their chain."""
+    events: list[Event] = []
+    problems: list[str] = []
+    previous, head = GENESIS, ""
+    rows = base.execute("SELECT seq, made, parent, tag, line FROM event ORDER BY seq")
+    versions = 0
+    for number, (*columns, line) in enumerate(rows, start=1):
+        try:
+            event = Event.from_line(line)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            problems.append(f"line {number} of the history cannot be read: {error}")
+            previous = line_digest(line.encode())
+            continue
+        if event.previous != previous:
+            problems.append(f"line {number} of the history does not carry the hash of the last")
+        if event.seq != number or event.columns() != tuple(columns):
+            problems.append(f"line {number} of the history is not what its row says")
+        if event.made:
+            versions += 1
+            if event.version != version_id(versions) or event.head != event.version:
+                problems.append(f"line {number} of the history makes {event.version} out of order")
+            if event.parent != head:
+                problems.append(f"{event.version} has the parent {event.parent!r}, not {head!r}")
+        elif any(v and number_of(v) > versions for v in (event.version, event.head)):
+            problems.append(f"line {number} of the history names a version that is not there")
+        previous, head = line_digest(line.encode()), event.head
+        events.append(event)
+    return events, [Problem("store.db", text) for text in problems]
 
 
-def _blob_problems(folder: Path, versions: list[Version]) -> Iterator[Problem]:
-    users: dict[str, str] = {}
-    for version in versions:
-        for name, digest in version.blobs.items():
-            users.setdefault(digest, f" ({name!r} of {version.id} and later)")
-    for digest in sorted(users.keys() | _names(folder)):
+def _record_problems(
+    base: sqlite3.Connection, events: list[Event], licensed: set[str]
+) -> Iterator[Problem]:
+    """What is wrong with the records; ``licensed``: the leaves of those that were purged."""
+    by_seq = {event.seq: event for event in events}
+    content, current = sha256(), 0
+    leaves = base.cursor()
+
+    def leaf(key: int | None, kinds: tuple[str, ...]) -> bytes:
+        if key is None:
+            return b""
+        row = leaves.execute("SELECT kind, leaf FROM record WHERE key = ?", (key,)).fetchone()
+        return bytes(row[1]) if row and row[0] in kinds else b"-"
+
+    def ended() -> Iterator[Problem]:
+        if current and content.hexdigest() != by_seq[current].content:
+            what = by_seq[current].version or f"line {current}"
+            yield Problem("store.db", f"the records of {what} are not those that the history lists")
+
+    rows = base.execute(
+        "SELECT key, event, kind, leaf, entry, other, name, digest, salt, body FROM record "
+        "ORDER BY key"
+    )
+    for key, seq, kind, recorded, entry, other, name, digest, salt, body in rows:
+        if seq != current:
+            yield from ended()
+            # Records stand in the order of the events, and each event has some.
+            for missing in range(current + 1, seq):
+                yield Problem("store.db", f"line {missing} of the history has no records")
+            if seq not in by_seq or seq < current:
+                yield Problem("store.db", f"record {key} belongs to no line of the history")
+                return
+            content, current = sha256(), seq
+        content.update(recorded)
+        if kind in TEXTS and body is None:
+            if recorded.hex() not in licensed:
+                yield Problem("store.db", f"{kind} record {key} is empty, and was not purged")
+            continue
+        targets = ("fact", "again") if kind == "close" else ("fact",)
+        expected = leaf_of(
+            kind, name, digest, salt, body, leaf(entry, ("fact", "again")), leaf(other, targets)
+        )
+        if expected != recorded or not _is_sound(kind, name, digest, body):
+            yield Problem("store.db", f"{kind} record {key} is damaged")
+    yield from ended()
+    for missing in range(current + 1, len(events) + 1):
+        yield Problem("store.db", f"line {missing} of the history has no records")
+
+
+def _is_sound(kind: str, name: str | None, digest: str | None, body: str | None) -> bool:
+    """Whether the content of a record can be read."""
+    try:
+        if kind == "fact":
+            return (body or "").startswith(f'{{"id": "{name}"')
+        if kind == "blob":
+            return bool(NAME.fullmatch(name or "")) and bool(DIGEST.fullmatch(digest or "0" * 64))
+        return kind in ("again", "close") or isinstance(json.loads(body or ""), dict)
+    except ValueError:
+        return False
+
+
+def _blob_problems(base: sqlite3.Connection, folder: Path, licensed: set[str]) -> Iterator[Problem]:
+    rows = base.execute(
+        "SELECT r.digest, r.name, min(e.seq), e.line FROM record AS r JOIN event AS e "
+        "ON e.seq = r.event WHERE r.kind = 'blob' AND r.digest IS NOT NULL GROUP BY r.digest"
+    )
+    users = {
+        digest: f" ({name!r} of {Event.from_line(line).version} and maybe later)"
+        for digest, name, _, line in rows
+    }
+    listed = {p.name for p in folder.iterdir() if not p.name.startswith(atomic.TEMP_PREFIX)}
+    for digest in sorted(users.keys() | listed):
         used = users.get(digest, "")
         if not DIGEST.fullmatch(digest):
             yield Problem(f"blobs/{digest}", f"is not a blob{used}")
             continue
+        path = folder / digest
+        if path.is_symlink():
+            yield Problem(f"blobs/{digest}", f"is a link{used}")
+            continue
         try:
-            with (folder / digest).open("rb") as file:
+            with path.open("rb") as file:
                 actual = file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
-            if used:  # else a process removed the file between listing and reading
+            if used and digest not in licensed:  # else removed between listing and reading
                 yield Problem(f"blobs/{digest}", f"is missing{used}")
             continue
         if actual != digest:
             yield Problem(f"blobs/{digest}", f"is damaged: its hash is {actual[:12]}{used}")
-
-
-def _names(folder: Path) -> set[str]:
-    if not folder.is_dir():
-        return set()
-    return {path.name for path in folder.iterdir() if not path.name.startswith(atomic.TEMP_PREFIX)}

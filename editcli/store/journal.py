@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import Path
 
 from editcli.store import atomic
+
+_KEY = re.compile("[0-9a-f]{2,64}")
 
 
 class Journal:
@@ -37,7 +40,8 @@ class Journal:
         """Remove every entry. Raises EditorError when the disk refuses."""
         with atomic.explained("clearing the journal"):
             for entry in self._folder.iterdir():
-                atomic.discard(entry)
+                if _KEY.fullmatch(entry.name):
+                    atomic.discard(entry)
             atomic.sync_directory(self._folder)
 
 

@@ -17,17 +17,28 @@ class Layout:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.config = root / "config.toml"
-        self.history = root / "history.jsonl"
+        self.database = root / "store.db"
         self.lock = root / "lock"
         self.blobs = root / "blobs"
-        self.versions = root / "versions"
-        self.refs = root / "refs"
-        self.head = self.refs / "HEAD"
         self.journal = root / "journal"
-        self.folders = (self.blobs, self.versions, self.refs, self.journal)
+        self.folders = (self.blobs, self.journal)
+        self.for_git = {
+            root / ".gitattributes": b"* -text -merge -diff\n",
+            root / ".gitignore": b"/journal/\n/lock\n/lock.json\n/store.db-journal\n.tmp-*\n",
+        }
 
-    def manifest(self, version_id: str) -> Path:
-        return self.versions / f"{version_id}.json"
+    def require_no_links(self) -> None:
+        """Raise EditorError where a file or a folder of the store is a link, which may lead out of
+        it."""
+        unfinished = self.database.with_name(f"{self.database.name}-journal")
+        holder = self.lock.with_suffix(".json")
+        parts = (self.config, self.database, unfinished, self.lock, holder, *self.folders)
+        for part in (*parts, *self.for_git):
+            if part.is_symlink():
+                raise EditorError(
+                    f"{part} is a link, and a store holds none",
+                    "`cp -rL` makes a copy without links of a store that can be trusted",
+                )
 
 
 def find_store(explicit: Path | None, cwd: Path, env: Mapping[str, str]) -> Path:

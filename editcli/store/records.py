@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypedDict
@@ -15,7 +15,7 @@ import tomli_w
 from editors import EditorError
 from editors.schema import Number, String, Text, Whole, record
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 RESTORE_CONFIG = "restore the `config.toml` that `editcli init` wrote; no command changes it"
 
 RARE = ("adapter", "remote_code")  # keys of `config.toml`
@@ -25,6 +25,7 @@ NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
 VERSION_ID = re.compile(r"v[0-9]{4,18}")
 TAG = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,99}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")  # of a blob
 
 
 @record(EditorError)
@@ -84,10 +85,7 @@ class StoreConfig:
 class About(TypedDict, total=False):
     """What a new version may say about how it came to be; see :class:`Version`."""
 
-    added: Sequence[str]
-    removed: Sequence[str]
-    superseded: Sequence[str]
-    author: str
+    who: str
     message: str
     tools: Mapping[str, str]
     extra: Mapping[str, object]
@@ -97,39 +95,27 @@ class About(TypedDict, total=False):
 class Version:
     """One state of a store, immutable once published.
 
-    ``blobs`` maps a name to the digest of its bytes; ``facts`` are the ids of the facts in force,
-    in order; ``added``, ``removed`` and ``superseded`` say how they differ from ``parent``'s (empty
-    for the first version). ``created`` is UTC in ISO 8601. ``tools`` maps a program to its version,
+    ``number`` counts from 1. ``parent`` is the id of the version before (empty for the first), and
+    ``changes`` counts the facts that were ``added``, ``removed`` and ``superseded`` since.
+    ``at`` is UTC in ISO 8601, ``who`` the author. ``tools`` maps a program to its version,
     ``config`` is the SHA-256 of the ``config.toml`` in force, and ``extra`` is any further JSON.
     """
 
-    id: str
+    number: int
     parent: str
     operation: str
-    blobs: Mapping[str, str]
-    facts: Sequence[str]
-    added: Sequence[str] = ()
-    removed: Sequence[str] = ()
-    superseded: Sequence[str] = ()
-    created: str
-    author: str = ""
+    changes: Mapping[str, int]
+    at: str
+    who: str = ""
     message: str = ""
     tools: Mapping[str, str] = field(default_factory=dict)
     config: str
-    extra: Mapping[str, object] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_bytes(self) -> bytes:
-        """The manifest. Raises EditorError for text that is not Unicode or values not JSON."""
-        return json_bytes({"format": STORE_FORMAT, **asdict(self)}, indent=1) + b"\n"
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Version:
-        """Read a manifest that :meth:`to_bytes` wrote."""
-        values: dict[str, Any] = json.loads(data)
-        del values["format"]  # that of `config.toml`
-        for key in ("facts", "added", "removed", "superseded"):
-            values[key] = tuple(values[key])
-        return cls(**values)
+    @property
+    def id(self) -> str:
+        """v0003 for 3."""
+        return version_id(self.number)
 
 
 def version_id(number: int) -> str:

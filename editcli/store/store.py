@@ -1,9 +1,9 @@
-"""Versions of what a model believes, on disk: content-addressed blobs under immutable manifests.
+"""Versions of what a model believes, on disk: a database, and content-addressed blobs beside it.
 
-A change is published in this order, each step synced before the next: blobs, manifest, history
-line, refs. **The history line is the commit point.** Before it, nothing has happened; after it,
-everything has. Refs only repeat the history: where a kill left them behind, the next writer brings
-them up to date. Readers take no lock and write nothing.
+A change is published in two steps: first the blobs, each synced, then one transaction of the
+database, which **commits** it. Before it, nothing has happened; after it, everything has. A process
+that is killed at any instant leaves a store that opens at its last committed version. Readers take
+no lock that lasts.
 """
 
 from __future__ import annotations
@@ -11,32 +11,51 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Unpack
 
 from editcli.errors import UnknownVersion
-from editcli.store import atomic, history, integrity
-from editcli.store.history import DAMAGED, Chain, Event
+from editcli.store import atomic, contents, database, history, integrity
+from editcli.store.contents import PAGE, Blob, Change, Entry
+from editcli.store.database import DAMAGED
+from editcli.store.history import Event, number_of
 from editcli.store.integrity import Problem
 from editcli.store.journal import Journal
 from editcli.store.layout import Layout
 from editcli.store.lock import locked
 from editcli.store.records import NUMBER, About, StoreConfig, Version, now, version_id
-from editcli.store.transaction import Transaction
-from editors import EditorError
+from editcli.store.transaction import Changes, Transaction, version_of
+from editors import EditorError, Fact, FactClosure
+from editors.methods.edit_state import full_id
 
-_STEPS = re.compile(r"(.*?)(?:~([0-9]*))?", re.DOTALL)
+SHOWN = 100  # ids that begin alike
+
+_STEPS = re.compile(r"(.*?)(?:~([0-9]{0,9}))?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class FactPast:
+    """A fact, whose text is in record ``text``: the version that brought it in force, and if it is
+    so no longer, why not, and since which version."""
+
+    text: int
+    fact: Fact
+    added_in: Version
+    closure: FactClosure | None = None
+    closed_in: Version | None = None
 
 
 class Store:
     """A store opened for reading; `writing()` opens it for a change.
 
     Every call reads the disk anew, so it sees what other processes committed. All calls raise
-    EditorError where a file that they need is damaged; `verify` lists the damage.
+    EditorError where something that they need is damaged; `verify` lists the damage.
     """
 
     def __init__(self, path: Path, config: StoreConfig) -> None:
@@ -44,6 +63,8 @@ class Store:
         self.config = config
         self._layout = Layout(path)
         self.journal = Journal(self._layout.journal)
+
+    # --- making and opening ---------------------------------------------------------------------
 
     @staticmethod
     def require_free(path: Path) -> None:
@@ -58,11 +79,10 @@ class Store:
         cls,
         path: Path,
         config: StoreConfig,
-        *,
-        blobs: Mapping[str, bytes] | None = None,
+        changes: Changes | None = None,
         **about: Unpack[About],
     ) -> Store:
-        """Make a store at `path` whose first version, v0001, holds `blobs` and no fact.
+        """Make a store at `path` whose first version, v0001, holds `changes`.
 
         The store appears at once and whole. Raises EditorError as `require_free`.
         """
@@ -73,10 +93,13 @@ class Store:
             with atomic.explained(f"making a store at {path}"):
                 for folder in layout.folders:
                     folder.mkdir(parents=True)
+                for file, text in layout.for_git.items():
+                    atomic.write(file, text)
                 atomic.write(layout.config, config.to_toml())
-                atomic.write(layout.history, b"")
-                first = Transaction(layout, cls(fresh, config).version)
-                first.publish("init", blobs or {}, **about)
+                database.create(layout.database)
+                with database.writing(layout.database) as connection:
+                    first = Transaction(layout, connection, cls(fresh, config).version)
+                    first.publish("init", changes or Changes(), **about)
                 for folder in (*layout.folders, fresh):
                     atomic.sync_directory(folder)
                 if path.exists():
@@ -90,10 +113,15 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Store:
-        """The store at `path`. Raises EditorError where there is none, or its format is another."""
+        """The store at `path`. Raises EditorError where there is none, its format is another, or it
+        holds links."""
+        layout = Layout(path)
+        layout.require_no_links()
         with atomic.explained("opening the store"):
-            data = Layout(path).config.read_bytes()
+            data = layout.config.read_bytes()
         return cls(path, StoreConfig.from_toml(data))
+
+    # --- versions -------------------------------------------------------------------------------
 
     def head(self) -> Version:
         """The current version."""
@@ -104,56 +132,148 @@ class Store:
 
         Raises EditorError, whose hint is the nearest name, where there is no such version.
         """
-        chain = self._chain()
         match = _STEPS.fullmatch(ref)
         assert match is not None  # the pattern matches every text
         steps = 0 if match[2] is None else int(match[2] or 1)
-        line = self._line(_resolve(chain, match[1], ref), history.manifests(chain.events))
-        version = next((version for back, version in enumerate(line) if back == steps), None)
-        if version is None:
-            raise EditorError(
-                f"{ref!r} goes back beyond the first version", "`editcli log` lists the versions"
-            )
-        return version
+        with self._reading() as base:
+            number = history.ancestor(base, _resolved(base, match[1], ref), steps)
+            if number is None:
+                raise EditorError(
+                    f"{ref!r} goes back beyond the first version",
+                    "`editcli log` lists the versions",
+                )
+            event = history.publishing(base, number)
+            assert event is not None  # its number was found
+            return version_of(event, contents.notes(base, event.seq)[event.seq])
+
+    def ids(self) -> list[str]:
+        """The ids of all versions, oldest first."""
+        with self._reading() as base:
+            return [*map(version_id, range(1, history.newest(base) + 1))]
 
     def versions(self) -> tuple[Version, ...]:
         """All versions, oldest first."""
-        digests = history.manifests(self._chain().events)
-        return tuple(self._load(name, digests) for name in digests)
+        with self._reading() as base:
+            made, notes = history.events(base, "made IS NOT NULL"), contents.notes(base)
+            return tuple(version_of(event, notes[event.seq]) for event in made)
 
     def ancestry(self, version: Version) -> tuple[Version, ...]:
         """A version and its ancestors, newest first."""
-        return tuple(self._line(version.id, history.manifests(self._chain().events)))
+        with self._reading() as base:
+            made, notes = history.ancestry(base, version.number), contents.notes(base)
+            return tuple(version_of(event, notes[event.seq]) for event in made)
 
-    def history(self) -> tuple[Event, ...]:
-        """All events, oldest first."""
-        return self._chain().events
+    def history(self) -> list[tuple[Event, str | None]]:
+        """All events, oldest first, each with its message, None for one that was purged."""
+        with self._reading() as base:
+            notes = contents.notes(base)
+            return [(e, notes[e.seq].get("message")) for e in history.events(base)]
+
+    def about(self, fact: str) -> set[int]:
+        """The numbers of the events that brought a fact (an id) in force, or ended that."""
+        with self._reading() as base:
+            return contents.events_about(base, fact)
+
+    def changes(self, event: int, limit: int = -1) -> list[Change]:
+        """What an event did to facts, in order, at most ``limit`` of it."""
+        with self._reading() as base:
+            return contents.changes_by(base, event, limit)
 
     def refs(self) -> dict[str, str]:
         """HEAD and every tag, each with the id of its version."""
-        events = self._chain().events
-        return {"HEAD": events[-1].head, **dict(sorted(history.tags(events).items()))}
+        with self._reading() as base:
+            return {"HEAD": history.last_event(base).head, **history.tags(base)}
 
-    def read(self, version: Version | str, name: str) -> bytes:
-        """The bytes of a blob, checked against its hash; `version` may be a ref.
+    # --- what a version holds -------------------------------------------------------------------
+
+    def count(self, version: Version) -> int:
+        """The number of facts in force."""
+        with self.along(version) as base:
+            return contents.count_in_force(base)
+
+    def in_force(
+        self, version: Version, *, like: str = "", newest_first: bool = False
+    ) -> Iterator[Entry]:
+        """The facts in force, in the order in which they were entered, or the newest first; those
+        whose JSON holds ``like`` in lower case."""
+        after: int | None = 0
+        while after is not None:
+            with self.along(version) as base:
+                entries = contents.in_force(
+                    base, after=after, like=like, limit=PAGE, newest_first=newest_first
+                )
+            yield from entries
+            after = entries[-1].key if entries else None
+
+    def diff(self, before: Version, after: Version) -> tuple[list[Entry], list[Entry]]:
+        """The facts that are in force only in ``before``, and those only in ``after``."""
+        with self.along(before) as base:
+            history.mark_line(base, after.number, "other_line")
+            return contents.differing(base)
+
+    def past(self, version: Version, fact: str) -> FactPast | None:
+        """What happened to a fact (an id) up to ``version``; None if it was never in force."""
+        with self.along(version) as base:
+            entries, notes = contents.entries_of(base, fact), contents.notes(base)
+            text = entries[0].text if entries else contents.newest_text(base, fact)
+            if text is None:
+                return None
+            found = contents.texts(base, [text])[text]
+            assert found is not None  # one that was purged has no id
+
+            def version_at(seq: int) -> Version:
+                return version_of(history.events(base, "seq = ?", (seq,))[0], notes[seq])
+
+            if entries:
+                return FactPast(text, found, version_at(entries[0].event))
+            closures = contents.closures(base, text)
+            event = base.execute("SELECT event FROM record WHERE key = ?", (text,)).fetchone()[0]
+            ended, closure = closures[-1] if closures else (event, FactClosure("undone"))
+            return FactPast(text, found, version_at(event), closure, version_at(ended))
+
+    def ids_beginning(self, prefix: str) -> list[str]:
+        """The first ids of facts, in force or not, that begin with ``prefix``."""
+        with self._reading() as base:
+            return contents.ids_beginning(base, prefix, SHOWN) if prefix else []
+
+    def full_id(self, prefix: str) -> str:
+        """The id of the one fact, in force or not, whose id is ``prefix`` or starts with it.
+
+        Raises EditorError where there is none, or several.
+        """
+        return full_id(prefix, self.ids_beginning(prefix))
+
+    def entry(self, version: Version, fact: str) -> Entry | None:
+        """The entry in force of a fact (an id); None if it is not in force."""
+        with self.along(version) as base:
+            found = contents.entries_of(base, fact)
+            return found[0] if found else None
+
+    def blobs(self, version: Version) -> dict[str, Blob]:
+        """The blobs by name."""
+        with self.along(version) as base:
+            return contents.blobs(base)
+
+    def read(self, name: str, blob: Blob) -> bytes:
+        """The bytes of the blob called `name`, checked against their hash.
 
         Raises EditorError when the blob is missing or damaged.
         """
-        path = self.blob_path(version, name)
+        path = self.blob_path(name, blob)
         with atomic.explained(f"reading {name}"):
-            data = path.read_bytes()
-        if sha256(data).hexdigest() != path.name:
-            raise EditorError(f"blob {name!r} ({path.name[:12]}) is damaged", DAMAGED)
+            data = atomic.read(path)
+        if data is None or sha256(data).hexdigest() != blob.digest:
+            raise EditorError(f"blob {name!r} ({blob.digest[:12]}) is damaged", DAMAGED)
         return data
 
-    def blob_path(self, version: Version | str, name: str) -> Path:
+    def blob_path(self, name: str, blob: Blob) -> Path:
         """The path of a blob, whose hash is not checked. Raises EditorError where it is missing."""
-        if isinstance(version, str):
-            version = self.version(version)
-        path = self._layout.blobs / version.blobs[name]
+        path = self._layout.blobs / blob.digest
         if not path.is_file():
-            raise EditorError(f"blob {name!r} of {version.id} is missing", DAMAGED)
+            raise EditorError(f"blob {name!r} ({blob.digest[:12]}) is missing", DAMAGED)
         return path
+
+    # --- changing and checking ------------------------------------------------------------------
 
     @contextmanager
     def writing(self, command: str = "editcli") -> Iterator[Transaction]:
@@ -163,12 +283,18 @@ class Store:
         Raises EditorError when another process holds the lock, or when the history is damaged.
         """
         layout = self._layout
+        layout.require_no_links()
         with locked(layout.lock, command, now()):
-            for folder in (layout.root, layout.blobs, layout.versions, layout.refs):
+            for folder in (layout.root, *layout.folders):
                 atomic.sweep(folder)
-            with atomic.explained("opening the journal"):
-                layout.journal.mkdir(exist_ok=True)  # git keeps no empty folder
-            with closing(Transaction(layout, self.version)) as transaction:
+            with atomic.explained("opening the store"):
+                for folder in layout.folders:
+                    folder.mkdir(exist_ok=True)  # git keeps no empty folder
+            with (
+                database.writing(layout.database) as connection,
+                closing(Transaction(layout, connection, self.version)) as transaction,
+            ):
+                transaction.remove_purged()
                 yield transaction
 
     def verify(self) -> list[Problem]:
@@ -176,42 +302,31 @@ class Store:
         with atomic.explained("verifying the store"):
             return list(integrity.verify(self._layout))
 
-    def _chain(self) -> Chain:
-        """The history, sound and not empty. Raises EditorError otherwise."""
-        chain = history.read(self._layout)
-        if not chain.events:
-            raise EditorError("history.jsonl holds no version", DAMAGED)
-        return chain
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with database.reading(self._layout.database) as connection:
+            yield connection
 
-    def _line(self, name: str, digests: Mapping[str, str]) -> Iterator[Version]:
-        """A version and its ancestors, newest first."""
-        while name:
-            version = self._load(name, digests)
-            yield version
-            name = version.parent
-
-    def _load(self, name: str, digests: Mapping[str, str]) -> Version:
-        """Read a manifest and check it against the hash that the history records."""
-        with atomic.explained(f"reading version {name}"):
-            data = atomic.read(self._layout.manifest(name))
-        if data is None:
-            raise EditorError(f"the manifest of {name} is missing", DAMAGED)
-        if sha256(data).hexdigest() != digests.get(name):
-            raise EditorError(f"the manifest of {name} is damaged", DAMAGED)
-        return Version.from_bytes(data)
+    @contextmanager
+    def along(self, version: Version) -> Iterator[sqlite3.Connection]:
+        """The database, with the line of ``version`` marked; see :mod:`editcli.store.contents`."""
+        with self._reading() as base:
+            history.mark_line(base, version.number)
+            yield base
 
 
-def _resolve(chain: Chain, name: str, ref: str) -> str:
-    """The id of the version called `name`; `ref`: what the user typed, for the error."""
-    ids = history.manifests(chain.events)
-    names = {"HEAD": chain.events[-1].head, **history.tags(chain.events)}
-    if number := NUMBER.fullmatch(name):
-        names.setdefault(name, version_id(int(number[1])))
-    version = names.get(name)
-    if version in ids:
-        return version
-    by_lower = {candidate.lower(): candidate for candidate in (*ids, *names) if candidate != name}
+def _resolved(base: sqlite3.Connection, name: str, ref: str) -> int:
+    """The number of the version called `name`; `ref`: what the user typed, for the error."""
+    newest = history.newest(base)
+    if match := NUMBER.fullmatch(name):
+        number = int(match[1])
+        if 0 < number <= newest:
+            return number
+    names: Mapping[str, str] = {"HEAD": history.last_event(base).head, **history.tags(base)}
+    if name in names:
+        return number_of(names[name])
+    by_lower = {candidate.lower(): candidate for candidate in names}
     close = get_close_matches(name.lower(), by_lower, n=1)
-    suggestion = list(ids)[-1] if number else by_lower[close[0]] if close else ""
+    suggestion = version_id(newest) if match else by_lower[close[0]] if close else ""
     hint = f"did you mean `{suggestion}`? " if suggestion else ""
     raise UnknownVersion(f"no version is called {ref!r}", f"{hint}`editcli log` lists the versions")

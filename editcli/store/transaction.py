@@ -2,94 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
-from editcli.store import atomic, history
-from editcli.store.history import DAMAGED, Chain, Event
+from editcli.store import atomic, contents, database, history, traces
+from editcli.store.contents import Blob
+from editcli.store.history import Event, number_of
 from editcli.store.layout import Layout
+from editcli.store.recorder import Recorder
 from editcli.store.records import NUMBER, TAG, About, Version, now, version_id
-from editors import EditorError
+from editcli.wording import counted
+from editors import EditorError, Fact
+from editors.model.saved_payload import Groups
+
+
+@dataclass(frozen=True, slots=True)
+class NewBlob:
+    """The bytes of a blob, and the ids of the facts that they were made from, group by group."""
+
+    data: bytes
+    made_from: Groups = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How a new version differs from its parent.
+
+    ``facts``: those that are newly in force, in order, each id once. ``again``: the records with
+    the texts of facts that are in force again. ``closed``: by id, the facts that are no longer in
+    force, each with the id of the fact in its place if there is one; an id that is also among
+    ``facts`` means the fact as it was before, except where another fact takes its place at once.
+    ``blobs``: by name, those that are new or other, and None for those that are gone.
+    """
+
+    facts: Sequence[Fact] = ()
+    again: Sequence[int] = ()
+    closed: Mapping[str, str | None] = field(default_factory=dict)
+    blobs: Mapping[str, NewBlob | Blob | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What was purged: the numbers of texts of facts, of notes and scores, and of blobs. The
+    ``version`` is the one without them."""
+
+    version: Version
+    facts: int
+    notes: int
+    blobs: int
 
 
 class Transaction:
     """The right to change a store while its lock is held; `Store.writing` gives one."""
 
-    def __init__(self, layout: Layout, find_version: Callable[[str], Version]) -> None:
-        """``find_version``: from a ref to the version that it means."""
-        self._layout = layout
-        self._find_version = find_version
+    def __init__(
+        self, layout: Layout, connection: sqlite3.Connection, find: Callable[[str], Version]
+    ) -> None:
+        """``find``: from a ref to the version that it means."""
+        self._layout, self._database, self._find = layout, connection, find
         self._open = True
-        # The history as this transaction left it; None after a call that was cut off half-way.
-        self._state: Chain | None = self._recovered()
 
     def close(self) -> None:
         """Give the right back; any further call raises EditorError."""
         self._open = False
 
-    def publish(
-        self,
-        operation: str,
-        blobs: Mapping[str, bytes | str],
-        facts: Sequence[str] = (),
-        **about: Unpack[About],
-    ) -> Version:
-        """Commit a new version, child of HEAD, and move HEAD to it.
+    def publish(self, operation: str, changes: Changes, **about: Unpack[About]) -> Version:
+        """Commit a new version, child of HEAD, and make it HEAD.
 
-        `blobs` is the whole content: bytes, or the digest of a blob that the store has. Equal bytes
-        are stored once. Raises EditorError, and leaves the store as it was, where the disk refuses,
-        or the store has no blob of a digest.
+        Equal blobs are stored once. Raises EditorError, and leaves the store as it was, where the
+        disk refuses, or ``changes`` close a fact that is not in force.
         """
-        chain = self._chain()
-        name = version_id(len(history.manifests(chain.events)) + 1)
         new_files: list[Path] = []
         try:
-            with atomic.explained(f"publishing {name}"):
-                data = Version(
-                    id=name,
-                    parent=chain.events[-1].head if chain.events else "",
-                    operation=operation,
-                    blobs={blob: self._put(blob, blobs[blob], new_files) for blob in sorted(blobs)},
-                    facts=facts,
-                    created=now().isoformat(),
-                    config=sha256(self._layout.config.read_bytes()).hexdigest(),
-                    **about,
-                ).to_bytes()
-                atomic.sync_directory(self._layout.blobs)
-                new_files.append(self._layout.manifest(name))
-                atomic.write(new_files[-1], data)
-                atomic.sync_directory(self._layout.versions)
-                version = Version.from_bytes(data)
-                self._commit(
-                    Event(
-                        at=version.created,
-                        who=version.author,
-                        operation=operation,
-                        version=name,
-                        head=name,
-                        message=version.message,
-                        added=version.added,
-                        removed=version.removed,
-                        superseded=version.superseded,
-                        manifest=sha256(data).hexdigest(),
-                    )
-                )
+            with self._changing("publishing"):
+                return self._publish(operation, changes, about, new_files)
         except BaseException:
-            # Whether the change was committed is read from the file: Ctrl-C may come just after.
-            if self._layout.history.stat().st_size <= chain.size:
-                for path in new_files:
-                    atomic.discard(path)
+            self._discard_unused(new_files)
             raise
-        return version
 
-    def move_head(self, ref: str, *, author: str = "", message: str = "") -> Version:
+    def purge(self, facts: Collection[str], changes: Changes, **about: Unpack[About]) -> Purged:
+        """Commit a new version, child of HEAD, and empty all records with the texts of ``facts``
+        (ids): the facts, and notes and scores that mention one of them. All blobs that were made
+        from them are removed, so versions that had them cannot be used any more. Only hashes stay,
+        and the event, which says what is gone. ``changes``: of the new version, which must not hold
+        a blob that was made from one of ``facts``.
+
+        Raises EditorError, and changes nothing, where the message mentions one of the facts, or the
+        disk refuses.
+        """
+        new_files: list[Path] = []
+        try:
+            with self._changing("purging"):
+                gone = traces.traces_of(self._database, facts)
+                if traces.mentions(about.get("message", ""), gone.texts):
+                    raise EditorError(
+                        "the message holds text that is to be purged", "leave the text out of it"
+                    )
+                leaves = [leaf.hex() for leaf in gone.leaves]
+                purged = [*leaves, *sorted(gone.blobs)]
+                version = self._publish("purge", changes, about, new_files, purged)
+                traces.empty(self._database, gone.records)
+        except BaseException:
+            self._discard_unused(new_files)
+            raise
+        self.remove_purged()
+        notes = len(gone.records) - len(gone.facts)
+        return Purged(version, len(gone.facts), notes, len(gone.blobs))
+
+    def remove_purged(self) -> None:
+        """Remove the blobs that were purged, which a process that was killed may have left."""
+        for digest in traces.purged_blobs(self._database):
+            atomic.discard(self._layout.blobs / digest)
+
+    def move_head(self, ref: str, *, who: str = "", message: str = "") -> Version:
         """Make the version that `ref` means current; does nothing where it is already."""
-        chain, target = self._chain(), self._find_version(ref)
-        if chain.events[-1].head != target.id:
-            self._point(target.id, author, message)
+        target = self._find(ref)
+        with self._changing("moving HEAD"):
+            history.mark_line(self._database, target.number)
+            if count := contents.count_purged(self._database):
+                raise EditorError(
+                    f"{counted(count, 'fact')} of {target.id} {'was' if count == 1 else 'were'} "
+                    "purged, and its edits with them",
+                    "use a version that was made later",
+                )
+            if history.last_event(self._database).head != target.id:
+                self._point("checkout", target.id, target.id, "", who, message)
         return target
 
     def tag(
@@ -98,7 +140,7 @@ class Transaction:
         ref: str = "HEAD",
         *,
         move: bool = False,
-        author: str = "",
+        who: str = "",
         message: str = "",
     ) -> Version:
         """Name a version. Raises EditorError for a bad name, or one in use unless `move`."""
@@ -108,97 +150,194 @@ class Transaction:
                 "a tag starts with a letter, holds letters, digits, `.`, `_` and `-`, and is "
                 "neither HEAD nor a version number",
             )
-        chain, target = self._chain(), self._find_version(ref)
-        tags = history.tags(chain.events)
-        for tag in tags:
-            if tag != name and tag.lower() == name.lower():
-                raise EditorError(
-                    f"tag {name!r} differs from {tag!r} only in its case",
-                    f"take another name, or move the tag: `editcli tag {tag} --force`",
-                )
-        if tags.get(name) == target.id:
-            return target
-        if name in tags and not move:
-            raise EditorError(f"tag {name!r} already names {tags[name]}", "`--force` moves it")
-        self._point(target.id, author, message, name)
+        target = self._find(ref)
+        with self._changing("tagging"):
+            tags = history.tags(self._database)
+            for tag in tags:
+                if tag != name and tag.lower() == name.lower():
+                    raise EditorError(
+                        f"tag {name!r} differs from {tag!r} only in its case",
+                        f"take another name, or move the tag: `editcli tag {tag} --force`",
+                    )
+            if tags.get(name) == target.id:
+                return target
+            if name in tags and not move:
+                raise EditorError(f"tag {name!r} already names {tags[name]}", "`--force` moves it")
+            self._point("tag", target.id, "", name, who, message)
         return target
 
-    def _point(self, version: str, who: str, message: str, tag: str = "") -> None:
-        """Commit that `version` has the name `tag`, or without one, that it is current."""
-        self._commit(
+    def delete_tag(self, name: str, *, who: str = "", message: str = "") -> str:
+        """Take a name away. Returns the id of its version. Raises EditorError where there is no
+        such tag."""
+        with self._changing("deleting a tag"):
+            tags = history.tags(self._database)
+            if name not in tags:
+                raise EditorError(f"no tag is called {name!r}", "`editcli tag` lists the tags")
+            self._point("tag", "", "", name, who, message)
+        return tags[name]
+
+    def _publish(
+        self,
+        operation: str,
+        changes: Changes,
+        about: About,
+        new_files: list[Path],
+        purged: Sequence[str] = (),
+    ) -> Version:
+        base = self._database
+        number = history.newest(base) + 1
+        parent = history.last_event(base).head if number > 1 else ""
+        if parent:
+            history.mark_line(base, number_of(parent))
+        digests = {
+            name: self._put(blob.data, new_files) if isinstance(blob, NewBlob) else None
+            for name, blob in sorted(changes.blobs.items())
+        }
+        atomic.sync_directory(self._layout.blobs)
+        seq = base.execute("SELECT ifnull(max(seq), 0) + 1 FROM event").fetchone()[0]
+        recorder = Recorder(base, seq)
+        named = {*changes.closed, *filter(None, changes.closed.values())} if parent else ()
+        before = {fact: self._entry(fact) for fact in sorted(named)}
+        for text in changes.again:
+            recorder.again(text)
+        entered = {fact.id: recorder.fact(fact) for fact in changes.facts}
+        counts = _close(recorder, changes.closed, before, entered)
+        counts["added"] += len(changes.again)
+        for name, digest in digests.items():
+            blob = changes.blobs[name]
+            if isinstance(blob, Blob):  # of an earlier version
+                recorder.blob(name, blob.digest, blob.made_from)
+            else:
+                groups = blob.made_from if blob else ()
+                keys = [[entered.get(fact) or self._text(fact) for fact in g] for g in groups]
+                recorder.blob(name, digest, keys)
+        told: dict[str, Any] = {"message": "", "tools": {}, "extra": {}, **about}
+        who = told.pop("who", "")
+        recorder.told("note", told)
+        event = history.append(
+            base,
             Event(
                 at=now().isoformat(),
                 who=who,
-                operation="tag" if tag else "checkout",
-                version=version,
-                head=self._chain().events[-1].head if tag else version,
-                message=message,
-                tag=tag,
-            )
+                operation=operation,
+                version=version_id(number),
+                head=version_id(number),
+                made=True,
+                parent=parent,
+                config=sha256(self._layout.config.read_bytes()).hexdigest(),
+                changes=counts,
+                content=recorder.content,
+                purged=purged,
+            ),
         )
+        return version_of(event, told)
 
-    def _put(self, name: str, content: bytes | str, new_files: list[Path]) -> str:
+    def _point(
+        self, operation: str, version: str, head: str, tag: str, who: str, message: str
+    ) -> None:
+        """Record that ``version`` has the name ``tag`` now, or that it is HEAD."""
+        base = self._database
+        last = history.last_event(base)
+        recorder = Recorder(base, last.seq + 1)
+        recorder.told("note", {"message": message, "tools": {}, "extra": {}})
+        event = Event(
+            at=now().isoformat(),
+            who=who,
+            operation=operation,
+            version=version,
+            head=head or last.head,
+            tag=tag,
+            content=recorder.content,
+        )
+        history.append(base, event)
+
+    def _entry(self, fact: str) -> int | None:
+        """The record that brought a fact in force along the line of HEAD."""
+        found = contents.entries_of(self._database, fact)
+        return found[0].key if found else None
+
+    def _text(self, fact: str) -> int:
+        """The record with the text of a fact that was in force at some time before."""
+        key = contents.newest_text(self._database, fact)
+        if key is None:
+            raise EditorError(f"a blob was made from fact {fact}, which the store does not have")
+        return key
+
+    def _put(self, data: bytes, new_files: list[Path]) -> str:
         """Store a blob, unless the store has it; a new file is added to `new_files`."""
-        if isinstance(content, str):
-            if not (self._layout.blobs / content).is_file():
-                raise EditorError(f"blob {name!r}: the store holds no blob {content[:12]}")
-            return content
-        digest = sha256(content).hexdigest()
+        digest = sha256(data).hexdigest()
         path = self._layout.blobs / digest
         known = path.exists()
         if not known:
             new_files.append(path)
         # Other bytes under this name are damage, which writing the right ones mends.
-        if not known or path.read_bytes() != content:
-            atomic.write(path, content)
+        if not known or path.read_bytes() != data:
+            atomic.write(path, data)
         return digest
 
-    def _commit(self, event: Event) -> None:
-        """Append the event's line, which commits it, and then bring the refs up to date."""
-        before = self._chain()
-        chain, line = before.plus(event)
-        with atomic.explained("recording in the history"):
-            # Refs are staged first: once the line is written, nothing may need room on the disk.
-            staged: dict[Path, Path] = {}
-            try:
-                for name, data in chain.refs(len(before.events)).items():
-                    path = self._layout.refs / name
-                    staged[path] = atomic.stage(path, data)
-                atomic.append(self._layout.history, line)
-            except BaseException:
-                for temp in staged.values():
-                    atomic.discard(temp)
-                raise
-        self._state = None
-        # The change has happened: a ref that cannot be written now is written by the next writer.
-        with suppress(OSError):
-            for path, temp in staged.items():
-                atomic.replace(temp, path)
-            atomic.sync_directory(self._layout.refs)
-            self._state = chain
+    def _discard_unused(self, files: Sequence[Path]) -> None:
+        for path in files:
+            if not self._is_used(path.name):
+                atomic.discard(path)
 
-    def _chain(self) -> Chain:
-        """The history as it is now. Raises EditorError after the lock was given back."""
+    def _is_used(self, digest: str) -> bool:
+        rows = self._database.execute(
+            "SELECT 1 FROM record WHERE kind = 'blob' AND digest = ? LIMIT 1", (digest,)
+        )
+        return rows.fetchone() is not None
+
+    @contextmanager
+    def _changing(self, what: str) -> Iterator[None]:
+        """A change that is committed when the block ends well, and has not happened otherwise."""
         if not self._open:
             raise EditorError("this transaction is over")
-        if self._state is None or self._layout.history.stat().st_size != self._state.size:
-            self._state = self._recovered()  # a call was cut off half-way
-        return self._state
+        with database.explained(what), atomic.explained(what):
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
 
-    def _recovered(self) -> Chain:
-        """Remove what a killed writer left, and return the history; raises EditorError on
-        damage."""
-        chain = history.read(self._layout)
-        if not chain.vouched:
-            # Without HEAD nothing vouches for the end of the history; the folders must agree.
-            beyond = self._layout.manifest(version_id(len(history.manifests(chain.events)) + 2))
-            if chain.torn or beyond.exists():
-                raise EditorError("refs/HEAD is missing, and the history is incomplete", DAMAGED)
-        with atomic.explained("recovering the store"):
-            if chain.torn:
-                atomic.truncate(self._layout.history, chain.size)
-            if chain.vouched < len(chain.events):
-                for name, data in chain.refs(chain.vouched).items():
-                    atomic.write(self._layout.refs / name, data)
-                atomic.sync_directory(self._layout.refs)
-        return chain
+
+def _close(
+    recorder: Recorder,
+    closed: Mapping[str, str | None],
+    before: Mapping[str, int | None],
+    entered: Mapping[str, int],
+) -> dict[str, int]:
+    """Record which facts are ``closed``; returns how many facts were added, removed and superseded.
+    ``before`` and ``entered``: what brought facts in force before and in this version."""
+    closed_at_once = 0
+    for fact, by in closed.items():
+        entry, anew = before.get(fact), fact in entered and by != fact
+        if entry is None and not anew:
+            raise EditorError(f"fact {fact} is not in force")
+        replacing = (entered.get(by) or before.get(by)) if by else None
+        if entry is not None:
+            recorder.close(entry, replacing)
+        if anew:
+            closed_at_once += 1
+            recorder.close(entered[fact], replacing)
+    superseded = sum(by is not None for by in closed.values())
+    return {
+        "added": len(entered) - closed_at_once,
+        "removed": len(closed) - superseded,
+        "superseded": superseded,
+    }
+
+
+def version_of(event: Event, note: Mapping[str, Any]) -> Version:
+    """The version that ``event`` made; ``note``: what is told about it, empty if it was purged."""
+    return Version(
+        number=number_of(event.version),
+        parent=event.parent,
+        operation=event.operation,
+        changes=event.changes,
+        at=event.at,
+        who=event.who,
+        config=event.config,
+        **note,
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -30,10 +30,11 @@ from editors.inference.edited_model import EditedModel, Rewriter, attached
 from editors.inference.self_test import require_routing
 from editors.methods.aliases import KnownNames
 from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Progress, Trained
-from editors.methods.edit_state import HEAD_FILL, EditState, SavedPayload
+from editors.methods.edit_state import HEAD_FILL, EditState
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.projection import Projection
+from editors.model.saved_payload import SavedPayload
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.scope.base import ByteCache
 from editors.scope.corpus import Corpus
@@ -146,6 +147,19 @@ class Method(ABC, Generic[P, S]):
         """``state`` with ``facts`` (ids) taken back, by default by closing them. The result names
         remaining facts that were trained again for this and failed."""
         return Applied(state.closing({fact: FactClosure("undone") for fact in facts}))
+
+    def without(self, state: EditState, facts: Collection[str]) -> Applied:
+        """``state`` without any trace of ``facts`` (ids), in force or not: nothing in its payload
+        was made from them. Facts that were trained together with one of them are trained again,
+        those in force; the result names those that failed.
+
+        Raises:
+            EditorError: the method cannot do so.
+        """
+        raise EditorError(
+            f"{self.spec.name} cannot take the traces of single facts out of what it has trained",
+            "make a new store, and apply the other facts",
+        )
 
     # Several processes may train different units of work before one process applies all facts.
 
@@ -298,12 +312,18 @@ class Method(ABC, Generic[P, S]):
         if self.spec.routed and (edited := self.edited_projections()):
             require_routing(self.base, edited[0].path)
 
+    def close(self, state: EditState) -> EditState:
+        """``state`` with its payload, and the tensors of its pruned heads, as a
+        :class:`SavedPayload`; :meth:`open` loads both again."""
+        saved = self.dump(state.payload)
+        if state.pruning and (fill := state.pruning.mask.fill):
+            tensors = to_bytes({f"{h.layer}.{h.head}": t for h, t in fill.items()})
+            saved = replace(saved, blobs={**saved.blobs, HEAD_FILL: tensors})
+        return replace(state, payload=saved)
+
     def save(self, state: EditState) -> dict[str, bytes]:
         """``state``, whose payload is loaded, as named blobs."""
-        blobs = state.to_blobs(self.dump(state.payload))
-        if state.pruning and (fill := state.pruning.mask.fill):
-            blobs[HEAD_FILL] = to_bytes({f"{h.layer}.{h.head}": t for h, t in fill.items()})
-        return blobs
+        return self.close(state).to_blobs()
 
     def open(self, state: EditState) -> EditState:
         """``state`` with its payload and the tensors of its pruned heads loaded; raises

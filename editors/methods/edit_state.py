@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from editors.errors import EditorError, InvalidFact, StateMismatch
 from editors.facts import Fact, FactClosure
 from editors.heads.pruning import HeadPruning
+from editors.model.saved_payload import Groups, SavedPayload
 
-SCHEMA = 2
+SCHEMA = 3
 FACTS = "facts.jsonl"
 EDITS = "edits.json"
 HEAD_MASK = "head_mask.json"
@@ -26,14 +27,6 @@ COMMON = (FACTS, EDITS, HEAD_MASK)  # the blobs that can be read without the met
 SHOWN = 5  # candidates named in an error if an id is not unique
 
 Scalar = str | int | float | bool
-
-
-@dataclass(frozen=True, slots=True)
-class SavedPayload:
-    """A payload as it is stored: a plain JSON ``summary``, and named ``blobs`` of bytes."""
-
-    summary: Mapping[str, Any]
-    blobs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +98,14 @@ class EditState:
         full = {full_id(fact, self.facts): closure for fact, closure in closures.items()}
         return replace(self, closed={**self.closed, **full})
 
+    def dropping(self, facts: Collection[str]) -> EditState:
+        """The edits as if ``facts`` (ids) had never been among them; the payload stays."""
+        return replace(
+            self,
+            facts={key: fact for key, fact in self.facts.items() if key not in facts},
+            closed={key: closure for key, closure in self.closed.items() if key not in facts},
+        )
+
     def find(self, prefix: str) -> Fact:
         """The fact whose id is ``prefix``, or the only fact whose id starts with it.
 
@@ -115,27 +116,38 @@ class EditState:
 
     # --- as blobs -------------------------------------------------------------------------------
 
-    def to_blobs(self, payload: SavedPayload) -> dict[str, bytes]:
-        """The edits as named blobs: facts, closures, pruned heads, and the blobs of ``payload``."""
+    def to_blobs(self) -> dict[str, bytes]:
+        """The edits, whose payload is a :class:`SavedPayload`, as named blobs: facts, closures,
+        pruned heads, and the blobs of the payload."""
+        payload: SavedPayload = self.payload
         lines = [
             json.dumps({"id": key, **fact.to_dict()}, ensure_ascii=False, sort_keys=True)
             for key, fact in self.facts.items()
         ]
         edits = {
-            "schema": SCHEMA,
-            **{name: getattr(self, name) for name in PLAIN},
+            **self.frame(),
             "closed": {key: asdict(closure) for key, closure in self.closed.items()},
-            "payload": payload.summary,
+            "made_from": payload.made_from,
         }
-        blobs = {
+        return {
             FACTS: "".join(f"{line}\n" for line in lines).encode(),
             EDITS: f"{json.dumps(edits, indent=1)}\n".encode(),
             **payload.blobs,
+            **self.pruning_blobs(),
         }
-        if self.pruning is not None:
-            record = {"schema": SCHEMA, **self.pruning.to_dict()}
-            blobs[HEAD_MASK] = f"{json.dumps(record, indent=1)}\n".encode()
-        return blobs
+
+    def frame(self) -> dict[str, Any]:
+        """All that does not change from edit to edit, as JSON: method, settings, edited modules,
+        base, and the summary of the payload, a :class:`SavedPayload`."""
+        plain = {name: getattr(self, name) for name in PLAIN}
+        return {"schema": SCHEMA, **plain, "payload": self.payload.summary}
+
+    def pruning_blobs(self) -> dict[str, bytes]:
+        """The pruned heads as a named blob; none if no head is pruned."""
+        if self.pruning is None:
+            return {}
+        record = {"schema": SCHEMA, **self.pruning.to_dict()}
+        return {HEAD_MASK: f"{json.dumps(record, indent=1)}\n".encode()}
 
     @staticmethod
     def from_blobs(blobs: Mapping[str, bytes]) -> EditState:
@@ -145,7 +157,7 @@ class EditState:
             StateMismatch: a blob is missing or damaged.
         """
         try:
-            edits = _json(blobs, EDITS)
+            edits = json.loads(blobs[EDITS])
             lines = blobs[FACTS].split(b"\n")  # splitlines also splits inside texts
             facts: dict[str, Fact] = {}
             for fact in (Fact.from_dict(json.loads(line)) for line in lines if line):
@@ -154,24 +166,52 @@ class EditState:
             closed = {key: FactClosure(**closure) for key, closure in edits["closed"].items()}
             if unknown := sorted(set(closed) - set(facts)):
                 raise ValueError(f"{EDITS} closes a fact {unknown[0]} that {FACTS} lacks")
-            payload_blobs = {name: data for name, data in blobs.items() if name not in COMMON}
-            pruning = HeadPruning.from_dict(_json(blobs, HEAD_MASK)) if HEAD_MASK in blobs else None
-            plain = {name: edits[name] for name in PLAIN} | {"modules": tuple(edits["modules"])}
-            payload = SavedPayload(edits["payload"], payload_blobs)
-            return EditState(**plain, payload=payload, facts=facts, closed=closed, pruning=pruning)
+            made_from = {
+                name: tuple(map(tuple, groups)) for name, groups in edits["made_from"].items()
+            }
         except (LookupError, ValueError, TypeError, AttributeError, InvalidFact) as error:
+            raise StateMismatch(f"the saved edits cannot be read: {error}") from error
+        return EditState.from_frame(edits, blobs, made_from, facts, closed)
+
+    @staticmethod
+    def from_frame(
+        frame: Mapping[str, Any],
+        blobs: Mapping[str, bytes],
+        made_from: Mapping[str, Groups],
+        facts: Mapping[str, Fact],
+        closed: Mapping[str, FactClosure],
+    ) -> EditState:
+        """The edits with this :meth:`frame`, and with a :class:`SavedPayload`. ``blobs`` may hold
+        those of all edits, not only those of the payload.
+
+        Raises:
+            StateMismatch: the frame or the pruned heads cannot be read, or a blob was made from a
+                fact that is not among ``facts``.
+        """
+        try:
+            _require_schema(frame, EDITS)
+            pruning = None
+            if HEAD_MASK in blobs:
+                record = json.loads(blobs[HEAD_MASK])
+                _require_schema(record, HEAD_MASK)
+                pruning = HeadPruning.from_dict(record)
+            own = {name: data for name, data in blobs.items() if name not in COMMON}
+            payload = SavedPayload(frame["payload"], own, made_from)
+            plain = {name: frame[name] for name in PLAIN} | {"modules": tuple(frame["modules"])}
+            if unknown := sorted(payload.facts() - set(facts)):
+                raise ValueError(f"a blob was made from fact {unknown[0]}, which is missing")
+            return EditState(**plain, payload=payload, facts=facts, closed=closed, pruning=pruning)
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise StateMismatch(f"the saved edits cannot be read: {error}") from error
 
 
-def _json(blobs: Mapping[str, bytes], name: str) -> dict[str, Any]:
-    """A blob as a JSON object; raises StateMismatch if it has another schema version."""
-    record: dict[str, Any] = json.loads(blobs[name])
+def _require_schema(record: Mapping[str, Any], name: str) -> None:
+    """Raise StateMismatch if ``record``, from the blob ``name``, has another schema."""
     if record["schema"] != SCHEMA:
         raise StateMismatch(
             f"{name} has schema {record['schema']!r}, this editcli reads schema {SCHEMA}",
             "`pip install --upgrade editcli`",
         )
-    return record
 
 
 def full_id(prefix: str, ids: Iterable[str]) -> str:

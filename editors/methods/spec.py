@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pkgutil import resolve_name
@@ -40,8 +40,8 @@ class MethodSpec:
     encoder.
 
     The other fields are functions of an :class:`EditState` with a saved payload, or of settings.
-    ``named_facts``: the ids in the payload, each of which must be a fact of the state. ``about``
-    and ``about_fact``: what the method adds to the description of a version and of a fact (an id).
+    ``about`` and ``about_fact``: what the method adds to the description of a version and of a fact
+    (an id).
     ``why_no_undo``: why single facts cannot be taken back with these settings, None if they can.
     ``kept_entries``: with these settings, of about how many of the entries of those projections an
     edit (of wise: a shard) keeps a change.
@@ -59,7 +59,6 @@ class MethodSpec:
     implementation: str
     edits: Callable[[Architecture, int], Sequence[Projection]] = lambda *_: ()
     for_language: Mapping[str, Scalar] = field(default_factory=dict)
-    named_facts: Callable[[EditState], Iterable[str]] = lambda _: ()
     about: Callable[[EditState], dict[str, Any]] = lambda _: {}
     about_fact: Callable[[EditState, str], dict[str, Any]] = lambda *_: {}
     why_no_undo: Callable[[Mapping[str, Scalar]], str | None] = lambda _: None

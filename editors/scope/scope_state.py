@@ -1,23 +1,25 @@
 """What a scope signal knows, as data: about the base, and about each fact.
 
-Keys are stored in pages of facts. So a version that adds a fact stores only the keys of one page
-again, not the keys of all facts.
+Keys are stored in pages of facts. A page that is added takes in the pages before it that are not
+larger, up to a limit. So the keys of a fact are stored again a few times at most, however many
+versions follow, and there are few pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
 from editors.errors import StateMismatch
+from editors.model.saved_payload import SavedPayload, numbered
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.scope.base import FactKeys, Tensors
 
-PAGE = 50  # facts
+PAGE = 64  # facts
 CALIBRATION = "scope.safetensors"
+_PAGE = "scope-keys-"
 _COUNTS = ".counts"
 
 
@@ -33,10 +35,11 @@ class ScopeState:
 
     def knowing(self, keys: Mapping[str, FactKeys]) -> ScopeState:
         """The state with ``keys`` added; they replace earlier keys of the same facts."""
-        *full, last = self.pages or ((),)
-        facts = (*last, *(fact for fact in keys if fact not in self.keys))
-        filled = [facts[start : start + PAGE] for start in range(0, len(facts), PAGE)]
-        return replace(self, keys={**self.keys, **keys}, pages=(*full, *filled))
+        pages, new = list(self.pages), tuple(fact for fact in keys if fact not in self.keys)
+        while pages and len(pages[-1]) <= len(new) and len(pages[-1]) + len(new) <= PAGE:
+            new = (*pages.pop(), *new)
+        filled = [new[start : start + PAGE] for start in range(0, len(new), PAGE)]
+        return replace(self, keys={**self.keys, **keys}, pages=(*pages, *filled))
 
     def only(self, facts: Sequence[str]) -> ScopeState:
         """The state with the keys of ``facts`` (ids) only, in this order."""
@@ -45,36 +48,39 @@ class ScopeState:
         keys = {fact: self.keys[fact] for fact in facts}
         return replace(self, keys=keys, pages=tuple(page for page in pages if page))
 
-    def dump(self) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """The state as a plain JSON summary and named blobs."""
+    def dropping(self, facts: Collection[str]) -> ScopeState:
+        """The state without the keys of ``facts`` (ids)."""
+        return self.only([fact for fact in self.keys if fact not in facts])
+
+    def dump(self) -> SavedPayload:
+        """The state as a payload; each page is a blob that was made from its facts."""
         blobs = {CALIBRATION: to_bytes(self.calibration)} if self.calibration else {}
         for number, page in enumerate(self.pages):
             blobs[_page(number)] = to_bytes(packed([self.keys[fact] for fact in page]))
-        summary = {
-            "signal": self.signal,
-            "calibrated": bool(self.calibration),
-            "order": list(self.keys),
-            "pages": [list(page) for page in self.pages],
-        }
-        return summary, blobs
+        made_from = {_page(number): (page,) for number, page in enumerate(self.pages)}
+        summary = {"signal": self.signal, "calibrated": bool(self.calibration)}
+        return SavedPayload(summary, blobs, made_from)
 
     @staticmethod
-    def load(summary: Mapping[str, Any], blobs: Mapping[str, bytes]) -> ScopeState:
-        """The state that :meth:`dump` wrote.
+    def load(saved: SavedPayload, order: Sequence[str]) -> ScopeState:
+        """The state that :meth:`dump` wrote; other blobs may be among those of ``saved``.
+        ``order``: ids of facts, those of the state among them, in the order of editing.
 
         Raises:
-            StateMismatch: a blob cannot be read, or the blobs have other facts than the summary.
-            LookupError, ValueError: the summary or a blob is not complete.
+            StateMismatch: a blob cannot be read.
+            LookupError, ValueError: the summary or a blob is not complete, or a blob has other
+                facts than it was made from.
         """
-        pages = tuple(tuple(page) for page in summary["pages"])
+        names = numbered(saved.made_from, _PAGE)
+        pages = tuple(saved.made_from[name][0] for name in names)
         keys: dict[str, FactKeys] = {}
-        for number, page in enumerate(pages):
-            keys.update(zip(page, unpacked(from_bytes(blobs[_page(number)])), strict=True))
-        if set(summary["order"]) != set(keys):
-            raise StateMismatch("the keys of the scope are not those of its facts")
-        calibration = from_bytes(blobs[CALIBRATION]) if summary["calibrated"] else {}
-        ordered = {fact: keys[fact] for fact in summary["order"]}
-        return ScopeState(summary["signal"], calibration, ordered, pages)
+        for name, page in zip(names, pages, strict=True):
+            keys.update(zip(page, unpacked(from_bytes(saved.blobs[name])), strict=True))
+        calibration = from_bytes(saved.blobs[CALIBRATION]) if saved.summary["calibrated"] else {}
+        ordered = {fact: keys.pop(fact) for fact in order if fact in keys}
+        if keys:
+            raise StateMismatch("the scope has keys of facts that are missing")
+        return ScopeState(saved.summary["signal"], calibration, ordered, pages)
 
 
 def packed(facts: Sequence[FactKeys]) -> dict[str, torch.Tensor]:
@@ -95,4 +101,4 @@ def unpacked(tensors: Tensors) -> list[FactKeys]:
 
 
 def _page(number: int) -> str:
-    return f"scope-keys-{number:04d}.safetensors"
+    return f"{_PAGE}{number:04d}.safetensors"

@@ -42,11 +42,11 @@ from editcli.files.packaged import datasets_dir
 from editcli.files.texts import read_texts
 from editcli.models.loading import load_base
 from editcli.models.locations import ATLAS, SMOLLM2
-from editcli.operations.apply import apply_facts
 from editcli.operations.conflicts.decoding_baselines import By, measure_baseline
 from editcli.operations.conflicts.prune_heads import PruningTest, find_heads
 from editcli.operations.conflicts.records import edited_record, results_record
 from editcli.operations.conflicts.session import ConflictSession
+from editcli.operations.editing.apply import apply_facts
 from editcli.operations.session import Session
 from editors import Fact
 from editors.conflicts.baselines.contrastive import contrastive_answers

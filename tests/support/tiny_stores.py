@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from editcli.app import app
 from editcli.store.records import StoreConfig
 from editcli.store.store import Store
+from editcli.store.transaction import Changes, NewBlob
 from editors import Fact
 
 if TYPE_CHECKING:
@@ -97,33 +98,29 @@ class Clock:
         return datetime(2026, 3, 1, self.hour, tzinfo=UTC)
 
 
-def blobs(
-    facts: Sequence[Fact],
-    groups: Sequence[Sequence[Sequence[str]]] = (),
-    closed: Mapping[str, tuple[str, str | None]] | None = None,
-) -> dict[str, bytes]:
-    """`facts.jsonl` and `edits.json`; `groups` holds the ids of each group of each shard."""
-    lines = [json.dumps({"id": fact.id, **fact.to_dict()}, ensure_ascii=False) for fact in facts]
-    edits = {
-        "schema": 2,
-        "method": "wise",
-        "settings": {"profile": "robust"},
-        "layer": 4,
-        "modules": ["model.layers.4.mlp.down_proj"],
-        "fingerprint": "f" * 64,
-        "closed": {
-            key: {"reason": reason, "replaced_by": replaced_by}
-            for key, (reason, replaced_by) in (closed or {}).items()
-        },
-        "payload": {
-            "shards": [[list(group) for group in shard] for shard in groups],
-            "scope": {"signal": "key", "calibrated": False, "order": [], "pages": []},
-        },
-    }
-    return {
-        "facts.jsonl": "".join(f"{line}\n" for line in lines).encode(),
-        "edits.json": json.dumps(edits).encode(),
-    }
+FRAME = {
+    "schema": 3,
+    "method": "wise",
+    "settings": {"profile": "robust"},
+    "layer": 4,
+    "modules": ["model.layers.4.mlp.down_proj"],
+    "fingerprint": "f" * 64,
+    "payload": {"scope": {"signal": "key", "calibrated": False}},
+}
+"""The blob `edits.json` of a store that was made by hand."""
+
+
+def framed(**blobs: NewBlob) -> dict[str, NewBlob]:
+    """The blobs of a first version, and these; `_` in a name stands for `.`."""
+    named = {name.replace("_", "."): blob for name, blob in blobs.items()}
+    return {"edits.json": NewBlob(json.dumps(FRAME).encode()), **named}
+
+
+def shard(number: int, *groups: Sequence[Fact]) -> dict[str, NewBlob]:
+    """The blob of a shard that was trained on these facts, under its name."""
+    ids = tuple(tuple(fact.id for fact in group) for group in groups)
+    data = f"shard {number} of {ids}".encode()
+    return {f"shard-{number:04d}.safetensors": NewBlob(data, ids)}
 
 
 def store_with_a_past(path: Path) -> Store:
@@ -135,42 +132,27 @@ def store_with_a_past(path: Path) -> Store:
 
 
 def _store_with_a_past(path: Path, clock: Clock) -> Store:
-    store = Store.create(path, CONFIG, blobs=blobs([]), author="ann")
-    old, other, new = PARIS.id, ROME.id, PARIS_AGAIN.id
-    superseded = {old: ("superseded", new)}
-    undone = {**superseded, other: ("undone", None)}
-    two, three = [[[old, other]]], [[[old, other]], [[new]]]
+    store = Store.create(path, CONFIG, Changes(blobs=framed()), who="ann")
     with store.writing() as change:
         clock.hour = 13
         change.publish(
             "apply",
-            blobs([PARIS, ROME], two),
-            [old, other],
-            added=[old, other],
-            author="ann",
+            Changes([PARIS, ROME], blobs=shard(0, [PARIS, ROME])),
+            who="ann",
             message="the first batch",
             tools={"editcli": "0.2.0"},
         )
         clock.hour = 14
+        closed = {PARIS.id: PARIS_AGAIN.id}
         change.publish(
-            "edit",
-            blobs([PARIS, ROME, PARIS_AGAIN], three, superseded),
-            [other, new],
-            added=[new],
-            superseded=[old],
-            author="ann",
+            "edit", Changes([PARIS_AGAIN], closed=closed, blobs=shard(1, [PARIS_AGAIN])), who="ann"
         )
         clock.hour = 15
         change.publish(
-            "undo",
-            blobs([PARIS, ROME, PARIS_AGAIN], three, undone),
-            [new],
-            removed=[other],
-            author="bob",
-            message="Milan was wrong",
+            "undo", Changes(closed={ROME.id: None}), who="bob", message="Milan was wrong"
         )
         clock.hour = 16
-        change.tag("first", "v0002", author="ann")
+        change.tag("first", "v0002", who="ann")
     return store
 
 

@@ -20,9 +20,10 @@ from editors.inference.edited_model import Rewriter
 from editors.inference.hidden_states import StateRequest, last_token_states
 from editors.methods.applying import Limits, Trained
 from editors.methods.base import Method
-from editors.methods.edit_state import EditState, SavedPayload
+from editors.methods.edit_state import EditState
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
+from editors.model.saved_payload import SavedPayload
 from editors.model.tokenization import Ids, Prompt, encode_prompt
 from editors.scope.base import (
     AsksBaseOnly,

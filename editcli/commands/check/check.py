@@ -99,7 +99,7 @@ def command(
         out.note(*fact_file.remarks(SHOWN))
     store = call.open_store()
     chosen = store.version(version)
-    if fact_file is None and not chosen.facts:
+    if fact_file is None and not store.count(chosen):
         raise EditorError(
             f"{chosen.id} has no facts to check",
             "`editcli apply FILE` applies some; `editcli check FILE` checks those of a file",

@@ -16,7 +16,6 @@ from editcli.store.integrity import Problem
 from editcli.store.store import Store
 from editcli.wording import counted
 from editors import EditorError
-from editors.methods.edit_state import EDITS, FACTS
 
 
 @shared(*READS, *RUNS_MODEL)
@@ -39,7 +38,7 @@ def command(
     """
     out = call.out
     store = call.open_store()
-    problems = store.verify() or _fact_problems(store)
+    problems = store.verify() or _edit_problems(store)
     hint = ""
     if not no_base:
         use_threads(call.threads)
@@ -65,23 +64,15 @@ def command(
     if problems:
         raise Exit(exit_codes.FAILED)
     base = "not compared" if no_base else "the one it was made on"
-    out.text(f"sound: {counted(len(store.versions()), 'version')}, the base is {base}")
+    out.text(f"sound: {counted(len(store.ids()), 'version')}, the base is {base}")
 
 
-def _fact_problems(store: Store) -> list[Problem]:
-    """Versions whose facts cannot be read, or are not those that the manifest lists."""
+def _edit_problems(store: Store) -> list[Problem]:
+    """Versions with a name whose edits cannot be read."""
     problems = []
-    in_force: dict[tuple[str | None, str | None], set[str]] = {}  # versions share these blobs
-    for version in store.versions():
-        key = (version.blobs.get(FACTS), version.blobs.get(EDITS))
+    for name, version in store.refs().items():
         try:
-            if key not in in_force:
-                in_force[key] = {fact.id for fact in edits_of(store, version).in_force()}
-            if in_force[key] == set(version.facts):
-                continue
-            listed = counted(len(version.facts), "fact")
-            detail = f"lists {listed}; in force: {len(in_force[key])}"
+            edits_of(store, version)
         except EditorError as error:
-            detail = error.message
-        problems.append(Problem(f"versions/{version.id}.json", detail))
+            problems.append(Problem(name, error.message))
     return problems

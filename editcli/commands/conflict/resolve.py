@@ -175,8 +175,9 @@ def _save(
         return session.publish(
             transaction,
             "resolve",
+            conflicts.state,
             replace(conflicts.state, pruning=pruning),
-            author=call.who,
+            who=call.who,
             message=call.message,
             extra={"prefer": prefer, **result.to_dict(), "forced": bool(result.refused)},
         )

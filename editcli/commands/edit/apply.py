@@ -15,13 +15,13 @@ from editcli.cli.console import Output
 from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, shared
 from editcli.errors import UsageError
 from editcli.files.facts import FactFile, read_facts
-from editcli.operations.distributed import Ranks
+from editcli.operations.editing.distributed import Ranks
 from editcli.store.edits import edits_of
 from editcli.wording import SHOW_ANSWERS, counted_are
 from editors.methods.aliases import KnownNames
 
 if TYPE_CHECKING:
-    from editcli.operations.apply import ApplyResult
+    from editcli.operations.editing.apply import ApplyResult
     from editors import Fact
     from editors.methods.edit_state import EditState
 
@@ -94,7 +94,7 @@ def command(
             _warn_refused(out, fact_file)
         return
 
-    from editcli.operations.apply import apply_facts, help_to_apply
+    from editcli.operations.editing.apply import apply_facts, help_to_apply
     from editcli.operations.session import Session
     from editors.methods.applying import Limits
 

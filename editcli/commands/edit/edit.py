@@ -51,7 +51,7 @@ def command(
       editcli edit "The UK's longest river is the" Thames -s UK --alias Britain
       editcli edit "The capital of France is" Lyon -s France --near "The sea of France is"
     """
-    from editcli.operations.edit_fact import (
+    from editcli.operations.editing.edit_fact import (
         NO_SUBJECT,
         edit_fact,
         warn_of_failures,

@@ -25,9 +25,11 @@ from editcli.models.loading import code_of, dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
 from editcli.operations.default_settings import default_settings, wants_encoder
 from editcli.settings import parse_settings
+from editcli.store.edits import blobs_of
 from editcli.store.layout import new_store_path
 from editcli.store.records import RARE, StoreConfig
 from editcli.store.store import Store
+from editcli.store.transaction import Changes
 from editors import METHODS
 from editors.scope.relation.encoders.packages import MINILM, how_to_install
 
@@ -174,8 +176,8 @@ def command(
     store = Store.create(
         path,
         config,
-        blobs=built_method.save(state),
-        author=call.who,
+        Changes(blobs=blobs_of(built_method.close(state))),
+        who=call.who,
         message=call.message,
         tools=tools(),
     )

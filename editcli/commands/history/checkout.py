@@ -28,7 +28,7 @@ def command(
     store = call.open_store()
     with store.writing(call.command) as transaction:
         before = store.head().id
-        target = transaction.move_head(version, author=call.who, message=call.message)
+        target = transaction.move_head(version, who=call.who, message=call.message)
     if target.id == before and not call.json:
         call.out.note(f"HEAD is already at {target.id}")
-    call.out.record({"version": target.id, "previous": before, "facts": len(target.facts)})
+    call.out.record({"version": target.id, "previous": before, "facts": store.count(target)})

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from typer import Option
 
 from editcli.cli.options import READS, Invocation, shared
-from editcli.store import history
+from editcli.cli.tree import drawn
 from editcli.store.history import Event
-from editcli.wording import local_time
-from editors.methods.edit_state import full_id
+from editcli.wording import PURGED, local_time
 
 COLUMNS = ("version", "when", "who", "operation", "changes", "message", "tags")
 SIGNS = {"added": "+", "removed": "-", "superseded": "~"}
@@ -33,6 +33,9 @@ def command(
         ),
     ] = None,
     who: Annotated[str | None, Option(metavar="WHO", help="Only entries by this author.")] = None,
+    graph: Annotated[
+        bool, Option("--graph", help="Only versions, with lines to their parents.")
+    ] = False,
 ) -> None:
     """List what was done, newest first.
 
@@ -44,33 +47,68 @@ def command(
       editcli log
       editcli log --limit 10 --who ann
       editcli log --fact 1f3a5c7e9b0d --json
+      editcli log --graph
     """
-    all_events = call.open_store().history()
-    if fact is not None:
-        changed = (i for e in all_events for i in (*e.added, *e.removed, *e.superseded))
-        fact = full_id(fact, changed)
-    events = history.select(all_events, fact=fact, operation=operation, who=who)[::-1]
-    if call.quiet:
-        events = tuple(event for event in events if event.manifest)
-    names = _names(all_events)
-    rows = ({**event.to_dict(), "tags": names.get(event.seq, [])} for event in events[:limit])
-    call.out.table(rows if call.json else map(_for_people, rows), COLUMNS)
+    store = call.open_store()
+    told = store.history()
+    about = None if fact is None else store.about(store.full_id(fact))
+    names = _names([event for event, _ in told])
+    rows = [
+        _row(event, message, names.get(event.seq, []))
+        for event, message in reversed(told)
+        if (about is None or event.seq in about)
+        and operation in (None, event.operation)
+        and who in (None, event.who)
+        and (event.made or not (call.quiet or graph))
+    ][:limit]
+    if graph:
+        for line, row in zip(drawn(rows), rows, strict=True):
+            row["graph"] = line
+    columns = ("graph", *COLUMNS) if graph and not call.quiet else COLUMNS
+    call.out.table(rows if call.json else map(_for_people, rows), columns)
+
+
+def _row(event: Event, message: str | None, names: Sequence[str]) -> dict[str, Any]:
+    record = {key: getattr(event, key) for key in ("seq", "at", "who", "operation", "version")}
+    changes = {kind: event.changes.get(kind, 0) for kind in SIGNS}
+    return {
+        **record,
+        "head": event.head,
+        "made": event.made,
+        "parent": event.parent,
+        "tag": event.tag,
+        "message": message,
+        "changes": changes,
+        "tags": list(names),
+        "content": event.content,
+        "previous": event.previous,
+    }
 
 
 def _for_people(record: dict[str, Any]) -> dict[str, object]:
-    changes = [f"{SIGNS[kind]}{len(ids)}" for kind, ids in record["facts"].items() if ids]
+    changes = [f"{SIGNS[kind]}{count}" for kind, count in record["changes"].items() if count]
+    message = PURGED if record["message"] is None else record["message"]
     return {
         **record,
         "when": local_time(record["at"]),
         "changes": " ".join(changes),
-        "message": record["message"] or (record["tag"] and f"as {record['tag']}"),
+        "message": message or _pointed(record),
     }
 
 
-def _names(events: tuple[Event, ...]) -> dict[int, list[str]]:
+def _pointed(record: dict[str, Any]) -> str:
+    """What an entry about a tag says, in words."""
+    if not record["tag"]:
+        return ""
+    return f"as {record['tag']}" if record["version"] else f"no longer {record['tag']}"
+
+
+def _names(events: Sequence[Event]) -> dict[int, list[str]]:
     """HEAD and the tags, each under the `seq` of the event that made its version."""
-    published = {event.version: event.seq for event in events if event.manifest}
+    published = {event.version: event.seq for event in events if event.made}
+    tags = {event.tag: event.version for event in events if event.tag}
     names: dict[int, list[str]] = {}
-    for name, version in {"HEAD": events[-1].head, **history.tags(events)}.items():
-        names.setdefault(published[version], []).append(name)
+    for name, version in {"HEAD": events[-1].head, **dict(sorted(tags.items()))}.items():
+        if version:
+            names.setdefault(published[version], []).append(name)
     return names

@@ -40,4 +40,4 @@ def command(
     text = render(store, shown)
     with atomic.explained(f"writing {target}"):
         atomic.write(path, text.encode())
-    call.out.record({"path": str(target), "version": shown.id, "facts": len(shown.facts)})
+    call.out.record({"path": str(target), "version": shown.id, "facts": store.count(shown)})

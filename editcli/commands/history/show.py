@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from editcli.cli.options import READS, Invocation, VersionOption, shared
 from editcli.errors import UnknownVersion
-from editcli.store import history
-from editcli.store.edits import edits_of
+from editcli.store.edits import described
 from editcli.store.records import Version
-from editcli.store.store import Store
+from editcli.store.store import FactPast, Store
 from editcli.wording import local_time
-from editors import METHODS, EditorError, Fact
+from editors import METHODS, EditorError
 from editors.heads.pruning import HeadPruning
-from editors.methods.edit_state import EditState, full_id
 
 
 @shared(*READS)
@@ -41,39 +38,49 @@ def command(
       editcli show v0003 --facts > facts.jsonl
       editcli show 1f3a5c7e9b0d --json
     """
-    out, store, fact = call.out, call.open_store(), None
+    out, store, past = call.out, call.open_store(), None
     try:
         shown = store.version(what)
-        edits = edits_of(store, shown)
     except UnknownVersion as error:
         if "~" in what:
             raise
         shown = store.version(version)
-        edits = edits_of(store, shown)
-        fact = _fact(store, edits, what, shown, error.hint)
+        past = _past(store, shown, what, error.hint)
     if facts:
-        for each in [fact] if fact else edits.in_force():
-            out.json_line(each.to_dict())
-    elif fact:
-        record = _fact_record(store, shown, edits, fact)
+        found = [past.fact] if past else (entry.fact for entry in store.in_force(shown))
+        for fact in found:
+            if fact is not None:
+                out.json_line(fact.to_dict())
+    elif past:
+        record = _fact_record(store, shown, past)
         out.record(record if call.json else _fact_lines(record))
     else:
-        record = _version_record(store, shown, edits)
+        record = _version_record(store, shown)
         out.record(record if call.json else _version_lines(record))
 
 
 # --- a version ------------------------------------------------------------------------------------
 
 
-def _version_record(store: Store, version: Version, edits: EditState) -> dict[str, Any]:
-    record = asdict(version)
-    counts = {key: len(record[key]) for key in ("facts", "added", "removed", "superseded")}
+def _version_record(store: Store, version: Version) -> dict[str, Any]:
+    edits = described(store, version)
+    blobs = store.blobs(version)
     return {
-        "version": record.pop("id"),
-        **record,
+        "version": version.id,
+        "parent": version.parent,
+        "operation": version.operation,
+        "at": version.at,
+        "who": version.who,
+        "message": version.message,
         "tags": [name for name, target in store.refs().items() if target == version.id],
-        "counts": {**counts, "ever": len(edits.facts), **METHODS.load(edits.method).about(edits)},
+        "facts": store.count(version),
+        "changes": dict(version.changes),
+        **METHODS.load(edits.method).about(edits),
         "pruned": _pruned(edits.pruning) if edits.pruning else None,
+        "tools": dict(version.tools),
+        "extra": dict(version.extra),
+        "config": version.config,
+        "blobs": {name: blob.digest for name, blob in blobs.items()},
     }
 
 
@@ -84,18 +91,13 @@ def _pruned(pruning: HeadPruning) -> dict[str, object]:
     return {"prefer": pruning.prefer, "scale": mask.scale, "at": mask.at, "heads": heads}
 
 
-# What people read of a version; the other keys are for programs.
-VERSION_LINES = (
-    *("version", "parent", "operation", "created", "author", "message"),
-    *("tags", "counts", "pruned", "tools", "blobs"),
-)
+FOR_PROGRAMS = ("extra", "config")
 
 
 def _version_lines(record: Mapping[str, Any]) -> dict[str, object]:
-    """One line a field, without those that are empty."""
-    created, blobs = local_time(record["created"]), list(record["blobs"])
-    values = {**record, "created": created, "blobs": blobs}
-    lines = {key: _flat(values[key]) for key in VERSION_LINES}
+    """One line a field, without those that are empty or for programs."""
+    values = {**record, "at": local_time(record["at"]), "blobs": len(record["blobs"])}
+    lines = {key: _flat(value) for key, value in values.items() if key not in FOR_PROGRAMS}
     return {key: value for key, value in lines.items() if value not in (None, "", [])}
 
 
@@ -115,50 +117,49 @@ def _words(item: object) -> str:
 # --- a fact ---------------------------------------------------------------------------------------
 
 
-def _fact(store: Store, edits: EditState, what: str, version: Version, hint: str) -> Fact:
-    """The fact of ``version`` whose id is, or begins with, ``what``.
+def _past(store: Store, version: Version, what: str, hint: str) -> FactPast:
+    """What happened up to ``version`` to the fact whose id is, or begins with, ``what``.
 
     Raises EditorError, which names a version that has the fact, or gives ``hint`` where none has.
     """
-    try:
-        return edits.find(what)
-    except EditorError as error:
-        if any(fact.startswith(what) for fact in edits.facts):
-            raise
-        events = store.history()
-        ids = {fact_id for event in events for fact_id in event.added}
-        if any(fact_id.startswith(what) for fact_id in ids):
-            wanted = full_id(what, ids)
-            last = [event.version for event in history.select(events, fact=wanted)][-1]
-            raise EditorError(
-                f"fact {wanted} is not in {version.id}", f"`editcli show {wanted} --version {last}`"
-            ) from error
-        raise EditorError(f"no version, tag or fact is called {what!r}", hint) from error
+    if not store.ids_beginning(what):
+        raise EditorError(f"no version, tag or fact is called {what!r}", hint)
+    fact = store.full_id(what)
+    if past := store.past(version, fact):
+        return past
+    last = max(store.about(fact))
+    made = next(event.version for event, _ in reversed(store.history()) if event.seq == last)
+    raise EditorError(
+        f"fact {fact} is not in {version.id}", f"`editcli show {fact} --version {made}`"
+    )
 
 
-def _fact_record(store: Store, version: Version, edits: EditState, fact: Fact) -> dict[str, Any]:
-    ancestry = store.ancestry(version)
-    added = next((v for v in ancestry if fact.id in v.added), None)
-    closure = edits.closed.get(fact.id)
+def _fact_record(store: Store, version: Version, past: FactPast) -> dict[str, Any]:
+    edits = described(store, version)
     closed = None
-    if closure:
-        closing = next((v for v in ancestry if fact.id in (*v.removed, *v.superseded)), None)
-        closed = {**asdict(closure), **_event(closing)}
+    if past.closure and past.closed_in:
+        closure = past.closure
+        how = {"reason": closure.reason, "replaced_by": closure.replaced_by}
+        closed = {**how, **_event(past.closed_in)}
     return {
-        "id": fact.id,
+        "id": past.fact.id,
         "version": version.id,
-        "in_force": closure is None,
+        "in_force": closed is None,
         "closed": closed,
-        **METHODS.load(edits.method).about_fact(edits, fact.id),
-        "added": _event(added) if added else None,
-        "fact": {"id": fact.id, **fact.to_dict()},
+        **METHODS.load(edits.method).about_fact(edits, str(past.text)),
+        "added": _event(past.added_in),
+        "fact": {"id": past.fact.id, **past.fact.to_dict()},
     }
 
 
-def _event(version: Version | None) -> dict[str, Any]:
+def _event(version: Version) -> dict[str, Any]:
     """Which version, when, by whom and why."""
-    keys = {"version": "id", "at": "created", "who": "author", "message": "message"}
-    return {key: getattr(version, name, None) for key, name in keys.items()}
+    return {
+        "version": version.id,
+        "at": version.at,
+        "who": version.who,
+        "message": version.message,
+    }
 
 
 # Not among the other lines of a fact, as others say the same in words.
@@ -168,21 +169,19 @@ IN_WORDS = ("version", "in_force", "closed", "added", "fact")
 def _fact_lines(record: Mapping[str, Any]) -> dict[str, object]:
     """One line a field, the most important first."""
     values = {**record, **record["fact"]}
-    closed, added, state = record["closed"], record["added"], "yes"
+    closed, state = record["closed"], "yes"
     if closed:
-        by = f" by {closed['replaced_by']}" if closed.get("replaced_by") else ""
+        by = f" by {closed['replaced_by']}" if closed["replaced_by"] else ""
         state = f"no: {closed['reason']}{by}{_when(closed)}"
     return {
         **{key: values.pop(key) for key in ("id", "prompt", "target")},
         f"in force in {record['version']}": state,
-        "added": _when(added).strip(" ,") if added else None,
+        "added": _when(record["added"]).strip(" ,"),
         **{key: value for key, value in values.items() if key not in IN_WORDS},
     }
 
 
 def _when(event: Mapping[str, Any]) -> str:
-    if not event["version"]:
-        return ""
     who = f" by {event['who']}" if event["who"] else ""
     why = f": {event['message']}" if event["message"] else ""
     return f", {event['version']} on {local_time(event['at'])}{who}{why}"

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from editcli.cli.options import VERSION_HELP, WRITES, Invocation, shared
 from editcli.errors import UsageError
-from editcli.wording import local_time
+from editcli.wording import PURGED, local_time
 
 
 @shared(*WRITES)
@@ -21,38 +21,52 @@ def command(
         str | None, Argument(metavar="V", help=f"{VERSION_HELP}  [default: HEAD]")
     ] = None,
     force: Annotated[bool, Option("--force", "-f", help="Move a tag that exists.")] = False,
+    delete: Annotated[bool, Option("--delete", "-d", help="Take the tag away.")] = False,
 ) -> None:
-    """Name a version, or list all tags.
+    """Name a version, list all tags, or take a tag away.
+
+    The history keeps that there was the tag, and that it was taken away.
 
     \b
     Examples:
       editcli tag
       editcli tag release
+      editcli tag release --delete
       editcli tag release v0007 --force -m "after review"
     """
     store = call.open_store()
     if name is None:
+        if delete:
+            raise UsageError("no tag was given", "`editcli tag NAME --delete`")
         if force:
             raise UsageError("--force moves a tag, and none is given", "`editcli tag NAME --force`")
-        events = {event.tag: event for event in store.history() if event.tag}
+        tags = {event.tag: (event, told) for event, told in store.history() if event.tag}
         call.out.table(
             (
                 {
                     "tag": tag,
                     "version": event.version,
-                    "when": event.at if call.json else local_time(event.at),
+                    "at": event.at if call.json else local_time(event.at),
                     "who": event.who,
-                    "message": event.message,
+                    "message": PURGED if told is None else told,
                 }
-                for tag, event in sorted(events.items())
+                for tag, (event, told) in sorted(tags.items())
+                if event.version
             ),
-            ("tag", "version", "when", "who", "message"),
+            ("tag", "version", "at", "who", "message"),
         )
+        return
+    if delete:
+        if version is not None or force:
+            raise UsageError("--delete takes a tag and nothing else", f"`editcli tag {name} -d`")
+        with store.writing(call.command) as transaction:
+            gone = transaction.delete_tag(name, who=call.who, message=call.message)
+        call.out.record({"tag": name, "version": None, "previous": gone})
         return
     before = store.refs().get(name)
     with store.writing(call.command) as transaction:
         target = transaction.tag(
-            name, version or "HEAD", move=force, author=call.who, message=call.message
+            name, version or "HEAD", move=force, who=call.who, message=call.message
         )
     if before == target.id and not call.json:
         call.out.note(f"{name} already names {target.id}")

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.options import RUNS_MODEL, WRITES, DryRunOption, Invocation, shared
-from editcli.errors import UsageError
-from editcli.models.libraries import tools
-from editcli.store.edits import edits_of, publish_closing
-from editcli.store.records import Version
-from editcli.store.transaction import Transaction
+from editcli.errors import UnknownVersion, UsageError
+from editcli.operations.editing.taking_back import TakenBack, purge, take_back, take_back_version
+from editcli.store.records import NUMBER, Version
+from editcli.store.store import Store
 from editcli.wording import SHOW_ANSWERS, STALE_HEADS, counted
-from editors import METHODS, EditorError, Fact, FactClosure
-from editors.methods.edit_state import EditState
 
 
 @shared(*WRITES, *RUNS_MODEL)
 def command(
     call: Invocation,
-    facts: Annotated[
+    what: Annotated[
         list[str] | None,
-        Argument(metavar="FACT", help="Facts in force, each by its id or the start of its id."),
+        Argument(
+            metavar="FACT|V",
+            help="Facts in force, each by its id or the start of its id; or one version.",
+        ),
     ] = None,
+    last: Annotated[
+        bool, Option("--last", help="Take back what the newest version of HEAD did.")
+    ] = False,
     heads: Annotated[
         bool, Option("--heads", help="Take back the pruning of heads, with or without facts.")
+    ] = False,
+    purged: Annotated[
+        bool,
+        Option(
+            "--purge",
+            help="Remove the facts from every version: their texts, messages that mention them, "
+            "and all that was trained with them. It cannot be taken back.",
+        ),
     ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -39,107 +48,104 @@ def command(
     before. No model is loaded. Where the method undoes by retraining (`editcli methods` says
     which), the model is loaded, and the facts that stay are trained again.
 
-    An older fact that was superseded does not come back: apply it again. Either everything that is
-    named is taken back, or nothing.
+    Of a version, all that it did to facts is taken back: those that it added are no longer in
+    force, and those that it superseded or took back are in force again. They are trained again,
+    unless the version is the newest. Either everything that is named is taken back, or nothing.
+
+    --purge removes the edit, not what the base model knows. Versions that had such a fact stay in
+    the history and cannot be used any more.
 
     \b
     Examples:
       editcli undo 721d9f70c0ae -m "it was a joke"
       editcli undo 721d 1f3a --dry-run
+      editcli undo --last
+      editcli undo v0007
       editcli undo --heads
+      editcli undo 721d --purge
     """
-    if not (facts or heads):
-        raise UsageError("no fact was given", "`editcli undo FACT` or `editcli undo --heads`")
-    out, store = call.out, call.open_store()
+    store = call.open_store()
+    names = what or []
+    version = _version(store, names, last=last)
+    if (last or version) and (heads or purged or len(names) > 1 or (last and names)):
+        raise UsageError("one version is taken back at a time, and by itself", "`editcli undo V`")
+    if not (names or heads or last):
+        raise UsageError("no fact was given", "`editcli undo FACT` or `editcli undo --last`")
+    if purged and (heads or dry_run):
+        raise UsageError("--purge takes facts and nothing else", "`editcli undo FACT --purge`")
+    gone = None
     with nullcontext() if dry_run else store.writing(call.command) as transaction:
         parent = store.head()
-        edits = edits_of(store, parent)
-        undone = _in_force(edits, parent, facts or ())
-        ids = [fact.id for fact in undone]
-        remaining = _without(edits, parent, ids, heads=heads)
-        extra = {"heads": heads, "stale": remaining.stale}
-        version = transaction and _publish(call, transaction, parent, remaining, ids, extra)
-    if call.json or (call.quiet and version):
-        new = version and version.id
-        out.record({"version": new, "parent": parent.id, "undone": ids, **extra})
+        if version:
+            result = take_back_version(call, store, transaction, version)
+        elif purged and transaction:
+            result, gone = purge(call, store, transaction, names)
+        else:
+            result = take_back(call, store, transaction, names, heads=heads)
+    _print(call, parent, result, gone)
+
+
+def _version(store: Store, names: list[str], *, last: bool) -> Version | None:
+    """The version that is to be taken back; None where facts are named. A number alone may be the
+    start of an id, and is no version here."""
+    if last:
+        return store.head()
+    if len(names) != 1 or (NUMBER.fullmatch(names[0]) and not names[0].startswith("v")):
+        return None
+    try:
+        return store.version(names[0])
+    except UnknownVersion as error:
+        if store.ids_beginning(names[0]):
+            return None
+        raise UnknownVersion(
+            f"no fact or version is called {names[0]!r}",
+            f"`editcli facts list` lists the facts; {error.hint}",
+        ) from error
+
+
+def _print(
+    call: Invocation, parent: Version, result: TakenBack, gone: dict[str, int] | None
+) -> None:
+    out, new = call.out, result.version
+    if call.json or (call.quiet and new):
+        out.record(
+            {
+                "version": new and new.id,
+                "parent": parent.id,
+                "undone": [fact.id for fact in result.undone],
+                "returned": [fact.id for fact in result.returned],
+                "heads": result.heads,
+                "stale": result.stale,
+                "failed": list(result.failed),
+                "purged": gone,
+            }
+        )
     else:
-        named = [counted(len(ids), "fact")] * bool(ids) + ["the pruned heads"] * heads
-        done = f"{version.id}: took back" if version else "would take back"
-        out.text(f"{done} {' and '.join(named)}")
-        if undone:
+        parts = [counted(len(result.undone), "fact")] if result.undone or gone else []
+        parts += ["the pruned heads"] if result.heads else []
+        verb = "purged" if gone else "took back"
+        done = f"{new.id}: {verb}" if new else "would take back"
+        sentences = [f"{done} {' and '.join(parts)}"] if parts else []
+        if result.returned:
+            again = f"brought back {counted(len(result.returned), 'fact')}"
+            sentences.append(again if parts else f"{new.id}: {again}" if new else f"would {again}")
+        out.text("; ".join(sentences))
+        rows = [("-", fact) for fact in result.undone] + [("+", f) for f in result.returned]
+        if rows:
             out.table(
-                {"fact": fact.id, "prompt": fact.prompt, "target": fact.target} for fact in undone
+                {"": sign, "fact": fact.id, "prompt": fact.prompt, "target": fact.target}
+                for sign, fact in rows
             )
-    failed: Any = version.extra.get("failed") if version else None
-    if failed:
-        out.warn(f"trained again, but not answered by the model: {', '.join(failed)}", SHOW_ANSWERS)
-    if remaining.stale:
+        if gone:
+            what = {"texts": "text", "notes": "message", "blobs": "blob"}
+            removed = [counted(gone[key], noun) for key, noun in what.items()]
+            out.note(f"removed from all versions: {', '.join(removed)}")
+    if result.failed:
+        out.warn(
+            f"trained again, but not answered by the model: {', '.join(result.failed)}",
+            SHOW_ANSWERS,
+        )
+    if result.stale:
         out.warn(*STALE_HEADS)
-    if failed:
+    if result.failed:
         raise Exit(exit_codes.FAILED)
-
-
-def _in_force(edits: EditState, version: Version, prefixes: Sequence[str]) -> list[Fact]:
-    """The facts that these ids mean, each once. Raises EditorError for one not in force."""
-    facts = {fact.id: fact for fact in map(edits.find, prefixes)}
-    for fact_id in facts:
-        if closure := edits.closed.get(fact_id):
-            by = f" by {closure.replaced_by}" if closure.replaced_by else ""
-            raise EditorError(
-                f"fact {fact_id} is not in force in {version.id}: it was {closure.reason}{by}",
-                f"`editcli show {fact_id}` shows when and by whom",
-            )
-    return list(facts.values())
-
-
-def _without(edits: EditState, version: Version, ids: Sequence[str], *, heads: bool) -> EditState:
-    """The edits of a version without those that are taken back.
-
-    Raises EditorError when no heads are pruned, or single facts cannot be taken back.
-    """
-    if heads and edits.pruning is None:
-        raise EditorError(
-            f"no heads are pruned in {version.id}",
-            "`editcli log --operation resolve` lists the versions that pruned heads",
-        )
-    if ids and (reason := METHODS.load(edits.method).why_no_undo(edits.settings)):
-        raise EditorError(reason, "`editcli checkout V` goes back to a version without the fact")
-    remaining = edits.closing(dict.fromkeys(ids, FactClosure("undone")))
-    return replace(remaining, pruning=None) if heads else remaining
-
-
-def _publish(
-    call: Invocation,
-    transaction: Transaction,
-    parent: Version,
-    remaining: EditState,
-    ids: Sequence[str],
-    extra: Mapping[str, object],
-) -> Version:
-    """Publish the ``remaining`` edits, trained again where the method undoes by retraining."""
-    if not ids or METHODS.load(remaining.method).undo == "exact":
-        return publish_closing(
-            transaction,
-            "undo",
-            parent,
-            remaining,
-            removed=ids,
-            author=call.who,
-            message=call.message,
-            tools=tools(),
-            extra=extra,
-        )
-
-    from editcli.operations.session import Session
-
-    session = Session.open(call)
-    result = session.method.remove(session.state(parent), ids)
-    return session.publish(
-        transaction,
-        "undo",
-        replace(result.state, pruning=remaining.pruning and result.state.pruning),
-        removed=ids,
-        author=call.who,
-        message=call.message,
-        extra={**extra, "iterations": result.iterations, "failed": list(result.failed)},
-    )

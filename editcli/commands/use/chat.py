@@ -175,7 +175,7 @@ class _Chat:
             self._out.record({**self._place, "why": [*answer.why]})
 
     def _edit(self, text: str) -> None:
-        from editcli.operations.edit_fact import NO_SUBJECT, warn_of_failures, what_was_done
+        from editcli.operations.editing.edit_fact import NO_SUBJECT, warn_of_failures, what_was_done
 
         parts = _EDIT.fullmatch(text)
         assert parts is not None  # the pattern matches every text

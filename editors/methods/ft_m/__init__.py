@@ -8,7 +8,6 @@ bound on each entry is from Zhu et al., "Modifying Memories in Transformer Model
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from editors.errors import EditorError
@@ -31,12 +30,11 @@ class FtMSettings:
     group_size: Annotated[Whole, Field(ge=1, le=100_000)] = 100
 
 
-def _named_facts(state: EditState) -> Iterable[str]:
-    return [fact for group in state.payload.summary["groups"] for fact in group]
+DELTA = "delta.safetensors"
 
 
 def _about(state: EditState) -> dict[str, Any]:
-    return {"groups": len(state.payload.summary["groups"])}
+    return {"groups": len(state.payload.made_from.get(DELTA, ()))}
 
 
 SPEC = MethodSpec(
@@ -49,7 +47,6 @@ SPEC = MethodSpec(
     settings=FtMSettings,
     implementation="editors.methods.ft_m.method:FtM",
     edits=edited_projection,
-    named_facts=_named_facts,
     kept_entries=lambda _, entries: entries,
     about=_about,
 )

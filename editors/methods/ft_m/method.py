@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -14,17 +14,17 @@ from editors.facts import Fact, FactClosure
 from editors.inference.decisions import Decision
 from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Trained
 from editors.methods.base import Method
-from editors.methods.edit_state import EditState, SavedPayload
-from editors.methods.ft_m import SPEC, FtMSettings
+from editors.methods.edit_state import EditState
+from editors.methods.ft_m import DELTA, SPEC, FtMSettings
 from editors.methods.ft_m.training import DenseDelta, fine_tune
 from editors.methods.spec import MethodSpec
 from editors.methods.training.rows import training_rows
 from editors.methods.training.suffix_replay import require_replay
+from editors.model.saved_payload import SavedPayload
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.scope.base import ByteCache
 from editors.scope.corpus import Corpus
 
-DELTA = "delta.safetensors"
 TRAINER = 1  # raise it when training or one of its constants changes: stored work is of the old one
 
 
@@ -91,12 +91,18 @@ class FtM(Method[FtMPayload, FtMSettings]):
                 steps += trained.iterations
         return Applied(retrained, failed=tuple(failed), iterations=steps)
 
+    def without(self, state: EditState, facts: Collection[str]) -> Applied:
+        removed = self.remove(state, [fact for fact in facts if fact in state.facts])
+        return replace(removed, state=removed.state.dropping(facts))
+
     def dump(self, payload: FtMPayload) -> SavedPayload:
-        blobs = {} if payload.delta is None else {DELTA: to_bytes({"delta": payload.delta})}
-        return SavedPayload({"groups": [list(group) for group in payload.groups]}, blobs)
+        if payload.delta is None:
+            return SavedPayload({})
+        blobs = {DELTA: to_bytes({"delta": payload.delta})}
+        return SavedPayload({}, blobs, {DELTA: payload.groups})
 
     def load(self, saved: SavedPayload, state: EditState) -> FtMPayload:
-        groups = tuple(tuple(group) for group in saved.summary["groups"])
+        groups = saved.made_from.get(DELTA, ())
         return FtMPayload(groups, from_bytes(saved.blobs[DELTA])["delta"] if groups else None)
 
     def replacements(self, state: EditState) -> dict[str, nn.Module]:

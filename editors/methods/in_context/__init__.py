@@ -6,13 +6,11 @@ IKE, Zheng et al., EMNLP 2023, arXiv 2305.12740). This module needs no tensor li
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from string import Formatter
 from typing import Annotated
 
 from editors.errors import EditorError
 from editors.facts import Fact
-from editors.methods.edit_state import EditState
 from editors.methods.spec import MethodSpec
 from editors.schema import AfterValidator, Text, record
 from editors.scope.settings import ScopeSettings
@@ -54,11 +52,6 @@ class InContextSettings(ScopeSettings):
         return self.system.format(prompt=fact.prompt, target=fact.target)
 
 
-def _named_facts(state: EditState) -> Iterable[str]:
-    order: list[str] = state.payload.summary["order"]
-    return order
-
-
 SPEC = MethodSpec(
     name="in-context",
     title="the fact is put before the prompt",
@@ -69,5 +62,4 @@ SPEC = MethodSpec(
     settings=InContextSettings,
     implementation="editors.methods.in_context.method:InContext",
     for_language={"scope": "sentence"},
-    named_facts=_named_facts,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 from editors.facts import Fact
 from editors.inference.decisions import Decision, decided
 from editors.inference.edited_model import Rewriter
-from editors.methods.applying import Limits, Trained
+from editors.methods.applying import Applied, Limits, Trained
 from editors.methods.base import Method
-from editors.methods.edit_state import EditState, SavedPayload
+from editors.methods.edit_state import EditState
 from editors.methods.in_context import SPEC, InContextSettings
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
+from editors.model.saved_payload import SavedPayload
 from editors.model.tokenization import Prompt, encode_pairs, encode_prompts
 from editors.scope.base import ByteCache
 from editors.scope.corpus import Corpus
@@ -57,11 +58,14 @@ class InContext(Method[ScopeState, InContextSettings]):
     def finish(self, state: EditState) -> EditState:
         return replace(state, payload=self._scope.only(state.payload, state.in_force()))
 
+    def without(self, state: EditState, facts: Collection[str]) -> Applied:
+        return Applied(replace(state.dropping(facts), payload=state.payload.dropping(facts)))
+
     def dump(self, payload: ScopeState) -> SavedPayload:
-        return SavedPayload(*payload.dump())
+        return payload.dump()
 
     def load(self, saved: SavedPayload, state: EditState) -> ScopeState:
-        return ScopeState.load(saved.summary, saved.blobs)
+        return ScopeState.load(saved, [*state.facts])
 
     def rewriter(self, state: EditState) -> Rewriter | None:
         router = self._scope.router(

@@ -8,31 +8,33 @@ library.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 from editors.methods.edit_state import EditState, Scalar
 from editors.methods.spec import MethodSpec, edited_projection
 from editors.methods.wise.settings import WiseSettings
+from editors.model.saved_payload import Groups, numbered
+
+SHARD = "shard-"
+"""How the names of the blobs of shards begin; their numbers follow."""
 
 
-def _named_facts(state: EditState) -> Iterable[str]:
-    summary = state.payload.summary
-    shards = [fact for groups in summary["shards"] for group in groups for fact in group]
-    return [*shards, *summary["scope"]["order"], *summary.get("plain", ())]
+def _shards(state: EditState) -> dict[str, Groups]:
+    """By the names of their blobs, the groups of the shards, in order."""
+    made_from: Mapping[str, Groups] = state.payload.made_from
+    return {name: made_from[name] for name in numbered(made_from, SHARD)}
 
 
 def _about(state: EditState) -> dict[str, Any]:
-    return {"shards": len(state.payload.summary["shards"])}
+    return {"shards": len(_shards(state))}
 
 
 def _about_fact(state: EditState, fact: str) -> dict[str, Any]:
-    summary = state.payload.summary
-    shards = summary["shards"]
+    shards = _shards(state).values()
     holding = [n for n, groups in enumerate(shards) if any(fact in group for group in groups)]
-    plain = fact in summary.get("plain", ())  # releases up to 0.2 do not write it
-    return {"shard": holding[-1] if holding else None, "plain": plain}
+    return {"shard": holding[-1] if holding else None}
 
 
 def _why_no_undo(settings: Mapping[str, Scalar]) -> str | None:
@@ -62,7 +64,6 @@ SPEC = MethodSpec(
     implementation="editors.methods.wise.method:Wise",
     edits=edited_projection,
     for_language={"profile": "separate"},
-    named_facts=_named_facts,
     about=_about,
     about_fact=_about_fact,
     why_no_undo=_why_no_undo,

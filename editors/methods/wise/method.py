@@ -13,7 +13,8 @@ similar to them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence, Sized
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,9 +25,9 @@ from torch import nn
 
 from editors.facts import Fact
 from editors.inference.decisions import Decision, NoClaims, Router
-from editors.methods.applying import Limits, Trained
+from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Trained
 from editors.methods.base import Method
-from editors.methods.edit_state import EditState, SavedPayload
+from editors.methods.edit_state import EditState
 from editors.methods.spec import MethodSpec
 from editors.methods.training.forms import forms_of, judged_forms
 from editors.methods.training.loops import Training
@@ -38,11 +39,12 @@ from editors.methods.wise.memory_layer import SideMemoryLinear
 from editors.methods.wise.merging import MERGES
 from editors.methods.wise.payload import WisePayload
 from editors.methods.wise.settings import WiseSettings
-from editors.methods.wise.shards import LowRank, Mask, Memory, MergedShards, Shard, Support
+from editors.methods.wise.shards import Group, LowRank, Mask, Memory, MergedShards, Shard, Support
 from editors.methods.wise.training.any_prompt import AnyPrompt
 from editors.methods.wise.training.joint import batch_size_on, train_jointly
 from editors.methods.wise.training.sequential import train_sequentially
 from editors.model.base_model import Base
+from editors.model.saved_payload import SavedPayload
 from editors.model.tensor_files import to_bytes
 from editors.model.tokenization import Prompt, Row, encode_prompt
 from editors.scope.base import ByteCache, Learning, explain_score
@@ -51,7 +53,7 @@ from editors.scope.fact_scope import FactScope
 from editors.scope.scope_state import ScopeState, packed, unpacked
 from editors.scope.unrelated_prompts import UNRELATED
 
-TRAINER = 4  # raise it when training or one of its constants changes: stored work is of the old one
+TRAINER = 5  # raise it when training or one of its constants changes: stored work is of the old one
 REHEARSAL_FACTS = 8  # the least number of earlier facts that are trained together with new facts
 CHECKED_PER_REHEARSED = 4  # times as many are checked, and trained again if need be
 ENTRIES_A_FACT = 5000  # of the projection; with fewer entries, facts interfere
@@ -82,7 +84,7 @@ class Wise(Method[WisePayload, WiseSettings]):
         return payload.dump()
 
     def load(self, saved: SavedPayload, state: EditState) -> WisePayload:
-        return WisePayload.load(saved)
+        return WisePayload.load(saved, [*state.facts])
 
     # --- training -------------------------------------------------------------------------------
 
@@ -91,7 +93,8 @@ class Wise(Method[WisePayload, WiseSettings]):
 
     def group_size(self, state: EditState) -> int:
         """As many facts as the present shard has room for."""
-        return self._shard_size - len(self._present(state).facts)
+        shards, number = state.payload.shards, self.work_unit(state)
+        return self._shard_size - (len(shards[number].facts) if number < len(shards) else 0)
 
     def work_unit(self, state: EditState) -> int:
         """The number of the shard that takes the next fact."""
@@ -99,13 +102,15 @@ class Wise(Method[WisePayload, WiseSettings]):
         full = not shards or len(shards[-1].facts) >= self._shard_size
         return len(shards) if full else len(shards) - 1
 
-    def _present(self, state: EditState) -> Shard:
-        """The shard that takes the next fact, maybe a new one, without facts."""
+    def _present(self, state: EditState, group: Sequence[Fact]) -> Shard:
+        """The shard that takes ``group``, maybe a new one, without facts. Its seed depends on its
+        first fact, and not on the shards before it, which may be taken out later."""
         payload: WisePayload = state.payload
         number, shards = self.work_unit(state), payload.shards
         if number < len(shards):
             return shards[number]
-        seed = (self.seed * 1_000_003 + number) % 2**63
+        drawn_for = json.dumps([self.seed, group[0].id])
+        seed = int(sha256(drawn_for.encode()).hexdigest()[:15], 16)
         return Shard((), self._support(seed), torch.zeros(0))
 
     def _support(self, seed: int) -> Support:
@@ -126,9 +131,23 @@ class Wise(Method[WisePayload, WiseSettings]):
     ) -> tuple[EditState, Trained]:
         """Train ``group`` into the present shard, together with similar facts of the shard, and let
         the scope signal learn it."""
+        payload = state.payload.entering([fact.id for fact in group], chats=limits.chats)
+        state = replace(state, payload=payload)
+        number, shard = self.work_unit(state), self._present(state, group)
+        return self._train_into(number, shard, state, group, cache, limits)
+
+    def _train_into(
+        self,
+        number: int,
+        shard: Shard,
+        state: EditState,
+        group: Sequence[Fact],
+        cache: ByteCache,
+        limits: Limits,
+    ) -> tuple[EditState, Trained]:
+        """Train ``group`` into ``shard``, which becomes the last one, with this ``number``."""
+        payload: WisePayload = state.payload
         ids_of_group = [fact.id for fact in group]
-        payload: WisePayload = state.payload.entering(ids_of_group, chats=limits.chats)
-        number, shard = self.work_unit(state), self._present(state)
         learn = functools.cache(lambda: self._scope.signal(payload.scope).learn(group))
         facts = self._facts_to_train(state, shard, group, learn)
         trained = facts[: len(group) + _rehearsed(group)]
@@ -136,14 +155,14 @@ class Wise(Method[WisePayload, WiseSettings]):
         def tensors_trained() -> dict[str, torch.Tensor]:
             learning = learn() if self._names_facts else None
             forms = self._forms(payload, trained, learning)
-            training = self._train_shard(shard, facts, forms, self.seed + number, limits, learning)
+            training = self._train_shard(shard, facts, forms, limits, learning)
             threshold = min(training.threshold, shard.threshold)
             tensors = Shard((), shard.support, training.values, threshold).tensors()
             keys = packed([*learning.keys().values()]) if learning else {}
             return tensors | training.counts() | keys
 
         recipe = [
-            *(TRAINER, batch_size_on(self.base.device), number, len(group), len(trained)),
+            *(TRAINER, batch_size_on(self.base.device), len(group), len(trained)),
             sha256(to_bytes(shard.tensors())).hexdigest(),
             [[fact.id, fact.subject, fact.target, *fact.trained_prompts()] for fact in facts],
             [fact.id for fact in trained if fact.id in payload.plain],
@@ -160,11 +179,39 @@ class Wise(Method[WisePayload, WiseSettings]):
     def skip(self, state: EditState, group: Sequence[Fact]) -> EditState:
         """Enter the ids of ``group`` in the present shard. Later groups do not depend on its
         values."""
-        shard = self._present(state)
+        shard = self._present(state, group)
         groups = (*shard.groups, tuple(fact.id for fact in group))
         untrained = Shard(groups, shard.support, torch.zeros(0))
         payload = state.payload.with_shard(self.work_unit(state), untrained)
         return replace(state, payload=payload)
+
+    def without(self, state: EditState, facts: Collection[str]) -> Applied:
+        """Shards that took one of ``facts`` are trained again from their facts in force, in the
+        same groups; those that are left without one are gone."""
+        payload: WisePayload = state.payload
+        rest = payload.scope.dropping(facts) if self._names_facts else payload.scope
+        plain = tuple(fact for fact in payload.plain if fact not in facts)
+        kept = state.dropping(facts)
+        kept = replace(kept, payload=replace(payload, scope=rest, shards=(), plain=plain))
+        failed: list[str] = []
+        steps = 0
+        for shard in payload.shards:
+            number = len(kept.payload.shards)
+            if not set(facts).isdisjoint(shard.facts):
+                groups = _first_trained(shard.groups, {fact.id for fact in kept.in_force()})
+                shard = Shard((), self._support(shard.support.seed), torch.zeros(0))
+                for ids in groups:
+                    group = [kept.facts[fact] for fact in ids]
+                    kept, trained = self._train_into(
+                        number, shard, kept, group, NO_CACHE, UNLIMITED
+                    )
+                    shard = kept.payload.shards[number]
+                    judged = {*trained.judged}
+                    failed = [fact for fact in failed if fact not in judged] + [*trained.failed]
+                    steps += trained.iterations
+            else:
+                kept = replace(kept, payload=kept.payload.with_shard(number, shard))
+        return Applied(kept, failed=tuple(failed), iterations=steps)
 
     def contradicted(self, state: EditState, facts: Sequence[Fact]) -> Mapping[str, str]:
         if not self._names_facts:
@@ -224,7 +271,6 @@ class Wise(Method[WisePayload, WiseSettings]):
         shard: Shard,
         facts: Sequence[Fact],
         forms: tuple[Sequence[Sequence[Prompt]], Sequence[Sequence[str]]],
-        seed: int,
         limits: Limits,
         learning: Learning | None,
     ) -> Training:
@@ -243,7 +289,7 @@ class Wise(Method[WisePayload, WiseSettings]):
             of_one_fact = self._shard_size == 1 and settings.merge_every <= 1
             also = self._any_prompt.before(facts[0].target) if of_one_fact else ()
             return train_jointly(
-                base, rows, count, shard.support, start, settings, seed,
+                base, rows, count, shard.support, start, settings, shard.support.seed,
                 memory_bytes=memory, request=request, judged=untrained, also=also,
             )  # fmt: skip
         unrelated = [Row.of_prompt(encode_prompt(base.tokenizer, text)) for text in UNRELATED]
@@ -327,6 +373,17 @@ class Wise(Method[WisePayload, WiseSettings]):
         else:
             why = explain_score(decision)
         return f"side memory, shard {decision.memory}{fact}: {why}", {"shard": decision.memory}
+
+
+def _first_trained(groups: Sequence[Group], wanted: Collection[str]) -> list[list[str]]:
+    """Those of the ``wanted`` facts that each of ``groups`` was the first to train, where there are
+    some."""
+    seen: set[str] = set()
+    first: list[list[str]] = []
+    for group in groups:
+        first.append([fact for fact in group if fact in wanted and fact not in seen])
+        seen.update(group)
+    return [group for group in first if group]
 
 
 def _rehearsed(group: Sized) -> int:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from editors.methods.edit_state import SavedPayload
+import torch
+
+from editors.methods.wise import SHARD
 from editors.methods.wise.shards import Shard
+from editors.model.saved_payload import SavedPayload
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.scope.scope_state import ScopeState
+
+PLAIN = "plain"  # of a shard's tensors: which of its facts are trained in plain prompts only
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +40,39 @@ class WisePayload:
         return replace(self, plain=others if chats else (*others, *facts))
 
     def dump(self) -> SavedPayload:
-        scope, blobs = self.scope.dump()
+        scope = self.scope.dump()
+        blobs, made_from = dict(scope.blobs), dict(scope.made_from)
         for number, shard in enumerate(self.shards):
-            blobs[_name(number)] = to_bytes(shard.tensors())
-        shards = [[list(group) for group in shard.groups] for shard in self.shards]
-        summary = {"shards": shards, "scope": scope, "plain": list(self.plain)}
-        return SavedPayload(summary, blobs)
+            tensors = shard.tensors()
+            if not set(self.plain).isdisjoint(shard.facts):
+                tensors[PLAIN] = torch.tensor([fact in self.plain for fact in shard.facts])
+            blobs[shard_name(number)] = to_bytes(tensors)
+            made_from[shard_name(number)] = shard.groups
+        return SavedPayload({"scope": scope.summary}, blobs, made_from)
 
     @staticmethod
-    def load(saved: SavedPayload) -> WisePayload:
-        """The payload that :meth:`dump` wrote; raises StateMismatch, LookupError or ValueError for
-        other data."""
-        shards = tuple(
-            Shard.from_tensors(tuple(map(tuple, groups)), from_bytes(saved.blobs[_name(number)]))
-            for number, groups in enumerate(saved.summary["shards"])
-        )
-        scope = ScopeState.load(saved.summary["scope"], saved.blobs)
-        return WisePayload(scope, shards, tuple(saved.summary.get("plain", ())))
+    def load(saved: SavedPayload, order: Sequence[str]) -> WisePayload:
+        """The payload that :meth:`dump` wrote; ``order``: ids of facts, those of the payload among
+        them, in the order of editing. Raises StateMismatch, LookupError or ValueError for other
+        data."""
+        shards: list[Shard] = []
+        plain: list[str] = []
+        for number in range(shard_count(saved)):
+            name = shard_name(number)
+            tensors = from_bytes(saved.blobs[name])
+            shards.append(Shard.from_tensors(saved.made_from[name], tensors))
+            if PLAIN in tensors:
+                flags = zip(shards[-1].facts, tensors[PLAIN].tolist(), strict=True)
+                plain += [fact for fact, is_plain in flags if is_plain]
+        own = SavedPayload(saved.summary["scope"], saved.blobs, saved.made_from)
+        return WisePayload(ScopeState.load(own, order), tuple(shards), tuple(dict.fromkeys(plain)))
 
 
-def _name(number: int) -> str:
-    return f"shard-{number:04d}.safetensors"
+def shard_count(saved: SavedPayload) -> int:
+    """The number of shards."""
+    return sum(name.startswith(SHARD) for name in saved.made_from)
+
+
+def shard_name(number: int) -> str:
+    """The name of the blob of a shard."""
+    return f"{SHARD}{number:04d}.safetensors"

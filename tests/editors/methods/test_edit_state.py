@@ -32,7 +32,8 @@ from editors import METHODS, EditorError, Fact, FactClosure, Probe
 from editors.errors import StateMismatch
 from editors.heads.pruning import Head, HeadMask, HeadPruning
 from editors.inference.next_tokens import after_prompts
-from editors.methods.edit_state import EditState, SavedPayload
+from editors.methods.edit_state import EditState
+from editors.model.saved_payload import SavedPayload
 
 MethodOf = Callable[..., Any]
 PAYLOAD = SavedPayload({"own": [1, "é"]}, {"own.bin": b"\x00\xff"})
@@ -55,7 +56,7 @@ def state_of(*facts: Fact, payload: Any = PAYLOAD) -> EditState:
 
 def blobs_of(state: EditState) -> dict[str, bytes]:
     assert isinstance(state.payload, SavedPayload)
-    return state.to_blobs(state.payload)
+    return state.to_blobs()
 
 
 def assert_equal(one: EditState, other: EditState) -> None:
@@ -115,7 +116,7 @@ def test_edits_are_json_beside_what_the_method_keeps() -> None:
     blobs = blobs_of(state_of(*FACTS))
     assert set(blobs) == {"facts.jsonl", "edits.json", "own.bin"}
     edits = json.loads(blobs["edits.json"])
-    assert (edits["schema"], edits["payload"]) == (2, PAYLOAD.summary)
+    assert (edits["schema"], edits["payload"]) == (3, PAYLOAD.summary)
     assert [json.loads(line)["id"] for line in blobs["facts.jsonl"].split(b"\n") if line] == [
         fact.id for fact in FACTS
     ]
@@ -163,7 +164,7 @@ def test_a_record_that_makes_no_sense_is_refused(edits: bytes) -> None:
 
 def test_another_schema_is_refused_by_its_number() -> None:
     blobs = {**blobs_of(state_of(*FACTS)), "edits.json": edits_with(schema=7)}
-    with pytest.raises(StateMismatch, match="schema 7, this editcli reads schema 2"):
+    with pytest.raises(StateMismatch, match="schema 7, this editcli reads schema 3"):
         EditState.from_blobs(blobs)
 
 

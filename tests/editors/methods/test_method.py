@@ -328,9 +328,25 @@ def test_all_facts_that_are_named_are_held(method: Any) -> None:
     if method.spec.why_no_undo(state.settings) is None:
         state = method.remove(state, [JAPAN.id]).state
     stored = EditState.from_blobs(method.save(state))
-    named = set(method.spec.named_facts(stored))
-    assert named <= set(stored.facts)
-    assert {fact.id for fact in stored.in_force()} <= named
+    held = stored.payload.facts()
+    assert held <= set(stored.facts)
+    assert {fact.id for fact in stored.in_force()} <= held
+
+
+def test_without_a_fact_the_edits_are_as_if_it_had_never_been(method: Any) -> None:
+    """The law of a purge, where each fact has a memory of its own or there is none."""
+    state = edit(method, [PERU], edit(method, [JAPAN], edit(method, [FRANCE]).state).state).state
+    never = edit(method, [PERU], edit(method, [FRANCE]).state).state
+    without = method.without(state, [JAPAN.id])
+    assert without.failed == ()
+    saved = method.close(without.state)
+    assert saved.payload.facts() == {FRANCE.id, PERU.id}
+    assert JAPAN.id not in str(method.save(without.state))
+    with method.attach(without.state) as model:
+        said = [a.text for a in answers(model, [FRANCE.prompt, PERU.prompt], 3)]
+    with method.attach(never) as model:
+        wanted = [a.text for a in answers(model, [FRANCE.prompt, PERU.prompt], 3)]
+    assert said == wanted
 
 
 # --- answers explained, and the base as it was ------------------------------------------------

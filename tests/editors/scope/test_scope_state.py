@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_keys_of_several_facts_survive_packing(counts: list[tuple[int, int]]) ->
 def test_a_state_survives_a_round_trip() -> None:
     before = ScopeState("key", {"centre": torch.ones(2)}).knowing(facts(*range(PAGE + 3)))
     before = before.knowing(facts(4)).only([*reversed(before.keys)])
-    after = ScopeState.load(*before.dump())
+    after = ScopeState.load(before.dump(), ["another", *before.keys])
     assert (after.signal, after.pages) == ("key", before.pages)
     assert list(after.keys) == list(before.keys), "the order is that of the facts in force"
     for fact, keys in before.keys.items():
@@ -52,10 +53,23 @@ def test_a_state_survives_a_round_trip() -> None:
 def test_one_more_fact_changes_the_bytes_of_one_page() -> None:
     before = ScopeState("key", {"centre": torch.ones(2)}).knowing(facts(*range(2 * PAGE + 1)))
     after = before.knowing(facts(2 * PAGE + 1))
-    _, old = before.dump()
-    _, new = after.dump()
+    old, new = before.dump().blobs, after.dump().blobs
     assert old.keys() == new.keys()
     assert [name for name in old if old[name] != new[name]] == ["scope-keys-0002.safetensors"]
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=200))
+def test_keys_are_stored_again_a_few_times_at_most(added: list[int]) -> None:
+    """However many versions follow, each with a few facts."""
+    state, stored, number = ScopeState("key"), 0, 0
+    for count in added:
+        before = set(state.pages)
+        state = state.knowing({f"fact-{number + i}": keys_of(i) for i in range(count)})
+        stored += sum(len(page) for page in state.pages if page not in before)
+        number += count
+    assert [fact for page in state.pages for fact in page] == list(state.keys)
+    assert stored <= 8 * number
+    assert len(state.pages) <= 2 * number / PAGE + 8
 
 
 def test_a_fact_that_leaves_changes_no_other_page() -> None:
@@ -83,8 +97,10 @@ def test_pages_without_facts_go() -> None:
 
 
 def test_keys_that_are_not_those_of_the_facts_are_refused() -> None:
-    summary, blobs = ScopeState("key").knowing(facts(1, 2)).dump()
-    with pytest.raises(StateMismatch, match="not those of its facts"):
-        ScopeState.load({**summary, "order": ["fact-1"]}, blobs)
+    saved = ScopeState("key").knowing(facts(1, 2)).dump()
+    with pytest.raises(StateMismatch, match="keys of facts that are missing"):
+        ScopeState.load(saved, ["fact-1"])
+    [name] = saved.made_from
+    more = replace(saved, made_from={name: (("fact-1", "fact-2", "fact-3"),)})
     with pytest.raises(ValueError, match="zip"):
-        ScopeState.load({**summary, "pages": [["fact-1", "fact-2", "fact-3"]]}, blobs)
+        ScopeState.load(more, ["fact-1", "fact-2", "fact-3"])

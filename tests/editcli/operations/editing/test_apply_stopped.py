@@ -32,7 +32,7 @@ SERVER = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 import torch, transformers
-import editcli.operations.apply, editcli.operations.session, editors.methods.wise.method
+import editcli.operations.editing.apply, editcli.operations.session, editors.methods.wise.method
 from editcli.app import main
 torch.set_num_threads(1)
 print("ready", flush=True)

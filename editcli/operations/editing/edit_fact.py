@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from editcli.cli.console import Output
 from editcli.cli.options import Invocation
-from editcli.operations.apply import ApplyResult, apply_facts
+from editcli.operations.editing.apply import ApplyResult, apply_facts
 from editcli.operations.session import Session
 from editcli.wording import SHOW_ANSWERS
 from editors import Fact, InvalidFact

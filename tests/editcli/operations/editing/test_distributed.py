@@ -15,7 +15,7 @@ from tiny_stores import journal_keys, json_of, run, save_work
 
 import editcli
 from editcli.cli.options import Invocation
-from editcli.operations.distributed import LAUNCHED, Ranks
+from editcli.operations.editing.distributed import LAUNCHED, Ranks
 from editcli.store.store import Store
 from editors import Fact
 from editors.methods.applying import Limits
@@ -71,7 +71,7 @@ def test_shards_that_another_process_left_are_not_trained_again(
     tmp_path: Path, untouched: Path
 ) -> None:
     """As when one process has died: what it finished is in the journal, whoever goes on."""
-    from editcli.operations.apply import help_to_apply
+    from editcli.operations.editing.apply import help_to_apply
     from editcli.operations.session import Session
 
     folder = Path(shutil.copytree(untouched, tmp_path / "work"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from editcli.cli.console import Output
 from editcli.cli.options import Invocation
 from editcli.errors import Interrupted
-from editcli.operations.distributed import Ranks
+from editcli.operations.editing.distributed import Ranks
 from editcli.operations.interrupts import noticing_interrupts
 from editcli.operations.session import Session
 from editcli.store.journal import Journal
@@ -145,15 +145,15 @@ def apply_facts(
             version = session.publish(
                 transaction,
                 operation,
+                state,
                 result.state,
-                added=result.applied,
-                superseded=tuple(result.superseded),
-                author=call.who,
+                who=call.who,
                 message=call.message,
                 extra={
                     "iterations": result.iterations,
                     "seconds": round(time.monotonic() - started, 3),
                     "failed": list(result.failed),
+                    **({} if limits.chats else {"plain": True}),
                 },
             )
             store.journal.clear()

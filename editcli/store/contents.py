@@ -1,0 +1,285 @@
+"""What versions hold: facts in force, and blobs. Reads and writes the table `record`.
+
+A record has a `kind`:
+
+- fact: the text of a fact (`body`), under its id (`name`); it is in force from here on.
+- again: a fact whose text is in an earlier record (`other`) is in force from here on.
+- close: what `entry`, a record of the kinds above, brought in force is so no longer; `other` is the
+  record of the fact in its place.
+- blob: the blob called `name` has this `digest` from here on, or is gone without one; `body` are
+  the records of the facts that it was made from, group by group.
+- note: what is told about the event.
+- scores: what a check of the version measured.
+
+A fact, a note and scores have a `salt`, so that no text can be guessed from a leaf.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from editcli.store.database import DAMAGED
+from editcli.store.recorder import leaf_of
+from editcli.store.records import DIGEST, NAME
+from editors import EditorError, Fact, FactClosure
+
+Kind = Literal["added", "removed", "superseded"]
+
+PAGE = 10_000  # rows that are read at once
+
+_IN_FORCE = """
+FROM record AS r JOIN record AS f ON f.key = ifnull(r.other, r.key)
+WHERE r.kind IN ('fact', 'again') AND r.event IN line AND NOT EXISTS (
+  SELECT 1 FROM record AS c
+  WHERE c.entry = r.key AND c.kind = 'close' AND c.event IN line
+)
+"""
+"""The facts in force along `line`: `r` brought a fact in force, and `f` has its text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A fact in force: the record that brought it in force (``key``), the record with its text
+    (``text``), its event, and the fact itself, None if it was purged."""
+
+    key: int
+    text: int
+    event: int
+    fact: Fact | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an event did to a ``fact`` (None: purged since). ``by``: the id of the fact in its
+    place."""
+
+    kind: Kind
+    fact: Fact | None
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A named blob of a version: the SHA-256 of its bytes, and the facts that it was made from,
+    group by group, by the records with their texts."""
+
+    digest: str
+    made_from: tuple[tuple[int, ...], ...] = ()
+
+
+def count_in_force(database: sqlite3.Connection) -> int:
+    """The number of facts in force along the marked line."""
+    return int(database.execute(f"SELECT count(*) {_IN_FORCE}").fetchone()[0])
+
+
+def in_force(
+    database: sqlite3.Connection,
+    *,
+    after: int = 0,
+    like: str = "",
+    limit: int = -1,
+    newest_first: bool = False,
+) -> list[Entry]:
+    """Facts in force along the marked line, in the order in which they were entered, or the newest
+    first: those after the record ``after`` (before it, newest first; 0: all) whose text holds
+    ``like`` in JSON, at most ``limit``.
+
+    Raises EditorError where a text is damaged.
+    """
+    order, beyond = ("DESC", "<") if newest_first else ("ASC", ">")
+    values: list[Any] = []
+    condition = ""
+    if after:
+        condition += f" AND r.key {beyond} ?"
+        values.append(after)
+    if like:
+        condition += " AND instr(lower(f.body), ?)"
+        values.append(like)
+    rows = database.execute(
+        f"SELECT r.key, f.key, r.event, f.name, f.salt, f.body, f.leaf {_IN_FORCE}{condition}"
+        f" ORDER BY r.key {order} LIMIT ?",
+        (*values, limit),
+    )
+    return [Entry(key, text, event, read_fact(*row)) for key, text, event, *row in rows]
+
+
+def entries_of(database: sqlite3.Connection, fact: str) -> list[Entry]:
+    """The entry in force along the marked line of the fact with this id; none, or one."""
+    rows = database.execute(
+        f"SELECT r.key, f.key, r.event, f.name, f.salt, f.body, f.leaf {_IN_FORCE} AND f.key IN "
+        "(SELECT key FROM record WHERE kind = 'fact' AND name = ?)",
+        (fact,),
+    )
+    return [Entry(key, text, event, read_fact(*row)) for key, text, event, *row in rows]
+
+
+def ids_beginning(database: sqlite3.Connection, prefix: str, limit: int) -> list[str]:
+    """The ids of facts, in force or not, that begin with ``prefix``, at most ``limit``."""
+    rows = database.execute(
+        "SELECT DISTINCT name FROM record WHERE kind = 'fact' AND name >= ? AND name < ? "
+        "ORDER BY name LIMIT ?",
+        (prefix, prefix + "\U0010ffff", limit),
+    )
+    return [name for (name,) in rows]
+
+
+def texts(database: sqlite3.Connection, keys: Iterable[int]) -> dict[int, Fact | None]:
+    """The facts whose texts are in these records, None for one that was purged. Raises EditorError
+    where there is no such record."""
+    found = {}
+    for key in keys:
+        row = database.execute(
+            "SELECT name, salt, body, leaf FROM record WHERE key = ? AND kind = 'fact'", (key,)
+        ).fetchone()
+        if row is None:
+            raise EditorError(f"record {key} is not the text of a fact", DAMAGED)
+        found[key] = read_fact(*row)
+    return found
+
+
+def closures(database: sqlite3.Connection, text: int) -> list[tuple[int, FactClosure]]:
+    """The closures along the marked line of the fact whose text is in record ``text``, oldest
+    first, each with its event."""
+    rows = database.execute(
+        """
+        WITH entries AS (
+          SELECT ?1 AS key UNION ALL SELECT key FROM record WHERE kind = 'again' AND other = ?1
+        )
+        SELECT c.event, c.other, f.name FROM entries JOIN record AS c ON c.entry = entries.key
+        LEFT JOIN record AS o ON o.key = c.other
+        LEFT JOIN record AS f ON f.key = ifnull(o.other, o.key)
+        WHERE c.kind = 'close' AND c.event IN line ORDER BY c.key
+        """,
+        (text,),
+    )
+    return [
+        (event, FactClosure("superseded" if other else "undone", by)) for event, other, by in rows
+    ]
+
+
+def newest_text(database: sqlite3.Connection, fact: str) -> int | None:
+    """The newest record along the marked line with the text of a fact (an id)."""
+    row = database.execute(
+        "SELECT max(key) FROM record WHERE kind = 'fact' AND name = ? AND event IN line", (fact,)
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+def changes_by(database: sqlite3.Connection, event: int, limit: int = -1) -> list[Change]:
+    """What an event did to facts, in order, at most ``limit`` of it. A fact that was superseded by
+    the event that brought it in force is left out."""
+    rows = database.execute(
+        """
+        SELECT r.kind, t.name, t.salt, t.body, t.leaf, r.other, b.name
+        FROM record AS r
+        LEFT JOIN record AS e ON e.key = r.entry
+        JOIN record AS t ON t.key = coalesce(e.other, r.entry, r.other, r.key)
+        LEFT JOIN record AS o ON r.kind = 'close' AND o.key = r.other
+        LEFT JOIN record AS b ON b.key = ifnull(o.other, o.key)
+        WHERE r.event = ?1 AND r.kind IN ('fact', 'again', 'close') AND ifnull(e.event, 0) < ?1
+        AND NOT EXISTS (SELECT 1 FROM record AS c WHERE c.entry = r.key AND c.event = ?1)
+        ORDER BY r.key LIMIT ?2
+        """,
+        (event, limit),
+    )
+    changes = []
+    for kind, *text, other, by in rows:
+        ended: Kind = "superseded" if other else "removed"
+        changes.append(Change(ended if kind == "close" else "added", read_fact(*text), by))
+    return changes
+
+
+def events_about(database: sqlite3.Connection, fact: str) -> set[int]:
+    """The events that brought a fact (an id) in force, or ended that."""
+    rows = database.execute(
+        """
+        WITH texts AS (SELECT key FROM record WHERE kind = 'fact' AND name = ?),
+        entries AS (SELECT key FROM texts UNION SELECT r.key FROM texts JOIN record AS r
+          ON r.other = texts.key AND r.kind = 'again')
+        SELECT event FROM record WHERE key IN entries OR entry IN entries
+        """,
+        (fact,),
+    )
+    return {event for (event,) in rows}
+
+
+def differing(database: sqlite3.Connection) -> tuple[list[Entry], list[Entry]]:
+    """The facts in force along the table ``line`` alone, and along ``other_line`` alone."""
+    rows = database.execute(
+        """
+        WITH apart AS (
+          SELECT event FROM line WHERE event NOT IN other_line
+          UNION ALL SELECT event FROM other_line WHERE event NOT IN line
+        ), touched AS (
+          SELECT key FROM record WHERE event IN apart AND kind IN ('fact', 'again')
+          UNION SELECT entry FROM record WHERE event IN apart AND kind = 'close'
+        )
+        SELECT r.key, f.key, r.event, f.name, f.salt, f.body, f.leaf,
+          r.event IN line AND NOT EXISTS (
+            SELECT 1 FROM record AS c WHERE c.entry = r.key AND c.event IN line),
+          r.event IN other_line AND NOT EXISTS (
+            SELECT 1 FROM record AS c WHERE c.entry = r.key AND c.event IN other_line)
+        FROM touched JOIN record AS r ON r.key = touched.key
+        JOIN record AS f ON f.key = ifnull(r.other, r.key) ORDER BY r.key
+        """
+    )
+    alone: tuple[list[Entry], list[Entry]] = [], []
+    for key, text, event, *fact, here, there in rows:
+        if here != there:
+            alone[bool(there)].append(Entry(key, text, event, read_fact(*fact)))
+    return alone
+
+
+def blobs(database: sqlite3.Connection) -> dict[str, Blob]:
+    """The blobs along the marked line, by name."""
+    rows = database.execute(
+        "SELECT name, digest, body, max(key) FROM record "
+        "WHERE kind = 'blob' AND name IS NOT NULL AND event IN line "
+        "GROUP BY name"
+    )
+    found = {}
+    for name, digest, body, _ in rows:
+        if digest is None:
+            continue
+        if not NAME.fullmatch(name) or not DIGEST.fullmatch(digest):
+            raise EditorError(f"a blob has a bad name or digest: {name!r}, {digest!r}", DAMAGED)
+        groups = json.loads(body) if body else []
+        found[name] = Blob(digest, tuple(map(tuple, groups)))
+    return found
+
+
+def notes(database: sqlite3.Connection, event: int | None = None) -> dict[int, dict[str, Any]]:
+    """What is told about events (or one ``event``), by their numbers; empty for a note that was
+    purged."""
+    one = "" if event is None else " AND event = ?"
+    rows = database.execute(
+        f"SELECT event, salt, body, leaf FROM record WHERE kind = 'note'{one}",
+        () if event is None else (event,),
+    )
+    found = {}
+    for number, salt, body, leaf in rows:
+        if body is not None and leaf_of("note", salt=salt, body=body) != leaf:
+            raise EditorError(f"the note of line {number} of the history is damaged", DAMAGED)
+        found[number] = {} if body is None else dict(json.loads(body))
+    return found
+
+
+def read_fact(name: str | None, salt: str | None, body: str | None, leaf: bytes) -> Fact | None:
+    """The fact with this text; None if it was purged."""
+    if body is None:
+        return None
+    if leaf_of("fact", name=name, salt=salt, body=body) != leaf:
+        raise EditorError(f"fact {name} is damaged", DAMAGED)
+    try:
+        return Fact.from_dict(json.loads(body))
+    except ValueError as error:
+        raise EditorError(f"fact {name} cannot be read: {error}", DAMAGED) from error
+
+
+def count_purged(database: sqlite3.Connection) -> int:
+    """The number of facts in force along the marked line that were purged."""
+    return int(database.execute(f"SELECT count(*) {_IN_FORCE} AND f.body IS NULL").fetchone()[0])

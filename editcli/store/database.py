@@ -1,0 +1,158 @@
+"""The database of a store: one SQLite file, opened so that a hostile one can do no harm.
+
+Rows are only ever added; `purge` alone empties some. SQLite's rollback journal makes each change
+whole or nothing, also on network file systems, where its write-ahead log does not work, and it
+leaves one file where nothing was killed. Readers page through what is long, so that no reader holds
+up a writer for more than a moment.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote
+
+from editors import EditorError
+
+DAMAGED = "`editcli verify` lists the damage"
+"""The hint of every error about damage."""
+
+WAIT_S = 60  # for another process, which holds the file for moments
+CACHE_KIB = 65_536
+LONGEST_BYTES = 1 << 27  # of a row; facts are short, and saved scores are not longer
+
+# `event`: the history; `line` is what is chained, and the other columns repeat what is in it.
+# `record`: what an event added, in order. `leaf` is a hash of a record with its salt, and what the
+# history vouches for. So a record can be emptied, and only its leaf stays.
+SCHEMA = {
+    "event": """CREATE TABLE event (
+  seq INTEGER PRIMARY KEY, made INTEGER UNIQUE, parent INTEGER, tag TEXT, line TEXT NOT NULL
+) STRICT""",
+    "record": """CREATE TABLE record (
+  key INTEGER PRIMARY KEY, event INTEGER NOT NULL, kind TEXT NOT NULL, leaf BLOB NOT NULL,
+  entry INTEGER, other INTEGER, name TEXT, digest TEXT, salt TEXT, body TEXT
+) STRICT""",
+    "record_event": "CREATE INDEX record_event ON record (event)",
+    "record_entry": "CREATE INDEX record_entry ON record (entry) WHERE entry IS NOT NULL",
+    "record_other": "CREATE INDEX record_other ON record (other) WHERE other IS NOT NULL",
+    "record_digest": "CREATE INDEX record_digest ON record (digest) WHERE digest IS NOT NULL",
+    "record_name": "CREATE INDEX record_name ON record (kind, name) WHERE name IS NOT NULL",
+}
+
+
+def create(path: Path) -> None:
+    """Make an empty database at `path`. Raises EditorError."""
+    with explained("making the store"), closing(_connected(path, "rwc")) as database:
+        database.execute("PRAGMA page_size = 4096")
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA.values():
+            database.execute(statement)
+        database.execute("COMMIT")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database at `path`, in a state that does not change while the block runs.
+
+    What a killed writer left unfinished is rolled back; where the folder cannot be written, in a
+    copy. Raises EditorError where the file is missing, is no database of a store, or is damaged.
+    """
+    with explained("reading the store"):
+        try:
+            database = _opened(path, "ro")
+        except sqlite3.OperationalError as error:
+            if not _unfinished(path).exists():
+                raise error from None
+            with _recovered(path) as database:
+                yield database
+            return
+        with closing(database):
+            yield database
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database at `path` for a change; transactions are the caller's. Errors as `reading`."""
+    with explained("opening the store"):
+        database = _opened(path, "rw")
+    with closing(database):
+        database.execute("COMMIT")
+        yield database
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn an error of SQLite inside the block into an EditorError, which says `what` was done."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_FULL":
+            raise EditorError(
+                f"no space left on the disk while {what}; nothing was changed",
+                "make room, and run the command again",
+            ) from error
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise EditorError(
+                f"{what} failed: another process has held the store for {WAIT_S} s", "try again"
+            ) from error
+        hint = DAMAGED if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) else ""
+        raise EditorError(f"{what} failed: {error}", hint) from error
+
+
+def _opened(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection with a transaction begun, and the schema compared. Raises EditorError."""
+    if not path.is_file():
+        raise EditorError(f"{path} is missing", DAMAGED)
+    database = _connected(path, mode)
+    try:
+        database.execute("BEGIN")
+        # Views and triggers of somebody else would run with our statements.
+        held = dict(database.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
+        if held != SCHEMA:
+            raise EditorError(f"{path} is not the database of a store", DAMAGED)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _connected(path: Path, mode: str) -> sqlite3.Connection:
+    address = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    database = sqlite3.connect(address, uri=True, timeout=WAIT_S, isolation_level=None)
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_BYTES)
+    for pragma in (
+        *("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"),
+        *("synchronous = EXTRA", "secure_delete = ON", f"cache_size = -{CACHE_KIB}"),
+        "temp_store = MEMORY",
+    ):
+        database.execute(f"PRAGMA {pragma}")
+    return database
+
+
+def _unfinished(path: Path) -> Path:
+    """The journal with which a change that was cut off is rolled back."""
+    return path.with_name(f"{path.name}-journal")
+
+
+@contextmanager
+def _recovered(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database after the change that was cut off is rolled back, in the store itself where it
+    can be written."""
+    try:
+        database = _opened(path, "rw")
+    except sqlite3.OperationalError:
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, path.name)
+            shutil.copyfile(path, copy)
+            shutil.copyfile(_unfinished(path), _unfinished(copy))
+            with closing(_opened(copy, "rw")) as database:
+                yield database
+        return
+    with closing(database):
+        yield database

@@ -1,0 +1,97 @@
+"""What facts have left in a store, and taking it out of all versions."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from editcli.store.contents import read_fact
+from editcli.store.database import DAMAGED
+from editcli.store.records import DIGEST
+from editors import EditorError
+from editors.text_matching.names import whole_word_spans
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What facts have left: the records with their texts (``facts``), all ``records`` to empty, the
+    ``leaves`` of these, the digests of ``blobs``, and the ``texts`` themselves."""
+
+    facts: tuple[int, ...]
+    records: tuple[int, ...]
+    leaves: tuple[bytes, ...]
+    blobs: frozenset[str]
+    texts: frozenset[str]
+
+
+def traces_of(database: sqlite3.Connection, facts: Collection[str]) -> Traces:
+    """All that is stored about ``facts`` (ids), in whatever version."""
+    keys: dict[int, bytes] = {}
+    texts: set[str] = set()
+    for fact in facts:
+        rows = database.execute(
+            "SELECT key, leaf, name, salt, body FROM record WHERE kind = 'fact' AND name = ?",
+            (fact,),
+        )
+        for key, leaf, name, salt, body in rows:
+            keys[key] = leaf
+            known = read_fact(name, salt, body, leaf)
+            assert known is not None  # one that was purged has no id
+            own = (known.id, known.prompt, known.target, known.subject, *known.trained_prompts())
+            texts |= {text for text in own if text}
+    told = {
+        key: leaf
+        for key, leaf, body in database.execute(
+            "SELECT key, leaf, body FROM record WHERE kind IN ('note', 'scores') "
+            "AND body IS NOT NULL"
+        )
+        if mentions(json.loads(body), texts)
+    }
+    blobs = frozenset(
+        digest
+        for digest, body in database.execute(
+            "SELECT digest, body FROM record WHERE kind = 'blob' AND body IS NOT NULL "
+            "AND digest IS NOT NULL"
+        )
+        if not keys.keys().isdisjoint(chain.from_iterable(json.loads(body)))
+    )
+    emptied = {**keys, **told}
+    leaves = tuple(emptied.values())
+    return Traces(tuple(keys), tuple(emptied), leaves, blobs, frozenset(texts))
+
+
+def mentions(value: object, texts: Collection[str]) -> bool:
+    """Whether a text inside ``value``, plain JSON, holds one of ``texts`` as whole words."""
+    if isinstance(value, str):
+        return any(whole_word_spans(text, value) for text in texts)
+    if isinstance(value, Mapping):
+        return mentions([*value, *value.values()], texts)
+    return isinstance(value, list | tuple) and any(mentions(item, texts) for item in value)
+
+
+def empty(database: sqlite3.Connection, records: Iterable[int]) -> None:
+    """Take the texts out of ``records``; their leaves stay."""
+    database.executemany(
+        "UPDATE record SET name = NULL, salt = NULL, body = NULL WHERE key = ?",
+        ((key,) for key in records),
+    )
+
+
+def purged_blobs(database: sqlite3.Connection) -> set[str]:
+    """The digests of blobs that were purged, and not made again since."""
+    found = set()
+    rows = database.execute("SELECT seq, line FROM event WHERE instr(line, '\"purge\"')")
+    for seq, line in rows.fetchall():
+        for digest in json.loads(line)["purged"]:
+            if not DIGEST.fullmatch(digest):
+                raise EditorError(f"line {seq} of the history names no digest: {digest!r}", DAMAGED)
+            later = database.execute(
+                "SELECT 1 FROM record WHERE kind = 'blob' AND digest = ? AND event > ?",
+                (digest, seq),
+            )
+            if later.fetchone() is None:
+                found.add(digest)
+    return found
