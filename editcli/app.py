@@ -27,11 +27,11 @@ from editors import EditorError
 # module's name is the command's.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "Edit": ("edit.init", "edit.edit", "edit.apply"),
-    "Check": ("check.check", "check.ask", "check.verify", "check.qualify"),
+    "Check": ("check.check", "check.ask", "check.blame", "check.verify", "check.qualify"),
     "Conflicts": ("conflict",),
     "History": (
-        *("history.log", "history.show", "history.undo"),
-        *("history.checkout", "history.tag", "history.report"),
+        *("history.status", "history.log", "history.show", "history.diff"),
+        *("history.undo", "history.checkout", "history.tag", "history.report"),
     ),
     "Use": ("use.chat", "use.serve", "use.export", "use.push"),
     "Reference": ("reference.methods", "reference.facts", "reference.inspect"),

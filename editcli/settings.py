@@ -7,11 +7,16 @@ A flag wins over its `EDITCLI_*` variable, which wins over the default. Typer do
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from editcli.errors import UsageError
+
+CACHE_VARIABLE = "EDITCLI_CACHE"
+"""The folder of caches: copies of GGUF files, and digests of files."""
 
 Setting = str | int | float | bool
 
@@ -24,6 +29,16 @@ _HINT = "`--set key=value`, once for each setting"
 def env_flag(env: Mapping[str, str], name: str) -> bool:
     """Whether the variable `name` is on: set, and none of "", 0, false, no and off."""
     return env.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def cache_folder() -> Path:
+    """The folder of caches: that of the variable `CACHE_VARIABLE`, else one where caches are."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen).expanduser().absolute()
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    # The standard says that a path which is not absolute is to be ignored.
+    home = Path(caches) if os.path.isabs(caches) else Path.home() / ".cache"
+    return home / "editcli"
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Setting]:

@@ -23,9 +23,9 @@ from editcli.models.gguf_conversion import convert, read_config
 from editcli.models.gguf_files import GgufFile
 from editcli.models.libraries import reason_of, require
 from editcli.models.locations import ModelLocation
+from editcli.settings import CACHE_VARIABLE, cache_folder
 from editors import EditorError
 
-CACHE_VARIABLE = "EDITCLI_CACHE"  # the folder that copies are kept in
 LAYOUT = 1  # raised when the same libraries would make another copy of a file
 RECORD = "conversion.json"  # in a copy: what it was made of, and the sizes of its files
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -78,16 +78,6 @@ def outline(location: ModelLocation) -> tuple[Any, bool]:
 def _require_packages() -> None:
     for package in ("gguf", "accelerate"):
         require(package, NEEDED_BY, "gguf")
-
-
-def cache_folder() -> Path:
-    """The folder of caches of editcli: ``CACHE_VARIABLE``, else a folder where caches are."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser().absolute()
-    caches = os.environ.get("XDG_CACHE_HOME", "")
-    # The standard says that a path which is not absolute is to be ignored.
-    home = Path(caches) if os.path.isabs(caches) else Path.home() / ".cache"
-    return home / "editcli"
 
 
 def _name(source: str, dtype: str) -> str:

@@ -31,12 +31,12 @@ Kind = Literal["added", "removed", "superseded"]
 
 PAGE = 10_000  # rows that are read at once
 
-_IN_FORCE = """
+_NOT_CLOSED = """NOT EXISTS (
+  SELECT 1 FROM record AS c WHERE c.entry = r.key AND c.kind = 'close' AND c.event IN line
+)"""
+_IN_FORCE = f"""
 FROM record AS r JOIN record AS f ON f.key = ifnull(r.other, r.key)
-WHERE r.kind IN ('fact', 'again') AND r.event IN line AND NOT EXISTS (
-  SELECT 1 FROM record AS c
-  WHERE c.entry = r.key AND c.kind = 'close' AND c.event IN line
-)
+WHERE r.kind IN ('fact', 'again') AND +r.event IN line AND {_NOT_CLOSED}
 """
 """The facts in force along `line`: `r` brought a fact in force, and `f` has its text."""
 
@@ -71,38 +71,13 @@ class Blob:
     made_from: tuple[tuple[int, ...], ...] = ()
 
 
-def count_in_force(database: sqlite3.Connection) -> int:
-    """The number of facts in force along the marked line."""
-    return int(database.execute(f"SELECT count(*) {_IN_FORCE}").fetchone()[0])
-
-
-def in_force(
-    database: sqlite3.Connection,
-    *,
-    after: int = 0,
-    like: str = "",
-    limit: int = -1,
-    newest_first: bool = False,
-) -> list[Entry]:
-    """Facts in force along the marked line, in the order in which they were entered, or the newest
-    first: those after the record ``after`` (before it, newest first; 0: all) whose text holds
-    ``like`` in JSON, at most ``limit``.
-
-    Raises EditorError where a text is damaged.
-    """
-    order, beyond = ("DESC", "<") if newest_first else ("ASC", ">")
-    values: list[Any] = []
-    condition = ""
-    if after:
-        condition += f" AND r.key {beyond} ?"
-        values.append(after)
-    if like:
-        condition += " AND instr(lower(f.body), ?)"
-        values.append(like)
+def in_force(database: sqlite3.Connection, after: int = 0, limit: int = -1) -> list[Entry]:
+    """The facts in force along the marked line, in the order in which they were entered: those
+    after the record ``after``, at most ``limit``. Raises EditorError where a text is damaged."""
     rows = database.execute(
-        f"SELECT r.key, f.key, r.event, f.name, f.salt, f.body, f.leaf {_IN_FORCE}{condition}"
-        f" ORDER BY r.key {order} LIMIT ?",
-        (*values, limit),
+        f"SELECT r.key, f.key, r.event, f.name, f.salt, f.body, f.leaf {_IN_FORCE} AND r.key > ?"
+        " ORDER BY r.key LIMIT ?",
+        (after, limit),
     )
     return [Entry(key, text, event, read_fact(*row)) for key, text, event, *row in rows]
 
@@ -110,8 +85,17 @@ def in_force(
 def entries_of(database: sqlite3.Connection, fact: str) -> list[Entry]:
     """The entry in force along the marked line of the fact with this id; none, or one."""
     rows = database.execute(
-        f"SELECT r.key, f.key, r.event, f.name, f.salt, f.body, f.leaf {_IN_FORCE} AND f.key IN "
-        "(SELECT key FROM record WHERE kind = 'fact' AND name = ?)",
+        f"""
+        WITH texts AS (SELECT key FROM record WHERE kind = 'fact' AND name = ?),
+        entries AS (
+          SELECT key FROM texts UNION ALL
+          SELECT a.key FROM texts CROSS JOIN record AS a ON a.other = texts.key AND a.kind = 'again'
+        )
+        SELECT r.key, f.key, r.event, f.name, f.salt, f.body, f.leaf
+        FROM entries CROSS JOIN record AS r ON r.key = entries.key
+        CROSS JOIN record AS f ON f.key = ifnull(r.other, r.key)
+        WHERE r.event IN line AND {_NOT_CLOSED}
+        """,
         (fact,),
     )
     return [Entry(key, text, event, read_fact(*row)) for key, text, event, *row in rows]
@@ -265,6 +249,23 @@ def notes(database: sqlite3.Connection, event: int | None = None) -> dict[int, d
         if body is not None and leaf_of("note", salt=salt, body=body) != leaf:
             raise EditorError(f"the note of line {number} of the history is damaged", DAMAGED)
         found[number] = {} if body is None else dict(json.loads(body))
+    return found
+
+
+def scores(database: sqlite3.Connection, version: str) -> list[dict[str, Any]]:
+    """What checks of the version with this id measured, oldest first."""
+    rows = database.execute(
+        "SELECT e.line, r.salt, r.body, r.leaf FROM record AS r JOIN event AS e ON e.seq = r.event "
+        "WHERE r.kind = 'scores' AND r.body IS NOT NULL ORDER BY r.key"
+    )
+    found = []
+    for line, salt, body, leaf in rows:
+        event = json.loads(line)
+        if event["version"] != version:
+            continue
+        if leaf_of("scores", salt=salt, body=body) != leaf:
+            raise EditorError(f"the scores of {version} are damaged", DAMAGED)
+        found.append({"at": event["at"], "who": event["who"], **json.loads(body)})
     return found
 
 

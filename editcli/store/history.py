@@ -108,11 +108,16 @@ def last_event(database: sqlite3.Connection) -> Event:
     return found[0]
 
 
+def tip(database: sqlite3.Connection) -> str:
+    """The hash of the last line."""
+    row = database.execute("SELECT line FROM event ORDER BY seq DESC LIMIT 1").fetchone()
+    return line_digest(row[0].encode()) if row else GENESIS
+
+
 def append(database: sqlite3.Connection, event: Event) -> Event:
     """Add ``event`` at the end of the chain; returns it with its number and its link."""
-    last = database.execute("SELECT seq, line FROM event ORDER BY seq DESC LIMIT 1").fetchone()
-    seq, previous = (last[0] + 1, line_digest(last[1].encode())) if last else (1, GENESIS)
-    event = replace(event, seq=seq, previous=previous)
+    seq = database.execute("SELECT ifnull(max(seq), 0) + 1 FROM event").fetchone()[0]
+    event = replace(event, seq=seq, previous=tip(database))
     columns = (*event.columns(), event.to_line().decode())
     database.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", columns)
     return event

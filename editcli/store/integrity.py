@@ -6,10 +6,11 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 
 from editcli.store import atomic, database
+from editcli.store.digests import Digests
 from editcli.store.history import GENESIS, Event, line_digest, number_of
 from editcli.store.layout import Layout
 from editcli.store.recorder import leaf_of
@@ -28,12 +29,13 @@ class Problem:
     detail: str
 
 
-def verify(layout: Layout) -> Iterator[Problem]:
+def verify(layout: Layout, digests: Digests) -> Iterator[Problem]:
     """Everything that is wrong with the store; nothing where it is sound.
 
     What a killed process leaves is no problem: temporary files, and blobs that no version has. The
-    hash of the last line of the history vouches for everything. Raises OSError when the store
-    cannot be read.
+    hash of the last line of the history vouches for everything. ``digests``: of blobs. Raises
+    OSError when the store cannot be read.
+
     """
     try:
         with database.reading(layout.database) as base:
@@ -41,7 +43,8 @@ def verify(layout: Layout) -> Iterator[Problem]:
             yield from problems
             licensed = {leaf for event in events for leaf in event.purged}
             yield from _record_problems(base, events, licensed)
-            yield from _blob_problems(base, layout.blobs, licensed)
+            yield from _blob_problems(base, layout.blobs, licensed, digests)
+
     except EditorError as error:
         yield Problem("store.db", error.message)
         return
@@ -144,7 +147,8 @@ def _is_sound(kind: str, name: str | None, digest: str | None, body: str | None)
         return False
 
 
-def _blob_problems(base: sqlite3.Connection, folder: Path, licensed: set[str]) -> Iterator[Problem]:
+def _blob_problems(    base: sqlite3.Connection, folder: Path, licensed: set[str], digests: Digests
+) -> Iterator[Problem]:
     rows = base.execute(
         "SELECT r.digest, r.name, min(e.seq), e.line FROM record AS r JOIN event AS e "
         "ON e.seq = r.event WHERE r.kind = 'blob' AND r.digest IS NOT NULL GROUP BY r.digest"
@@ -164,8 +168,7 @@ def _blob_problems(base: sqlite3.Connection, folder: Path, licensed: set[str]) -
             yield Problem(f"blobs/{digest}", f"is a link{used}")
             continue
         try:
-            with path.open("rb") as file:
-                actual = file_digest(file, "sha256").hexdigest()
+            actual = digests.of(path)
         except FileNotFoundError:
             if used and digest not in licensed:  # else removed between listing and reading
                 yield Problem(f"blobs/{digest}", f"is missing{used}")

@@ -36,6 +36,13 @@ class Journal:
             atomic.write(self._folder / key, _checksum(key, payload) + b"\n" + payload)
             atomic.sync_directory(self._folder)
 
+    def count(self) -> int:
+        """The number of entries. Raises EditorError where the journal cannot be read."""
+        if not self._folder.is_dir():
+            return 0
+        with atomic.explained("reading the journal"):
+            return sum(bool(_KEY.fullmatch(entry.name)) for entry in self._folder.iterdir())
+
     def clear(self) -> None:
         """Remove every entry. Raises EditorError when the disk refuses."""
         with atomic.explained("clearing the journal"):

@@ -18,7 +18,7 @@ from editors.schema import Number, String, Text, Whole, record
 STORE_FORMAT = 3
 RESTORE_CONFIG = "restore the `config.toml` that `editcli init` wrote; no command changes it"
 
-RARE = ("adapter", "remote_code")  # keys of `config.toml`
+RARE = ("adapter", "remote_code", "files")  # keys of `config.toml`
 
 NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
 """The number of a version as a user may type it: 3, v3, v0003."""
@@ -36,6 +36,7 @@ class StoreConfig:
     ``fingerprint`` the digest of what edits rely on, and ``layer`` the block that is edited.
     ``adapter`` is what the user said of an adapter of PEFT beside the base's weights, "use" or
     "ignore"; ``remote_code`` the SHA-256 of the code that comes with the base, if it may be run.
+    ``files``: by the names of the base's files with weights and tokenizer, their SHA-256.
     """
 
     base: Text
@@ -48,6 +49,7 @@ class StoreConfig:
     settings: Mapping[Text, bool | Whole | Number | String]
     adapter: Literal["", "use", "ignore"] = ""
     remote_code: String = ""
+    files: Mapping[Text, Text] = field(default_factory=dict)
 
     def to_toml(self) -> bytes:
         """The bytes of ``config.toml``. What few bases have is written only where they have it, so

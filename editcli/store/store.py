@@ -18,22 +18,25 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from editcli.errors import UnknownVersion
 from editcli.store import atomic, contents, database, history, integrity
 from editcli.store.contents import PAGE, Blob, Change, Entry
 from editcli.store.database import DAMAGED
+from editcli.store.digests import Digests
 from editcli.store.history import Event, number_of
 from editcli.store.integrity import Problem
 from editcli.store.journal import Journal
 from editcli.store.layout import Layout
+from editcli.store.listing import Listed, Wanted, list_facts
 from editcli.store.lock import locked
 from editcli.store.records import NUMBER, About, StoreConfig, Version, now, version_id
 from editcli.store.transaction import Changes, Transaction, version_of
 from editors import EditorError, Fact, FactClosure
 from editors.methods.edit_state import full_id
 
+FIRST_PAGE = 100  # facts; most listings are short
 SHOWN = 100  # ids that begin alike
 
 _STEPS = re.compile(r"(.*?)(?:~([0-9]{0,9}))?", re.DOTALL)
@@ -169,6 +172,11 @@ class Store:
             notes = contents.notes(base)
             return [(e, notes[e.seq].get("message")) for e in history.events(base)]
 
+    def scores(self, version: Version) -> list[dict[str, Any]]:
+        """What checks of ``version`` measured, oldest first, each with its time and author."""
+        with self._reading() as base:
+            return contents.scores(base, version.id)
+
     def about(self, fact: str) -> set[int]:
         """The numbers of the events that brought a fact (an id) in force, or ended that."""
         with self._reading() as base:
@@ -188,22 +196,27 @@ class Store:
 
     def count(self, version: Version) -> int:
         """The number of facts in force."""
-        with self.along(version) as base:
-            return contents.count_in_force(base)
+        with self._reading() as base:
+            made = history.ancestry(base, version.number)
+        return sum(e.changes["added"] - e.changes["removed"] - e.changes["superseded"] for e in made)
 
-    def in_force(
-        self, version: Version, *, like: str = "", newest_first: bool = False
-    ) -> Iterator[Entry]:
-        """The facts in force, in the order in which they were entered, or the newest first; those
-        whose JSON holds ``like`` in lower case."""
+    def in_force(self, version: Version) -> Iterator[Entry]:
+        """The facts in force, in the order in which they were entered."""
         after: int | None = 0
         while after is not None:
             with self.along(version) as base:
-                entries = contents.in_force(
-                    base, after=after, like=like, limit=PAGE, newest_first=newest_first
-                )
+                entries = contents.in_force(base, after, PAGE)
             yield from entries
             after = entries[-1].key if entries else None
+
+    def list_facts(self, version: Version, wanted: Wanted) -> Iterator[Listed]:
+        """The facts that ``wanted`` takes, up to ``version``, the newest first."""
+        before, rows = 0, FIRST_PAGE
+        while rows:
+            with self.along(version) as base:
+                found, before = list_facts(base, wanted, before, rows)
+            yield from found
+            rows = min(10 * rows, PAGE) if before else 0
 
     def diff(self, before: Version, after: Version) -> tuple[list[Entry], list[Entry]]:
         """The facts that are in force only in ``before``, and those only in ``after``."""
@@ -297,10 +310,17 @@ class Store:
                 transaction.remove_purged()
                 yield transaction
 
-    def verify(self) -> list[Problem]:
-        """Everything that is wrong with the store; see `integrity.verify`."""
+    def verify(self, digests: Digests | None = None) -> list[Problem]:
+        """Everything that is wrong with the store; see `integrity.verify`. Without ``digests``,
+        every blob is read."""
+        digests = digests or Digests(None, trusts_cache=False)
         with atomic.explained("verifying the store"):
-            return list(integrity.verify(self._layout))
+            return list(integrity.verify(self._layout, digests))
+
+    def tip(self) -> str:
+        """The hash of the last line of the history, which vouches for everything."""
+        with self._reading() as base:
+            return history.tip(base)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

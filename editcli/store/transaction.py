@@ -166,6 +166,13 @@ class Transaction:
             self._point("tag", target.id, "", name, who, message)
         return target
 
+    def record_scores(
+        self, version: Version, scores: Mapping[str, object], *, who: str = "", message: str = ""
+    ) -> None:
+        """Keep what a check of ``version`` measured."""
+        with self._changing("recording scores"):
+            self._point("check", version.id, "", "", who, message, scores)
+
     def delete_tag(self, name: str, *, who: str = "", message: str = "") -> str:
         """Take a name away. Returns the id of its version. Raises EditorError where there is no
         such tag."""
@@ -233,13 +240,22 @@ class Transaction:
         return version_of(event, told)
 
     def _point(
-        self, operation: str, version: str, head: str, tag: str, who: str, message: str
+        self,
+        operation: str,
+        version: str,
+        head: str,
+        tag: str,
+        who: str,
+        message: str,
+        scores: Mapping[str, object] | None = None,
     ) -> None:
-        """Record that ``version`` has the name ``tag`` now, or that it is HEAD."""
+        """Record that ``version`` has the name ``tag`` now, that it is HEAD, or its scores."""
         base = self._database
         last = history.last_event(base)
         recorder = Recorder(base, last.seq + 1)
         recorder.told("note", {"message": message, "tools": {}, "extra": {}})
+        if scores is not None:
+            recorder.told("scores", scores)
         event = Event(
             at=now().isoformat(),
             who=who,

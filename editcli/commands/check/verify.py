@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 from typer import Exit, Option
@@ -9,8 +10,11 @@ from typer import Exit, Option
 from editcli import exit_codes
 from editcli.cli.options import READS, RUNS_MODEL, Invocation, shared
 from editcli.errors import UsageError
+from editcli.models.base_files import differing, digests_of
 from editcli.models.libraries import use_threads
-from editcli.models.loading import load_store_base
+from editcli.models.loading import MODEL_VARIABLE, load_store_base
+from editcli.models.locations import find_model
+from editcli.store.digests import Digests, remembered_digests
 from editcli.store.edits import edits_of
 from editcli.store.integrity import Problem
 from editcli.store.store import Store
@@ -22,49 +26,86 @@ from editors import EditorError
 def command(
     call: Invocation,
     no_base: Annotated[
-        bool, Option("--no-base", help="Do not load and compare the base model.")
+        bool, Option("--no-base", help="Do not look at the base model.")
     ] = False,
+    full: Annotated[
+        bool,
+        Option(
+            "--full",
+            help="Read every file again, also those that look unchanged since they were last read.",
+        ),
+    ] = False,
+    expect: Annotated[
+        str,
+        Option(
+            metavar="HASH",
+            help="Fail unless the hash of the history is this one: `editcli verify --json` prints "
+            "it as tip.",
+        ),
+    ] = "",
 ) -> None:
     """Check that the store and its base model are unchanged.
 
-    This checks every hash, the chain of the history, the facts and the base model. Everything that
-    is wrong is listed; the exit code is then 1.
+    This checks every hash of the store, the chain of the history, the edits that have a name, and
+    of the base its weights, its tokenizer and its structure. Everything that is wrong is listed;
+    the exit code is then 1.
+
+    Whoever rewrites a whole store can make all hashes fit. The tip, kept elsewhere and given to
+    --expect, finds that out.
 
     \b
     Examples:
       editcli verify
-      editcli verify --no-base
-      editcli verify --json
+      editcli verify --full
+      editcli verify --expect "$(cat tip.txt)"
+      editcli verify --no-base --json
     """
     out = call.out
     store = call.open_store()
-    problems = store.verify() or _edit_problems(store)
-    hint = ""
-    if not no_base:
-        use_threads(call.threads)
-        try:
-            load_store_base(
-                store.config,
-                device=call.device,
-                dtype=call.dtype,
-                verbose=call.verbose,
-                tell=call.tell,
-            )
-        except UsageError:
-            raise
-        except EditorError as error:
-            problems.append(Problem("base model", error.message))
-            hint = error.hint
+    with remembered_digests(trusts_cache=not full) as digests:
+        problems = store.verify(digests) or _edit_problems(store)
+        tip = store.tip()
+        if expect and not (len(expect) >= 12 and tip.startswith(expect)):
+            problems.append(Problem("history", f"its tip is {tip}, and not {expect}"))
+        found, hint = ([], "") if no_base else _base_problems(call, store, digests)
+    problems += found
     if call.json:
         listed = [{"what": problem.what, "detail": problem.detail} for problem in problems]
-        out.record({"sound": not problems, "base_checked": not no_base, "problems": listed})
+        record = {"sound": not problems, "base_checked": not no_base, "tip": tip}
+        out.record({**record, "versions": len(store.ids()), "problems": listed})
     out.finding(*(f"{problem.what}: {problem.detail}" for problem in problems))
     if hint and not call.json:
         out.hint(hint)
     if problems:
         raise Exit(exit_codes.FAILED)
-    base = "not compared" if no_base else "the one it was made on"
-    out.text(f"sound: {counted(len(store.ids()), 'version')}, the base is {base}")
+    base = "the base was not looked at" if no_base else "the base is the one it was made on"
+    out.text(f"sound: {counted(len(store.ids()), 'version')}; {base}")
+
+
+def _base_problems(
+    call: Invocation, store: Store, digests: Digests
+) -> tuple[list[Problem], str]:
+    """What is wrong with the base, and a hint."""
+    config = store.config
+    use_threads(call.threads)
+    problems: list[Problem] = []
+    try:
+        name, revision = os.environ.get(MODEL_VARIABLE), ""
+        if not name:
+            name, revision = config.base, config.revision
+        if config.files:  # releases up to 0.2 do not write them
+            found = digests_of(find_model(name, revision), digests)
+            problems = [Problem("base model", text) for text in differing(config.files, found)]
+        load_store_base(
+            config, device=call.device, dtype=call.dtype, verbose=call.verbose, tell=call.tell
+        )
+    except UsageError:
+        raise
+    except EditorError as error:
+        return [*problems, Problem("base model", error.message)], error.hint
+    except OSError as error:
+        return [*problems, Problem("base model", str(error))], ""
+    return problems, ""
 
 
 def _edit_problems(store: Store) -> list[Problem]:

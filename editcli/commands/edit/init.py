@@ -20,11 +20,13 @@ from editcli.cli.options import (
 from editcli.errors import UsageError
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
+from editcli.models.base_files import digests_of
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import code_of, dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
 from editcli.operations.default_settings import default_settings, wants_encoder
 from editcli.settings import parse_settings
+from editcli.store.digests import remembered_digests
 from editcli.store.edits import blobs_of
 from editcli.store.layout import new_store_path
 from editcli.store.records import RARE, StoreConfig
@@ -158,6 +160,8 @@ def command(
         adapter=adapter or "",
         code=code,
     )
+    with remembered_digests() as known:
+        digests = digests_of(find_model(name, revision), known)
     built_method = spec.build(base, values, seed)
     built_method.self_test()
     state = built_method.start(read_corpus(calibration), ShippedCalibrations())
@@ -172,6 +176,7 @@ def command(
         seed=seed,
         adapter=adapter or "",
         remote_code=code,
+        files=digests,
     )
     store = Store.create(
         path,

@@ -52,8 +52,8 @@ def command(
             if fact is not None:
                 out.json_line(fact.to_dict())
     elif past:
-        record = _fact_record(store, shown, past)
-        out.record(record if call.json else _fact_lines(record))
+        record = fact_record(store, shown, past)
+        out.record(record if call.json else fact_lines(record))
     else:
         record = _version_record(store, shown)
         out.record(record if call.json else _version_lines(record))
@@ -134,7 +134,7 @@ def _past(store: Store, version: Version, what: str, hint: str) -> FactPast:
     )
 
 
-def _fact_record(store: Store, version: Version, past: FactPast) -> dict[str, Any]:
+def fact_record(store: Store, version: Version, past: FactPast) -> dict[str, Any]:
     edits = described(store, version)
     closed = None
     if past.closure and past.closed_in:
@@ -166,7 +166,7 @@ def _event(version: Version) -> dict[str, Any]:
 IN_WORDS = ("version", "in_force", "closed", "added", "fact")
 
 
-def _fact_lines(record: Mapping[str, Any]) -> dict[str, object]:
+def fact_lines(record: Mapping[str, Any]) -> dict[str, object]:
     """One line a field, the most important first."""
     values = {**record, **record["fact"]}
     closed, state = record["closed"], "yes"

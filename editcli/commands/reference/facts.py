@@ -1,4 +1,4 @@
-"""`editcli facts`: check, convert and tidy fact files, without a store or a model."""
+"""`editcli facts`: check, convert and tidy fact files, and list the facts of a store."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from editcli import exit_codes
 from editcli.cli import options
 from editcli.cli.console import Progress
 from editcli.cli.options import PRINTS, Invocation, shared
+from editcli.commands.history import list_facts
 from editcli.errors import FactsRefused, UsageError
 from editcli.files.consistency import Replaced
 from editcli.files.containers.opening import open_container
@@ -28,11 +29,12 @@ from editcli.store import atomic
 from editcli.wording import counted, counted_are
 
 group = typer.Typer(no_args_is_help=True)
+group.command("list")(list_facts.command)
 
 
 @group.callback()
 def facts() -> None:
-    """Check, convert and tidy fact files.
+    """Check, convert and tidy fact files, and list the facts of a store.
 
     A fact file of editcli holds one JSON object a line; prompt and target are required. Tables and
     the files of public sets are read as well: docs/formats.md.
@@ -43,6 +45,7 @@ def facts() -> None:
       editcli facts validate facts.jsonl
       editcli facts convert zsre.json -o facts.jsonl
       editcli facts dedupe facts.jsonl > tidy.jsonl
+      editcli facts list --match France
     """
 
 
