@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from editcli.store.contents import read_fact
 from editors import Fact
@@ -41,8 +42,10 @@ class Wanted:
     source: str = ""
     events: Collection[int] | None = None
 
-    def takes(self, fact: Fact) -> bool:
-        """Whether the texts of ``fact`` are wanted."""
+    def takes(self, fact: Fact | None) -> bool:
+        """Whether the texts of ``fact`` are wanted; of one that was purged (None), if any are."""
+        if fact is None:
+            return not (self.match or self.source or self.tags)
         sought = folded_name(self.match)
         texts = (fact.prompt, fact.target, fact.subject or "", *fact.aliases)
         if sought and not any(sought in folded_name(text) for text in texts):
@@ -58,49 +61,56 @@ class Wanted:
         return max(plain, key=len, default="")
 
 
-def list_facts(
-    database: sqlite3.Connection, wanted: Wanted, before: int, rows: int
-) -> tuple[list[Listed], int]:
-    """Facts along the marked line, the newest first, from among the ``rows`` before record
-    ``before`` (0: from the newest on). Also returns the record to go on from, 0 at the end."""
-    # A plus sign keeps SQLite from an index, and so from sorting: rows come in order as they stand.
-    values: list[Any] = []
-    condition = ""
-    if before:
-        condition += " AND r.key < ?"
-        values.append(before)
-    if wanted.letters:
-        condition += " AND f.body LIKE ?"
-        values.append(f"%{wanted.letters}%")
-    found = database.execute(
-        f"""
-        WITH chosen AS MATERIALIZED (
-          SELECT r.key, f.key AS text FROM record AS r
-          CROSS JOIN record AS f ON f.key = ifnull(r.other, r.key)
-          WHERE r.kind IN ('fact', 'again') AND +r.event IN line{condition}
-          ORDER BY r.key DESC LIMIT ?
+def newest_entries(database: sqlite3.Connection, before: int, count: int) -> list[int]:
+    """The records along the marked line that brought facts in force, the newest first: ``count`` of
+    those before record ``before`` (0: from the newest on)."""
+    # The plus sign keeps SQLite from an index, and so from sorting: rows stand in order.
+    rows = database.execute(
+        "SELECT key FROM record WHERE kind IN ('fact', 'again') AND +event IN line "
+        "AND (?1 = 0 OR key < ?1) ORDER BY key DESC LIMIT ?2",
+        (before, count),
+    )
+    return [key for (key,) in rows]
+
+
+def entries_with(database: sqlite3.Connection, letters: str) -> list[int]:
+    """The same for all facts whose text holds ``letters``, of a to z, digits and spaces."""
+    rows = database.execute(
+        """
+        WITH texts AS MATERIALIZED (
+          SELECT key FROM record WHERE kind = 'fact' AND body LIKE ?
+        ), entries AS (
+          SELECT key FROM texts UNION ALL
+          SELECT a.key FROM texts CROSS JOIN record AS a ON a.other = texts.key AND a.kind = 'again'
         )
-        SELECT r.key, r.event, c.event, c.other, f.name, f.salt, f.body, f.leaf
-        FROM chosen CROSS JOIN record AS r ON r.key = chosen.key
-        CROSS JOIN record AS f ON f.key = chosen.text
-        LEFT JOIN record AS c ON c.entry = r.key AND c.kind = 'close' AND c.event IN line
-        ORDER BY r.key DESC
+        SELECT r.key FROM entries CROSS JOIN record AS r ON r.key = entries.key
+        WHERE r.event IN line ORDER BY r.key DESC
         """,
-        (*values, rows),
+        (f"%{letters}%",),
+    )
+    return [key for (key,) in rows]
+
+
+def listed(database: sqlite3.Connection, entries: Sequence[int], wanted: Wanted) -> list[Listed]:
+    """What is told of the facts that ``entries`` brought in force, as far as they are wanted."""
+    rows = database.execute(
+        """
+        SELECT r.key, r.event, c.event, c.other, f.name, f.salt, f.body, f.leaf
+        FROM json_each(?) AS chosen CROSS JOIN record AS r ON r.key = chosen.value
+        CROSS JOIN record AS f ON f.key = ifnull(r.other, r.key)
+        LEFT JOIN record AS c ON c.entry = r.key AND c.kind = 'close' AND c.event IN line
+        """,
+        (json.dumps(entries),),
     ).fetchall()
-    listed = []
-    for key, event, ended, by, *text in found:
+    found = []
+    for key, event, ended, by, *text in rows:
         state: State = "in force" if ended is None else "superseded" if by else "undone"
         fact = read_fact(*text)
         if state not in wanted.states or (wanted.events is not None and event not in wanted.events):
             continue
-        if fact is None:
-            if wanted.match or wanted.tags or wanted.source:
-                continue
-        elif not wanted.takes(fact):
-            continue
-        listed.append(Listed(key, event, fact, state, ended, _instead_of(database, key)))
-    return listed, found[-1][0] if len(found) == rows else 0
+        if wanted.takes(fact):
+            found.append(Listed(key, event, fact, state, ended, _instead_of(database, key)))
+    return found
 
 
 def _instead_of(database: sqlite3.Connection, key: int) -> Fact | None:

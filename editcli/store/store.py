@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from editcli.errors import UnknownVersion
-from editcli.store import atomic, contents, database, history, integrity
+from editcli.store import atomic, contents, database, history, integrity, listing
 from editcli.store.contents import PAGE, Blob, Change, Entry
 from editcli.store.database import DAMAGED
 from editcli.store.digests import Digests
@@ -29,7 +29,7 @@ from editcli.store.history import Event, number_of
 from editcli.store.integrity import Problem
 from editcli.store.journal import Journal
 from editcli.store.layout import Layout
-from editcli.store.listing import Listed, Wanted, list_facts
+from editcli.store.listing import Listed, Wanted
 from editcli.store.lock import locked
 from editcli.store.records import NUMBER, About, StoreConfig, Version, now, version_id
 from editcli.store.transaction import Changes, Transaction, version_of
@@ -37,6 +37,7 @@ from editors import EditorError, Fact, FactClosure
 from editors.methods.edit_state import full_id
 
 FIRST_PAGE = 100  # facts; most listings are short
+FEW_LETTERS = 3  # with fewer, most facts have them
 SHOWN = 100  # ids that begin alike
 
 _STEPS = re.compile(r"(.*?)(?:~([0-9]{0,9}))?", re.DOTALL)
@@ -198,7 +199,8 @@ class Store:
         """The number of facts in force."""
         with self._reading() as base:
             made = history.ancestry(base, version.number)
-        return sum(e.changes["added"] - e.changes["removed"] - e.changes["superseded"] for e in made)
+        changes = [event.changes for event in made]
+        return sum(c["added"] - c["removed"] - c["superseded"] for c in changes)
 
     def in_force(self, version: Version) -> Iterator[Entry]:
         """The facts in force, in the order in which they were entered."""
@@ -211,12 +213,24 @@ class Store:
 
     def list_facts(self, version: Version, wanted: Wanted) -> Iterator[Listed]:
         """The facts that ``wanted`` takes, up to ``version``, the newest first."""
+        for entries in self._entries(version, wanted.letters):
+            with self.along(version) as base:
+                found = listing.listed(base, entries, wanted)
+            yield from found
+
+    def _entries(self, version: Version, letters: str) -> Iterator[list[int]]:
+        """What brought facts in force, in pages; with some ``letters``, of facts that hold them."""
+        if len(letters) >= FEW_LETTERS:
+            with self.along(version) as base:
+                entries = listing.entries_with(base, letters)
+            yield from (entries[start : start + PAGE] for start in range(0, len(entries), PAGE))
+            return
         before, rows = 0, FIRST_PAGE
         while rows:
             with self.along(version) as base:
-                found, before = list_facts(base, wanted, before, rows)
-            yield from found
-            rows = min(10 * rows, PAGE) if before else 0
+                entries = listing.newest_entries(base, before, rows)
+            yield entries
+            before, rows = (entries[-1], PAGE) if len(entries) == rows else (0, 0)
 
     def diff(self, before: Version, after: Version) -> tuple[list[Entry], list[Entry]]:
         """The facts that are in force only in ``before``, and those only in ``after``."""
