@@ -12,15 +12,18 @@ import signal
 import sys
 from importlib import import_module
 from itertools import chain
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from editcli import exit_codes
 from editcli.cli.console import Output
 from editcli.errors import Interrupted
 from editcli.models.libraries import tools
 from editcli.settings import env_flag
+from editcli.store.layout import find_store
 from editors import EditorError
 
 # Help panel -> modules below `editcli.commands`, in the order of the help text. The last part of a
@@ -32,6 +35,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "History": (
         *("history.status", "history.log", "history.show", "history.diff"),
         *("history.undo", "history.checkout", "history.tag", "history.report"),
+        *("history.compact", "history.gc"),
     ),
     "Use": ("use.chat", "use.serve", "use.export", "use.push"),
     "Reference": ("reference.methods", "reference.facts", "reference.inspect"),
@@ -78,7 +82,7 @@ def _print_versions(wanted: bool) -> None:
 app = typer.Typer(
     name="editcli",
     cls=_Root,
-    no_args_is_help=True,
+    invoke_without_command=True,
     # Plain help: no boxes in logs, and nothing in a help text is read as markup.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -88,6 +92,7 @@ app = typer.Typer(
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -113,6 +118,15 @@ def _root(
     base model of a store is, if it has moved. EDITCLI_CACHE=FOLDER keeps the weights that are
     unpacked from GGUF files.
     """
+    if context.invoked_subcommand is not None:
+        return
+    status = context.command.commands["status"]  # type: ignore[attr-defined]
+    try:
+        find_store(None, Path.cwd(), os.environ)
+    except (EditorError, OSError):
+        typer.echo(context.get_help())
+        raise typer.Exit(exit_codes.USAGE) from None
+    context.invoke(status)
 
 
 for _path in chain.from_iterable(COMMANDS.values()):

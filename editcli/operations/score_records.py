@@ -132,6 +132,32 @@ def scores_record(
     return record if len(blocks) == 1 else {**record, "forms": blocks}
 
 
+KEPT = ("reliability", "generalization", "locality_near", "locality_far")
+
+
+def kept_scores(of: str, scores: Scores) -> dict[str, Any]:
+    """The headline scores as a store keeps them with the version; ``of``: which facts they are
+    about."""
+    forms = {}
+    for form, of_form in scores.items():
+        rates = {key: rate for key, rate in _rates(of_form).items() if key in KEPT and rate.n}
+        forms[form] = {
+            **{key: _value(rate) for key, rate in rates.items()},
+            "ci95": {key: [round(r.low, 6), round(r.high, 6)] for key, r in rates.items()},
+            "n": {key: rate.n for key, rate in rates.items()},
+        }
+    return {"of": of, "facts": scores["plain"].reliability.n, "forms": forms}
+
+
+def told_scores(kept: Mapping[str, Any]) -> str:
+    """Kept scores in a line: "reliability 1.000, generalization 0.950"."""
+    parts = []
+    for form, of_form in kept["forms"].items():
+        rates = [f"{RATES[key]} {of_form[key]:.3f}" for key in KEPT if key in of_form]
+        parts.append(("chat: " if form == "chat" else "") + ", ".join(rates))
+    return "; ".join(parts)
+
+
 def scores_block(scores: EditScores, *, per_fact: bool) -> dict[str, object]:
     rates = _rates(scores)
     values = {key: _value(rate) for key, rate in rates.items()}

@@ -236,6 +236,12 @@ def blobs(database: sqlite3.Connection) -> dict[str, Blob]:
     return found
 
 
+def all_digests(database: sqlite3.Connection) -> set[str]:
+    """The digests of all blobs, of whatever version."""
+    rows = database.execute("SELECT DISTINCT digest FROM record WHERE digest IS NOT NULL")
+    return {digest for (digest,) in rows}
+
+
 def notes(database: sqlite3.Connection, event: int | None = None) -> dict[int, dict[str, Any]]:
     """What is told about events (or one ``event``), by their numbers; empty for a note that was
     purged."""
@@ -252,20 +258,17 @@ def notes(database: sqlite3.Connection, event: int | None = None) -> dict[int, d
     return found
 
 
-def scores(database: sqlite3.Connection, version: str) -> list[dict[str, Any]]:
-    """What checks of the version with this id measured, oldest first."""
+def scores(database: sqlite3.Connection) -> dict[int, dict[str, Any]]:
+    """What checks measured, by their events, oldest first; those that were purged are left out."""
     rows = database.execute(
-        "SELECT e.line, r.salt, r.body, r.leaf FROM record AS r JOIN event AS e ON e.seq = r.event "
-        "WHERE r.kind = 'scores' AND r.body IS NOT NULL ORDER BY r.key"
+        "SELECT event, salt, body, leaf FROM record WHERE kind = 'scores' AND body IS NOT NULL "
+        "ORDER BY key"
     )
-    found = []
-    for line, salt, body, leaf in rows:
-        event = json.loads(line)
-        if event["version"] != version:
-            continue
+    found = {}
+    for event, salt, body, leaf in rows:
         if leaf_of("scores", salt=salt, body=body) != leaf:
-            raise EditorError(f"the scores of {version} are damaged", DAMAGED)
-        found.append({"at": event["at"], "who": event["who"], **json.loads(body)})
+            raise EditorError(f"the scores of line {event} of the history are damaged", DAMAGED)
+        found[event] = dict(json.loads(body))
     return found
 
 

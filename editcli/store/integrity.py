@@ -147,7 +147,8 @@ def _is_sound(kind: str, name: str | None, digest: str | None, body: str | None)
         return False
 
 
-def _blob_problems(    base: sqlite3.Connection, folder: Path, licensed: set[str], digests: Digests
+def _blob_problems(
+    base: sqlite3.Connection, folder: Path, licensed: set[str], digests: Digests
 ) -> Iterator[Problem]:
     rows = base.execute(
         "SELECT r.digest, r.name, min(e.seq), e.line FROM record AS r JOIN event AS e "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -42,6 +43,15 @@ class Journal:
             return 0
         with atomic.explained("reading the journal"):
             return sum(bool(_KEY.fullmatch(entry.name)) for entry in self._folder.iterdir())
+
+    def older_than(self, seconds: float) -> list[Path]:
+        """The files of the entries that were written longer ago."""
+        if not self._folder.is_dir():
+            return []
+        before = time.time() - seconds
+        with atomic.explained("reading the journal"):
+            entries = [path for path in self._folder.iterdir() if _KEY.fullmatch(path.name)]
+            return sorted(path for path in entries if path.lstat().st_mtime <= before)
 
     def clear(self) -> None:
         """Remove every entry. Raises EditorError when the disk refuses."""

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -31,7 +31,7 @@ from editcli.store.journal import Journal
 from editcli.store.layout import Layout
 from editcli.store.listing import Listed, Wanted
 from editcli.store.lock import locked
-from editcli.store.records import NUMBER, About, StoreConfig, Version, now, version_id
+from editcli.store.records import DIGEST, NUMBER, About, StoreConfig, Version, now, version_id
 from editcli.store.transaction import Changes, Transaction, version_of
 from editors import EditorError, Fact, FactClosure
 from editors.methods.edit_state import full_id
@@ -173,10 +173,17 @@ class Store:
             notes = contents.notes(base)
             return [(e, notes[e.seq].get("message")) for e in history.events(base)]
 
-    def scores(self, version: Version) -> list[dict[str, Any]]:
-        """What checks of ``version`` measured, oldest first, each with its time and author."""
+    def all_scores(self) -> dict[int, dict[str, Any]]:
+        """What checks measured, by the numbers of their events, oldest first."""
         with self._reading() as base:
-            return contents.scores(base, version.id)
+            return contents.scores(base)
+
+    def scores(self, version: Version) -> list[dict[str, Any]]:
+        """What checks of ``version`` measured, oldest first."""
+        with self._reading() as base:
+            events = history.events(base)
+            found = contents.scores(base)
+        return [found[e.seq] for e in events if e.seq in found and e.version == version.id]
 
     def about(self, fact: str) -> set[int]:
         """The numbers of the events that brought a fact (an id) in force, or ended that."""
@@ -335,6 +342,19 @@ class Store:
         """The hash of the last line of the history, which vouches for everything."""
         with self._reading() as base:
             return history.tip(base)
+
+    def unneeded_blobs(self) -> list[Path]:
+        """The files of blobs that no version has, as a command that was killed leaves them."""
+        with self._reading() as base:
+            needed = contents.all_digests(base)
+        with atomic.explained("reading the blobs"):
+            files = [path for path in self._layout.blobs.iterdir() if DIGEST.fullmatch(path.name)]
+        return sorted(path for path in files if path.name not in needed)
+
+    def remove(self, files: Sequence[Path]) -> None:
+        """Remove these files; to be called while the store is being written to."""
+        for path in files:
+            atomic.discard(path)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

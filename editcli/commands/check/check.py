@@ -18,7 +18,16 @@ from editcli.cli.options import (
     shared,
 )
 from editcli.files.facts import read_facts
-from editcli.operations.score_records import HEADLINES, Form, Scores, print_scores, scores_record
+from editcli.operations.score_records import (
+    HEADLINES,
+    Form,
+    Scores,
+    kept_scores,
+    print_scores,
+    scores_record,
+)
+from editcli.store.records import Version
+from editcli.store.store import Store
 from editors import EditorError, Fact
 
 if TYPE_CHECKING:
@@ -71,6 +80,9 @@ def command(
     per_fact: Annotated[
         bool, Option("--per-fact", help="Print the scores of each fact, too.")
     ] = False,
+    no_save: Annotated[
+        bool, Option("--no-save", help="Do not keep the scores with the version.")
+    ] = False,
 ) -> None:
     """Score a version: what was edited, and what must not change.
 
@@ -80,6 +92,8 @@ def command(
     beside this one: exact (the answer is the target and stops) and said (its first sentence holds
     the target, and not the old answer). The teacher-forced scores are for comparison with papers.
     The exit code is 3 when a score is below its minimum.
+
+    The main scores are kept with the version: `editcli log` and `editcli report` show them.
 
     With --chat every prompt is asked in a chat as well. There an answer is right if it says the
     target, and locality compares with the base in the same chat. A minimum holds for both forms.
@@ -139,12 +153,25 @@ def command(
         out.record(scores_record(chosen.id, protocol, scores, per_fact=per_fact))
     else:
         print_scores(out, chosen.id, scores, per_fact=per_fact)
+    if not no_save:
+        keep_scores(call, store, chosen, kept_scores(file or "facts in force", scores))
     minima = (min_reliability, min_generalization, min_locality)
     missed = [*_missed(scores, dict(zip(MEASURED_ON, minima, strict=True)))]
     for problem in missed:
         out.warn(problem)
     if missed:
         raise Exit(exit_codes.BELOW_THRESHOLD)
+
+
+def keep_scores(
+    call: Invocation, store: Store, version: Version, scores: Mapping[str, object]
+) -> None:
+    """Keep ``scores`` with a version; where that is not possible now, only say so."""
+    try:
+        with store.writing(call.command) as transaction:
+            transaction.record_scores(version, scores, who=call.who)
+    except EditorError as error:
+        call.out.note(f"the scores are not kept with the version: {error.message}")
 
 
 def _missed(scores: Scores, minima: Mapping[str, float | None]) -> Iterator[str]:

@@ -25,9 +25,7 @@ from editors import EditorError
 @shared(*READS, *RUNS_MODEL)
 def command(
     call: Invocation,
-    no_base: Annotated[
-        bool, Option("--no-base", help="Do not look at the base model.")
-    ] = False,
+    no_base: Annotated[bool, Option("--no-base", help="Do not look at the base model.")] = False,
     full: Annotated[
         bool,
         Option(
@@ -82,9 +80,7 @@ def command(
     out.text(f"sound: {counted(len(store.ids()), 'version')}; {base}")
 
 
-def _base_problems(
-    call: Invocation, store: Store, digests: Digests
-) -> tuple[list[Problem], str]:
+def _base_problems(call: Invocation, store: Store, digests: Digests) -> tuple[list[Problem], str]:
     """What is wrong with the base, and a hint."""
     config = store.config
     use_threads(call.threads)

@@ -9,6 +9,7 @@ from typer import Option
 
 from editcli.cli.options import READS, Invocation, shared
 from editcli.cli.tree import drawn
+from editcli.operations.score_records import told_scores
 from editcli.store.history import Event
 from editcli.wording import PURGED, local_time
 
@@ -29,7 +30,8 @@ def command(
         str | None,
         Option(
             metavar="NAME",
-            help="Only this operation: init, edit, apply, undo, resolve, tag or checkout.",
+            help="Only this operation: init, edit, apply, undo, purge, compact, resolve, check, "
+            "tag or checkout.",
         ),
     ] = None,
     who: Annotated[str | None, Option(metavar="WHO", help="Only entries by this author.")] = None,
@@ -39,7 +41,7 @@ def command(
 ) -> None:
     """List what was done, newest first.
 
-    Each entry is a version made, a version tagged, or a move of HEAD. Changes count facts: +added
+    Each entry is a version made, checked or tagged, or a move of HEAD. Changes count facts: +added
     -removed ~superseded. With -q, only the ids of new versions are printed.
 
     \b
@@ -50,11 +52,12 @@ def command(
       editcli log --graph
     """
     store = call.open_store()
-    told = store.history()
+    told = [*store.history()]
+    checks = store.all_scores()
     about = None if fact is None else store.about(store.full_id(fact))
     names = _names([event for event, _ in told])
     rows = [
-        _row(event, message, names.get(event.seq, []))
+        _row(event, message, names.get(event.seq, []), checks.get(event.seq))
         for event, message in reversed(told)
         if (about is None or event.seq in about)
         and operation in (None, event.operation)
@@ -68,7 +71,9 @@ def command(
     call.out.table(rows if call.json else map(_for_people, rows), columns)
 
 
-def _row(event: Event, message: str | None, names: Sequence[str]) -> dict[str, Any]:
+def _row(
+    event: Event, message: str | None, names: Sequence[str], scores: dict[str, Any] | None
+) -> dict[str, Any]:
     record = {key: getattr(event, key) for key in ("seq", "at", "who", "operation", "version")}
     changes = {kind: event.changes.get(kind, 0) for kind in SIGNS}
     return {
@@ -80,6 +85,7 @@ def _row(event: Event, message: str | None, names: Sequence[str]) -> dict[str, A
         "message": message,
         "changes": changes,
         "tags": list(names),
+        "scores": scores,
         "content": event.content,
         "previous": event.previous,
     }
@@ -97,7 +103,9 @@ def _for_people(record: dict[str, Any]) -> dict[str, object]:
 
 
 def _pointed(record: dict[str, Any]) -> str:
-    """What an entry about a tag says, in words."""
+    """What an entry about a tag or about scores says, in words."""
+    if record["scores"]:
+        return told_scores(record["scores"])
     if not record["tag"]:
         return ""
     return f"as {record['tag']}" if record["version"] else f"no longer {record['tag']}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from editcli.cli.options import READS, Invocation, shared
+from editcli.operations.score_records import told_scores
 from editcli.store.edits import described
 from editcli.store.store import Store
 from editcli.wording import local_time
@@ -28,7 +29,8 @@ def command(call: Invocation) -> None:
     if call.json:
         call.out.record(record)
         return
-    lines = {**record, "at": local_time(record["at"]), "next": None}
+    checked = told_scores(record["checked"]) if record["checked"] else None
+    lines = {**record, "at": local_time(record["at"]), "checked": checked, "next": None}
     call.out.record({key: value for key, value in lines.items() if value not in (None, "", [], 0)})
     for hint in hints:
         call.out.hint(hint)
