@@ -73,6 +73,11 @@ class StoreConfig:
                 "this store was made by editcli 0.1, and this version cannot read it",
                 "make a new store: `editcli init`, and apply the facts again: `editcli apply`",
             )
+        if store_format == 2:
+            raise EditorError(
+                "this store was made by editcli 0.2, and has another format",
+                "`editcli migrate` rewrites it, with its whole history",
+            )
         if store_format != STORE_FORMAT:
             raise EditorError(
                 f"store has format {store_format!r}, this editcli reads format {STORE_FORMAT}",
@@ -85,8 +90,10 @@ class StoreConfig:
 
 
 class About(TypedDict, total=False):
-    """What a new version may say about how it came to be; see :class:`Version`."""
+    """What a new version may say about how it came to be; see :class:`Version`. ``at``: by default
+    now."""
 
+    at: str
     who: str
     message: str
     tools: Mapping[str, str]

@@ -119,8 +119,11 @@ class Transaction:
         for digest in traces.purged_blobs(self._database):
             atomic.discard(self._layout.blobs / digest)
 
-    def move_head(self, ref: str, *, who: str = "", message: str = "") -> Version:
-        """Make the version that `ref` means current; does nothing where it is already."""
+    def move_head(
+        self, ref: str, *, who: str = "", message: str = "", at: str = ""
+    ) -> Version:
+        """Make the version that `ref` means current; does nothing where it is already. `at`: by
+        default now."""
         target = self._find(ref)
         with self._changing("moving HEAD"):
             history.mark_line(self._database, target.number)
@@ -131,7 +134,7 @@ class Transaction:
                     "use a version that was made later",
                 )
             if history.last_event(self._database).head != target.id:
-                self._point("checkout", target.id, target.id, "", who, message)
+                self._point("checkout", target.id, target.id, "", who, message, at=at)
         return target
 
     def tag(
@@ -142,6 +145,7 @@ class Transaction:
         move: bool = False,
         who: str = "",
         message: str = "",
+        at: str = "",
     ) -> Version:
         """Name a version. Raises EditorError for a bad name, or one in use unless `move`."""
         if not TAG.fullmatch(name) or NUMBER.fullmatch(name) or name.upper() == "HEAD":
@@ -163,7 +167,7 @@ class Transaction:
                 return target
             if name in tags and not move:
                 raise EditorError(f"tag {name!r} already names {tags[name]}", "`--force` moves it")
-            self._point("tag", target.id, "", name, who, message)
+            self._point("tag", target.id, "", name, who, message, at=at)
         return target
 
     def record_scores(
@@ -219,12 +223,12 @@ class Transaction:
                 keys = [[entered.get(fact) or self._text(fact) for fact in g] for g in groups]
                 recorder.blob(name, digest, keys)
         told: dict[str, Any] = {"message": "", "tools": {}, "extra": {}, **about}
-        who = told.pop("who", "")
+        who, at = told.pop("who", ""), told.pop("at", None) or now().isoformat()
         recorder.told("note", told)
         event = history.append(
             base,
             Event(
-                at=now().isoformat(),
+                at=at,
                 who=who,
                 operation=operation,
                 version=version_id(number),
@@ -248,6 +252,7 @@ class Transaction:
         who: str,
         message: str,
         scores: Mapping[str, object] | None = None,
+        at: str = "",
     ) -> None:
         """Record that ``version`` has the name ``tag`` now, that it is HEAD, or its scores."""
         base = self._database
@@ -257,7 +262,7 @@ class Transaction:
         if scores is not None:
             recorder.told("scores", scores)
         event = Event(
-            at=now().isoformat(),
+            at=at or now().isoformat(),
             who=who,
             operation=operation,
             version=version,
