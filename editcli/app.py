@@ -35,8 +35,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "History": (
         *("history.status", "history.log", "history.show", "history.diff"),
         *("history.undo", "history.checkout", "history.tag", "history.report"),
-                *("history.compact", "history.gc", "history.migrate"),
-
+        *("history.compact", "history.gc", "history.migrate"),
     ),
     "Use": ("use.chat", "use.serve", "use.export", "use.push"),
     "Reference": ("reference.methods", "reference.facts", "reference.inspect"),

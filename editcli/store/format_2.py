@@ -1,8 +1,8 @@
 """Reading a store of format 2, which releases 0.2 wrote: files in place of a database.
 
-    history.jsonl          a line for each event, chained by SHA-256
-    versions/v0003.json    a manifest: its blobs, and what is told of it
-    blobs/<sha256>         among them facts.jsonl and edits.json
+history.jsonl          a line for each event, chained by SHA-256
+versions/v0003.json    a manifest: its blobs, and what is told of it
+blobs/<sha256>         among them facts.jsonl and edits.json
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class OldStore:
                 ids = (event["version"], event["head"])
                 sound = event["previous"] == previous and all(map(VERSION_ID.fullmatch, ids))
             except (ValueError, KeyError, TypeError) as error:
-                raise EditorError(f"line {number} of the history cannot be read", RESTORE) from error
+                raise EditorError(
+                    f"line {number} of the history cannot be read", RESTORE
+                ) from error
             if not sound:
                 raise EditorError(f"line {number} of the history does not fit the last", RESTORE)
             previous = sha256(line).hexdigest()

@@ -119,9 +119,7 @@ class Transaction:
         for digest in traces.purged_blobs(self._database):
             atomic.discard(self._layout.blobs / digest)
 
-    def move_head(
-        self, ref: str, *, who: str = "", message: str = "", at: str = ""
-    ) -> Version:
+    def move_head(self, ref: str, *, who: str = "", message: str = "", at: str = "") -> Version:
         """Make the version that `ref` means current; does nothing where it is already. `at`: by
         default now."""
         target = self._find(ref)

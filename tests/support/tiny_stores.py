@@ -116,6 +116,11 @@ def framed(**blobs: NewBlob) -> dict[str, NewBlob]:
     return {"edits.json": NewBlob(json.dumps(FRAME).encode()), **named}
 
 
+def in_force(store: Store, ref: str = "HEAD") -> tuple[str, ...]:
+    """The ids of the facts in force in a version, in the order of editing."""
+    return tuple(entry.fact.id for entry in store.in_force(store.version(ref)) if entry.fact)
+
+
 def shard(number: int, *groups: Sequence[Fact]) -> dict[str, NewBlob]:
     """The blob of a shard that was trained on these facts, under its name."""
     ids = tuple(tuple(fact.id for fact in group) for group in groups)

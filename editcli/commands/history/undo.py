@@ -130,11 +130,12 @@ def _print(
             again = f"brought back {counted(len(result.returned), 'fact')}"
             sentences.append(again if parts else f"{new.id}: {again}" if new else f"would {again}")
         out.text("; ".join(sentences))
-        rows = [("-", fact) for fact in result.undone] + [("+", f) for f in result.returned]
+        rows = [("undone", fact) for fact in result.undone]
+        rows += [("returned", fact) for fact in result.returned]
         if rows:
             out.table(
-                {"": sign, "fact": fact.id, "prompt": fact.prompt, "target": fact.target}
-                for sign, fact in rows
+                {"fact": fact.id, "change": change, "prompt": fact.prompt, "target": fact.target}
+                for change, fact in rows
             )
         if gone:
             what = {"texts": "text", "notes": "message", "blobs": "blob"}

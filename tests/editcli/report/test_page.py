@@ -16,16 +16,18 @@ from tiny_stores import (
     PARIS,
     PARIS_AGAIN,
     ROME,
-    blobs,
     content,
+    framed,
+    in_force,
     json_of,
     run,
     store_with_a_past,
 )
 
 from editcli.report.page import CHANGES_LISTED, FACTS_LISTED, render
-from editcli.store.edits import edits_of, publish_closing
+from editcli.store.edits import edits_of
 from editcli.store.store import Store
+from editcli.store.transaction import Changes, NewBlob
 from editors import Fact
 from editors.heads.pruning import Head, HeadMask, HeadPruning
 
@@ -80,18 +82,16 @@ def page_of(store: Store, version: str = "HEAD") -> Page:
     return Page(render(store, store.version(version)))
 
 
-def add(store: Store, facts: Sequence[Fact], **more: Any) -> None:
-    """A version with all of the past's facts closed and ``facts`` in force."""
-    closed = {
-        PARIS.id: ("superseded", PARIS_AGAIN.id),
-        ROME.id: ("undone", None),
-        PARIS_AGAIN.id: ("undone", None),
-    }
-    made = blobs([PARIS, ROME, PARIS_AGAIN, *facts], [], closed)
+def add(store: Store, facts: Sequence[Fact], **more: bytes) -> None:
+    """A version with all facts of before closed and ``facts`` in force. Blobs of before that are
+    not among ``more``, pruned heads, are gone."""
+    before = in_force(store)
+    closed = {fact: fact if fact in {f.id for f in facts} else None for fact in before}
+    blobs: dict[str, NewBlob | None] = {name: NewBlob(data) for name, data in more.items()}
+    if not more and "head_mask.json" in store.blobs(store.head()):
+        blobs["head_mask.json"] = None
     with store.writing() as change:
-        change.publish(
-            "apply", {**made, **more}, [f.id for f in facts], added=[f.id for f in facts]
-        )
+        change.publish("apply", Changes(facts, closed=closed, blobs=blobs))
 
 
 def head(layer: int, number: int) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def mask(edits: str, **report: Any) -> bytes:
         **report,
     }
     made = {"prefer": "memory", "heads": PRUNED, "scale": 0.0, "at": "all", "edits": edits}
-    return json.dumps({"schema": 2, **made, "report": whole}).encode()
+    return json.dumps({"schema": 3, **made, "report": whole}).encode()
 
 
 def edits_id(facts: Sequence[Fact]) -> str:
@@ -202,7 +202,7 @@ def test_the_facts_in_force_are_told_with_the_version_they_came_with(store: Stor
 
 
 def test_a_page_of_a_version_without_facts_says_so(tmp_path: Path) -> None:
-    empty = Store.create(tmp_path / "empty", CONFIG, blobs=blobs([]))
+    empty = Store.create(tmp_path / "empty", CONFIG, Changes(blobs=framed()))
     page = page_of(empty)
     assert "No fact is in force" in page.text
     assert "0 in force, 0 superseded or undone" in page.text
@@ -289,21 +289,12 @@ def test_heads_ranked_with_other_edits_are_called_stale(store: Store) -> None:
 def test_a_report_calls_stale_what_the_state_calls_stale(edited: Store) -> None:
     edits = edits_of(edited)
     pruning = HeadPruning("context", HeadMask((Head(1, 0),)), edits.edits)
+    blobs = {n: NewBlob(d) for n, d in replace(edits, pruning=pruning).pruning_blobs().items()}
     with edited.writing() as change:
-        publish_closing(
-            change,
-            "resolve",
-            edited.head(),
-            replace(edits, pruning=pruning),
-            removed=(),
-            author="",
-            message="",
-            tools={},
-            extra={},
-        )
+        change.publish("resolve", Changes(blobs=blobs))
     assert "prefers context" in page_of(edited).text
     assert "Stale" not in page_of(edited).text
-    assert run("undo", edited.head().facts[0]).exit_code == 0
+    assert run("undo", in_force(edited)[0]).exit_code == 0
     assert "Stale" in page_of(edited).text
 
 

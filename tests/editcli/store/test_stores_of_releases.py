@@ -1,4 +1,5 @@
-"""Stores that a release has written open for ever: they are read, asked, verified and changed.
+"""Stores that a release has written are good for ever: once migrated, they are read, asked,
+verified and changed.
 
 `tests/data/stores-0.2` holds what editcli 0.2.0 wrote with each method on a tiny model, and what
 each version answered then.
@@ -26,18 +27,23 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     """A copy of a store, its base where EDITCLI_MODEL says."""
     monkeypatch.setenv("EDITCLI_MODEL", str(STORES / "model"))
     monkeypatch.chdir(tmp_path)
-    return Store.open(Path(shutil.copytree(STORES / request.param, tmp_path / ".editcli")))
+    shutil.copytree(STORES / request.param, ".editcli")
+    refused = run("log")
+    assert refused.exit_code == 1
+    assert "`editcli migrate`" in refused.stderr
+    assert run("migrate").exit_code == 0
+    return Store.open(tmp_path / ".editcli")
 
 
 def test_its_history_and_facts_are_read(store: Store) -> None:
-    operations = [event.operation for event in store.history()]
+    operations = [event.operation for event, _ in store.history()]
     assert operations[:5] == ["init", "apply", "tag", "edit", "undo"]
     assert store.refs()["first"] == "v0002"
     edits = edits_of(store, "v0004")
     assert set(edits.facts) == {*(fact.id for fact in FACTS), FRANCE_AGAIN.id}
     assert edits.closed[FRANCE.id].replaced_by == FRANCE_AGAIN.id
     assert edits.closed[JAPAN.id].reason == "undone"
-    assert json_of(run("show", "--json"))["counts"]["facts"] == 3
+    assert json_of(run("show", "--json"))["facts"] == 3
     assert run("report", "page.html").exit_code == 0
 
 
@@ -57,3 +63,40 @@ def test_it_is_sound_and_can_be_changed(store: Store) -> None:
     assert run("edit", JAPAN.prompt, JAPAN.target, "-s", "Japan").exit_code == 0
     assert run("undo", JAPAN.id).exit_code == 0
     assert run("verify").exit_code == 0
+
+
+def test_what_the_old_store_told_is_told_still(store: Store) -> None:
+    old = [json.loads(line) for line in _lines(Path(".editcli.format-2/history.jsonl"))]
+    new = store.history()
+    assert len(old) == len(new)
+    for line, (event, message) in zip(old, new, strict=True):
+        assert (event.at, event.who, event.operation) == (
+            line["at"],
+            line["who"],
+            line["operation"],
+        )
+        assert (event.version, event.head, event.tag) == (
+            line["version"],
+            line["head"],
+            line["tag"],
+        )
+        assert message == line["message"]
+        if event.made:
+            assert event.changes == {kind: len(ids) for kind, ids in line["facts"].items()}
+
+
+def test_a_damaged_store_is_not_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(STORES / "wise", ".editcli")
+    blob = max(Path(".editcli/blobs").iterdir(), key=lambda path: path.stat().st_size)
+    blob.write_bytes(b"changed")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    result = run("migrate")
+    assert result.exit_code == 1
+    assert "is missing or damaged" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert run("migrate", "--store", "elsewhere").exit_code == 1
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()

@@ -11,8 +11,8 @@ def test_checkout_moves_head_and_is_recorded(store: Store) -> None:
     moved = json_of(run("checkout", "first", "--author", "cara", "-m", "back", "--json"))
     assert moved == {"schema": 1, "version": "v0002", "previous": "v0004", "facts": 2}
     assert store.head().id == "v0002"
-    last = store.history()[-1]
-    assert (last.operation, last.who, last.message) == ("checkout", "cara", "back")
+    last, message = store.history()[-1]
+    assert (last.operation, last.who, message) == ("checkout", "cara", "back")
     assert run("log").stdout.splitlines()[1].split("\t")[3] == "checkout"
 
 

@@ -9,6 +9,7 @@ from tiny_stores import PARIS, PARIS_AGAIN, run
 from typer.testing import Result
 
 from editcli.store.store import Store
+from editcli.store.transaction import Changes
 
 
 def rows(result: Result) -> list[dict[str, str]]:
@@ -53,11 +54,26 @@ def test_log_as_json_has_the_history_lines_with_their_chain(store: Store) -> Non
     assert [line["seq"] for line in lines] == [5, 4, 3, 2, 1]
     edit = lines[2]
     assert edit["at"] == "2026-03-01T14:00:00+00:00"
-    assert edit["facts"] == {"added": [PARIS_AGAIN.id], "removed": [], "superseded": [PARIS.id]}
+    assert edit["changes"] == {"added": 1, "removed": 0, "superseded": 1}
     assert set(edit) == {
-        *("seq", "at", "who", "operation", "version", "head", "message", "facts"),
-        *("manifest", "tag", "previous", "tags"),
+        *("seq", "at", "who", "operation", "version", "head", "made", "parent", "tag", "message"),
+        *("changes", "tags", "scores", "content", "previous"),
     }
+    assert [line["parent"] for line in lines] == ["", "v0003", "v0002", "v0001", ""]
+
+
+def test_a_graph_shows_what_each_version_came_from(store: Store) -> None:
+    with store.writing() as change:
+        change.move_head("v0002")
+        change.publish("edit", Changes([PARIS_AGAIN], closed={PARIS.id: PARIS_AGAIN.id}))
+    drawn = [(row["graph"], row["version"]) for row in rows(run("log", "--graph"))]
+    assert drawn == [
+        ("*", "v0005"),
+        ("| *", "v0004"),
+        ("| *", "v0003"),
+        ("* /", "v0002"),
+        ("*", "v0001"),
+    ]
 
 
 def test_quiet_log_prints_each_version_once(store: Store) -> None:

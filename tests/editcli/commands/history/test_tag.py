@@ -40,9 +40,9 @@ def test_tag_without_a_name_lists_the_tags(store: Store) -> None:
         ("first", "v0002", "ann"),
         ("release", "v0004", "bob"),
     ]
-    assert listed[0]["when"] == "2026-03-02 01:00"
+    assert listed[0]["at"] == "2026-03-02 01:00"
     lines = run("tag", "--json").stdout.splitlines()
-    keys = {"tag", "version", "when", "who", "message"}
+    keys = {"tag", "version", "at", "who", "message"}
     assert [set(json.loads(line)) for line in lines] == [keys, keys]
     assert run("tag", "--force").exit_code == 2
 
@@ -52,3 +52,16 @@ def test_a_command_kept_out_by_the_lock_names_its_holder(store: Store) -> None:
         result = run("tag", "release")
     assert result.exit_code == 1
     assert "editcli apply facts.jsonl" in result.stderr
+
+
+def test_a_tag_is_taken_away_and_the_history_keeps_it(store: Store) -> None:
+    gone = json_of(run("tag", "first", "--delete", "--json"))
+    assert gone == {"schema": 1, "tag": "first", "version": None, "previous": "v0002"}
+    assert store.refs() == {"HEAD": "v0004"}
+    assert rows(run("tag")) == []
+    assert "no longer first" in run("log").stdout
+    assert "no tag is called 'first'" in run("tag", "first", "-d").stderr
+    assert run("tag", "--delete").exit_code == 2
+    assert run("tag", "first", "v0003").exit_code == 0
+    assert store.refs()["first"] == "v0003"
+    assert store.verify() == []

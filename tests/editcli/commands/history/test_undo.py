@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN, NORWAY, PERU, SETTINGS
-from tiny_stores import content, json_of, run, save_facts
+from tiny_stores import content, in_force, json_of, run, save_facts
 
 from editcli.cli.options import Invocation
 from editcli.operations.session import Session
@@ -23,7 +23,7 @@ from editors.inference.generation import answers
 from editors.methods.edit_state import EditState
 
 ELSEWHERE = ("the sea of Kenya is", "the river of France is", "Ann lives in", "who wrote it ?")
-KEYS = {"schema", "version", "parent", "undone", "heads", "stale"}
+KEYS = {"schema", "version", "parent", "undone", "returned", "heads", "stale", "failed", "purged"}
 
 Outcomes = Mapping[str, tuple[torch.Tensor, str]]
 """By prompt: its logits and its answer."""
@@ -59,10 +59,9 @@ def same(one: Outcomes, other: Outcomes, prompts: Sequence[str] | None = None) -
 def publish(store: Store, operation: str, state: EditState) -> Version:
     """`state` as the next version."""
     session = Session.open(Invocation(device="cpu"), store)
+    before = session.state()
     with store.writing() as change:
-        return session.publish(
-            change, operation, session.method.open(state), author="ann", message="", extra={}
-        )
+        return session.publish(change, operation, before, session.method.open(state), who="ann")
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def test_an_undone_fact_is_answered_by_the_base_and_all_else_as_before(edited: S
 def test_undoing_every_fact_leaves_the_base(edited: Store) -> None:
     prompts = [*(fact.prompt for fact in FACTS), *ELSEWHERE]
     assert run("undo", *(fact.id for fact in FACTS)).exit_code == 0
-    assert edited.head().facts == ()
+    assert in_force(edited) == ()
     assert same(outcomes(edited, prompts), outcomes(edited, prompts, None))
 
 
@@ -107,7 +106,7 @@ def test_undoing_a_fact_does_not_bring_back_the_one_it_superseded(edited: Store)
     assert run("undo", FRANCE_AGAIN.id).exit_code == 0
     prompts = [FRANCE.prompt]
     assert same(outcomes(edited, prompts), outcomes(edited, prompts, None))
-    assert set(edited.head().facts) == {fact.id for fact in (JAPAN, PERU, NORWAY)}
+    assert set(in_force(edited)) == {fact.id for fact in (JAPAN, PERU, NORWAY)}
     refused = run("undo", FRANCE.id)
     assert refused.exit_code == 1
     assert f"it was superseded by {FRANCE_AGAIN.id}" in refused.stderr
@@ -123,16 +122,17 @@ def test_a_fact_taken_back_can_be_taught_again(edited: Store) -> None:
 
 
 def test_the_history_records_what_was_taken_back_by_whom_and_why(edited: Store) -> None:
-    before = edited.head()
+    before = edited.blobs(edited.head())
     result = run("undo", FRANCE.id, PERU.id[:8], "-m", "wrong source", "--author", "bob", "-q")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "v0003\n", "")
-    made, event = edited.head(), edited.history()[-1]
-    assert (event.operation, event.who, event.message) == ("undo", "bob", "wrong source")
-    assert event.removed == made.removed == (FRANCE.id, PERU.id)
-    assert (made.parent, made.facts) == ("v0002", (JAPAN.id, NORWAY.id))
+    made, (event, message) = edited.head(), edited.history()[-1]
+    assert (event.operation, event.who, message) == ("undo", "bob", "wrong source")
+    assert made.changes == event.changes == {"added": 0, "removed": 2, "superseded": 0}
+    removed = [(change.kind, change.fact) for change in edited.changes(event.seq)]
+    assert removed == [("removed", FRANCE), ("removed", PERU)]
+    assert (made.parent, in_force(edited)) == ("v0002", (JAPAN.id, NORWAY.id))
     assert edits_of(edited).closed == dict.fromkeys((FRANCE.id, PERU.id), FactClosure("undone"))
-    changed = {name for name in made.blobs if made.blobs[name] != before.blobs[name]}
-    assert changed == {"edits.json"}  # all else is shared
+    assert edited.blobs(made) == before
     assert edited.verify() == []
 
 
@@ -143,8 +143,11 @@ def test_the_record_has_the_promised_keys(edited: Store) -> None:
         "version": "v0003",
         "parent": "v0002",
         "undone": [JAPAN.id],
+        "returned": [],
         "heads": False,
         "stale": False,
+        "failed": [],
+        "purged": None,
     }
 
 
@@ -153,8 +156,8 @@ def test_people_read_what_was_taken_back(edited: Store) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
         "v0003: took back 1 fact",
-        "fact\tprompt\ttarget",
-        f"{JAPAN.id}\t{JAPAN.prompt}\t{JAPAN.target}",
+        "fact\tchange\tprompt\ttarget",
+        f"{JAPAN.id}\tundone\t{JAPAN.prompt}\t{JAPAN.target}",
     ]
 
 
@@ -191,8 +194,9 @@ def test_naming_nothing_is_a_usage_error(edited: Store) -> None:
 
 
 def test_an_unknown_or_ambiguous_id_is_refused(edited: Store) -> None:
-    assert "no fact has an id that starts with 'zzz'" in refused(edited, "zzz")
-    assert "no fact has an id that starts with ''" in refused(edited, "")
+    assert "no fact or version is called 'zzz'" in refused(edited, "zzz")
+    assert "no fact has an id that starts with 'zzz'" in refused(edited, FRANCE.id, "zzz")
+    assert "no fact or version is called ''" in refused(edited, "")
     state = edits_of(edited, whole=True)
     for number, name in ((1, "Peru"), (2, "Kenya")):
         odd = Fact(f"the sea of {name} is", "red", id=f"same-{number}")
@@ -205,7 +209,7 @@ def test_an_unknown_or_ambiguous_id_is_refused(edited: Store) -> None:
 
 def test_one_bad_name_keeps_the_good_ones_from_being_taken_back(edited: Store) -> None:
     refused(edited, FRANCE.id, "zzz")
-    assert FRANCE.id in edited.head().facts
+    assert FRANCE.id in in_force(edited)
 
 
 def test_a_fact_not_in_force_is_refused(edited: Store) -> None:
@@ -230,7 +234,7 @@ def test_scope_by_activation_is_refused_for_it_would_go_on_answering(
     assert made.exit_code == 0, made.stderr
     run("edit", FRANCE.prompt, FRANCE.target, "-s", "France")
     store = Store.open(tmp_path / ".editcli")
-    assert store.head().facts == (FRANCE.id,)
+    assert in_force(store) == (FRANCE.id,)
     for words in ((), ("--dry-run",)):
         sentence = refused(store, FRANCE.id, *words)
         assert "routes by activations, so single facts cannot be taken back" in sentence
@@ -250,12 +254,15 @@ def test_undoing_heads_gives_the_logits_of_the_version_before(pruned: Store) -> 
         "version": "v0004",
         "parent": "v0003",
         "undone": [],
+        "returned": [],
         "heads": True,
         "stale": False,
+        "failed": [],
+        "purged": None,
     }
     assert same(outcomes(pruned, prompts), without)
-    assert pruned.head().blobs == pruned.version("v0002").blobs
-    assert (pruned.history()[-1].removed, pruned.head().extra["heads"]) == ((), True)
+    assert pruned.blobs(pruned.head()) == pruned.blobs(pruned.version("v0002"))
+    assert (pruned.head().changes["removed"], pruned.head().extra["heads"]) == (0, True)
 
 
 def test_heads_and_facts_go_together(pruned: Store) -> None:
@@ -325,7 +332,8 @@ def test_by_retraining_the_rest_answers_as_if_the_fact_had_never_been_applied(
     assert run("init", str(model_folder), "--method", "ft-m", *settings, *never).exit_code == 0
     assert run("apply", str(save_facts(Path("others.jsonl"), others)), *never).exit_code == 0
     delta = "delta.safetensors"
-    assert store.head().blobs[delta] == Store.open(Path("never").absolute()).head().blobs[delta]
+    other = Store.open(Path("never").absolute())
+    assert store.blobs(store.head())[delta].digest == other.blobs(other.head())[delta].digest
     assert same(outcomes(store, [FRANCE.prompt], "v0002"), before, [FRANCE.prompt])
 
 
@@ -340,7 +348,7 @@ def test_by_retraining_a_fact_alone_gives_the_base_back(
     assert outcomes(store, [FRANCE.prompt])[FRANCE.prompt][1] == FRANCE.target
     assert run("undo", FRANCE.id).exit_code == 0
     assert same(outcomes(store, prompts), base)
-    assert (store.head().facts, store.verify()) == ((), [])
+    assert (in_force(store), store.verify()) == ((), [])
 
 
 def test_by_retraining_the_history_records_the_same_as_without_a_model(
@@ -348,11 +356,10 @@ def test_by_retraining_the_history_records_the_same_as_without_a_model(
 ) -> None:
     store = edited_by("ft-m")
     assert run("undo", JAPAN.id, "-m", "wrong source", "--author", "bob", "-q").stdout == "v0003\n"
-    made, event = store.head(), store.history()[-1]
-    assert (event.operation, event.who, event.message) == ("undo", "bob", "wrong source")
-    assert event.removed == made.removed == (JAPAN.id,)
-    assert made.facts == (FRANCE.id, PERU.id, NORWAY.id)
-    assert edits_of(store).closed == {JAPAN.id: FactClosure("undone")}
+    made, (event, message) = store.head(), store.history()[-1]
+    assert (event.operation, event.who, message) == ("undo", "bob", "wrong source")
+    assert [change.fact for change in store.changes(event.seq)] == [JAPAN]
+    assert in_force(store) == (FRANCE.id, PERU.id, NORWAY.id)
     iterations = made.extra["iterations"]
     assert made.extra == {"heads": False, "stale": False, "iterations": iterations, "failed": []}
 
@@ -395,7 +402,7 @@ def test_by_retraining_pruned_heads_stay_until_they_are_named(
     assert pruning.mask.heads == mask.heads
     assert json_of(run("undo", JAPAN.id, "--heads", "--json"))["stale"] is False
     assert edits_of(store).pruning is None
-    assert set(store.head().facts) == {PERU.id, NORWAY.id}
+    assert set(in_force(store)) == {PERU.id, NORWAY.id}
 
 
 def test_by_retraining_what_cannot_be_loaded_takes_nothing_back(
@@ -418,3 +425,84 @@ def test_a_fact_put_before_prompts_is_taken_back_exactly(
     after = outcomes(store, prompts)
     assert same(after, base, [FRANCE.prompt])
     assert same(after, before, others)
+
+
+# --- versions -----------------------------------------------------------------------------------
+
+
+def test_the_last_version_is_taken_back_without_a_model_bit_for_bit(
+    edited: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it superseded answers again."""
+    prompts = [*(fact.prompt for fact in FACTS), *ELSEWHERE]
+    before = outcomes(edited, prompts)
+    assert run("edit", FRANCE.prompt, FRANCE_AGAIN.target, "-s", "France").exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("editcli.operations.session.load_store_base", None)
+        record = json_of(run("undo", "--last", "--json"))
+    assert (record["undone"], record["returned"]) == ([FRANCE_AGAIN.id], [FRANCE.id])
+    assert same(outcomes(edited, prompts), before)
+    assert edited.blobs(edited.head()) == edited.blobs(edited.version("v0002"))
+    assert set(in_force(edited)) == {fact.id for fact in FACTS}
+    assert edited.verify() == []
+    again = json_of(run("undo", "--last", "--json"))  # an undo can be undone
+    assert (again["undone"], again["returned"]) == ([FRANCE.id], [FRANCE_AGAIN.id])
+
+
+def test_an_older_version_is_taken_back_and_what_came_later_stays(edited: Store) -> None:
+    assert run("edit", FRANCE.prompt, FRANCE_AGAIN.target, "-s", "France").exit_code == 0
+    assert run("undo", JAPAN.id).exit_code == 0
+    result = run("undo", "v0003", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    record = json_of(result)
+    assert (record["undone"], record["returned"]) == ([FRANCE_AGAIN.id], [FRANCE.id])
+    assert run("ask", FRANCE.prompt, "-q").stdout == f"{FRANCE.target}\n"
+    assert set(in_force(edited)) == {FRANCE.id, PERU.id, NORWAY.id}
+    assert "nothing that v0003 did" in refused(edited, "v0003")
+
+
+def test_a_version_is_not_taken_back_over_a_newer_answer(edited: Store) -> None:
+    assert run("undo", FRANCE.id).exit_code == 0
+    assert run("edit", FRANCE.prompt, FRANCE_AGAIN.target, "-s", "France").exit_code == 0
+    assert f"newer facts answer the same prompts: {FRANCE_AGAIN.id}" in refused(edited, "v0003")
+
+
+def test_what_is_taken_back_is_one_thing(edited: Store) -> None:
+    assert "nothing is before it" in refused(edited, "v0001")
+    for words in (["v0002", FRANCE.id], ["--last", "--heads"], ["--last", "v0002"]):
+        assert run("undo", *words).exit_code != 0
+    assert "no fact or version is called 'frist'" in refused(edited, "frist")
+
+
+# --- purging ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["wise", "in-context", "ft-m"])
+def test_a_purged_fact_is_nowhere_and_the_rest_answers(
+    edited_by: Callable[[str], Store], method: str
+) -> None:
+    store = edited_by(method)
+    assert run("undo", JAPAN.id, "-m", f"{JAPAN.target} was wrong").exit_code == 0
+    others = (FRANCE, PERU, NORWAY)
+    answered = {fact.prompt: run("ask", fact.prompt, "-q").stdout for fact in others}
+    result = run("undo", JAPAN.id, "--purge", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json_of(result)["purged"]["texts"] == 1
+    for text in (JAPAN.id, JAPAN.prompt, JAPAN.target):
+        for path in store.path.rglob("*"):
+            assert not path.is_file() or text.encode() not in path.read_bytes(), path
+    assert run("verify").exit_code == 0
+    for prompt, answer in answered.items():
+        assert run("ask", prompt, "-q").stdout == answer
+    assert "purged" in run("ask", FRANCE.prompt, "--version", "v0002").stderr
+    assert "purged" in run("checkout", "v0002").stderr
+    listed = run("log").stdout
+    assert "(purged)" in listed
+    assert JAPAN.target not in listed
+    for words in (["facts", "list", "--state", "all"], ["report", "out.html"], ["diff", "v2"]):
+        assert run(*words).exit_code == 0
+
+
+def test_a_purge_whose_message_tells_the_fact_is_refused(edited: Store) -> None:
+    sentence = refused(edited, JAPAN.id, "--purge", "-m", f"no more {JAPAN.target}")
+    assert "the message holds text that is to be purged" in sentence
