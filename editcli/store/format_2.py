@@ -58,9 +58,8 @@ class OldStore:
                 ids = (event["version"], event["head"])
                 sound = event["previous"] == previous and all(map(VERSION_ID.fullmatch, ids))
             except (ValueError, KeyError, TypeError) as error:
-                raise EditorError(
-                    f"line {number} of the history cannot be read", RESTORE
-                ) from error
+                what = f"line {number} of the history cannot be read"
+                raise EditorError(what, RESTORE) from error
             if not sound:
                 raise EditorError(f"line {number} of the history does not fit the last", RESTORE)
             previous = sha256(line).hexdigest()

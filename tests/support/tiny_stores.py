@@ -121,6 +121,27 @@ def in_force(store: Store, ref: str = "HEAD") -> tuple[str, ...]:
     return tuple(entry.fact.id for entry in store.in_force(store.version(ref)) if entry.fact)
 
 
+def blobs_in(store: Store, ref: str = "HEAD") -> dict[str, str]:
+    """The digests of the blobs of a version, by name."""
+    return {name: blob.digest for name, blob in store.blobs(store.version(ref)).items()}
+
+
+def place_of(store: Store, name: str, ref: str = "HEAD") -> Path:
+    """The file of a blob of a version."""
+    return store.blob_path(name, store.blobs(store.version(ref))[name])
+
+
+def changed_by(store: Store, ref: str = "HEAD") -> dict[str, tuple[str, ...]]:
+    """The ids of the facts that a version added, removed and superseded, where there are some."""
+    version = store.version(ref)
+    [event] = [event for event, _ in store.history() if event.made and event.version == version.id]
+    changed: dict[str, tuple[str, ...]] = {}
+    for change in store.changes(event.seq):
+        assert change.fact is not None
+        changed[change.kind] = (*changed.get(change.kind, ()), change.fact.id)
+    return changed
+
+
 def shard(number: int, *groups: Sequence[Fact]) -> dict[str, NewBlob]:
     """The blob of a shard that was trained on these facts, under its name."""
     ids = tuple(tuple(fact.id for fact in group) for group in groups)

@@ -151,6 +151,6 @@ def test_commands_on_the_history_load_neither_torch_nor_transformers(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    operations = [event.operation for event in store.history()[2:]]
+    operations = [event.operation for event, _ in store.history()[2:]]
     assert operations == ["tag", "checkout", "checkout", *(["undo"] if undo else [])]
     assert Path("page.html").exists()

@@ -70,16 +70,8 @@ def test_what_the_old_store_told_is_told_still(store: Store) -> None:
     new = store.history()
     assert len(old) == len(new)
     for line, (event, message) in zip(old, new, strict=True):
-        assert (event.at, event.who, event.operation) == (
-            line["at"],
-            line["who"],
-            line["operation"],
-        )
-        assert (event.version, event.head, event.tag) == (
-            line["version"],
-            line["head"],
-            line["tag"],
-        )
+        for key in ("at", "who", "operation", "version", "head", "tag"):
+            assert getattr(event, key) == line[key]
         assert message == line["message"]
         if event.made:
             assert event.changes == {kind: len(ids) for kind, ids in line["facts"].items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN, PERU
-from tiny_stores import content, json_of, run, save_model
+from tiny_stores import content, json_of, place_of, run, save_model
 
 from editcli.store.store import Store
 from editors import Fact
@@ -147,7 +147,7 @@ def test_an_unknown_version_is_an_error(edited: Store) -> None:
 
 
 def test_a_damaged_shard_is_refused_not_ignored(edited: Store) -> None:
-    edited.blob_path("HEAD", "shard-0000.safetensors").write_bytes(b"changed")
+    place_of(edited, "shard-0000.safetensors").write_bytes(b"changed")
     result = run("ask", FRANCE.prompt)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "is damaged" in result.stderr

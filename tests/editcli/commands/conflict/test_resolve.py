@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny_edits import FACTS, FRANCE, JAPAN
 from tiny_models import build, build_tokenizer
-from tiny_stores import content, json_of, run
+from tiny_stores import content, json_of, place_of, run
 from typer.testing import Result
 
 from editcli.cli.options import Invocation
@@ -136,7 +136,7 @@ def test_the_report_holds_all_that_the_choice_was_made_from(
     assert len(report["heads"]) == 12
     assert report["base"] == store.config.fingerprint
     assert set(report["overlap_with_base"]) == {"memory", "context"}
-    blob = json.loads(store.read("HEAD", "head_mask.json"))
+    blob = json.loads(place_of(store, "head_mask.json").read_bytes())
     assert blob["heads"] == record["pruned"]
     assert (blob["prefer"], blob["edits"]) == ("memory", edits_of(store).edits)
     assert blob["report"]["grid"] == report["grid"]
@@ -176,7 +176,7 @@ def test_a_forced_version_prunes_its_heads_wherever_it_is_attached(
         assert result.stderr.endswith("\npruned to prefer memory: 2 heads\n")
         assert json_of(run("ask", prompt, "--json"))["prefer"] == "memory"
     measured = json_of(conflict("measure", "c.jsonl", "--split", "test", "--json"))
-    after = json.loads(store.read("HEAD", "head_mask.json"))["report"]["after"]
+    after = json.loads(place_of(store, "head_mask.json").read_bytes())["report"]["after"]
     assert {k: measured[k] for k in MEASURED} == {k: after[k] for k in MEASURED}
 
 
@@ -195,12 +195,12 @@ def test_edits_after_it_keep_the_pruned_heads_and_say_that_they_are_stale(
     resolved: tuple[Store, dict[str, Any]],
 ) -> None:
     store, _ = resolved
-    mask = store.read(store.head(), "head_mask.json")
+    mask = place_of(store, "head_mask.json").read_bytes()
     result = run("edit", FRANCE.prompt, "Lima", "-s", "France")
     assert "warning: the pruned heads were ranked with other edits in force\n" in result.stderr
     assert "`editcli conflict resolve`" in result.stderr
     assert store.head().id == "v0004"
-    assert store.read(store.head(), "head_mask.json") == mask
+    assert place_of(store, "head_mask.json").read_bytes() == mask
     state = edits_of(store)
     assert state.stale
     again = run("edit", FRANCE.prompt, "Lima", "-s", "France")

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN
-from tiny_stores import content, journal_keys, json_of, run, save_facts
+from tiny_stores import (
+    blobs_in,
+    changed_by,
+    content,
+    in_force,
+    journal_keys,
+    json_of,
+    place_of,
+    run,
+    save_facts,
+)
 from torch.testing import assert_close
 
 from editcli.store.edits import edits_of
@@ -39,7 +49,7 @@ def counts(record: dict[str, object]) -> list[object]:
 
 
 def blobs(store: Store) -> dict[str, str]:
-    return dict(store.head().blobs)
+    return blobs_in(store)
 
 
 def test_a_file_is_one_version(empty: Store, facts: str) -> None:
@@ -51,7 +61,8 @@ def test_a_file_is_one_version(empty: Store, facts: str) -> None:
     assert counts(record) == [4, 0, 0, 0, 0]
     head = empty.head()
     assert (head.operation, head.author, head.message) == ("apply", "ann", "nightly")
-    assert head.facts == head.added == IDS
+    assert in_force(empty) == IDS
+    assert changed_by(empty) == {"added": IDS}
     assert empty.verify() == []
     assert journal_keys(empty) == []
     for fact in FACTS:
@@ -110,17 +121,15 @@ def test_a_limit_takes_the_first_facts_and_the_rest_later_gives_the_same(
     """
     run("checkout", "v0001")
     assert counts(json_of(run("apply", facts, "--limit", "2", "--json"))) == [2, 0, 0, 0, 0]
-    assert edited.head().facts == IDS[:2]
+    assert in_force(edited) == IDS[:2]
     assert counts(json_of(run("apply", facts, "--json"))) == [2, 0, 0, 2, 0]
-    then = dict(edited.version("v0002").blobs)
+    then = blobs_in(edited, "v0002")
     assert blobs(edited).keys() == then.keys()
     for blob in then:
         if not blob.startswith("scope-keys-"):
             assert blobs(edited)[blob] == then[blob]
             continue
-        now, before = (
-            load(edited.read(version, blob)) for version in (edited.head(), edited.version("v0002"))
-        )
+        now, before = (load(place_of(edited, blob, ref).read_bytes()) for ref in ("HEAD", "v0002"))
         for name in now:
             assert_close(now[name], before[name], atol=1e-5, rtol=0)
 
@@ -129,7 +138,7 @@ def test_a_new_target_supersedes_the_older_edit(edited: Store) -> None:
     file = save_facts(Path("new.jsonl"), [FRANCE_AGAIN, JAPAN])
     result = run("apply", str(file), "--json")
     assert counts(json_of(result)) == [1, 0, 1, 1, 0]
-    assert edited.head().superseded == (FRANCE.id,)
+    assert changed_by(edited)["superseded"] == (FRANCE.id,)
     assert run("ask", FRANCE.prompt).stdout == "Lima\n"
     text = run("apply", str(save_facts(Path("back.jsonl"), [FRANCE])))
     assert text.stdout.startswith("v0004: 1 applied, 1 superseded (")
@@ -172,10 +181,10 @@ def test_the_file_of_a_public_set_is_applied_as_its_facts_are(empty: Store) -> N
     result = run("apply", "set.json")
     assert result.exit_code == 0
     assert result.stderr == "set.json is read as easyedit: flat rows, as EasyEdit has them\n"
-    assert empty.head().facts == IDS
+    assert in_force(empty) == IDS
     Path("table.csv").write_text(f"prompt,target,subject\n{JAPAN.prompt},Bonn,Japan\n")
     assert run("apply", "table.csv").exit_code == 0
-    assert [edits_of(empty).facts[name].target for name in empty.head().added] == ["Bonn"]
+    assert [edits_of(empty).facts[name].target for name in changed_by(empty)["added"]] == ["Bonn"]
 
 
 def test_a_row_that_can_be_no_fact_is_named_and_nothing_changes(edited: Store) -> None:
@@ -241,7 +250,7 @@ def test_contradicting_lines_are_both_named(empty: Store) -> None:
     newest = run("apply", file, "--on-conflict", "newest")
     assert newest.exit_code == 0
     assert newest.stderr == f"{file}:1: superseded by line 3\n"
-    assert empty.head().facts == (JAPAN.id, FRANCE_AGAIN.id)
+    assert in_force(empty) == (JAPAN.id, FRANCE_AGAIN.id)
 
 
 def test_bad_lines_are_left_out_on_demand(empty: Store) -> None:
@@ -253,7 +262,7 @@ def test_bad_lines_are_left_out_on_demand(empty: Store) -> None:
     first, second = result.stderr.splitlines()
     assert first.startswith("warning: left out facts.jsonl:1: not JSON: ")
     assert second.startswith("warning: left out facts.jsonl:3: prompt: prompt and target have ")
-    assert empty.head().facts == (FRANCE.id,)
+    assert in_force(empty) == (FRANCE.id,)
     dry = run("apply", "facts.jsonl", "--skip-bad", "--dry-run", "--json")
     assert dry.exit_code == 4
     assert json_of(dry)["refused"] == 1  # how long a prompt is, only the model can tell
@@ -264,7 +273,7 @@ def test_a_repeated_line_is_left_out_and_said_so(empty: Store) -> None:
     result = run("apply", file)
     assert result.exit_code == 0
     assert result.stderr == f"{file}:3: same fact as line 1, left out\n"
-    assert empty.head().facts == (FRANCE.id, JAPAN.id)
+    assert in_force(empty) == (FRANCE.id, JAPAN.id)
 
 
 @pytest.mark.parametrize(

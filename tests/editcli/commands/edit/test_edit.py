@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from tiny_edits import FRANCE, FRANCE_AGAIN, JAPAN, PERU
-from tiny_stores import content, json_of, run, save_facts
+from tiny_stores import blobs_in, changed_by, content, in_force, json_of, run, save_facts
 
+from editcli.cli.options import Invocation
+from editcli.operations.session import Session
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
 from editors import FactClosure
@@ -33,7 +35,8 @@ def test_an_edit_is_a_version_and_the_model_says_so(empty: Store) -> None:
     assert record["iterations"] > 0
     head = empty.head()
     assert (head.operation, head.author, head.message) == ("edit", "ann", "a try")
-    assert head.facts == head.added == (FRANCE.id,)
+    assert in_force(empty) == (FRANCE.id,)
+    assert changed_by(empty) == {"added": (FRANCE.id,)}
     assert run("ask", FRANCE.prompt).stdout == "Rome\n"
     assert run("ask", FRANCE.prompt, "--version", "1").stdout != "Rome\n"
 
@@ -53,7 +56,7 @@ def test_a_target_with_a_special_token_is_refused(empty: Store, tmp_path: Path) 
     assert "target: '</s>' is a special token of the model" in result.stderr
     file = save_facts(tmp_path / "facts.jsonl", [JAPAN, replace(PERU, target=said)])
     assert "facts.jsonl:2" in run("apply", str(file)).stderr
-    assert empty.head().added in ((), (JAPAN.id,))
+    assert changed_by(empty) in ({}, {"added": (JAPAN.id,)})
 
 
 def test_quiet_prints_the_version_alone(empty: Store) -> None:
@@ -104,8 +107,7 @@ def test_a_new_target_supersedes_the_older_edit(edited: Store) -> None:
     result = run("edit", *FRANCE_IS_LIMA)
     assert result.exit_code == 0
     assert result.stdout.startswith("v0003: edited in place of an older edit in ")
-    head = edited.head()
-    assert (head.added, head.superseded) == ((FRANCE_AGAIN.id,), (FRANCE.id,))
+    assert changed_by(edited) == {"added": (FRANCE_AGAIN.id,), "superseded": (FRANCE.id,)}
     assert edits_of(edited).closed == {FRANCE.id: FactClosure("superseded", FRANCE_AGAIN.id)}
     assert run("ask", FRANCE.prompt).stdout == "Lima\n"
     assert run("ask", FRANCE.prompt, "--version", "v0002").stdout == "Rome\n"
@@ -113,7 +115,7 @@ def test_a_new_target_supersedes_the_older_edit(edited: Store) -> None:
 
 def test_a_version_shares_the_shards_it_did_not_touch(edited: Store) -> None:
     run("edit", *FRANCE_IS_LIMA)
-    before, after = edited.version("v0002").blobs, edited.head().blobs
+    before, after = blobs_in(edited, "v0002"), blobs_in(edited)
     shards = [name for name in before if name.startswith("shard-")]
     assert len(shards) == 2
     for name in (*shards, "scope.safetensors"):
@@ -179,18 +181,19 @@ def test_an_edit_that_does_not_take_is_saved_and_fails(
     assert json_of(result)["failed"] == [FRANCE.id]
     assert result.stderr.startswith("warning: the edit is saved, but the model does not answer ")
     assert "hint: `editcli check --per-fact`" in result.stderr
-    assert Store.open(tmp_path / ".editcli").head().facts == (FRANCE.id,)
+    assert in_force(Store.open(tmp_path / ".editcli")) == (FRANCE.id,)
 
 
 def test_plain_is_recorded_with_the_facts_and_stays_with_them(empty: Store) -> None:
     def plain(fact_id: str) -> bool:
-        recorded: bool = json_of(run("show", fact_id, "--json"))["plain"]
-        return recorded
+        return fact_id in Session.open(Invocation(device="cpu"), empty).state().payload.plain
 
     file = str(save_facts(Path("facts.jsonl"), [JAPAN, PERU]))
     assert run("edit", *FRANCE_IS_ROME, "--plain").exit_code == 0
     assert run("apply", file).exit_code == 0
     assert [plain(fact.id) for fact in (FRANCE, JAPAN, PERU)] == [True, False, False]
+    assert json_of(run("show", "v0002", "--json"))["extra"]["plain"] is True
+    assert "plain" not in json_of(run("show", "v0003", "--json"))["extra"]
     assert run("undo", JAPAN.id, PERU.id, FRANCE.id).exit_code == 0
     assert run("apply", file, "--plain").exit_code == 0
     assert run("edit", *FRANCE_IS_ROME).exit_code == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tiny_edits import SETTINGS
-from tiny_stores import json_of, run
+from tiny_stores import blobs_in, in_force, json_of, run
 from typer.testing import Result
 
 from editcli.store.edits import edits_of
@@ -44,7 +44,7 @@ def test_init_binds_a_store_to_a_model(model_folder: Path) -> None:
     assert (config.dtype, config.seed, config.layer) == ("float32", 7, 0)
     assert len(config.fingerprint) == 64
     first = store.head()
-    assert (first.id, first.author, first.message, first.facts) == ("v0001", "ann", "go", ())
+    assert (first.id, first.who, first.message, in_force(store)) == ("v0001", "ann", "go", ())
     assert first.tools["torch"] == metadata.version("torch")
 
 
@@ -135,7 +135,7 @@ def test_init_takes_any_method_with_its_settings(
     assert (record["method"], record["modules"]) == (method, modules)
     wanted = {**METHODS.load(method).all_settings({}), **SETTINGS[method]}
     assert record["settings"] == store.config.settings == wanted
-    assert set(store.head().blobs) == blobs
+    assert set(blobs_in(store)) == blobs
     assert edits_of(store).method == store.config.method == method
 
 
@@ -153,11 +153,10 @@ def test_the_method_can_come_from_the_environment(
 
 def test_the_first_version_holds_the_calibrated_scope_and_no_fact(model_folder: Path) -> None:
     store = made(init(model_folder))
-    first = store.head()
-    assert set(first.blobs) == {"facts.jsonl", "edits.json", "scope.safetensors"}
-    assert store.read(first, "facts.jsonl") == b""
+    assert set(blobs_in(store)) == {"edits.json", "scope.safetensors"}
+    assert in_force(store) == ()
     again = made(init(model_folder, "--store", "other"))
-    assert again.head().blobs == first.blobs
+    assert blobs_in(again) == blobs_in(store)
     assert edits_of(store) == edits_of(Store.open(Path("other").absolute()))
 
 

@@ -14,7 +14,7 @@ from tiny_adapters import save_adapter
 from tiny_configs import CONFIGS
 from tiny_edits import SETTINGS
 from tiny_models import CHAT, build_tokenizer
-from tiny_stores import json_of, run, save_model
+from tiny_stores import json_of, place_of, run, save_model
 
 from editcli.store.store import Store
 from editors import METHODS
@@ -84,7 +84,7 @@ def test_what_an_edit_keeps_is_what_a_store_keeps(
     if blob is None:
         assert expected == told["edit_bytes"] == 0
         return
-    tensors = load((store.path / "blobs" / store.head().blobs[blob]).read_bytes())
+    tensors = load(place_of(store, blob).read_bytes())
     kept = max(tensor.numel() for tensor in tensors.values())
     assert kept == pytest.approx(expected, rel=0.1)
 

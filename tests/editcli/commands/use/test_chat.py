@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tiny_edits import FRANCE, FRANCE_AGAIN, JAPAN
 from tiny_servers import LONG, TALK, TOKENS, asked
-from tiny_stores import content, json_of, run
+from tiny_stores import blobs_in, changed_by, content, json_of, run
 
 import editcli
 from editcli.store.edits import edits_of
@@ -157,11 +157,9 @@ def test_a_correction_is_a_version_that_answers_from_then_on(edited: Store) -> N
     assert fact == f"fact {FRANCE_AGAIN.id}"
     assert f"fact {FRANCE_AGAIN.id}" in why
     head = edited.head()
-    assert (head.id, head.operation, head.author) == ("v0003", "edit", "ann")
-    assert (head.message, head.added, head.superseded) == (
-        *("Rome was wrong", (FRANCE_AGAIN.id,)),
-        (FRANCE.id,),
-    )
+    assert (head.id, head.operation, head.who) == ("v0003", "edit", "ann")
+    assert head.message == "Rome was wrong"
+    assert changed_by(edited) == {"added": (FRANCE_AGAIN.id,), "superseded": (FRANCE.id,)}
     assert edits_of(edited).find(FRANCE_AGAIN.id).subject == "France"
     assert edited.verify() == []
     assert run("ask", FRANCE.prompt).stdout == f"{FRANCE_AGAIN.target}\n"
@@ -173,7 +171,7 @@ def test_a_correction_is_the_version_that_edit_makes(edited: Store) -> None:
     assert run("edit", *said, "--store", str(other.path)).exit_code == 0
     lines = [FRANCE.prompt, JAPAN.prompt, said[0], f"/edit {' '.join(said[1:4])}"]
     assert chat(lines, *said[4:]).exit_code == 0
-    assert edited.head().blobs == other.head().blobs
+    assert blobs_in(edited) == blobs_in(other)
 
 
 def test_a_correction_stands_in_the_turns(chatting: Store) -> None:

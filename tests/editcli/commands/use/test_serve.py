@@ -33,7 +33,7 @@ from tiny_servers import (
     serving,
     shuffled,
 )
-from tiny_stores import content, run
+from tiny_stores import content, place_of, run
 
 import editcli
 from editcli.store.store import Store
@@ -381,7 +381,7 @@ def test_a_new_version_that_is_damaged_is_not_served(
     edited: Store, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run("checkout", "v0001").exit_code == 0
-    edited.blob_path("v0002", "shard-0000.safetensors").write_bytes(b"changed")
+    place_of(edited, "shard-0000.safetensors", "v0002").write_bytes(b"changed")
     with serving(edited, reload=True) as server, server.client() as client:
         assert run("checkout", "v0002").exit_code == 0
         said = ""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 from tiny_edits import FAST
-from tiny_stores import journal_keys, json_of, run, save_work
+from tiny_stores import blobs_in, in_force, journal_keys, json_of, run, save_work
 
 import editcli
 from editcli.store.store import Store
@@ -107,9 +107,9 @@ def uninterrupted(
     begun = time.monotonic()
     assert start(folder, *APPLY).ended() == 0
     store = store_in(folder)
-    assert store.head().facts == tuple(fact.id for fact in WANTED)
-    assert len([name for name in store.head().blobs if name.startswith("shard-")]) == SHARDS
-    return dict(store.head().blobs), time.monotonic() - begun
+    assert in_force(store) == tuple(fact.id for fact in WANTED)
+    assert len([name for name in blobs_in(store) if name.startswith("shard-")]) == SHARDS
+    return blobs_in(store), time.monotonic() - begun
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def wait_for_shards(folder: Path, count: int) -> None:
 
 def assert_same_edits(store: Store, wanted: dict[str, str]) -> None:
     """HEAD's blobs are these; but for keys, which move in their last bits with their company."""
-    blobs = dict(store.head().blobs)
+    blobs = blobs_in(store)
     assert blobs.keys() == wanted.keys()
     assert all(blobs[name] == wanted[name] for name in blobs if not name.startswith("scope-keys-"))
     assert run("check", "--store", str(store.path), "--min-reliability", "0").exit_code == 0
@@ -160,7 +160,7 @@ def test_ctrl_c_finishes_the_shard_in_hand_and_the_same_command_goes_on(
     assert errors.endswith("hint: run the same command again to go on\n")
     store = store_in(folder)
     assert (store.verify(), journal_keys(store)) == ([], [])
-    assert len(store.head().facts) == record["applied"]
+    assert len(in_force(store)) == record["applied"]
 
     assert start(folder, *APPLY).ended() == 0
     rest = json.loads((folder / "stdout").read_text())
@@ -240,5 +240,5 @@ def test_a_killed_apply_harms_nothing_and_what_it_finished_is_not_trained_again(
     assert len(trained) == SHARDS - len(finished)
     counted_groups = f"{len(finished)} groups of facts had been trained by a run that was stopped"
     assert counted_groups in result.stderr
-    assert dict(store_in(folder).head().blobs) == whole
+    assert blobs_in(store_in(folder)) == whole
     assert journal_keys(store_in(folder)) == []

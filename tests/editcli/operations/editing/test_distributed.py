@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tiny_edits import FAST
-from tiny_stores import journal_keys, json_of, run, save_work
+from tiny_stores import blobs_in, in_force, journal_keys, json_of, run, save_work
 
 import editcli
 from editcli.cli.options import Invocation
@@ -35,7 +35,7 @@ def untouched(
 
 
 def blobs(folder: Path) -> dict[str, str]:
-    return dict(Store.open(folder / ".editcli").head().blobs)
+    return blobs_in(Store.open(folder / ".editcli"))
 
 
 def apply_on(folder: Path, processes: int, *words: str) -> subprocess.CompletedProcess[str]:
@@ -87,7 +87,7 @@ def test_shards_that_another_process_left_are_not_trained_again(
     done = run("apply", str(folder / "facts.jsonl"), *store)
     assert done.exit_code == 0
     assert "1 group of facts had been trained" in done.stderr
-    assert len(Store.open(folder / ".editcli").head().facts) == len(WANTED)
+    assert len(in_force(Store.open(folder / ".editcli"))) == len(WANTED)
 
 
 def test_what_torchrun_says_is_understood() -> None:

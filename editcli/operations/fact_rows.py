@@ -1,0 +1,60 @@
+"""Rows of facts, as `editcli facts list` prints them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from editcli.errors import UsageError
+from editcli.store.history import Event
+from editcli.store.listing import Listed
+from editcli.wording import PURGED, local_time
+
+COLUMNS = ("fact", "prompt", "old", "new", "state", "version", "at", "who")
+
+StateName = Literal["in-force", "superseded", "undone", "all"]
+
+STATES: dict[str, Literal["in force", "superseded", "undone"]] = {
+    "in-force": "in force", "superseded": "superseded", "undone": "undone",
+}  # fmt: skip
+
+
+def chosen_events(events: dict[int, Event], who: str | None, since: str | None) -> set[int] | None:
+    """The events by that author since that time; None: any."""
+    if who is None and since is None:
+        return None
+    try:
+        start = None if since is None else datetime.fromisoformat(since).astimezone()
+    except ValueError:
+        raise UsageError(
+            f"--since takes a date or a time, not {since!r}", "`--since 2026-03-01`"
+        ) from None
+    return {
+        seq
+        for seq, event in events.items()
+        if who in (None, event.who) and (start is None or datetime.fromisoformat(event.at) >= start)
+    }
+
+
+def fact_row(listed: Listed, events: dict[int, Event]) -> dict[str, Any]:
+    fact, event = listed.fact, events[listed.event]
+    before = listed.instead_of.target if listed.instead_of else fact and fact.ground_truth
+    ended = events[listed.ended] if listed.ended else None
+    return {
+        "fact": fact.id if fact else None,
+        "prompt": fact.prompt if fact else None,
+        "old": before,
+        "new": fact.target if fact else None,
+        "state": listed.state if fact else "purged",
+        "version": event.version,
+        "at": event.at,
+        "who": event.who,
+        "ended": ended and ended.version,
+        "subject": fact and fact.subject,
+        "source": fact and fact.source,
+        "tags": list(fact.tags) if fact else [],
+    }
+
+
+def for_people(row: dict[str, Any]) -> dict[str, object]:
+    return {**row, "prompt": row["prompt"] or PURGED, "at": local_time(row["at"])}
