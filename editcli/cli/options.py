@@ -10,6 +10,7 @@ import getpass
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from inspect import Signature, signature
@@ -23,6 +24,7 @@ from editcli.cli.console import Output
 from editcli.files.consistency import OnConflict
 from editcli.store.layout import find_store
 from editcli.store.store import Store
+from editcli.store.transaction import Transaction
 
 
 @dataclass
@@ -43,6 +45,15 @@ class Invocation:
             help="The store's folder; by default the nearest .editcli, in this folder or above.",
         ),
     ] = None
+    wait: Annotated[
+        float,
+        Option(
+            metavar="SECONDS",
+            min=0,
+            envvar="EDITCLI_WAIT",
+            help="Wait so long for another command that writes to the store.",
+        ),
+    ] = 0.0
     device: Annotated[
         str,
         Option(
@@ -94,6 +105,14 @@ class Invocation:
         """
         return Store.open(find_store(self.store, Path.cwd(), os.environ))
 
+    def writing(self, store: Store) -> AbstractContextManager[Transaction]:
+        """The right to change ``store``, which other commands are kept out of by this one's name.
+
+        Raises:
+            EditorError: another process writes to it, for longer than ``--wait``.
+        """
+        return store.writing(self.command, self.wait)
+
     @property
     def who(self) -> str:
         """The author: ``--author``, else the account's name; empty when the system has none."""
@@ -114,7 +133,8 @@ SHARED = signature(Invocation, eval_str=True).parameters
 
 PRINTS = ("json", "quiet")
 READS = ("store", *PRINTS)
-WRITES = ("message", "author", *READS)
+WRITES = ("message", "author", "wait", *READS)
+
 RUNS_MODEL = ("device", "dtype", "threads", "verbose")
 
 DryRunOption = Annotated[

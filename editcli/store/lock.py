@@ -17,21 +17,21 @@ from editors import EditorError
 
 
 @contextmanager
-def locked(lock: Path, command: str, since: datetime) -> Iterator[None]:
+def locked(lock: Path, command: str, since: datetime, wait: float) -> Iterator[None]:
     """Hold the file lock `lock`, and name this process in a file beside it, until the block ends.
 
     The operating system gives the lock back when its process dies, in whatever way. Raises
-    EditorError naming the process that holds the lock.
+    EditorError naming the process that holds the lock for more than `wait` seconds.
     """
     holder = lock.with_suffix(".json")
     with ExitStack() as held:
         with atomic.explained("locking the store"):
             try:
-                held.enter_context(FileLock(lock, timeout=0))
+                held.enter_context(FileLock(lock, timeout=wait))
             except Timeout:
                 raise EditorError(
                     f"store is locked by {_described(holder, since)}",
-                    "wait until that command ends; `editcli log` works meanwhile",
+                    "`--wait SECONDS` waits for it; `editcli log` works meanwhile",
                 ) from None
             record = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
             record["since"] = since.isoformat(timespec="seconds")
@@ -43,10 +43,8 @@ def locked(lock: Path, command: str, since: datetime) -> Iterator[None]:
 def _described(holder: Path, now: datetime) -> str:
     try:
         record = json.loads(holder.read_bytes())
-        since = datetime.fromisoformat(record["since"])
-        when = f"{since:%H:%M:%S}" if since.date() == now.date() else f"{since:%Y-%m-%d %H:%M:%S}"
-        return (
-            f"pid {record['pid']} on host {record['host']} ({record['command']}) since {when} UTC"
-        )
+        since, today = datetime.fromisoformat(record["since"]).astimezone(), now.astimezone().date()
+        when = f"{since:%H:%M:%S}" if since.date() == today else f"{since:%Y-%m-%d %H:%M:%S}"
+        return f"pid {record['pid']} on host {record['host']} ({record['command']}) since {when}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # it has the lock but has not written its name yet

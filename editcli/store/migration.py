@@ -35,7 +35,7 @@ def migrate(path: Path, command: str) -> tuple[Store, Path]:
     if kept.exists():
         raise EditorError(f"{kept} exists, where the old store would be kept", "move it away")
     fresh = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
-    with locked(Layout(path).lock, command, now()):
+    with locked(Layout(path).lock, command, now(), wait=0):
         try:
             _copy(old, fresh)
             with atomic.explained("putting the new store in place"):

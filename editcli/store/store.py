@@ -310,15 +310,16 @@ class Store:
     # --- changing and checking ------------------------------------------------------------------
 
     @contextmanager
-    def writing(self, command: str = "editcli") -> Iterator[Transaction]:
+    def writing(self, command: str = "editcli", wait: float = 0) -> Iterator[Transaction]:
         """Hold the store's lock and change the store; the lock shows `command` to other processes.
 
         Each call on the transaction commits by itself. What a killed process left is removed first.
-        Raises EditorError when another process holds the lock, or when the history is damaged.
+        Raises EditorError when another process holds the lock for more than `wait` seconds, or when
+        the history is damaged.
         """
         layout = self._layout
         layout.require_no_links()
-        with locked(layout.lock, command, now()):
+        with locked(layout.lock, command, now(), wait):
             for folder in (layout.root, *layout.folders):
                 atomic.sweep(folder)
             with atomic.explained("opening the store"):

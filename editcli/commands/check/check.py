@@ -168,7 +168,7 @@ def keep_scores(
 ) -> None:
     """Keep ``scores`` with a version; where that is not possible now, only say so."""
     try:
-        with store.writing(call.command) as transaction:
+        with call.writing(store) as transaction:
             transaction.record_scores(version, scores, who=call.who)
     except EditorError as error:
         call.out.note(f"the scores are not kept with the version: {error.message}")

@@ -164,7 +164,7 @@ def _save(
     report = {**result.report, **result.to_dict(), "by": "prune"}
     pruning = HeadPruning(prefer, result.mask, conflicts.state.edits, report)
     # Measuring takes minutes and does not lock the store; its result holds for `parent` alone.
-    with session.store.writing(call.command) as transaction:
+    with call.writing(session.store) as transaction:
         now = session.store.head().id
         if now != parent.id:
             raise EditorError(

@@ -26,7 +26,7 @@ def command(
       editcli checkout release
     """
     store = call.open_store()
-    with store.writing(call.command) as transaction:
+    with call.writing(store) as transaction:
         before = store.head().id
         target = transaction.move_head(version, who=call.who, message=call.message)
     if target.id == before and not call.json:

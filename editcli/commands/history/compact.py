@@ -30,7 +30,7 @@ def command(call: Invocation, dry_run: DryRunOption = False) -> None:
       editcli compact -m "after a year"
     """
     out, store = call.out, call.open_store()
-    with nullcontext() if dry_run else store.writing(call.command) as transaction:
+    with nullcontext() if dry_run else call.writing(store) as transaction:
         parent = store.head()
         edits = edits_of(store, parent)
         leaving = mostly_closed(edits)

@@ -36,7 +36,7 @@ def command(
       editcli gc --grace 0
     """
     store = call.open_store()
-    with nullcontext() if dry_run else store.writing(call.command):
+    with nullcontext() if dry_run else call.writing(store):
         blobs, entries = store.unneeded_blobs(), store.journal.older_than(grace * 3600)
         size = sum(path.stat().st_size for path in (*blobs, *entries))
         if not dry_run:

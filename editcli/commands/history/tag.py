@@ -59,12 +59,12 @@ def command(
     if delete:
         if version is not None or force:
             raise UsageError("--delete takes a tag and nothing else", f"`editcli tag {name} -d`")
-        with store.writing(call.command) as transaction:
+        with call.writing(store) as transaction:
             gone = transaction.delete_tag(name, who=call.who, message=call.message)
         call.out.record({"tag": name, "version": None, "previous": gone})
         return
     before = store.refs().get(name)
-    with store.writing(call.command) as transaction:
+    with call.writing(store) as transaction:
         target = transaction.tag(
             name, version or "HEAD", move=force, who=call.who, message=call.message
         )

@@ -74,7 +74,7 @@ def command(
     if purged and (heads or dry_run):
         raise UsageError("--purge takes facts and nothing else", "`editcli undo FACT --purge`")
     gone = None
-    with nullcontext() if dry_run else store.writing(call.command) as transaction:
+    with nullcontext() if dry_run else call.writing(store) as transaction:
         parent = store.head()
         if version:
             result = take_back_version(call, store, transaction, version)

@@ -115,7 +115,7 @@ def apply_facts(
     started = time.monotonic()
     store = session.store
     journal = _ResumedJournal(store.journal)
-    with store.writing(call.command) as transaction, _interruptible(out) as stop_requested:
+    with call.writing(store) as transaction, _interruptible(out) as stop_requested:
         parent = store.head()
         state = session.state(parent)
         if ranks.count > 1:

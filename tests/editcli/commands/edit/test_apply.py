@@ -60,7 +60,7 @@ def test_a_file_is_one_version(empty: Store, facts: str) -> None:
     assert (record["version"], record["parent"], record["failed"]) == ("v0002", "v0001", [])
     assert counts(record) == [4, 0, 0, 0, 0]
     head = empty.head()
-    assert (head.operation, head.author, head.message) == ("apply", "ann", "nightly")
+    assert (head.operation, head.who, head.message) == ("apply", "ann", "nightly")
     assert in_force(empty) == IDS
     assert changed_by(empty) == {"added": IDS}
     assert empty.verify() == []

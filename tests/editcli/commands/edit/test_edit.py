@@ -34,7 +34,7 @@ def test_an_edit_is_a_version_and_the_model_says_so(empty: Store) -> None:
     assert record["fact"] == FRANCE.id
     assert record["iterations"] > 0
     head = empty.head()
-    assert (head.operation, head.author, head.message) == ("edit", "ann", "a try")
+    assert (head.operation, head.who, head.message) == ("edit", "ann", "a try")
     assert in_force(empty) == (FRANCE.id,)
     assert changed_by(empty) == {"added": (FRANCE.id,)}
     assert run("ask", FRANCE.prompt).stdout == "Rome\n"

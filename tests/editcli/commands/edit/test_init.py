@@ -122,8 +122,8 @@ def test_init_records_every_setting_of_the_method(model_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "modules", "blobs"),
     [
-        ("ft-m", ["model.layers.1.mlp.down_proj"], {"facts.jsonl", "edits.json"}),
-        ("in-context", [], {"facts.jsonl", "edits.json", "scope.safetensors"}),
+        ("ft-m", ["model.layers.1.mlp.down_proj"], {"edits.json"}),
+        ("in-context", [], {"edits.json", "scope.safetensors"}),
     ],
 )
 def test_init_takes_any_method_with_its_settings(
