@@ -18,7 +18,7 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-real test test-all test-latest test-oldest lint format type \
-  bench bench-conflicts bench-models bench-real bench-serving bench-speed calibrations wheel-check \
+  bench bench-conflicts bench-models bench-real bench-serving bench-speed bench-store calibrations wheel-check \
   docs clean
 
 help:  ## list the targets
@@ -93,6 +93,9 @@ bench-speed: $(STAMP)  ## measure what an edit costs and write docs/speed.md
 
 bench-serving: $(STAMP)  ## measure a server and write docs/serving-speed.md
 	$(BIN)/python scripts/bench/serving.py
+
+bench-store: $(STAMP)  ## measure a store of a million facts and write docs/store-size.md
+	$(BIN)/python scripts/bench/store.py
 
 calibrations: $(STAMP)  ## build the calibrations that ship with editcli
 	$(BIN)/python scripts/atlas/build_calibrations.py

@@ -176,7 +176,7 @@ def test_the_page_says_which_store_it_is_of(store: Store) -> None:
 
 def test_the_timeline_tells_what_was_done_newest_first(store: Store) -> None:
     with store.writing() as change:
-        change.move_head("first", author="cara", message="back")
+        change.move_head("first", who="cara", message="back")
     page = page_of(store)
     text = page.text[page.text.index("Newest first") :]
     wanted = ["v0002 made the current version by cara", "v0002 named first", "v0004 undo"]

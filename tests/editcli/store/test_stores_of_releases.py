@@ -16,7 +16,9 @@ from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN
 from tiny_stores import json_of, run
 
 from editcli.store.edits import edits_of
+from editcli.store.listing import Wanted
 from editcli.store.store import Store
+from editors import FactClosure
 
 STORES = Path(__file__).parents[2] / "data" / "stores-0.2"
 METHODS = ["ft-m", "in-context", "wise"]
@@ -39,10 +41,15 @@ def test_its_history_and_facts_are_read(store: Store) -> None:
     operations = [event.operation for event, _ in store.history()]
     assert operations[:5] == ["init", "apply", "tag", "edit", "undo"]
     assert store.refs()["first"] == "v0002"
-    edits = edits_of(store, "v0004")
-    assert set(edits.facts) == {*(fact.id for fact in FACTS), FRANCE_AGAIN.id}
-    assert edits.closed[FRANCE.id].replaced_by == FRANCE_AGAIN.id
-    assert edits.closed[JAPAN.id].reason == "undone"
+    version = store.version("v0004")
+    all_of_them = Wanted(states=("in force", "superseded", "undone"))
+    listed = {fact.fact: fact.state for fact in store.list_facts(version, all_of_them)}
+    assert set(listed) == {*FACTS, FRANCE_AGAIN}
+    assert (listed[FRANCE], listed[JAPAN]) == ("superseded", "undone")
+    past = store.past(version, FRANCE.id)
+    assert past is not None
+    assert past.closure == FactClosure("superseded", FRANCE_AGAIN.id)
+    assert edits_of(store, version).in_force() == [*FACTS[2:], FRANCE_AGAIN]
     assert json_of(run("show", "--json"))["facts"] == 3
     assert run("report", "page.html").exit_code == 0
 
