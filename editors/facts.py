@@ -177,6 +177,22 @@ class Fact:
         )
         return values | {key: json.loads(text) for key, text in self.extra}
 
+    def completed_by(self, other: Fact) -> Fact:
+        """This fact with all that ``other``, with the same prompt and target, tells in addition or
+        otherwise. Its author stays, if it has one."""
+        told = other.to_dict()
+        if self.author:
+            told.pop("author", None)
+        return Fact.from_dict({**self.to_dict(), **told})
+
+    def is_trained_as(self, other: Fact) -> bool:
+        """Whether only what is told or measured of the two facts differs, and not what is trained
+        or routed by."""
+        return all(
+            getattr(self, key) == getattr(other, key)
+            for key in ("id", "prompt", "target", "subject", "aliases", "variants")
+        )
+
     def trained_prompts(self) -> tuple[str, ...]:
         """The prompts that may be trained on: the prompt, the variants, and the prompt with each
         alias for the subject."""

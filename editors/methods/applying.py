@@ -24,6 +24,7 @@ class Applied:
     """The result of applying or removing facts.
 
     ``applied``: ids that are newly in force; ``unchanged``: ids that were in force before;
+    ``updated``: ids in force of which more is told now, without training;
     ``superseded``: closed id -> the id that replaced it; ``failed``: ids that were trained without
     success (they are in force, and ``check`` shows them); ``left``: ids that were not reached
     before an early stop; ``iterations``: the training steps taken.
@@ -32,6 +33,7 @@ class Applied:
     state: EditState
     applied: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
     superseded: Mapping[str, str] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
     left: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
@@ -195,10 +195,11 @@ class Method(ABC, Generic[P, S]):
     ) -> Applied:
         """``state`` with ``facts`` applied in order, in groups, within ``limits``.
 
-        A fact that is in force already changes nothing. A fact supersedes an older fact with the
-        same prompt, and one that :meth:`contradicted` names; of two facts in ``facts``, the later
-        one is the newer. ``on_progress`` is called after each group, and returns False to stop
-        early.
+        A fact that is in force already trains nothing. What it tells besides is kept with the one
+        in force; where that concerns what is trained, the fact is trained again. A fact supersedes
+        an older fact with the same prompt, and one that :meth:`contradicted` names; of two facts in
+        ``facts``, the later one is the newer. ``on_progress`` is called after each group, and
+        returns False to stop early.
 
         Raises:
             StateMismatch: ``state`` belongs to another base.
@@ -206,13 +207,12 @@ class Method(ABC, Generic[P, S]):
             EditorError: a fact cannot be encoded (then nothing is applied), or training failed.
         """
         self.require_base(state)
-        fresh, unchanged = self._fresh(state, facts)
-        numbers, iterations = iter(fresh), 0
-        order = dict(unchanged)  # by fact, its number
+        plan, iterations = self._plan(state, facts), 0
+        order = dict(plan.unchanged)  # by fact, its number
         applied: list[str] = []
         superseded: dict[str, str] = {}
         failed: list[str] = []
-        while group := self._next_group(state, facts, numbers, limits):
+        while group := self._next_group(state, facts, plan, limits):
             state, in_force, replaced = state.entering([*group.values()])
             state, trained = self.train(state, in_force, cache, limits)
             order |= {fact.id: number for number, fact in group.items()}
@@ -225,18 +225,20 @@ class Method(ABC, Generic[P, S]):
             applied += [fact.id for fact in group.values()]
             superseded |= replaced
             failed = [fact for fact in failed if fact not in trained.judged] + [*trained.failed]
-            if not on_progress(Progress(len(applied), len(fresh), iterations)):
+            if not on_progress(Progress(len(applied), plan.count, iterations)):
                 break
         if applied:
             state = self.finish(state)
+        state = state.telling(plan.updated.values())
         superseded = {old: by for old, by in superseded.items() if old in state.closed}
         return Applied(
             state,
             tuple(dict.fromkeys(fact for fact in applied if fact not in superseded)),
-            tuple(unchanged),
+            tuple(plan.unchanged),
+            tuple(fact for fact in plan.updated if fact not in state.closed),
             superseded,
             tuple(fact for fact in failed if fact not in state.closed),
-            tuple(facts[number].id for number in numbers),
+            tuple(facts[number].id for number in plan.numbers),
             iterations,
         )
 
@@ -257,8 +259,8 @@ class Method(ABC, Generic[P, S]):
         it would have trained. Raises the errors of :meth:`apply`.
         """
         self.require_base(state)
-        numbers = iter(self._fresh(state, facts)[0])
-        while group := self._next_group(state, facts, numbers, limits):
+        plan = self._plan(state, facts)
+        while group := self._next_group(state, facts, plan, limits):
             unit = self.work_unit(state)
             state, in_force, _ = state.entering([*group.values()])
             if takes(unit):
@@ -357,32 +359,57 @@ class Method(ABC, Generic[P, S]):
         return self.base.fingerprint()
 
     def _next_group(
-        self, state: EditState, facts: Sequence[Fact], numbers: Iterator[int], limits: Limits
+        self, state: EditState, facts: Sequence[Fact], plan: _Plan, limits: Limits
     ) -> dict[int, Fact]:
         """The facts that are trained next, by number."""
         size = self.group_size(state)
         size = min(size, limits.batch_size or size)
-        return {number: facts[number] for number in islice(numbers, size)}
+        numbers = islice(plan.numbers, size)
+        return {number: plan.completed.get(number) or facts[number] for number in numbers}
 
-    def _fresh(self, state: EditState, facts: Sequence[Fact]) -> tuple[array[int], dict[str, int]]:
-        """The numbers of the facts that change something, and by id in force the numbers of those
-        that do not. Raises EditorError for a fact that cannot be encoded, and InvalidFact for one
-        with the name of another subject, before anything is trained.
+    def _plan(self, state: EditState, facts: Sequence[Fact]) -> _Plan:
+        """What is to be done with ``facts``. Raises EditorError for a fact that cannot be encoded,
+        and InvalidFact for one with the name of another subject, before anything is trained.
 
         ``facts`` may be a lazy sequence over a file, so facts are not kept, only their numbers.
         """
-        answering = {fact.prompt: (fact.target, fact.id) for fact in state.in_force()}
+        in_force = {fact.prompt: fact for fact in state.in_force()}
+        new: dict[str, tuple[str, str]] = {}  # by prompt, target and id
         names = KnownNames(state.in_force())
-        fresh, unchanged = array("Q"), dict[str, int]()
+        fresh, plan = array("Q"), _Plan(iter(()))
         for number, fact in enumerate(facts):
-            target, current = answering.get(fact.prompt, (None, ""))
+            target, current = new.get(fact.prompt, (None, ""))
             if target == fact.target:
-                unchanged[current] = number
+                plan.unchanged[current] = number
                 continue
+            old = None if target else in_force.get(fact.prompt)
+            if old and old.target == fact.target:
+                told = plan.updated.get(old.id, old)
+                completed = told.completed_by(fact)
+                if completed.is_trained_as(old):
+                    plan.unchanged[old.id] = number
+                    if completed != told:
+                        plan.updated[old.id] = completed
+                    continue
+                plan.completed[number] = fact = completed
             if clash := names.clash(fact):
                 raise InvalidFact(clash, "correct what is named")
             names.add(fact)
             self.require_trainable(fact)
-            answering[fact.prompt] = fact.target, fact.id
+            new[fact.prompt] = fact.target, fact.id
             fresh.append(number)
-        return fresh, unchanged
+        return replace(plan, numbers=iter(fresh), count=len(fresh))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be done with facts: the ``numbers`` of those that are trained, in order, and their
+    ``count``; those of them that complete a fact in force (``completed``); by id in force, the
+    numbers of those that change nothing in what is trained (``unchanged``), and the texts of those
+    of which more is told now (``updated``)."""
+
+    numbers: Iterator[int]
+    count: int = 0
+    completed: dict[int, Fact] = field(default_factory=dict)
+    unchanged: dict[str, int] = field(default_factory=dict)
+    updated: dict[str, Fact] = field(default_factory=dict)

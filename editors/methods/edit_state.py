@@ -98,6 +98,12 @@ class EditState:
         full = {full_id(fact, self.facts): closure for fact, closure in closures.items()}
         return replace(self, closed={**self.closed, **full})
 
+    def telling(self, facts: Iterable[Fact]) -> EditState:
+        """The edits with other texts of facts in force, which are known by their ids. Those that
+        are not in force are passed over."""
+        texts = {fact.id: fact for fact in facts if fact.id not in self.closed}
+        return replace(self, facts={key: texts.get(key, fact) for key, fact in self.facts.items()})
+
     def dropping(self, facts: Collection[str]) -> EditState:
         """The edits as if ``facts`` (ids) had never been among them; the payload stays."""
         return replace(

@@ -17,6 +17,7 @@ from editcli.errors import UsageError
 from editcli.files.facts import FactFile, read_facts
 from editcli.operations.editing.distributed import Ranks
 from editcli.store.edits import edits_of
+from editcli.store.store import Store
 from editcli.wording import SHOW_ANSWERS, counted_are
 from editors.methods.aliases import KnownNames
 
@@ -85,7 +86,7 @@ def command(
     store = call.open_store()
     edits = edits_of(store)
     names = KnownNames(edits.in_force())
-    fact_file = fact_file.refusing(lambda fact: _id_clash(edits, fact) or names.clash(fact))
+    fact_file = fact_file.refusing(lambda fact: _id_clash(store, edits, fact) or names.clash(fact))
     out.note(*fact_file.remarks(SHOWN))
     if dry_run:
         if ranks.leads:
@@ -139,14 +140,15 @@ def command(
 
 
 def _summary(result: ApplyResult) -> str:
-    if not result.applied and not result.left:
+    if not (result.applied or result.updated or result.left):
         count = len(result.unchanged)
         every = "the fact is" if count == 1 else f"all {count} facts are"
         return f"{result.version}: nothing to do, {every} in force already"
     counts = [
         (result.applied, "applied"),
         (result.superseded, "superseded"),
-        (len(result.unchanged), "in force already"),
+        (len(result.updated), "updated"),
+        (len(result.unchanged) - len(result.updated), "in force already"),
         (len(result.failed), "failed"),
     ]
     listed = ", ".join(f"{count} {what}" for count, what in counts if count or what == "applied")
@@ -170,9 +172,12 @@ def _forecast(edits: EditState, facts: Sequence[Fact], refused: int) -> dict[str
     }
 
 
-def _id_clash(edits: EditState, fact: Fact) -> str | None:
+def _id_clash(store: Store, edits: EditState, fact: Fact) -> str | None:
     """The objection to a fact whose id names another fact of the store, in force or closed."""
     recorded = edits.facts.get(fact.id, fact)
+    if recorded is fact and fact.id != fact.canonical_id():  # an id that somebody has chosen
+        past = store.past(store.head(), fact.id)
+        recorded = past.fact if past else fact
     if recorded.prompt != fact.prompt:
         return f"id: {fact.id!r} names another fact in the store: {recorded.prompt!r}"
     if recorded.target != fact.target:

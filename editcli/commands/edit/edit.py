@@ -80,8 +80,6 @@ def command(
         out.record({**result.to_dict(), "fact": in_force})
     else:
         out.text(f"{result.version}: {what_was_done(result)}", f"fact {in_force}")
-        if result.unchanged and fact.aliases:
-            out.hint(f"a fact in force keeps its aliases; `editcli undo {in_force}` first")
     if subject is None and not call.json:
         out.hint(NO_SUBJECT.format(option="`--subject`"))
     warn_of_failures(out, fact, result)

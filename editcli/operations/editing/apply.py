@@ -63,8 +63,8 @@ class _ResumedJournal:
 class ApplyResult:
     """What applying facts did; the keys of its JSON are stable.
 
-    ``unchanged`` and ``failed`` hold ids of facts; the JSON counts the ``unchanged``. ``left``: how
-    many facts were not reached.
+    ``unchanged``, ``updated`` (some of these, of which more is told now) and ``failed`` hold ids of
+    facts; the JSON counts the first two. ``left``: how many facts were not reached.
     """
 
     version: str
@@ -73,6 +73,7 @@ class ApplyResult:
     refused: int
     superseded: int
     unchanged: tuple[str, ...]
+    updated: tuple[str, ...]
     failed: tuple[str, ...]
     left: int
     iterations: int
@@ -84,6 +85,7 @@ class ApplyResult:
         return {
             **asdict(self),
             "unchanged": len(self.unchanged),
+            "updated": len(self.updated),
             "seconds": round(self.seconds, 3),
             "seconds_per_edit": round(each, 4),
         }
@@ -141,7 +143,7 @@ def apply_facts(
                 "was stopped, and needed no training"
             )
         version = parent
-        if result.applied:
+        if result.applied or result.updated:
             version = session.publish(
                 transaction,
                 operation,
@@ -166,6 +168,7 @@ def apply_facts(
         refused=refused,
         superseded=len(result.superseded),
         unchanged=result.unchanged,
+        updated=result.updated,
         failed=result.failed,
         left=len(result.left),
         iterations=result.iterations,

@@ -33,6 +33,8 @@ def edit_fact(session: Session, fact: Fact, call: Invocation, *, chats: bool = T
 
 def what_was_done(result: ApplyResult) -> str:
     """What an edit did, in words."""
+    if result.updated:
+        return "the model is already edited to say so; what is told of the fact was kept"
     if result.unchanged:
         return "the model is already edited to say so; nothing was changed"
     instead = " in place of an older edit" if result.superseded else ""

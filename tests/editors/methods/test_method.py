@@ -6,6 +6,7 @@ What is promised of any method, another package's too, is in ``test_conformance`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -331,6 +332,30 @@ def test_all_facts_that_are_named_are_held(method: Any) -> None:
     held = stored.payload.facts()
     assert held <= set(stored.facts)
     assert {fact.id for fact in stored.in_force()} <= held
+
+
+def test_what_is_told_of_a_fact_later_is_kept_without_training(method: Any) -> None:
+    state, cache = edit(method, [FRANCE, JAPAN]).state, CountingCache()
+    more = replace(FRANCE, rephrases=("who rules France ?",), note="checked", tags=("a",))
+    done = edit(method, [more, JAPAN], state, cache)
+    assert (done.applied, done.updated, done.iterations) == ((), (FRANCE.id,), 0)
+    assert set(done.unchanged) == {FRANCE.id, JAPAN.id}
+    assert done.state.facts[FRANCE.id] == more
+    again = edit(method, [FRANCE], done.state)  # a fact that tells less takes nothing away
+    assert (again.applied, again.updated) == ((), ())
+    assert again.state.facts[FRANCE.id] == more
+
+
+def test_a_new_variant_or_subject_is_trained(method: Any) -> None:
+    bare = replace(FRANCE, subject=None, id="")
+    state = edit(method, [bare, JAPAN]).state
+    named = edit(method, [FRANCE], state)
+    assert (named.applied, named.superseded) == ((FRANCE.id,), {bare.id: FRANCE.id})
+    variant = replace(FRANCE, variants=("the town of France is",))
+    done = edit(method, [variant], named.state)
+    assert (done.applied, done.updated, done.superseded) == ((FRANCE.id,), (), {})
+    assert done.state.facts[FRANCE.id] == variant
+    assert done.state.in_force() == [JAPAN, variant]
 
 
 def test_without_a_fact_the_edits_are_as_if_it_had_never_been(method: Any) -> None:

@@ -202,3 +202,20 @@ def test_plain_is_recorded_with_the_facts_and_stays_with_them(empty: Store) -> N
     assert empty.verify() == []
     assert run("checkout", "v0002").exit_code == 0
     assert plain(FRANCE.id)
+
+
+def test_what_is_told_later_is_a_new_version_of_the_fact(empty: Store) -> None:
+    """The hint to name a subject can be followed to the letter."""
+    bare = run("edit", FRANCE.prompt, FRANCE.target)
+    assert "`--subject`" in bare.stderr
+    named = json_of(run("edit", FRANCE.prompt, FRANCE.target, "--subject", "France", "--json"))
+    assert (named["version"], named["applied"], named["superseded"]) == ("v0003", 1, 1)
+    told = run("edit", *FRANCE_IS_ROME, "--rephrase", "France has the capital", "--source", "atlas")
+    assert "what is told of the fact was kept" in told.stdout
+    [fact] = edits_of(empty).in_force()
+    assert (fact.subject, fact.source, fact.rephrases) == (
+        *("France", "atlas"),
+        ("France has the capital",),
+    )
+    assert json_of(run("edit", *FRANCE_IS_ROME, "--json"))["version"] == "v0004"
+    assert empty.verify() == []
