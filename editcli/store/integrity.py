@@ -75,7 +75,7 @@ def _chain(base: sqlite3.Connection) -> tuple[list[Event], list[Problem]]:
             problems.append(f"line {number} of the history is not what its row says")
         if event.made:
             versions += 1
-            if event.version != version_id(versions) or event.head != event.version:
+            if event.version != version_id(versions) or event.head not in (event.version, head):
                 problems.append(f"line {number} of the history makes {event.version} out of order")
             if event.parent != head:
                 problems.append(f"{event.version} has the parent {event.parent!r}, not {head!r}")

@@ -71,8 +71,15 @@ class Transaction:
         """Give the right back; any further call raises EditorError."""
         self._open = False
 
-    def publish(self, operation: str, changes: Changes, **about: Unpack[About]) -> Version:
-        """Commit a new version, child of HEAD, and make it HEAD.
+    def publish(
+        self,
+        operation: str,
+        changes: Changes,
+        *,
+        rejected: bool = False,
+        **about: Unpack[About],
+    ) -> Version:
+        """Commit a new version, child of HEAD, and make it HEAD, unless it is ``rejected``.
 
         Equal blobs are stored once. Raises EditorError, and leaves the store as it was, where the
         disk refuses, or ``changes`` close a fact that is not in force.
@@ -80,7 +87,7 @@ class Transaction:
         new_files: list[Path] = []
         try:
             with self._changing("publishing"):
-                return self._publish(operation, changes, about, new_files)
+                return self._publish(operation, changes, about, new_files, rejected=rejected)
         except BaseException:
             self._discard_unused(new_files)
             raise
@@ -192,6 +199,8 @@ class Transaction:
         about: About,
         new_files: list[Path],
         purged: Sequence[str] = (),
+        *,
+        rejected: bool = False,
     ) -> Version:
         base = self._database
         number = history.newest(base) + 1
@@ -230,7 +239,7 @@ class Transaction:
                 who=who,
                 operation=operation,
                 version=version_id(number),
-                head=version_id(number),
+                head=parent if rejected else version_id(number),
                 made=True,
                 parent=parent,
                 config=sha256(self._layout.config.read_bytes()).hexdigest(),
