@@ -179,10 +179,8 @@ class Fact:
 
     def completed_by(self, other: Fact) -> Fact:
         """This fact with all that ``other``, with the same prompt and target, tells in addition or
-        otherwise. Its author stays, if it has one."""
-        told = other.to_dict()
-        if self.author:
-            told.pop("author", None)
+        otherwise. Its author stays."""
+        told = {key: value for key, value in other.to_dict().items() if key != "author"}
         return Fact.from_dict({**self.to_dict(), **told})
 
     def is_trained_as(self, other: Fact) -> bool:

@@ -18,7 +18,7 @@ from editors.schema import Number, String, Text, Whole, record
 STORE_FORMAT = 3
 RESTORE_CONFIG = "restore the `config.toml` that `editcli init` wrote; no command changes it"
 
-RARE = ("adapter", "remote_code", "files")  # keys of `config.toml`
+RARE = ("adapter", "remote_code")  # keys of `config.toml`
 
 NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
 """The number of a version as a user may type it: 3, v3, v0003."""
@@ -54,8 +54,8 @@ class StoreConfig:
     def to_toml(self) -> bytes:
         """The bytes of ``config.toml``. What few bases have is written only where they have it, so
         that older releases open the stores of all others."""
-        rare = {key: value for key in RARE if (value := getattr(self, key))}
-        values = {key: value for key, value in asdict(self).items() if key not in RARE}
+        rare = {key: value for key in (*RARE, "files") if (value := getattr(self, key))}
+        values = {key: value for key, value in asdict(self).items() if key not in (*RARE, "files")}
         return tomli_w.dumps({"format": STORE_FORMAT, **rare, **values}).encode()
 
     @classmethod

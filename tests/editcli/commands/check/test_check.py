@@ -156,9 +156,25 @@ def test_a_threshold_is_a_share(edited: Store) -> None:
 
 
 def test_checking_changes_nothing(edited: Store) -> None:
-    before = content(edited.path)
-    run("check")
+    before, head, blobs = content(edited.path), edited.head(), edited.blobs(edited.head())
+    assert run("check", "--no-save").exit_code == 0
     assert content(edited.path) == before
+    assert run("check").exit_code == 0
+    assert (edited.head(), edited.blobs(head)) == (head, blobs)
+
+
+def test_the_scores_of_a_check_are_kept_with_the_version(edited: Store) -> None:
+    measured = json_of(run("check", "--json"))
+    [kept] = edited.scores(edited.head())
+    assert kept["forms"]["plain"]["reliability"] == measured["reliability"]
+    assert (kept["of"], kept["facts"]) == ("facts in force", 4)
+    assert "reliability 1.000" in run("log").stdout
+    assert "reliability 1.000" in run("status").stdout
+    assert edited.verify() == []
+    with edited.writing("editcli apply"):
+        result = run("check")
+    assert result.exit_code == 0
+    assert "the scores are not kept" in result.stderr
 
 
 def test_facts_come_from_standard_input_too(edited: Store) -> None:

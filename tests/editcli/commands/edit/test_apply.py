@@ -29,7 +29,7 @@ from editors import Fact
 
 KEYS = {
     *("schema", "version", "parent", "applied", "refused", "superseded", "failed", "iterations"),
-    *("seconds", "seconds_per_edit", "peak_memory_bytes", "unchanged", "left"),
+    *("seconds", "seconds_per_edit", "peak_memory_bytes", "unchanged", "updated", "left"),
 }
 IDS = tuple(fact.id for fact in FACTS)
 COUNTS = ("applied", "refused", "superseded", "unchanged", "left")
@@ -71,9 +71,10 @@ def test_a_file_is_one_version(empty: Store, facts: str) -> None:
 
 def test_fewer_facts_can_be_trained_together(empty: Store, facts: str) -> None:
     assert run("apply", facts, "--batch", "1", "-q").exit_code == 0
-    first, second = edits_of(empty).payload.summary["shards"]
-    assert first == [[IDS[0]], [IDS[1], IDS[0]]]  # the older fact of the shard is trained again
-    assert second == [[IDS[2]], [IDS[3], IDS[2]]]
+    made_from = edits_of(empty).payload.made_from
+    first, second = (made_from[f"shard-000{number}.safetensors"] for number in range(2))
+    assert first == ((IDS[0],), (IDS[1], IDS[0]))  # the older fact of the shard is trained again
+    assert second == ((IDS[2],), (IDS[3], IDS[2]))
 
 
 def test_people_read_one_line_and_no_progress_in_a_pipe(empty: Store, facts: str) -> None:
