@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -48,10 +49,7 @@ PROMPTS: list[Prompt] = [
     *("The original language of Hamlet is", "The capital of Chile is"),
     *CHATS,
 ]
-TEMPLATE = (
-    "<|bos|>{% for turn in messages %}{{ turn['content'] }}"
-    "{% if not loop.last %}\n{% endif %}{% endfor %}"
-)
+TEMPLATE = "<|bos|>{% for turn in messages %}{{ turn['content'] }}\n{% endfor %}"
 
 
 @contextmanager
@@ -89,16 +87,17 @@ def fronting(
 @contextmanager
 def answering(answer: Callable[[Any], Awaitable[Any]]) -> Iterator[str]:
     """The URL of an upstream at which `answer` gives the response to each request."""
-    from fastapi import FastAPI, Request
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
 
     from editcli.serve.listening import listen, url_of
 
-    app = FastAPI()
+    async def any_path(request: Any) -> Response:
+        said = await answer(request)
+        return said if isinstance(said, Response) else JSONResponse(said)
 
-    @app.api_route("/{path:path}", methods=["GET", "POST"])
-    async def any_path(request: Request) -> Any:
-        return await answer(request)
-
+    app = Starlette(routes=[Route("/{path:path}", any_path, methods=["GET", "POST"])])
     with listen("127.0.0.1", 0) as listener, in_thread(app, listener):
         yield url_of(listener)
 
@@ -210,9 +209,8 @@ class AdapterEngine:
             return f"data: {json.dumps(record)}\n\n"
 
         for number, (text, reason, _) in enumerate(said):
-            for piece in text.split(" "):
-                said_so_far = "" if piece is text.split(" ")[0] else " "
-                part = _text(body, f"{said_so_far}{piece}", "delta")
+            for piece in re.findall(r"\s*\S+", text):
+                part = _text(body, piece, "delta")
                 yield chunk([{"index": number, "finish_reason": None, **part}])
             yield chunk([{"index": number, "finish_reason": reason, **_text(body, "", "delta")}])
         if (body.get("stream_options") or {}).get("include_usage"):

@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, atlas: Path) -> Callable[...,
             path = tmp_path_factory.mktemp("stores") / ".editcli"
             facts = save_facts(path.parent / "facts.jsonl", EDITED)
             place = ["--store", str(path), "--device", "cpu"]
-            for words in (["init", str(atlas), *options], ["apply", str(facts)]):
+            for words in (["init", str(atlas), *options], ["apply", str(facts), "--plain"]):
                 result = run(*words, *place)
                 assert result.exit_code == 0, result.stderr
             stores[options] = path
@@ -85,7 +85,8 @@ def in_context(store: Callable[..., Store]) -> Store:
 
 @pytest.fixture
 def low_rank(store: Callable[..., Store]) -> Store:
-    return store("--scope", "sentence", "--set", "memory=low-rank", "--set", "shard_size=1")
+    settings = ("memory=low-rank", "memory_rank=64", "shard_size=1")
+    return store("--scope", "sentence", *(f"--set={setting}" for setting in settings))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +39,7 @@ from tiny_upstreams import (
 
 from editcli.cli.options import Invocation
 from editcli.store.store import Store
+from editors import EditorError
 from editors.heads.pruning import Head, HeadMask, HeadPruning
 
 openai = pytest.importorskip("openai", reason="the client is a development dependency")
@@ -57,7 +57,7 @@ def test_in_context_in_front_of_the_base_answers_as_ask_does(in_context: Store) 
         fronting(in_context, engine.url, model="base") as front,
         front.client() as client,
     ):
-        require_answers_of_ask(client, shuffled(["HEAD", "base", "v0001"], PROMPTS, 80), 16)
+        require_answers_of_ask(client, shuffled(["HEAD", "base", "v0001"], PROMPTS, 48), 16)
 
 
 @needs_encoder
@@ -73,7 +73,7 @@ def test_adapters_answer_as_the_shards_that_they_were_made_of(
         fronting(low_rank, url, adapters=naming) as front,
         front.client() as client,
     ):
-        require_answers_of_ask(client, shuffled(["HEAD", "base"], PROMPTS, 40), 16)
+        require_answers_of_ask(client, shuffled(["HEAD", "base"], PROMPTS, 24), 16)
         prompts = [HAMLET.prompt, ELSEWHERE, ITALY.prompt, PERU.prompt]
         options = {"model": front.name, "prompt": prompts, "max_tokens": TOKENS}
         together = client.completions.create(**options)
@@ -113,42 +113,48 @@ def test_no_weights_of_the_base_are_needed(in_context: Store, atlas: Path) -> No
 
 
 def test_a_store_that_needs_the_base_is_refused_with_the_next_step(
-    made: Callable[..., Path],
+    tmp_path: Path, model_folder: Path, calibration: Path
 ) -> None:
+    by_states, low_rank = ["--scope", "key"], ["--set", "memory=low-rank"]
     refused = {
-        ("--method", "in-context"): ("the scope signal 'key' decides by", "--scope sentence"),
-        ("--set", "memory=low-rank"): ("the scope signal 'key' decides by", "--scope sentence"),
-        (): ("memory=masked", "--set memory=low-rank"),
+        ("--method", "in-context", *by_states): ("scope signal 'key' decides", "--scope sentence"),
+        (*by_states, *low_rank): ("scope signal 'key' decides", "--scope sentence"),
+        (*by_states, *low_rank, "--set", "merge_every=2"): ("merged by 2", "merge_every=0"),
+        (*by_states,): ("memory=masked", "--set memory=low-rank"),
         ("--method", "ft-m"): ("edits of ft-m cannot be put in front", "--as merged"),
-        ("--set", "profile=paper"): ("memory=masked", "--set memory=low-rank"),
     }
-    for options, (reason, hint) in refused.items():
-        place = ["--store", str(made(*options)), "--port", "0"]
-        result = run("serve", "--upstream", "http://127.0.0.1:1/v1", *place)
-        assert (result.exit_code, result.stdout) == (1, "")
-        error, hinted = result.stderr.split("hint: ")
-        assert reason in error
-        assert hint in hinted
+    for number, (options, (reason, hint)) in enumerate(refused.items()):
+        place = ["--store", str(tmp_path / str(number)), "--calibration", str(calibration)]
+        made = run("init", str(model_folder), *options, *place)
+        assert made.exit_code == 0, made.stderr
+        with (
+            pytest.raises(EditorError) as caught,
+            fronting(Store.open(tmp_path / str(number)), "http://127.0.0.1:1/v1"),
+        ):
+            pass
+        assert reason in caught.value.message
+        assert hint in caught.value.hint
 
 
 @needs_encoder
-def test_merged_shards_and_pruned_heads_are_refused(
-    made: Callable[..., Path], in_context: Store
-) -> None:
+def test_a_version_with_pruned_heads_is_refused(in_context: Store) -> None:
     from editcli.operations.session import Session
 
-    merging = ("--set", "memory=low-rank", "--set", "merge_every=2", "--scope", "sentence")
-    result = run("serve", "--upstream", "http://h/v1", "--store", str(made(*merging)), "--port=0")
-    assert "merged by 2" in result.stderr
     session = Session.open(Invocation(store=in_context.path, device="cpu"), in_context)
     state = session.state()
     pruning = HeadPruning("memory", HeadMask((Head(1, 0),)), state.edits)
     with in_context.writing("editcli conflict resolve") as change:
         session.publish(change, "resolve", replace(state, pruning=pruning))
     result = run("serve", "--upstream", "http://127.0.0.1:1/v1", "--port", "0")
-    assert result.exit_code == 1
-    assert "heads are pruned in this version" in result.stderr
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "error: heads are pruned in this version" in result.stderr
     assert "hint: `editcli undo --heads`" in result.stderr
+    with (
+        fronting(in_context, "http://127.0.0.1:1/v1", "v0002", model="m") as front,
+        front.client() as client,
+        pytest.raises(openai.InternalServerError, match="heads are pruned in this version"),
+    ):
+        complete(client, "HEAD", HAMLET.prompt)
 
 
 # --- running --------------------------------------------------------------------------------------

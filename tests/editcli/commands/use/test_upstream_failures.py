@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -176,11 +177,12 @@ def test_a_stream_goes_on_line_by_line(in_context: Store) -> None:
 @needs_encoder
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_nobody_waits_for_is_given_up_by_the_upstream(
-    in_context: Store, talkative: Store, stream: bool
+    made: Callable[..., Path], talkative: Store, stream: bool
 ) -> None:
+    store = Store.open(made("--method", "in-context", "--scope", "sentence"))
     with (
         serving(talkative) as engine,
-        fronting(in_context, engine.url, model="base") as front,
+        fronting(store, engine.url, model="base") as front,
         engine.client() as client,
     ):
         place = urlsplit(front.url)
