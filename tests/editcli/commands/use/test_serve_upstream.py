@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ import pytest
 from tiny_edits import FACTS
 from tiny_servers import (
     TOKENS,
+    asked,
     complete,
     read,
     require_answers_of_ask,
@@ -32,6 +35,7 @@ from tiny_upstreams import (
     AdapterEngine,
     Recorder,
     answering,
+    free_port,
     fronting,
     needs_encoder,
     save_adapters,
@@ -94,6 +98,47 @@ def test_adapters_answer_as_the_shards_that_they_were_made_of(
                 streamed[choice.index] += choice.text
         assert [*streamed.values()] == texts
         assert [usage.completion_tokens for usage in used] == [tokens]
+
+
+@needs_encoder
+@pytest.mark.slow
+def test_the_server_of_transformers_answers_as_ask_does(in_context: Store, atlas: Path) -> None:
+    port = free_port()
+    words = ["serve", str(atlas), "--device", "cpu", "--dtype", "float32", "--port", str(port)]
+    code = "from transformers.cli.transformers import main; main()"
+    expected = asked(PROMPTS)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as engine:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health")
+            with (
+                fronting(in_context, f"http://127.0.0.1:{port}/v1", model=str(atlas)) as front,
+                front.client() as client,
+            ):
+                for stream in (False, True):
+                    found = [
+                        read(complete(client, front.name, prompt, stream=stream, temperature=0))
+                        for prompt in PROMPTS
+                    ]
+                    answers = [text.strip() for text, _, _ in found]
+                    assert answers == [record["answer"] for record in expected]
+                    facts = [decision["fact"] for _, _, decision in found]
+                    assert facts == [record["fact"] for record in expected]
+        finally:
+            engine.terminate()
+
+
+def wait_for(url: str) -> None:
+    """Return once there is a page at `url`."""
+    deadline = time.monotonic() + 300
+    while True:
+        try:
+            with urlopen(url):
+                return
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 @needs_encoder
