@@ -54,5 +54,10 @@ class WisePayload:
         return WisePayload(scope, shards, tuple(saved.summary.get("plain", ())))
 
 
+def shard_name(number: int) -> str:
+    """What the shard with this number is called in files and exports."""
+    return f"shard-{number:04d}"
+
+
 def _name(number: int) -> str:
-    return f"shard-{number:04d}.safetensors"
+    return f"{shard_name(number)}.safetensors"
