@@ -45,7 +45,7 @@ FACADES = ("editors", "editcli")  # `from editors import Fact`, and the version
 
 HEAVY = {"torch", "transformers", "safetensors", "huggingface_hub", "numpy"}
 APPLICATION_ONLY = {"editcli", "typer", "rich", "filelock", "jinja2", "tomli_w"}
-APPLICATION_ONLY |= {"prompt_toolkit", "fastapi", "starlette", "uvicorn"}
+APPLICATION_ONLY |= {"prompt_toolkit", "fastapi", "starlette", "uvicorn", "httpx"}
 # What can be read, listed, explained and taken back without a model.
 WITHOUT_TENSORS = (
     *("editors", "editors.errors", "editors.text_matching", "editors.schema", "editors.facts"),

@@ -187,6 +187,23 @@ PlainOption = Annotated[
     ),
 ]
 
+# Of the commands that run tasks of lm-evaluation-harness.
+TasksOption = Annotated[
+    str | None,
+    Option(
+        "--tasks",
+        metavar="NAMES",
+        help="Run tasks of lm-evaluation-harness, too, before and after; commas part the names.",
+    ),
+]
+TasksFromOption = Annotated[
+    Path | None,
+    Option(metavar="DIR", help="A folder with tasks of your own, whose code is run."),
+]
+TasksLimitOption = Annotated[
+    int | None, Option(metavar="N", min=1, help="Only the first N questions of each task.")
+]
+
 # Of the conflict commands.
 ConflictFileArgument = Annotated[
     str, Argument(metavar="FILE", help="A conflict file (JSON Lines), or - for standard input.")

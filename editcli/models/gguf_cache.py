@@ -15,16 +15,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from editcli.models.gguf_conversion import convert, read_config
+from editcli.models.gguf_conversion import convert, read_config, read_tokenizer
 from editcli.models.gguf_files import GgufFile
 from editcli.models.libraries import reason_of, require
 from editcli.models.locations import ModelLocation
 from editcli.settings import CACHE_VARIABLE, cache_folder
 from editors import EditorError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LAYOUT = 1  # raised when the same libraries would make another copy of a file
 RECORD = "conversion.json"  # in a copy: what it was made of, and the sizes of its files
@@ -73,6 +76,15 @@ def outline(location: ModelLocation) -> tuple[Any, bool]:
     file = GgufFile.open(Path(location.path))
     with _explained(f"reading {location.shown}"):
         return read_config(file, location.shown), CHAT_TEMPLATE in file.metadata
+
+
+def tokenizer_of(location: ModelLocation) -> PreTrainedTokenizerBase:
+    """The tokenizer of a GGUF file; nothing is dequantised. Raises the errors of
+    :func:`outline`."""
+    _require_packages()
+    file = GgufFile.open(Path(location.path))
+    with _explained(f"reading {location.shown}"):
+        return read_tokenizer(file)
 
 
 def _require_packages() -> None:

@@ -40,10 +40,9 @@ def convert(file: GgufFile, folder: Path, dtype: str, shown: str) -> None:
             a library cannot read the file or write the folder.
     """
     import torch
-    from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     file.write_weights(folder / WEIGHTS)
-    file.write_vocabulary(folder / VOCABULARY)
     with redirect_stderr(io.StringIO()), _each_table_made_once():  # a progress bar has no switch
         config = _config(file, folder, shown)
         packed, loading = AutoModelForCausalLM.from_pretrained(
@@ -55,14 +54,12 @@ def convert(file: GgufFile, folder: Path, dtype: str, shown: str) -> None:
             trust_remote_code=False,
             output_loading_info=True,
         )
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=VOCABULARY)
+        tokenizer = _tokenizer(file, folder)
     if missing := sorted(loading["missing_keys"]):
         raise EditorError(
             f"{shown} lacks {len(missing)} of the weights, such as {missing[0]}",
             "a model that is split over several files has to be merged into one",
         )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     config.pad_token_id = tokenizer.pad_token_id
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -72,8 +69,7 @@ def convert(file: GgufFile, folder: Path, dtype: str, shown: str) -> None:
     model.generation_config.eos_token_id = _end_ids(file, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    for part in (WEIGHTS, VOCABULARY):
-        (folder / part).unlink()
+    (folder / WEIGHTS).unlink()
 
 
 def read_config(file: GgufFile, shown: str) -> Any:
@@ -86,6 +82,27 @@ def read_config(file: GgufFile, shown: str) -> Any:
     ):
         file.write_outline(Path(folder, WEIGHTS))
         return _config(file, Path(folder), shown)
+
+
+def read_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
+    """The tokenizer of ``file``, as :func:`convert` saves it; errors are those of
+    :func:`convert`."""
+    with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
+        return _tokenizer(file, Path(folder))
+
+
+def _tokenizer(file: GgufFile, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of ``file``, read by way of ``folder``."""
+    from transformers import PreTrainedTokenizerFast
+
+    file.write_vocabulary(folder / VOCABULARY)
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
+        folder, gguf_file=VOCABULARY
+    )
+    (folder / VOCABULARY).unlink()
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _config(file: GgufFile, folder: Path, shown: str) -> Any:

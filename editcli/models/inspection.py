@@ -23,6 +23,7 @@ from editcli.models.loading import (
     parts_of,
 )
 from editcli.models.locations import ModelLocation, resolve
+from editcli.models.outlines import model_without_weights
 from editcli.models.quantization import Edits
 from editcli.models.weight_files import weight_files
 from editors import EditorError, UnsupportedArchitecture
@@ -114,7 +115,7 @@ def inspect_model(
             config = _config(location, code)
             chats = _has_chat_template(merging.tokenizer if merging else location, code)
             dtype = str(config.dtype or UNSAID).removeprefix("torch.")
-        model = _without_weights(config, own_code=bool(code))
+        model = model_without_weights(config, own_code=bool(code))
     import torch
 
     text = config.get_text_config(decoder=True)
@@ -148,17 +149,6 @@ def _has_chat_template(location: ModelLocation, code: str) -> bool | None:
         return load_tokenizer(location, code).chat_template is not None
     except EditorError:
         return None
-
-
-def _without_weights(config: PreTrainedConfig, own_code: bool) -> PreTrainedModel:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, trust_remote_code=own_code
-        )
-    return model
 
 
 def _quantised(config: PreTrainedConfig) -> str:

@@ -71,16 +71,7 @@ def load_store_base(
     Raises:
         StateMismatch: the model, or code of its own, is not the one that the store was made on.
     """
-    moved = os.environ.get(MODEL_VARIABLE)
-    name, revision = (moved, "") if moved else (config.base, config.revision)
-    try:
-        find_model(name, revision)
-    except EditorError as error:
-        hint = f"put the model back, or name where it is now: `{MODEL_VARIABLE}=FOLDER editcli ...`"
-        raise EditorError(
-            f"the base of this store cannot be found: {error.message}",
-            error.hint if name == SMOLLM2 else hint,  # how to install it
-        ) from error
+    name, revision = base_of(config)
     base = load_base(
         name,
         revision=revision,
@@ -103,6 +94,22 @@ def load_store_base(
             "or make a new store: `editcli init MODEL --store DIR`",
         )
     return base
+
+
+def base_of(config: StoreConfig) -> tuple[str, str]:
+    """The name and revision of the base of a store, where it is now; ``MODEL_VARIABLE`` may name
+    another place for it. Raises EditorError if it is not there."""
+    moved = os.environ.get(MODEL_VARIABLE)
+    name, revision = (moved, "") if moved else (config.base, config.revision)
+    try:
+        find_model(name, revision)
+    except EditorError as error:
+        hint = f"put the model back, or name where it is now: `{MODEL_VARIABLE}=FOLDER editcli ...`"
+        raise EditorError(
+            f"the base of this store cannot be found: {error.message}",
+            error.hint if name == SMOLLM2 else hint,  # how to install it
+        ) from error
+    return name, revision
 
 
 def load_base(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from editcli.cli.options import Invocation
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import load_store_base
+from editcli.models.outlines import outline_store_base
 from editcli.store.edits import changes_between, edits_of
 from editcli.store.records import About, Version
 from editcli.store.store import Store
@@ -67,6 +68,21 @@ class Session:
         method.self_test()
         return Session(store, base, method)
 
+    @staticmethod
+    def in_front(call: Invocation, store: Store | None = None) -> Session:
+        """Open the store of ``call`` (unless it is open already) without the weights of its base:
+        another engine answers. A version that no other engine can answer with cannot be read from
+        such a session.
+
+        Raises the errors of :func:`~editcli.models.outlines.outline_store_base`.
+        """
+        store = store or call.open_store()
+        use_threads(call.threads)
+        config = store.config
+        base = outline_store_base(config, call.verbose)
+        method = METHODS.load(config.method).build(base, config.settings, config.seed)
+        return _InFront(store, base, method)
+
     def state(self, version: Version | str = "HEAD") -> EditState:
         """The edits of ``version``, ready to be attached."""
         return self.method.open(edits_of(self.store, version, whole=True))
@@ -107,3 +123,13 @@ class Session:
         parent = self.store.head()
         changes = changes_between(self.store, parent, before, self.method.close(state))
         return transaction.publish(operation, changes, **about)
+
+
+class _InFront(Session):
+    """A store before another engine."""
+
+    def state(self, version: Version | str = "HEAD") -> EditState:
+        """The edits of ``version``. Raises EditorError if no other engine can answer with them."""
+        state = Session.state(self, version)
+        self.method.served_elsewhere(state)
+        return state

@@ -33,7 +33,11 @@ _USE = {
     "merged": "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
     "model = AutoModelForCausalLM.from_pretrained(FOLDER)\n"
     "tokenizer = AutoTokenizer.from_pretrained(FOLDER)",
+    "gguf": "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+    "model = AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=FILE)\n"
+    "tokenizer = AutoTokenizer.from_pretrained(FOLDER, gguf_file=FILE)",
 }
+_LIBRARY = {"adapter": "editcli", "gguf": "gguf"}
 
 
 def card_of(
@@ -50,12 +54,12 @@ def card_of(
             .render(
                 metadata=_metadata(session, kind),
                 name=name,
-                kind=kind,
+                plain=kind in ("merged", "gguf"),
                 base=PurePath(config.base).name or config.base,
                 facts=facts,
                 private=private_facts,
                 listed=LISTED,
-                use=_USE[kind].replace("FOLDER", repr(name)),
+                use=_use(kind, name),
                 scores=score_rows(scored),
                 measured=max((len(scores.per_fact) for scores in scored.values()), default=0),
                 version=version,
@@ -96,16 +100,22 @@ def _licence(session: Session) -> str:
     return match[1] if match else ""
 
 
+def _use(kind: Kind, name: str) -> str:
+    """How to load an export that is called ``name``, as code."""
+    file = f"{PurePath(name).name}.gguf"
+    return _USE[kind].replace("FOLDER", repr(name)).replace("FILE", repr(file))
+
+
 def _metadata(session: Session, kind: Kind) -> str:
     """The metadata block, as YAML."""
     from huggingface_hub import ModelCardData
 
     config = session.store.config
-    on_hub, merged = bool(config.revision), kind == "merged"
+    on_hub, merged = bool(config.revision), kind in ("merged", "gguf")
     values: dict[str, Any] = {
         "base_model": config.base if on_hub else None,
         "base_model_relation": ("finetune" if merged else "adapter") if on_hub else None,
-        "library_name": "editcli" if kind == "adapter" else "transformers",
+        "library_name": _LIBRARY.get(kind, "transformers"),
         "pipeline_tag": "text-generation",
         "license": _licence(session) or None,
         "tags": ["model-editing", "knowledge-editing", config.method],

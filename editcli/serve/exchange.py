@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from editors.inference.live_answers import LiveAnswer
 
 
+FACTS_HEADER = "x-editcli-facts"
+"""Of a response: :func:`facts_of` its decisions."""
+
+
 class Exchange:
     """The answers to one request: ``n`` to each of its prompts, in this order."""
 

@@ -24,7 +24,7 @@ def serve_until_interrupted(app: ASGIApp, listener: socket.socket, verbose: int)
     log["handlers"]["access"]["stream"] = "ext://sys.stderr"  # stdout is for data
     config = uvicorn.Config(
         app,
-        lifespan="off",
+        lifespan="on",
         log_config=log,
         log_level="info" if verbose else "warning",
         access_log=verbose >= ACCESS_LOG,

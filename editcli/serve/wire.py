@@ -7,6 +7,7 @@ API reference, and its Python client, which reads all answers in the tests.
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -40,8 +41,8 @@ def _encodable(text: str) -> str:
     return text
 
 
-_Text = Annotated[str, AfterValidator(_encodable)]
-_Stop = Annotated[_Text, Field(min_length=1)]
+UnicodeText = Annotated[str, AfterValidator(_encodable)]
+_Stop = Annotated[UnicodeText, Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -64,14 +65,14 @@ class StreamOptions(_Strict):
 
 class _TextPart(_Strict):
     type: Literal["text"]
-    text: _Text
+    text: UnicodeText
 
 
 class Message(_Strict):
     """A turn of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: _Text | list[_TextPart]
+    content: UnicodeText | list[_TextPart]
 
     def turn(self) -> dict[str, str]:
         """The turn as a chat template takes it. A developer is what a system was called before."""
@@ -168,7 +169,7 @@ class ChatAsked(_Asked):
 class CompletionAsked(_Asked):
     """The body of POST /v1/completions. Prompts as token ids are not supported."""
 
-    prompt: _Text | Annotated[list[_Text], Field(min_length=1)]
+    prompt: UnicodeText | Annotated[list[UnicodeText], Field(min_length=1)]
     logprobs: Annotated[int, _only(0)] = 0
     echo: Annotated[bool, _only(False)] = False
     best_of: int | None = None
@@ -254,6 +255,11 @@ class CompletionForm(Form):
 
     def piece(self, index: int, text: str, reason: str | None = None) -> dict[str, Any]:
         return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+
+
+def event(message: object) -> str:
+    """A server-sent event."""
+    return f"data: {json.dumps(message)}\n\n"
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:

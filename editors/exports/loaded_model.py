@@ -19,8 +19,9 @@ class LoadedModel:
     """A transformers model whose edits stay attached until :meth:`close`.
 
     ``model``: the model, of its own class, so ``generate``, ``pipeline`` and all other code for it
-    work; every prompt is routed by itself. ``tokenizer``: its tokenizer. ``state``: the edits. It
-    may be used in a ``with``, which closes it at the end.
+    work; every prompt is routed by itself. ``tokenizer``: its tokenizer. ``state``: the edits.
+    ``edited``: the base with the edits, as this library runs it. It may be used in a ``with``,
+    which closes it at the end.
     """
 
     def __init__(self, method: Method[Any, Any], state: EditState) -> None:
@@ -34,7 +35,7 @@ class LoadedModel:
         self.model: PreTrainedModel = method.base.model
         self.tokenizer: PreTrainedTokenizerBase = method.base.tokenizer
         self._method, self._stack = method, ExitStack()
-        self._edited = self._stack.enter_context(method.attach(state))
+        self.edited = self._stack.enter_context(method.attach(state))
 
     def explain(self, prompt: Prompt) -> Explanation:
         """Why the model answers ``prompt``, a text or the turns of a chat, as it does.
@@ -43,13 +44,13 @@ class LoadedModel:
             PromptTooLong: the prompt is longer than the context of the model.
             EditorError: the prompt cannot be encoded.
         """
-        [(_, decision)] = after_prompts(self._edited, [prompt], lambda _, numbers: numbers)
+        [(_, decision)] = after_prompts(self.edited, [prompt], lambda _, numbers: numbers)
         return Explanation.of(decision, self._method, self.state)
 
     def rewritten(self, prompt: Prompt) -> Prompt:
         """``prompt`` as the model has to see it. Only a method that rewrites prompts, such as
         ``in-context``, changes it; ``model.generate`` cannot do so by itself."""
-        [(text, _)] = self._edited.rewritten([prompt])
+        [(text, _)] = self.edited.rewritten([prompt])
         return text
 
     def close(self) -> None:

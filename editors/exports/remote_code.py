@@ -111,7 +111,7 @@ def write_remote_code(
     base_config = method.base.model.config
     values = base_config.to_dict() | {
         "model_type": EDITED + base_config.model_type,
-        "architectures": ["EditedForCausalLM"],
+        "architectures": ["AutoModelForCausalLM"],
         "dtype": config.dtype,
         "auto_map": {
             "AutoConfig": f"{MODULE}.EditedConfig",

@@ -29,6 +29,9 @@ from editors.inference.decisions import Decision, NoClaims, Router
 from editors.model.base_model import Base, is_probing
 from editors.model.hooks import Within, setting
 
+CANNOT_TELL = "so they cannot be told apart"
+BATCH_INSTEAD = "`generate` answers a padded batch of prompts; `editcli serve` makes batches itself"
+_JOINED = "cu_seq_lens_q"  # an argument of forwards whose rows hold several prompts
 _CONTENTS = "_editcli_record"  # the attribute of a cache that holds its `_CacheContents`
 
 
@@ -169,6 +172,8 @@ class CallTracker:
         ids = arguments.get(self.base.model.main_input_name)
         if ids is None:
             raise EditorError("prompts are known by their tokens, but only embeddings were given")
+        if arguments.get(_JOINED) is not None:
+            raise EditorError(f"prompts are joined to one row, {CANNOT_TELL}", BATCH_INSTEAD)
         _, cache = _cache_in(arguments)
         past = 0 if cache is None else int(cache.get_seq_length())
         contents: _CacheContents | None = getattr(cache, _CONTENTS, None) if past else None

@@ -15,7 +15,7 @@ from torch import nn
 
 from editors.errors import EditorError, PromptTooLong
 from editors.inference.batching import Budget, in_batches
-from editors.inference.call_tracker import CallTracker
+from editors.inference.call_tracker import BATCH_INSTEAD, CANNOT_TELL, CallTracker
 from editors.inference.calls import Call, running_forward
 from editors.inference.decisions import Decision, Router
 from editors.model.base_model import Base
@@ -27,13 +27,17 @@ T = TypeVar("T")
 Rewriter = Callable[[Sequence[Prompt]], list[tuple[Prompt, Decision]]]
 """From prompts to the prompts that the model is to see, each with the decision on it."""
 
-# Methods of a model that edits would not survive, and why.
+_SAVE = "`editcli export` saves a model with its edits; or detach the edits first"
+
+# Methods of a model that edits would not survive, why, and what to do instead.
 REFUSED = {
-    **dict.fromkeys(("save_pretrained", "push_to_hub"), "a plain checkpoint does not hold edits"),
-    **dict.fromkeys(("__deepcopy__", "__reduce_ex__"), "a copy would lose them"),
+    **dict.fromkeys(
+        ("save_pretrained", "push_to_hub"), ("a plain checkpoint does not hold edits", _SAVE)
+    ),
+    **dict.fromkeys(("__deepcopy__", "__reduce_ex__"), ("a copy would lose them", _SAVE)),
     **dict.fromkeys(
         ("generate_batch", "init_continuous_batching", "continuous_batching_context_manager"),
-        "continuous batching joins prompts to one row, so they cannot be told apart",
+        (f"continuous batching joins prompts to one row, {CANNOT_TELL}", BATCH_INSTEAD),
     ),
 }
 
@@ -182,11 +186,10 @@ def attached(
 def _refusing(name: str) -> Callable[..., Any]:
     """In place of a method of ``REFUSED``."""
 
+    why, hint = REFUSED[name]
+
     def refuse(*_: Any, **__: Any) -> Any:
-        raise EditorError(
-            f"edits are attached to this model, so `{name}` is refused: {REFUSED[name]}",
-            "`editcli export` saves a model with its edits; or detach the edits first",
-        )
+        raise EditorError(f"edits are attached to this model, so `{name}` is refused: {why}", hint)
 
     return refuse
 

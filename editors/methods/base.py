@@ -31,6 +31,7 @@ from editors.inference.self_test import require_routing
 from editors.methods.aliases import KnownNames
 from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Progress, Trained
 from editors.methods.edit_state import HEAD_FILL, EditState
+from editors.methods.elsewhere import Elsewhere
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.projection import Projection
@@ -38,6 +39,9 @@ from editors.model.saved_payload import SavedPayload
 from editors.model.tensor_files import from_bytes, to_bytes
 from editors.scope.base import ByteCache
 from editors.scope.corpus import Corpus
+
+# A store whose edits another engine can answer with.
+IN_FRONT = "`editcli init MODEL --method in-context --scope sentence`"
 
 P = TypeVar("P")
 S = TypeVar("S")
@@ -125,6 +129,19 @@ class Method(ABC, Generic[P, S]):
         raise EditorError(
             f"{self.spec.name} changes no weights, so plain weights cannot hold its edits",
             "`--as adapter`",
+        )
+
+    def elsewhere(self, state: EditState) -> Elsewhere:
+        """How an engine that knows nothing of edits answers with those of ``state``, whose heads
+        are not pruned. The weights of the base are not read.
+
+        Raises:
+            EditorError: no engine can, by default.
+        """
+        raise EditorError(
+            f"edits of {self.spec.name} cannot be put in front of another engine",
+            "`editcli export HEAD FOLDER --as merged` writes weights that an engine can hold; or "
+            f"make a store that can: {IN_FRONT}",
         )
 
     def group_size(self, state: EditState) -> int:
@@ -285,6 +302,19 @@ class Method(ABC, Generic[P, S]):
             saved = to_bytes(train())
             cache.put(key, saved)
         return from_bytes(saved)
+
+    def served_elsewhere(self, state: EditState) -> Elsewhere:
+        """How an engine that knows nothing of edits answers with those of ``state``.
+
+        Raises:
+            EditorError: no engine can.
+        """
+        if state.pruning and state.pruning.mask.heads:
+            raise EditorError(
+                "heads are pruned in this version, and another engine has them all",
+                "`editcli undo --heads`, or name a version without pruned heads: `--version V`",
+            )
+        return self.elsewhere(state)
 
     @contextmanager
     def attach(self, state: EditState) -> Iterator[EditedModel]:

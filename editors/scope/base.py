@@ -73,6 +73,8 @@ class ScopeSignal(Protocol):
     name: ClassVar[str]
     learns_from: ClassVar[tuple[str, ...]]
     """The fields of the corpus that the calibration depends on."""
+    needs_base: ClassVar[bool]
+    """Whether decisions need the weights of the base; otherwise its tokenizer is enough."""
 
     @classmethod
     def depends_on(cls, base: Base, settings: Settings) -> list[Any]:
@@ -131,6 +133,8 @@ class ScopeSignal(Protocol):
 
 class AsksBaseOnly:
     """What signals have in common that ask no model but the base."""
+
+    needs_base: ClassVar[bool] = True
 
     @classmethod
     def other_model(cls, calibration: Tensors) -> Path | None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 
+from editors.errors import EditorError
 from editors.facts import Fact
 from editors.inference.decisions import Router
 from editors.model.base_model import Base
@@ -64,6 +65,17 @@ class FactScope:
         """``state`` for the same other model in ``folder``."""
         signal = SIGNALS.load(state.signal)
         return replace(state, calibration=signal.with_other_model(state.calibration, folder))
+
+    def require_no_base(self, state: ScopeState) -> None:
+        """Raise EditorError if the signal cannot decide without the weights of the base."""
+        signal = SIGNALS.load(state.signal)
+        if getattr(signal, "needs_base", True):  # a signal of another package may not say it
+            raise EditorError(
+                f"the scope signal {state.signal!r} decides by what the base makes of a prompt, so "
+                "it needs the weights of the base",
+                "make a store whose signal reads prompts by itself: `editcli init MODEL --scope "
+                "sentence`",
+            )
 
     def knowing(self, state: ScopeState, facts: Sequence[Fact]) -> ScopeState:
         """``state`` with the keys of all of ``facts``; facts without keys are learnt."""

@@ -63,7 +63,7 @@ def measure(model: str, _: Results) -> dict[str, Any]:
             asked = {"mixed": mixed, "near": far}
             found = {kind: _compared(url, prompts) for kind, prompts in asked.items()}
             alone = _asked(url, "HEAD", far[:20], at_once=1)[0] / 20
-        answers = {**found["mixed"].pop("answers"), **found["near"].pop("answers")}
+        answers = [answer for result in found.values() for answer in result.pop("answers")]
         wrong = _not_of_ask(answers, store)
     return {
         "facts": count,
@@ -91,7 +91,7 @@ def _compared(url: str, prompts: Sequence[str]) -> dict[str, Any]:
             for of_turn, turn in zip(counts, turns, strict=True)
         ]
 
-    found: dict[str, Any] = {"answers": turns[0][0][2]}
+    found: dict[str, Any] = {"answers": [pair for (edited, _) in turns for pair in edited[2]]}
     for number, what in enumerate(("requests", "tokens")):
         edited, base = (statistics.median(side) for side in zip(*rates(number), strict=True))
         ratio = statistics.median(ours / plain for ours, plain in rates(number))
@@ -101,9 +101,9 @@ def _compared(url: str, prompts: Sequence[str]) -> dict[str, Any]:
 
 def _asked(
     url: str, name: str, prompts: Sequence[str], at_once: int = AT_ONCE
-) -> tuple[float, int, dict[str, str]]:
-    """How many seconds these requests take, the tokens of their answers, and the answer to each
-    prompt."""
+) -> tuple[float, int, list[tuple[str, str]]]:
+    """How many seconds these requests take, the tokens of their answers, and each prompt with its
+    answer."""
     place = urlsplit(url)
 
     def ask(prompt: str) -> dict[str, Any]:
@@ -120,16 +120,18 @@ def _asked(
         seconds = time.perf_counter() - started
     tokens = sum(reply["usage"]["completion_tokens"] for reply in replies)
     texts = [reply["choices"][0]["text"] for reply in replies]
-    return seconds, tokens, dict(zip(prompts, texts, strict=True))
+    return seconds, tokens, [*zip(prompts, texts, strict=True)]
 
 
-def _not_of_ask(answers: dict[str, str], store: Sequence[str]) -> int:
-    """How many answers differ from that of `ask`."""
+def _not_of_ask(answers: Sequence[tuple[str, str]], store: Sequence[str]) -> int:
+    """How many of these prompts have another answer than that of `ask`."""
     words = [*EDITCLI, "ask", "-", "--json", "--max-new-tokens", str(TOKENS), *store]
-    lines = "".join(f"{prompt}\n" for prompt in answers)
+    prompts = [*dict(answers)]
+    lines = "".join(f"{prompt}\n" for prompt in prompts)
     done = subprocess.run(words, input=lines, check=True, capture_output=True, text=True)
-    said = [json.loads(line)["answer"] for line in done.stdout.splitlines()]
-    return sum(ours != theirs for ours, theirs in zip(answers.values(), said, strict=True))
+    lines_said = map(json.loads, done.stdout.splitlines())
+    said = {prompt: line["answer"] for prompt, line in zip(prompts, lines_said, strict=True)}
+    return sum(answer != said[prompt] for prompt, answer in answers)
 
 
 @contextmanager
@@ -152,7 +154,8 @@ def page(results: Results) -> str:
         f"{TOKENS} tokens, medians of {TURNS} turns; float32. *Near*: prompts that no edit claims,",
         "as the base answers them. *Mixed*: half of them prompts of edited facts in their own and",
         "in other words. The base is the same server with the same requests to the model `base`.",
-        "Answers of edits may be longer than those of the base, so tokens are counted, too.",
+        "Answers of edits and of the base have different lengths, so tokens are counted, too: a",
+        "batch ends with its longest answer, so short answers beside long ones make fewer tokens.",
         "",
         "| model | edits | prompts | in a second | edited | base | ratio | bar |",
         "|---|---|---|---|---|---|---|---|",
@@ -160,7 +163,7 @@ def page(results: Results) -> str:
     notes = []
     for model, result in results.items():
         for kind in ("near", "mixed"):
-            for what, bar in (("requests", ""), ("tokens", "0.80")):
+            for what, bar in (("requests", "0.80"), ("tokens", "")):
                 row = result[kind][what]
                 lines.append(
                     f"| {model} | {result['facts']} | {kind} | {what} | {row['edited']} | "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -41,10 +42,25 @@ class Server:
 
 
 @contextmanager
-def serving(store: Store, version: str = "HEAD", *, reload: bool = False) -> Iterator[Server]:
-    """The server of `editcli serve`, in threads of this process."""
+def in_thread(app: Any, listener: socket.socket) -> Iterator[None]:
+    """Inside `with`, `app` answers on `listener`, in a thread of this process."""
     import uvicorn
 
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="warning"))
+    thread = Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def serving(
+    store: Store, version: str = "HEAD", *, reload: bool = False, port: int = 0
+) -> Iterator[Server]:
+    """The server of `editcli serve`, in threads of this process."""
     from editcli.operations.session import Session
     from editcli.serve.app import make_app
     from editcli.serve.catalogue import Catalogue
@@ -56,16 +72,13 @@ def serving(store: Store, version: str = "HEAD", *, reload: bool = False) -> Ite
     session = Session.open(call, store)
     catalogue = Catalogue(session, version)
     following = Reloader(store, catalogue, call.out) if reload else nullcontext()
-    with listen("127.0.0.1", 0) as listener, Engine(session, 32) as engine, following:
-        app = make_app(engine, catalogue, 64)
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
-        thread = Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield Server(url_of(listener), catalogue.name)
-        finally:
-            server.should_exit = True
-            thread.join()
+    with (
+        listen("127.0.0.1", port) as listener,
+        Engine(session, 32) as engine,
+        following,
+        in_thread(make_app(engine, catalogue, 64), listener),
+    ):
+        yield Server(url_of(listener), catalogue.name)
 
 
 def asked(prompts: Sequence[Prompt], *options: str) -> list[dict[str, Any]]:

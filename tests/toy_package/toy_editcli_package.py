@@ -262,6 +262,7 @@ class EncoderSignal(ToySignal):
     """Asks an encoder of its own, here a bag of words, which calibration weighs."""
 
     name = "toy-encoder"
+    needs_base = False
     router_type = _Encoded
     SIZE: ClassVar[int] = 64
 

@@ -14,18 +14,24 @@ from editcli.cli.options import (
     RUNS_MODEL,
     Invocation,
     SystemOption,
+    TasksFromOption,
+    TasksLimitOption,
+    TasksOption,
     VersionOption,
     shared,
 )
 from editcli.files.facts import read_facts
-from editcli.operations.score_records import (
+from editcli.operations.scores.records import (
     HEADLINES,
     Form,
     Scores,
+    TasksByForm,
     kept_scores,
     print_scores,
     scores_record,
 )
+from editcli.operations.scores.task_scores import TaskRuns
+from editcli.operations.scores.tasks import load_tasks
 from editcli.store.records import Version
 from editcli.store.store import Store
 from editors import EditorError, Fact
@@ -74,6 +80,9 @@ def command(
             "as well."
         ),
     ] = "both",
+    tasks: TasksOption = None,
+    tasks_from: TasksFromOption = None,
+    tasks_limit: TasksLimitOption = None,
     min_reliability: Annotated[float | None, _minimum("reliability")] = None,
     min_generalization: Annotated[float | None, _minimum("generalization")] = None,
     min_locality: Annotated[float | None, _minimum("locality")] = None,
@@ -98,12 +107,16 @@ def command(
     With --chat every prompt is asked in a chat as well. There an answer is right if it says the
     target, and locality compares with the base in the same chat. A minimum holds for both forms.
 
+    With --tasks, tasks of lm-evaluation-harness are run on the base and on the version: before,
+    after, and the difference, each with its standard error.
+
     \b
     Examples:
       editcli check
       editcli check facts.jsonl --version v0003 --json
       editcli check --chat --system "Answer in one sentence."
       editcli check --min-reliability 0.99 --min-locality 0.98
+      editcli check --tasks arc_easy,hellaswag --tasks-limit 200
     """
     out = call.out
     fact_file = None
@@ -118,6 +131,8 @@ def command(
             f"{chosen.id} has no facts to check",
             "`editcli apply FILE` applies some; `editcli check FILE` checks those of a file",
         )
+
+    loaded_tasks = load_tasks(tasks, tasks_from, tasks_limit, verbose=call.verbose, tell=call.tell)
 
     from editcli.operations.session import Session
     from editors.evaluation.edit_scores import score_edits
@@ -149,10 +164,18 @@ def command(
             )
 
         scores = {form: scored(form) for form in forms}
+        of_tasks: TasksByForm = {}
+        if loaded_tasks is not None:
+            bar.describe("tasks")
+            runs = TaskRuns(session.base, loaded_tasks, verbose=call.verbose)
+            for form in forms:
+                of_tasks[form] = runs.compared(
+                    lambda: session.method.attach(state), chats=form == "chat", system=system
+                )
     if call.json or call.quiet:
-        out.record(scores_record(chosen.id, protocol, scores, per_fact=per_fact))
+        out.record(scores_record(chosen.id, protocol, scores, of_tasks, per_fact=per_fact))
     else:
-        print_scores(out, chosen.id, scores, per_fact=per_fact)
+        print_scores(out, chosen.id, scores, of_tasks, per_fact=per_fact)
     if not no_save:
         keep_scores(call, store, chosen, kept_scores(file or "facts in force", scores))
     minima = (min_reliability, min_generalization, min_locality)

@@ -9,17 +9,29 @@ from typer import Argument, Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.console import Row
-from editcli.cli.options import PRINTS, RUNS_MODEL, FactFileArgument, Invocation, shared
+from editcli.cli.options import (
+    PRINTS,
+    RUNS_MODEL,
+    FactFileArgument,
+    Invocation,
+    TasksFromOption,
+    TasksLimitOption,
+    TasksOption,
+    shared,
+)
 from editcli.files.facts import read_facts
 from editcli.models.libraries import use_threads
 from editcli.models.loading import load_base
 from editcli.models.locations import find_model, resolve
 from editcli.operations.default_settings import default_settings
-from editcli.operations.qualification import MINIMA, Qualification, Trial, qualify
-from editcli.operations.score_records import scores_block
+from editcli.operations.scores.qualification import MINIMA, Qualification, Trial, qualify
+from editcli.operations.scores.records import scores_block
+from editcli.operations.scores.task_scores import shown, tasks_record
+from editcli.operations.scores.tasks import load_tasks
 from editors import METHODS
 
 if TYPE_CHECKING:
+    from editcli.operations.scores.task_scores import TaskScore
     from editors.evaluation.metrics import Rate
 
 RIVAL = "in-context"
@@ -37,6 +49,9 @@ def command(
     budget: Annotated[
         float, Option(metavar="SECONDS", min=1, help="The time that it may take, about.")
     ] = 600,
+    tasks: TasksOption = None,
+    tasks_from: TasksFromOption = None,
+    tasks_limit: TasksLimitOption = None,
 ) -> None:
     """Edit a sample of facts into a model, measure them, and say whether to go on: go, or no.
 
@@ -49,15 +64,20 @@ def command(
     0.90, far locality 0.98, in plain prompts and in chats. A score without prompts in the file is
     not judged. The exit code is 3 for no.
 
+    With --tasks, tasks of lm-evaluation-harness are run on the base and with the edits of either
+    method, which is not in the time. They are shown, and not judged.
+
     \b
     Examples:
       editcli qualify smollm2 facts.jsonl
       editcli qualify ./my-model facts.csv --budget 1800 --json
+      editcli qualify smollm2 facts.jsonl --tasks arc_easy --tasks-limit 200
     """
     out = call.out
     fact_file = read_facts(file)
     facts = fact_file.require()
     out.note(*fact_file.remarks(SHOWN))
+    loaded_tasks = load_tasks(tasks, tasks_from, tasks_limit, verbose=call.verbose, tell=call.tell)
     location = find_model(model)
     spec = METHODS.load(method)
     methods = {
@@ -78,7 +98,15 @@ def command(
     )
     chats = base.tokenizer.chat_template is not None
     with out.progress("qualifying", None, unit="stages") as bar:
-        found = qualify(base, facts, methods, budget, chats=chats, on_stage=bar.describe)
+        found = qualify(
+            base,
+            facts,
+            methods,
+            budget,
+            chats=chats,
+            tasks=loaded_tasks,
+            on_stage=bar.describe,
+        )
     own = found.trials[0]
     missed = own.missed()
     if call.json or call.quiet:
@@ -115,6 +143,12 @@ def _rows(found: Qualification) -> Iterator[Row]:
                     for trial, of_trial in zip(found.trials, rates, strict=True)
                 },
             }
+    for form, of_tasks in found.trials[0].tasks.items():
+        for number, score in enumerate(of_tasks):
+            yield {
+                "score": f"{score.task}, {score.metric}, {form}",
+                **{trial.method: _change(trial.tasks[form][number]) for trial in found.trials},
+            }
     for name, seconds in (("edit", "seconds_an_edit"), ("answer", "seconds_an_answer")):
         yield {
             "score": f"seconds an {name}",
@@ -125,6 +159,11 @@ def _rows(found: Qualification) -> Iterator[Row]:
 
 def _shown(rate: Rate) -> str:
     return f"{rate.value:.3f} ({rate.low:.2f}-{rate.high:.2f})" if rate.n else ""
+
+
+def _change(score: TaskScore) -> str:
+    """The score with the edits, and what it is beside the base's."""
+    return f"{score.after.value:.3f} ({shown(score.difference, '+')})"
 
 
 def _record(model: str, found: Qualification, missed: list[str]) -> Mapping[str, Any]:
@@ -143,6 +182,7 @@ def _record(model: str, found: Qualification, missed: list[str]) -> Mapping[str,
                 "sampled": {"value": trial.sampled.value, "n": trial.sampled.n},
                 "forms": {
                     form: scores_block(scores, per_fact=False)
+                    | ({"tasks": tasks_record(trial.tasks[form])} if trial.tasks else {})
                     for form, scores in trial.scores.items()
                 },
             }

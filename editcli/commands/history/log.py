@@ -9,7 +9,7 @@ from typer import Option
 
 from editcli.cli.options import READS, Invocation, shared
 from editcli.cli.tree import drawn
-from editcli.operations.score_records import told_scores
+from editcli.operations.scores.records import told_scores
 from editcli.store.history import Event
 from editcli.wording import PURGED, local_time
 

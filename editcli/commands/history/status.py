@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from editcli.cli.options import READS, Invocation, shared
-from editcli.operations.score_records import told_scores
+from editcli.operations.scores.records import told_scores
 from editcli.store.edits import described
 from editcli.store.store import Store
 from editcli.wording import local_time

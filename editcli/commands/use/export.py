@@ -8,7 +8,13 @@ from typing import Annotated
 from typer import Argument
 
 from editcli.cli.options import READS, RUNS_MODEL, VERSION_HELP, Invocation, shared
-from editcli.operations.exports.folder import KindOption, PrivateFactsOption, export
+from editcli.operations.exports.folder import (
+    GgufDtypeOption,
+    KindOption,
+    PrivateFactsOption,
+    export,
+    require_kind,
+)
 
 
 @shared(*READS, *RUNS_MODEL)
@@ -20,6 +26,7 @@ def command(
     ],
     kind: KindOption = "adapter",
     private_facts: PrivateFactsOption = False,
+    gguf_dtype: GgufDtypeOption = None,
 ) -> None:
     """Write a version as a folder that other programs load, with a model card.
 
@@ -32,12 +39,18 @@ def command(
     ft-m, and for pruned heads. Routed edits are merged into one change of the weights, which also
     changes other answers; what that costs is measured, printed, and written into the card.
 
+    A GGUF file holds plain weights and the tokenizer, for llama.cpp and programs on it. It is read
+    back before it appears: a model or a tokenizer that the file cannot hold is refused.
+
     \b
     Examples:
       editcli export HEAD edits
       editcli export v0003 edited-model --as remote-code
       editcli export HEAD plain-model --as merged --private-facts
+      editcli export HEAD for-llama-cpp --as gguf --gguf-dtype float16
     """
+    require_kind(kind, gguf_dtype)
+
     from editcli.operations.session import Session
     from editcli.report.model_card import card_of, score_rows
 
@@ -45,7 +58,7 @@ def command(
     chosen = store.version(version)
     session = Session.open(call, store)
     describe = card_of(session, chosen, kind, folder.name, private_facts=private_facts)
-    rows = score_rows(export(session, chosen, folder, kind, describe))
+    rows = score_rows(export(session, chosen, folder, kind, describe, gguf_dtype=gguf_dtype))
     call.out.record({"version": chosen.id, "folder": str(folder), "kind": kind})
     for name, reliability, generalization, near, far in rows:
         call.out.note(

@@ -9,7 +9,13 @@ from typing import Annotated
 from typer import Argument, Option
 
 from editcli.cli.options import READS, RUNS_MODEL, VERSION_HELP, Invocation, shared
-from editcli.operations.exports.folder import KindOption, PrivateFactsOption, export
+from editcli.operations.exports.folder import (
+    GgufDtypeOption,
+    KindOption,
+    PrivateFactsOption,
+    export,
+    require_kind,
+)
 from editcli.operations.exports.hub import upload
 
 
@@ -22,6 +28,7 @@ def command(
     ],
     kind: KindOption = "adapter",
     private_facts: PrivateFactsOption = False,
+    gguf_dtype: GgufDtypeOption = None,
     public: Annotated[
         bool, Option("--public", help="Make a new repository public; without it, it is private.")
     ] = False,
@@ -37,6 +44,8 @@ def command(
       editcli push HEAD me/edited-model --as remote-code
       editcli push v0003 me/facts --public --private-facts
     """
+    require_kind(kind, gguf_dtype)
+
     from editcli.operations.session import Session
     from editcli.report.model_card import card_of
 
@@ -45,9 +54,9 @@ def command(
     session = Session.open(call, store)
     name = repository.rpartition("/")[2]
     with TemporaryDirectory() as place:
-        folder = Path(place) / "export"
+        folder = Path(place) / name
         describe = card_of(session, chosen, kind, repository, private_facts=private_facts)
-        export(session, chosen, folder, kind, describe, for_others=True)
+        export(session, chosen, folder, kind, describe, gguf_dtype=gguf_dtype, for_others=True)
         message = call.message or f"{name}: version {chosen.id}"
         url = upload(folder, repository, message, private=not public)
     call.out.record({"version": chosen.id, "repository": repository, "kind": kind, "url": url})

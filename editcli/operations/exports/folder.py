@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Option
 
 from editcli import __version__
+from editcli.errors import UsageError
 from editcli.models.loading import dtype_name
 from editcli.models.quantization import BITS
+from editcli.operations.exports.gguf_file import GgufDtype, require_gguf, write_gguf_file
 from editcli.operations.session import Session
 from editcli.store import atomic
 from editcli.store.records import Version
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     from editors.evaluation.edit_scores import EditScores
     from editors.exports.folder import EditConfig
     from editors.methods.edit_state import EditState
+    from editors.model.base_model import Base
 
-Kind = Literal["adapter", "remote-code", "merged"]
+Kind = Literal["adapter", "remote-code", "merged", "gguf"]
 
 KindOption = Annotated[
     Kind,
@@ -30,8 +33,12 @@ KindOption = Annotated[
         "--as",
         help="adapter: the edits alone, for `editcli.load` and `editors.load` over the same base. "
         "remote-code: base, edits and code in one folder, for transformers without editcli. "
-        "merged: plain weights.",
+        "merged: plain weights. gguf: plain weights in one file, for llama.cpp.",
     ),
+]
+GgufDtypeOption = Annotated[
+    GgufDtype | None,
+    Option(help="The dtype of the matrices in a GGUF file; by default that of the store."),
 ]
 PrivateFactsOption = Annotated[
     bool, Option("--private-facts", help="List no facts in the model card, only their number.")
@@ -47,6 +54,15 @@ Describe = Callable[[list[Fact], Scored], str]
 """From the facts in force and the scores to the text of the card."""
 
 
+def require_kind(kind: Kind, gguf_dtype: GgufDtype | None) -> None:
+    """Raises UsageError if a dtype is given for a file that is not written, and EditorError where
+    a package is missing that ``kind`` needs."""
+    if kind == "gguf":
+        require_gguf()
+    elif gguf_dtype is not None:
+        raise UsageError(f"an export as {kind} has no GGUF file", "`--as gguf`")
+
+
 def export(
     session: Session,
     version: Version,
@@ -54,11 +70,13 @@ def export(
     kind: Kind,
     describe: Describe,
     *,
+    gguf_dtype: GgufDtype | None = None,
     for_others: bool = False,
 ) -> Scored:
     """Write ``version`` to the folder ``target``, which must not exist. Returns the scores that
     merging changes.
 
+    ``gguf_dtype``: of the matrices in a GGUF file; None: that of the base.
     ``for_others``: of a base in a local folder, only the name of the folder is written.
 
     Raises:
@@ -86,7 +104,10 @@ def export(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(staged, ignore_errors=True)
         try:
-            scored = _write(session, state, about, kind, staged)
+            if kind == "gguf":
+                scored = _write_gguf(session, state, staged / f"{target.name}.gguf", gguf_dtype)
+            else:
+                scored = _write(session, state, about, kind, staged)
             card = describe(state.in_force(), scored)
             (staged / CARD).write_text(card, encoding="utf-8")
             staged.rename(target)
@@ -104,11 +125,7 @@ def _write(
 
         write_adapter(session.method, state, config, folder)
         return {}
-    if config.dtype in BITS:
-        raise EditorError(
-            f"the base is packed to {config.dtype}, and its weights are not in a file",
-            "`--as adapter`",
-        )
+    _require_weights(session.base)
     if kind == "remote-code":
         from editors.exports.remote_code import write_remote_code
 
@@ -119,17 +136,35 @@ def _write(
     from editors.exports.merged import write_merged
 
     write_merged(session.method, state, folder)
-    return _scores_of_merging(session, state) if session.method.spec.routed else {}
+    return _scores_of_merging(session, state)
+
+
+def _write_gguf(session: Session, state: EditState, path: Path, dtype: GgufDtype | None) -> Scored:
+    from editors.exports.merged import merged
+
+    _require_weights(session.base)
+    texts = [fact.prompt for fact in state.in_force()[-MEASURED:]]
+    with merged(session.method, state) as model:
+        write_gguf_file(model.base, path, dtype or dtype_name(session.base), texts)
+    return _scores_of_merging(session, state)
+
+
+def _require_weights(base: Base) -> None:
+    """Raises EditorError for a base whose weights are packed."""
+    if (dtype := dtype_name(base)) in BITS:
+        raise EditorError(
+            f"the base is packed to {dtype}, and its weights are not in a file", "`--as adapter`"
+        )
 
 
 def _scores_of_merging(session: Session, state: EditState) -> Scored:
     """The scores of the newest facts with routed edits, and with the weights that they are merged
-    into."""
+    into; empty for edits that are always on."""
     from editors.evaluation.edit_scores import score_edits
     from editors.exports.merged import merged
 
     method, facts = session.method, state.in_force()[-MEASURED:]
-    if not facts:
+    if not facts or not method.spec.routed:
         return {}
     attached = {
         "routed": lambda: method.attach(state),

@@ -13,6 +13,7 @@ from editors.inference.edited_model import Rewriter
 from editors.methods.applying import Applied, Limits, Trained
 from editors.methods.base import Method
 from editors.methods.edit_state import EditState
+from editors.methods.elsewhere import Dispatch, Elsewhere
 from editors.methods.in_context import SPEC, InContextSettings
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
@@ -67,7 +68,7 @@ class InContext(Method[ScopeState, InContextSettings]):
     def load(self, saved: SavedPayload, state: EditState) -> ScopeState:
         return ScopeState.load(saved, [*state.facts])
 
-    def rewriter(self, state: EditState) -> Rewriter | None:
+    def rewriter(self, state: EditState) -> Rewriter:
         router = self._scope.router(
             state.payload,
             state.facts,
@@ -86,6 +87,19 @@ class InContext(Method[ScopeState, InContextSettings]):
             ]
 
         return rewrite
+
+    def elsewhere(self, state: EditState) -> Elsewhere:
+        """The engine sees the prompts that the model would see here."""
+        self._scope.require_no_base(state.payload)
+        rewrite = self.rewriter(state)
+
+        def dispatch(prompts: Sequence[Prompt]) -> list[Dispatch]:
+            return [
+                Dispatch(decision, _changed_text(prompt) if decision.opened else None)
+                for prompt, decision in rewrite(prompts)
+            ]
+
+        return Elsewhere(dispatch)
 
     def _with_fact(self, prompt: Prompt, fact: Fact) -> Prompt:
         """``prompt`` with the fact before it; of a chat, with the fact in its system turn."""
@@ -108,3 +122,8 @@ class InContext(Method[ScopeState, InContextSettings]):
         scope = state.payload
         why = self._scope.signal(scope).explain(decision, scope.keys[decision.fact])
         return f"fact {decision.fact} was put before the prompt: {why}", {}
+
+
+def _changed_text(prompt: Prompt) -> str:
+    """What a fact was put into: a text, or the system turn of a chat."""
+    return prompt if isinstance(prompt, str) else prompt[0]["content"]

@@ -23,11 +23,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from editors.errors import EditorError
 from editors.facts import Fact
-from editors.inference.decisions import Decision, NoClaims, Router
+from editors.inference.decisions import Decision, NoClaims, Router, decided
 from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Trained
 from editors.methods.base import Method
 from editors.methods.edit_state import EditState
+from editors.methods.elsewhere import Dispatch, Elsewhere
 from editors.methods.spec import MethodSpec
 from editors.methods.training.forms import forms_of, judged_forms
 from editors.methods.training.loops import Training
@@ -37,7 +39,7 @@ from editors.methods.wise import SPEC
 from editors.methods.wise.activation import ActivationRouter
 from editors.methods.wise.memory_layer import SideMemoryLinear
 from editors.methods.wise.merging import MERGES
-from editors.methods.wise.payload import WisePayload
+from editors.methods.wise.payload import WisePayload, shard_name
 from editors.methods.wise.settings import WiseSettings
 from editors.methods.wise.shards import Group, LowRank, Mask, Memory, MergedShards, Shard, Support
 from editors.methods.wise.training.any_prompt import AnyPrompt
@@ -46,7 +48,7 @@ from editors.methods.wise.training.sequential import train_sequentially
 from editors.model.base_model import Base
 from editors.model.saved_payload import SavedPayload
 from editors.model.tensor_files import to_bytes
-from editors.model.tokenization import Prompt, Row, encode_prompt
+from editors.model.tokenization import Prompt, Row, encode_prompt, encode_prompts
 from editors.scope.base import ByteCache, Learning, explain_score
 from editors.scope.corpus import Corpus
 from editors.scope.fact_scope import FactScope
@@ -355,6 +357,36 @@ class Wise(Method[WisePayload, WiseSettings]):
         return self._scope.router(
             payload.scope, state.facts, memory_of, context_first=state.prefers_context
         )
+
+    def elsewhere(self, state: EditState) -> Elsewhere:
+        """The engine holds each shard as an adapter of the shard's name."""
+        settings, payload = self.settings, state.payload
+        if settings.memory != "low-rank":
+            raise EditorError(
+                f"the shards of this store have memory={settings.memory}, and no engine holds such "
+                "a change of weights as an adapter",
+                "make a store whose shards are adapters: `editcli init MODEL --scope sentence "
+                "--set memory=low-rank`",
+            )
+        if settings.merge_every > 1:
+            raise EditorError(
+                f"the shards of this store are merged by {settings.merge_every} (merge_every), and "
+                "adapters are not",
+                "make a store with `--set merge_every=0`",
+            )
+        self._scope.require_no_base(payload.scope)
+        router, shard_of = self.router(state) or NoClaims(), payload.shard_of()
+
+        def dispatch(prompts: Sequence[Prompt]) -> list[Dispatch]:
+            with self.base.probing():
+                decisions = decided(router, encode_prompts(self.base.tokenizer, prompts))
+            return [
+                Dispatch(decision, adapter=shard_name(decision.memory) if decision.opened else None)
+                for decision in decisions
+            ]
+
+        current = sorted({shard_of[fact.id] for fact in state.in_force()})
+        return Elsewhere(dispatch, tuple(map(shard_name, current)))
 
     def other_model(self, state: EditState) -> Path | None:
         return self._scope.other_model(state.payload.scope) if self._names_facts else None

@@ -46,8 +46,8 @@ class WisePayload:
             tensors = shard.tensors()
             if not set(self.plain).isdisjoint(shard.facts):
                 tensors[PLAIN] = torch.tensor([fact in self.plain for fact in shard.facts])
-            blobs[shard_name(number)] = to_bytes(tensors)
-            made_from[shard_name(number)] = shard.groups
+            blobs[_name(number)] = to_bytes(tensors)
+            made_from[_name(number)] = shard.groups
         return SavedPayload({"scope": scope.summary}, blobs, made_from)
 
     @staticmethod
@@ -58,7 +58,7 @@ class WisePayload:
         shards: list[Shard] = []
         plain: list[str] = []
         for number in range(shard_count(saved)):
-            name = shard_name(number)
+            name = _name(number)
             tensors = from_bytes(saved.blobs[name])
             shards.append(Shard.from_tensors(saved.made_from[name], tensors))
             if PLAIN in tensors:
@@ -74,5 +74,9 @@ def shard_count(saved: SavedPayload) -> int:
 
 
 def shard_name(number: int) -> str:
-    """The name of the blob of a shard."""
-    return f"{SHARD}{number:04d}.safetensors"
+    """What the shard with this number is called in files and exports."""
+    return f"{SHARD}{number:04d}"
+
+
+def _name(number: int) -> str:
+    return f"{shard_name(number)}.safetensors"

@@ -130,6 +130,7 @@ class SentenceSignal(RelationSignal):
     """The same with a sentence encoder, which is another model than the base."""
 
     name: ClassVar[str] = "sentence"
+    needs_base: ClassVar[bool] = False
     encoder_type: ClassVar[type[RelationEncoder]] = SentenceEncoder
 
     @classmethod

@@ -23,6 +23,7 @@ from editcli.models.entailment import entails_by
 from editcli.models.gguf_files import GgufFile
 from editcli.models.loading import load_base, load_store_base
 from editcli.models.locations import find_model, resolve
+from editcli.models.outlines import outline_store_base
 from editcli.store.records import StoreConfig
 from editors import EditorError, StateMismatch
 
@@ -120,6 +121,21 @@ def test_the_tokenizer_comes_with_its_template_and_all_that_ends_a_text(file: Pa
     assert chat == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.eos_token_id == END_OF_TURN
     assert base.model.generation_config.eos_token_id == [END_OF_TEXT, END_OF_TURN]
+
+
+def test_without_weights_it_reads_prompts_as_with_them(file: Path, cache: Path) -> None:
+    from editors.model.tokenization import encode_prompt
+
+    outlined = outline_store_base(replace(CONFIG, base=str(file), layer=0))
+    assert not copies(cache)
+    base, _ = load(file)
+    prompts: list[Any] = [TEXT, [{"role": "user", "content": TEXT}]]
+    for prompt in prompts:
+        found = [encode_prompt(one.tokenizer, prompt) for one in (outlined, base)]
+        assert found[0] == found[1]
+    assert outlined.tokenizer.all_special_ids == base.tokenizer.all_special_ids
+    assert outlined.tokenizer.pad_token == base.tokenizer.pad_token
+    assert outlined.architecture.context == base.architecture.context
 
 
 @pytest.mark.parametrize("pads", [True, False])

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -375,8 +376,9 @@ def test_pads_that_count_as_positions_are_not_read(tiny_base: BaseOf, family: st
         lambda model, _: deepcopy(model),
         lambda model, _: torch.save(model, io.BytesIO()),
         lambda model, _: model.init_continuous_batching(),
+        lambda model, _: model.generate_batch([[1, 5, 9]]),
     ],
-    ids=["save", "push", "copy", "pickle", "continuous batching"],
+    ids=["save", "push", "copy", "pickle", "continuous batching", "generate_batch"],
 )
 def test_what_would_lose_edits_is_refused_while_they_are_attached(
     tiny_base: BaseOf, tmp_path: Path, lose: Callable[[Any, Path], object]
@@ -386,3 +388,15 @@ def test_what_would_lose_edits_is_refused_while_they_are_attached(
         lose(base.model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert deepcopy(base.model) is not base.model
+
+
+def test_a_row_of_joined_prompts_is_refused_whoever_joined_them(tiny_base: BaseOf) -> None:
+    """As by a manager of continuous batching that was made without the methods of the model."""
+    base = tiny_base("llama")
+    ends = torch.tensor([0, *accumulate(map(len, PROMPTS))], dtype=torch.int32)
+    joined = {"input_ids": torch.tensor([sum(PROMPTS, ())]), "cu_seq_lens_q": ends}
+    with attached(base, {}, Table()):
+        with pytest.raises(EditorError, match="joined to one row") as caught:
+            base.model(**joined)
+        assert "`generate`" in str(caught.value.hint)
+        generate(base, PROMPTS)  # a padded batch is answered

@@ -7,6 +7,8 @@ its own; all come from another package. Each works in every method that is route
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,31 @@ def test_a_decision_is_explained_by_its_signal(edited: tuple[Any, Any]) -> None:
     assert FRANCE.id in sentence
     signal = method.settings.scope
     assert ("score" if signal in OWN else f"{signal} says score") in sentence
+
+
+@pytest.mark.parametrize("signal", [*OWN, *TOYS])
+def test_a_signal_decides_without_the_weights_of_the_base_or_says_that_it_needs_them(
+    tiny_method: MethodOf, toy_package: Path, sentence_encoder: Path, signal: str
+) -> None:
+    settings = {**SETTINGS["in-context"], "scope": signal, "encoder": str(sentence_encoder)}
+    method = tiny_method("in-context", settings=settings)
+    state = edit(method, FACTS).state
+    outline = replace(method.base, model=deepcopy(method.base.model).to("meta"))
+    bare = type(method)(outline, method.settings, method.seed)
+    if SIGNALS.load(signal).needs_base:
+        with pytest.raises(EditorError, match="needs the weights of the base"):
+            bare.served_elsewhere(state)
+        return
+    prompts = [*(fact.prompt for fact in FACTS), *OTHERS]
+    elsewhere = bare.served_elsewhere(state)
+    assert elsewhere.adapters == ()
+    with method.attach(state) as model:
+        here = model.rewritten(prompts)
+    for prompt, (rewritten, decision), there in zip(
+        prompts, here, elsewhere.dispatcher(prompts), strict=True
+    ):
+        assert there.decision == decision
+        assert (prompt if there.text is None else there.text) == rewritten
 
 
 def test_a_closed_fact_claims_nothing_any_more(edited: tuple[Any, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from editcli.cli.console import Output, Row
+from editcli.operations.scores.task_scores import TaskScore, task_rows, tasks_record
 from editcli.wording import counted
 from editors.facts import NEAR_KINDS
 
@@ -23,6 +24,9 @@ HEADLINES: Mapping[Form, Reading] = {"plain": "starts", "chat": "said"}
 
 Scores = Mapping[Form, "EditScores"]
 """The scores in each form; plain prompts are always there, and the first."""
+
+TasksByForm = dict[Form, list[TaskScore]]
+"""The scores of tasks in each form; empty where none were run."""
 
 # The scores in the order of printing: the key in JSON, and what a person reads.
 RATES = {
@@ -49,7 +53,9 @@ def _rates(scores: EditScores) -> dict[str, Rate]:
 # --- for people -----------------------------------------------------------------------------------
 
 
-def print_scores(out: Output, version: str, scores: Scores, *, per_fact: bool) -> None:
+def print_scores(
+    out: Output, version: str, scores: Scores, tasks: TasksByForm, *, per_fact: bool
+) -> None:
     """Print the scores of a version as text of at most 80 columns; each fact's if ``per_fact``."""
     plain = scores["plain"]
     out.text(f"{version}: {counted(plain.reliability.n, 'fact')}")
@@ -64,6 +70,10 @@ def print_scores(out: Output, version: str, scores: Scores, *, per_fact: bool) -
         if len(of_form.retention) > 1:
             by_age = " ".join(f"{band.reliability:.2f}" for band in of_form.retention)
             out.text(f"{named}retention, newest first: {by_age}")
+    for form, of_tasks in tasks.items():
+        named = " in chats" if form == "chat" else ""
+        out.text(f"tasks{named}, before and after")
+        out.table(task_rows(of_tasks))
     if per_fact:
         out.table(row for form in scores for row in _fact_rows(form, scores))
 
@@ -118,11 +128,13 @@ def _fact_rows(form: Form, scores: Scores) -> Iterator[Row]:
 
 
 def scores_record(
-    version: str, protocol: str, scores: Scores, *, per_fact: bool
+    version: str, protocol: str, scores: Scores, tasks: TasksByForm, *, per_fact: bool
 ) -> dict[str, object]:
     """The scores of a version as JSON: those of plain prompts, and under ``forms`` those of each
     form if there are several."""
     blocks = {form: scores_block(of_form, per_fact=per_fact) for form, of_form in scores.items()}
+    for form, of_tasks in tasks.items():
+        blocks[form]["tasks"] = tasks_record(of_tasks)
     record = {
         "version": version,
         "facts": scores["plain"].reliability.n,

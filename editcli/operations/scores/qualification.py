@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
 from editcli.operations.editing.apply import peak_memory
-from editcli.operations.score_records import HEADLINES, Form
+from editcli.operations.scores.records import HEADLINES, Form, TasksByForm
+from editcli.operations.scores.task_scores import TaskRuns
+from editcli.operations.scores.tasks import Tasks
 from editors import METHODS, Fact
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class Trial:
 
     ``facts``: how many were edited; ``failed``: those that could not be learnt; ``scores``: by
     form; ``sampled``: the share of prompts and rephrases that are answered right when answers are
-    sampled.
+    sampled; ``tasks``: the scores of tasks by form, if any were run.
     """
 
     method: str
@@ -47,6 +49,7 @@ class Trial:
     seconds_an_answer: float
     scores: Mapping[Form, EditScores]
     sampled: Rate
+    tasks: TasksByForm
 
     def missed(self) -> list[str]:
         """In words, what is below :data:`MINIMA`."""
@@ -76,13 +79,15 @@ def qualify(
     budget: float,
     *,
     chats: bool,
+    tasks: Tasks | None = None,
     seed: int = 0,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Qualification:
     """Try each of ``methods``, names with their settings, on a sample of ``facts``.
 
     The sample is as large as ``budget`` seconds allow, by what a pilot of the first method takes,
-    and the same for all methods. ``chats``: prompts are asked in chats, too.
+    and the same for all methods. ``chats``: prompts are asked in chats, too. ``tasks`` are run on
+    the base and with the edits of each method, beyond the budget.
 
     Raises:
         EditorError: a method cannot edit the base, or a fact cannot be encoded.
@@ -91,13 +96,15 @@ def qualify(
     first, *_ = methods
     started = time.perf_counter()
     on_stage("pilot")
-    _trial(base, first, methods[first], [facts[i] for i in shuffled[:PILOT]], chats, on_stage)
+    _trial(base, first, methods[first], [facts[i] for i in shuffled[:PILOT]], chats, None, on_stage)
     pilot = time.perf_counter() - started
     each = pilot / min(PILOT, len(facts)) * len(methods)
     count = max(PILOT, math.floor((budget - pilot) / each))
     sample = [facts[i] for i in sorted(shuffled[:count])]
+    runs = None if tasks is None else TaskRuns(base, tasks)
     trials = [
-        _trial(base, name, settings, sample, chats, on_stage) for name, settings in methods.items()
+        _trial(base, name, settings, sample, chats, runs, on_stage)
+        for name, settings in methods.items()
     ]
     return Qualification(trials, len(facts), peak_memory(base.device))
 
@@ -108,6 +115,7 @@ def _trial(
     settings: Mapping[str, Scalar],
     facts: Sequence[Fact],
     chats: bool,
+    runs: TaskRuns | None,
     on_stage: Callable[[str], None],
 ) -> Trial:
     from editors.evaluation.edit_scores import score_edits
@@ -132,9 +140,13 @@ def _trial(
     on_stage(f"{name}: sampling")
     with attach() as model:
         sampled, seconds = _sampled(model, facts)
-    return Trial(
-        name, len(facts), len(applied.failed), edited / len(facts), seconds, scores, sampled
-    )
+    tasks: TasksByForm = {}
+    if runs is not None:
+        for form in forms:
+            on_stage(f"{name}: tasks, {form}")
+            tasks[form] = runs.compared(attach, chats=form == "chat")
+    each = edited / len(facts)
+    return Trial(name, len(facts), len(applied.failed), each, seconds, scores, sampled, tasks)
 
 
 def _sampled(model: EditedModel, facts: Sequence[Fact]) -> tuple[Rate, float]:
