@@ -116,13 +116,16 @@ class Session:
         operation: str,
         before: EditState,
         state: EditState,
+        *,
+        rejected: bool = False,
         **about: Unpack[About],
     ) -> Version:
-        """Save ``state`` as the next version. ``before``: the edits of HEAD."""
+        """Save ``state`` as the next version. ``before``: the edits of HEAD, which stays where it
+        is if the version is ``rejected``."""
         about["tools"] = tools()
         parent = self.store.head()
         changes = changes_between(self.store, parent, before, self.method.close(state))
-        return transaction.publish(operation, changes, **about)
+        return transaction.publish(operation, changes, rejected=rejected, **about)
 
 
 class _InFront(Session):

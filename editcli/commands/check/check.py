@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Exit, Option
 
@@ -21,10 +21,16 @@ from editcli.cli.options import (
     shared,
 )
 from editcli.files.facts import read_facts
+from editcli.operations.scores.minima import (
+    MEASURED_ON,
+    MinGeneralizationOption,
+    MinLocalityOption,
+    MinReliabilityOption,
+    missed,
+)
 from editcli.operations.scores.records import (
     HEADLINES,
     Form,
-    Scores,
     TasksByForm,
     kept_scores,
     print_scores,
@@ -38,23 +44,11 @@ from editors import EditorError, Fact
 
 if TYPE_CHECKING:
     from editors.evaluation.edit_scores import EditScores
-    from editors.evaluation.metrics import Rate
     from editors.model.tokenization import Wrap
 
 SHOWN = 10  # remarks on lines of the file, printed one by one
 
-# The scores that may have a minimum, and the part of a fact that each is measured on.
-MEASURED_ON = {
-    "reliability": "a prompt",
-    "generalization": "`rephrases`",
-    "locality": "`locality` prompts",
-}
-
 Protocol = Literal["generate", "both"]
-
-
-def _minimum(score: str) -> Any:
-    return Option(metavar="X", min=0, max=1, help=f"Exit with 3 if {score} is below X.")
 
 
 @shared(*READS, *RUNS_MODEL)
@@ -83,9 +77,9 @@ def command(
     tasks: TasksOption = None,
     tasks_from: TasksFromOption = None,
     tasks_limit: TasksLimitOption = None,
-    min_reliability: Annotated[float | None, _minimum("reliability")] = None,
-    min_generalization: Annotated[float | None, _minimum("generalization")] = None,
-    min_locality: Annotated[float | None, _minimum("locality")] = None,
+    min_reliability: MinReliabilityOption = None,
+    min_generalization: MinGeneralizationOption = None,
+    min_locality: MinLocalityOption = None,
     per_fact: Annotated[
         bool, Option("--per-fact", help="Print the scores of each fact, too.")
     ] = False,
@@ -179,10 +173,10 @@ def command(
     if not no_save:
         keep_scores(call, store, chosen, kept_scores(file or "facts in force", scores))
     minima = (min_reliability, min_generalization, min_locality)
-    missed = [*_missed(scores, dict(zip(MEASURED_ON, minima, strict=True)))]
-    for problem in missed:
+    below = [*missed(scores, dict(zip(MEASURED_ON, minima, strict=True)))]
+    for problem in below:
         out.warn(problem)
-    if missed:
+    if below:
         raise Exit(exit_codes.BELOW_THRESHOLD)
 
 
@@ -195,17 +189,3 @@ def keep_scores(
             transaction.record_scores(version, scores, who=call.who)
     except EditorError as error:
         call.out.note(f"the scores are not kept with the version: {error.message}")
-
-
-def _missed(scores: Scores, minima: Mapping[str, float | None]) -> Iterator[str]:
-    """In words, each score that is below its minimum, in each form."""
-    for form, of_form in scores.items():
-        for name, minimum in minima.items():
-            rate: Rate = getattr(of_form, name)
-            if minimum is None or rate.value >= minimum:
-                continue
-            where = " in chats" if form == "chat" else ""
-            if rate.n:
-                yield f"{name}{where} {rate.value:.4f} is below {minimum}"
-            elif form == "plain":  # both forms have the same prompts
-                yield f"{name} cannot be at least {minimum}: no fact has {MEASURED_ON[name]}"

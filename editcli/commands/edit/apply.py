@@ -16,6 +16,13 @@ from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, shared
 from editcli.errors import UsageError
 from editcli.files.facts import FactFile, read_facts
 from editcli.operations.editing.distributed import Ranks
+from editcli.operations.scores.minima import (
+    CanariesOption,
+    Gate,
+    MinGeneralizationOption,
+    MinLocalityOption,
+    MinReliabilityOption,
+)
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
 from editcli.wording import SHOW_ANSWERS, counted_are
@@ -52,6 +59,10 @@ def command(
         ),
     ] = None,
     plain: options.PlainOption = False,
+    canaries: CanariesOption = None,
+    min_reliability: MinReliabilityOption = None,
+    min_generalization: MinGeneralizationOption = None,
+    min_locality: MinLocalityOption = None,
     on_conflict: options.OnConflictOption = "refuse",
     skip_bad: options.SkipBadOption = False,
     dry_run: options.DryRunOption = False,
@@ -62,6 +73,9 @@ def command(
     again: it goes on where it stopped. Ctrl-C finishes the facts that are being trained, and saves
     them. Facts that the model does not answer after training are saved too, and named; the exit
     code is then 1 (4 where lines were left out as well).
+
+    With a minimum, the new version is scored before it counts: if a score is below, it is kept as
+    rejected, HEAD stays, and the exit code is 3.
 
     Under torchrun, each process trains some of the facts, and the first one saves the version. The
     result is the same as with one process. Ctrl-C then stops at once; finished work is kept.
@@ -81,6 +95,7 @@ def command(
         raise UsageError(
             "standard input cannot be read by several processes", "name a file: `apply FILE`"
         )
+    gate = Gate.of(canaries, min_reliability, min_generalization, min_locality)
     fact_file = read_facts(file, on_conflict=on_conflict)
     fact_file.require(skip_bad=skip_bad)  # before a large model is loaded, not after
     store = call.open_store()
@@ -115,6 +130,7 @@ def command(
         refused=len(fact_file.refused),
         limits=limits,
         ranks=ranks,
+        gate=gate,
     )
     if call.json or call.quiet:
         out.record(result.to_dict())
@@ -134,6 +150,8 @@ def command(
             "run the same command again to go on",
         )
         raise Exit(exit_codes.INTERRUPTED)
+    if result.missed:
+        raise Exit(exit_codes.BELOW_THRESHOLD)
     _warn_refused(out, fact_file)
     if result.failed:
         raise Exit(exit_codes.FAILED)

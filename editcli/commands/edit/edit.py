@@ -8,6 +8,13 @@ from typer import Argument, Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, PlainOption, shared
+from editcli.operations.scores.minima import (
+    CanariesOption,
+    Gate,
+    MinGeneralizationOption,
+    MinLocalityOption,
+    MinReliabilityOption,
+)
 from editors import Fact, Probe
 
 Prompts = list[str] | None
@@ -39,10 +46,16 @@ def command(
     ] = None,
     source: Annotated[str | None, Option(metavar="TEXT", help="Where the fact comes from.")] = None,
     plain: PlainOption = False,
+    canaries: CanariesOption = None,
+    min_reliability: MinReliabilityOption = None,
+    min_generalization: MinGeneralizationOption = None,
+    min_locality: MinLocalityOption = None,
 ) -> None:
     """Edit one fact into the model, as a new version.
 
-    --alias, --rephrase, --variant, --near and --far may be repeated.
+    --alias, --rephrase, --variant, --near and --far may be repeated. With a minimum, the edit is
+    scored before it counts: if a score is below, its version is kept as rejected, HEAD stays, and
+    the exit code is 3.
 
     \b
     Examples:
@@ -60,6 +73,7 @@ def command(
     from editcli.operations.session import Session
 
     out = call.out
+    gate = Gate.of(canaries, min_reliability, min_generalization, min_locality)
     fact = Fact(
         prompt,
         target,
@@ -74,7 +88,7 @@ def command(
         source=source,
         author=call.who or None,
     )
-    result = edit_fact(Session.open(call), fact, call, chats=not plain)
+    result = edit_fact(Session.open(call), fact, call, chats=not plain, gate=gate)
     in_force = result.unchanged[0] if result.unchanged else fact.id
     if call.json or call.quiet:
         out.record({**result.to_dict(), "fact": in_force})
@@ -83,5 +97,7 @@ def command(
     if subject is None and not call.json:
         out.hint(NO_SUBJECT.format(option="`--subject`"))
     warn_of_failures(out, fact, result)
+    if result.missed:
+        raise Exit(exit_codes.BELOW_THRESHOLD)
     if result.failed:
         raise Exit(exit_codes.FAILED)

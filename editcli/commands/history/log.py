@@ -94,6 +94,8 @@ def _row(
 def _for_people(record: dict[str, Any]) -> dict[str, object]:
     changes = [f"{SIGNS[kind]}{count}" for kind, count in record["changes"].items() if count]
     message = PURGED if record["message"] is None else record["message"]
+    if record["made"] and record["head"] != record["version"]:
+        message = f"(rejected) {message}".strip()
     return {
         **record,
         "when": local_time(record["at"]),

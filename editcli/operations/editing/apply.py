@@ -14,6 +14,7 @@ from editcli.cli.options import Invocation
 from editcli.errors import Interrupted
 from editcli.operations.editing.distributed import Ranks
 from editcli.operations.interrupts import noticing_interrupts
+from editcli.operations.scores.minima import Gate
 from editcli.operations.session import Session
 from editcli.store.journal import Journal
 from editcli.wording import STALE_HEADS, counted
@@ -64,7 +65,8 @@ class ApplyResult:
     """What applying facts did; the keys of its JSON are stable.
 
     ``unchanged``, ``updated`` (some of these, of which more is told now) and ``failed`` hold ids of
-    facts; the JSON counts the first two. ``left``: how many facts were not reached.
+    facts; the JSON counts the first two. ``missed``: in
+    words, the scores that are below a minimum. ``left``: how many facts were not reached.
     """
 
     version: str
@@ -75,6 +77,7 @@ class ApplyResult:
     unchanged: tuple[str, ...]
     updated: tuple[str, ...]
     failed: tuple[str, ...]
+    missed: tuple[str, ...]
     left: int
     iterations: int
     seconds: float
@@ -100,8 +103,11 @@ def apply_facts(
     refused: int = 0,
     limits: Limits | None = None,
     ranks: Ranks = ALONE,
+    gate: Gate | None = None,
 ) -> ApplyResult:
     """Apply ``facts`` and publish the next version; where nothing changes, no version is made.
+
+    With a ``gate``, a version that does not reach it is kept as rejected, and HEAD stays.
 
     The method trains the facts in groups, within ``limits``. After Ctrl-C the group in training is
     finished, and all finished groups are saved. A group that a killed run finished is not trained
@@ -143,12 +149,18 @@ def apply_facts(
                 "was stopped, and needed no training"
             )
         version = parent
+        missed: list[str] = []
         if result.applied or result.updated:
+            scores = None
+            if gate:
+                new = [result.state.facts[fact] for fact in (*result.applied, *result.updated)]
+                missed, scores = gate.judged(session, result.state, new)
             version = session.publish(
                 transaction,
                 operation,
                 state,
                 result.state,
+                rejected=bool(missed),
                 who=call.who,
                 message=call.message,
                 extra={
@@ -156,9 +168,18 @@ def apply_facts(
                     "seconds": round(time.monotonic() - started, 3),
                     "failed": list(result.failed),
                     **({} if limits.chats else {"plain": True}),
+                    **({"rejected": missed} if missed else {}),
                 },
             )
             store.journal.clear()
+            if scores:
+                transaction.record_scores(version, scores, who=call.who)
+            if missed:
+                out.warn(
+                    f"{version.id} is kept as rejected, and HEAD stays at {parent.id}: "
+                    f"{'; '.join(missed)}",
+                    f"`editcli checkout {version.id}` takes it all the same",
+                )
             if result.state.stale:
                 out.warn(*STALE_HEADS)
     return ApplyResult(
@@ -169,6 +190,7 @@ def apply_facts(
         superseded=len(result.superseded),
         unchanged=result.unchanged,
         updated=result.updated,
+        missed=tuple(missed),
         failed=result.failed,
         left=len(result.left),
         iterations=result.iterations,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from editcli.cli.console import Output
 from editcli.cli.options import Invocation
 from editcli.operations.editing.apply import ApplyResult, apply_facts
+from editcli.operations.scores.minima import Gate
 from editcli.operations.session import Session
 from editcli.wording import SHOW_ANSWERS
 from editors import Fact, InvalidFact
@@ -15,9 +16,16 @@ NO_SUBJECT = (
 )
 
 
-def edit_fact(session: Session, fact: Fact, call: Invocation, *, chats: bool = True) -> ApplyResult:
+def edit_fact(
+    session: Session,
+    fact: Fact,
+    call: Invocation,
+    *,
+    chats: bool = True,
+    gate: Gate | None = None,
+) -> ApplyResult:
     """Edit ``fact`` into the version that is HEAD, as the next version. ``chats``: it is trained in
-    chats, too.
+    chats, too. ``gate``: what the edit has to reach to become HEAD.
 
     Raises:
         InvalidFact: the base cannot take the fact.
@@ -28,7 +36,8 @@ def edit_fact(session: Session, fact: Fact, call: Invocation, *, chats: bool = T
 
     if reason := session.why_unfit(fact):
         raise InvalidFact(reason, "shorten or change the text")
-    return apply_facts(session, [fact], call, operation="edit", limits=Limits(chats=chats))
+    limits = Limits(chats=chats)
+    return apply_facts(session, [fact], call, operation="edit", limits=limits, gate=gate)
 
 
 def what_was_done(result: ApplyResult) -> str:

@@ -29,7 +29,7 @@ from editors import Fact
 
 KEYS = {
     *("schema", "version", "parent", "applied", "refused", "superseded", "failed", "iterations"),
-    *("seconds", "seconds_per_edit", "peak_memory_bytes", "unchanged", "updated", "left"),
+    *("seconds", "seconds_per_edit", "peak_memory_bytes", "unchanged", "updated", "missed", "left"),
 }
 IDS = tuple(fact.id for fact in FACTS)
 COUNTS = ("applied", "refused", "superseded", "unchanged", "left")

@@ -17,7 +17,16 @@ from editors import FactClosure
 
 KEYS = {
     *("schema", "version", "parent", "applied", "refused", "superseded", "failed", "iterations"),
-    *("seconds", "seconds_per_edit", "peak_memory_bytes", "unchanged", "updated", "left", "fact"),
+    *(
+        "seconds",
+        "seconds_per_edit",
+        "peak_memory_bytes",
+        "unchanged",
+        "updated",
+        "missed",
+        "left",
+        "fact",
+    ),
 }
 FRANCE_IS_ROME = (FRANCE.prompt, FRANCE.target, "--subject", "France")
 FRANCE_IS_LIMA = (FRANCE.prompt, FRANCE_AGAIN.target, "--subject", "France")
