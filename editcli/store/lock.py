@@ -48,5 +48,5 @@ def _described(holder: Path, now: datetime) -> str:
         return (
             f"pid {record['pid']} on host {record['host']} ({record['command']}) since {when} UTC"
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"  # it has the lock but has not written its name yet

@@ -114,9 +114,9 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> Store:
         """The store at `path`. Raises EditorError where there is none, its format is another, or it
-        holds links."""
+        holds links or pipes."""
         layout = Layout(path)
-        layout.require_no_links()
+        layout.require_plain()
         with atomic.explained("opening the store"):
             data = layout.config.read_bytes()
         return cls(path, StoreConfig.from_toml(data))
@@ -149,7 +149,8 @@ class Store:
     def ids(self) -> list[str]:
         """The ids of all versions, oldest first."""
         with self._reading() as base:
-            return [*map(version_id, range(1, history.newest(base) + 1))]
+            rows = base.execute("SELECT made FROM event WHERE made IS NOT NULL ORDER BY made")
+            return [version_id(number) for (number,) in rows]
 
     def versions(self) -> tuple[Version, ...]:
         """All versions, oldest first."""
@@ -222,6 +223,7 @@ class Store:
             assert found is not None  # one that was purged has no id
 
             def version_at(seq: int) -> Version:
+                # It is on the line of a version.
                 return version_of(history.events(base, "seq = ?", (seq,))[0], notes[seq])
 
             if entries:
@@ -269,7 +271,7 @@ class Store:
     def blob_path(self, name: str, blob: Blob) -> Path:
         """The path of a blob, whose hash is not checked. Raises EditorError where it is missing."""
         path = self._layout.blobs / blob.digest
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             raise EditorError(f"blob {name!r} ({blob.digest[:12]}) is missing", DAMAGED)
         return path
 
@@ -283,7 +285,7 @@ class Store:
         Raises EditorError when another process holds the lock, or when the history is damaged.
         """
         layout = self._layout
-        layout.require_no_links()
+        layout.require_plain()
         with locked(layout.lock, command, now()):
             for folder in (layout.root, *layout.folders):
                 atomic.sweep(folder)
