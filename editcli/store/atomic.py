@@ -11,8 +11,10 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -81,16 +83,26 @@ def sync_directory(path: Path) -> None:
 
 
 def read(path: Path) -> bytes | None:
-    """The bytes of a file; None where it is absent. Raises OSError, also for a link."""
+    """The bytes of a file; None where it is absent. Raises OSError as :func:`opened`."""
     try:
-        with open(path, "rb", opener=_no_link) as file:
+        with opened(path) as file:
             return file.read()
     except FileNotFoundError:
         return None
 
 
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+def opened(path: Path) -> BufferedReader:
+    """A file, opened to be read. Raises OSError, also for a link and for what is no plain file."""
+    return open(path, "rb", opener=_plain)
+
+
+def _plain(path: str, flags: int) -> int:
+    # Opening a pipe would wait for somebody to write to it.
+    fd = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a file", path)
+    return fd
 
 
 def discard(path: Path) -> None:

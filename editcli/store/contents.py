@@ -16,7 +16,6 @@ A fact, a note and scores have a `salt`, so that no text can be guessed from a l
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,10 +23,12 @@ from typing import Any, Literal
 
 from editcli.store.database import DAMAGED
 from editcli.store.recorder import leaf_of
-from editcli.store.records import DIGEST, NAME
-from editors import EditorError, Fact, FactClosure
+from editcli.store.records import DIGEST, NAME, from_json
+from editors import EditorError, Fact, FactClosure, InvalidFact
 
 Kind = Literal["added", "removed", "superseded"]
+
+_NOTE = {"message": str, "tools": dict, "extra": dict}
 
 PAGE = 10_000  # rows that are read at once
 
@@ -84,6 +85,7 @@ def in_force(database: sqlite3.Connection, after: int = 0, limit: int = -1) -> l
 
 def entries_of(database: sqlite3.Connection, fact: str) -> list[Entry]:
     """The entry in force along the marked line of the fact with this id; none, or one."""
+    # From the text to what brought it in force, so that few rows are read.
     rows = database.execute(
         f"""
         WITH texts AS (SELECT key FROM record WHERE kind = 'fact' AND name = ?),
@@ -215,25 +217,23 @@ def differing(database: sqlite3.Connection) -> tuple[list[Entry], list[Entry]]:
     for key, text, event, *fact, here, there in rows:
         if here != there:
             alone[bool(there)].append(Entry(key, text, event, read_fact(*fact)))
-    return alone
+    # A fact that was entered again on one line, or on both, is not alone.
+    gone, come = ({entry.fact or entry.text for entry in entries} for entries in alone)
+    return (
+        [entry for entry in alone[0] if (entry.fact or entry.text) not in come],
+        [entry for entry in alone[1] if (entry.fact or entry.text) not in gone],
+    )
 
 
 def blobs(database: sqlite3.Connection) -> dict[str, Blob]:
     """The blobs along the marked line, by name."""
     rows = database.execute(
-        "SELECT name, digest, body, max(key) FROM record "
+        "SELECT name, digest, body, leaf, max(key) FROM record "
         "WHERE kind = 'blob' AND name IS NOT NULL AND event IN line "
         "GROUP BY name"
     )
-    found = {}
-    for name, digest, body, _ in rows:
-        if digest is None:
-            continue
-        if not NAME.fullmatch(name) or not DIGEST.fullmatch(digest):
-            raise EditorError(f"a blob has a bad name or digest: {name!r}, {digest!r}", DAMAGED)
-        groups = json.loads(body) if body else []
-        found[name] = Blob(digest, tuple(map(tuple, groups)))
-    return found
+    read = {name: read_blob(name, *row) for name, *row, _ in rows}
+    return {name: blob for name, blob in read.items() if blob}
 
 
 def all_digests(database: sqlite3.Connection) -> set[str]:
@@ -245,16 +245,19 @@ def all_digests(database: sqlite3.Connection) -> set[str]:
 def notes(database: sqlite3.Connection, event: int | None = None) -> dict[int, dict[str, Any]]:
     """What is told about events (or one ``event``), by their numbers; empty for a note that was
     purged."""
-    one = "" if event is None else " AND event = ?"
+    one = "" if event is None else " WHERE e.seq = ?"
     rows = database.execute(
-        f"SELECT event, salt, body, leaf FROM record WHERE kind = 'note'{one}",
+        "SELECT e.seq, r.salt, r.body, r.leaf FROM event AS e "
+        f"LEFT JOIN record AS r ON r.event = e.seq AND r.kind = 'note'{one}",
         () if event is None else (event,),
     )
     found = {}
-    for number, salt, body, leaf in rows:
-        if body is not None and leaf_of("note", salt=salt, body=body) != leaf:
-            raise EditorError(f"the note of line {number} of the history is damaged", DAMAGED)
-        found[number] = {} if body is None else dict(json.loads(body))
+    for number, *row in rows:
+        try:
+            found[number] = read_told("note", *row)
+        except EditorError as error:
+            what = f"the note of line {number} of the history"
+            raise EditorError(f"{what} {error.message}", DAMAGED) from error
     return found
 
 
@@ -265,25 +268,72 @@ def scores(database: sqlite3.Connection) -> dict[int, dict[str, Any]]:
         "ORDER BY key"
     )
     found = {}
-    for event, salt, body, leaf in rows:
-        if leaf_of("scores", salt=salt, body=body) != leaf:
-            raise EditorError(f"the scores of line {event} of the history are damaged", DAMAGED)
-        found[event] = dict(json.loads(body))
+    for number, *row in rows:
+        try:
+            found[number] = read_told("scores", *row)
+        except EditorError as error:
+            what = f"the scores of line {number} of the history"
+            raise EditorError(f"{what} {error.message}", DAMAGED) from error
     return found
 
 
+def read_told(kind: str, salt: str | None, body: str | None, leaf: bytes | None) -> dict[str, Any]:
+    """What a note or scores tell; empty if purged. Raises EditorError where they are damaged."""
+    if leaf is None:
+        raise EditorError("is missing")
+    if body is None:
+        return {}
+    try:
+        _require_leaf(leaf, kind, None, None, salt, body)
+        told = from_json(body)
+        types = {key: type(value) for key, value in told.items()}
+        if kind == "note" and types != _NOTE:
+            raise ValueError("it has other keys or values")
+    except (ValueError, AttributeError) as error:
+        raise EditorError(f"cannot be read: {error}") from error
+    return dict(told)
+
+
 def read_fact(name: str | None, salt: str | None, body: str | None, leaf: bytes) -> Fact | None:
-    """The fact with this text; None if it was purged."""
+    """The fact with this text; None if it was purged. Raises EditorError where it is damaged."""
     if body is None:
         return None
-    if leaf_of("fact", name=name, salt=salt, body=body) != leaf:
-        raise EditorError(f"fact {name} is damaged", DAMAGED)
     try:
-        return Fact.from_dict(json.loads(body))
-    except ValueError as error:
+        _require_leaf(leaf, "fact", name, None, salt, body)
+        fact = Fact.from_dict(from_json(body))
+        if fact.id != name:
+            raise ValueError(f"it is {fact.id}")
+    except (ValueError, TypeError, AttributeError, InvalidFact) as error:
         raise EditorError(f"fact {name} cannot be read: {error}", DAMAGED) from error
+    return fact
+
+
+def read_blob(name: str | None, digest: str | None, body: str | None, leaf: bytes) -> Blob | None:
+    """The blob with this record; None if the record takes it away. Raises EditorError where it is
+    damaged."""
+    try:
+        _require_leaf(leaf, "blob", name, digest, None, body)
+        if not NAME.fullmatch(name or "") or not DIGEST.fullmatch(digest or leaf.hex()):
+            raise ValueError("it has a bad name or digest")
+        groups = tuple(map(tuple, from_json(body))) if body else ()
+        if any(type(key) is not int for group in groups for key in group):
+            raise ValueError("it was made from something else than facts")
+    except (ValueError, TypeError) as error:
+        raise EditorError(f"blob {name!r} cannot be read: {error}", DAMAGED) from error
+    return Blob(digest, groups) if digest else None
+
+
+def _require_leaf(
+    leaf: bytes, kind: str, name: str | None, digest: str | None, salt: str | None, body: str | None
+) -> None:
+    if leaf_of(kind, name, digest, salt, body) != leaf:
+        raise ValueError("it does not have its hash")
 
 
 def count_purged(database: sqlite3.Connection) -> int:
-    """The number of facts in force along the marked line that were purged."""
-    return int(database.execute(f"SELECT count(*) {_IN_FORCE} AND f.body IS NULL").fetchone()[0])
+    """The number of facts that were purged and are in force along the marked line, or that one of
+    its blobs was made from."""
+    rows = database.execute(f"SELECT f.key {_IN_FORCE} AND f.body IS NULL")
+    purged = {key for (key,) in rows}
+    used = {key for blob in blobs(database).values() for group in blob.made_from for key in group}
+    return len(purged | {key for key, fact in texts(database, used).items() if fact is None})

@@ -4,18 +4,22 @@ Rows are only ever added; `purge` alone empties some. SQLite's rollback journal 
 whole or nothing, also on network file systems, where its write-ahead log does not work, and it
 leaves one file where nothing was killed. Readers page through what is long, so that no reader holds
 up a writer for more than a moment.
+
+What is emptied is overwritten, but copies of it may stay where SQLite moved rows about. `tidy`
+makes the file anew without them; `PRAGMA user_version` says that this is still to be done.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import quote
 
+from editcli.store import atomic
 from editors import EditorError
 
 DAMAGED = "`editcli verify` lists the damage"
@@ -23,20 +27,23 @@ DAMAGED = "`editcli verify` lists the damage"
 
 WAIT_S = 60  # for another process, which holds the file for moments
 CACHE_KIB = 65_536
+_MAGIC = bytes.fromhex("d9d505f920a163d7")  # of a journal, see sqlite.org/fileformat2.html
 LONGEST_BYTES = 1 << 27  # of a row; facts are short, and saved scores are not longer
 
-# `event`: the history; `line` is what is chained, and the other columns repeat what is in it.
+# `event`: the history; `line` is what is chained, `hash` is its SHA-256, and the other columns
+# repeat what is in it.
 # `record`: what an event added, in order. `leaf` is a hash of a record with its salt, and what the
 # history vouches for. So a record can be emptied, and only its leaf stays.
 SCHEMA = {
     "event": """CREATE TABLE event (
-  seq INTEGER PRIMARY KEY, made INTEGER UNIQUE, parent INTEGER, tag TEXT, line TEXT NOT NULL
+  seq INTEGER PRIMARY KEY, made INTEGER UNIQUE, parent INTEGER, tag TEXT, line TEXT NOT NULL,
+  hash TEXT NOT NULL
 ) STRICT""",
     "record": """CREATE TABLE record (
   key INTEGER PRIMARY KEY, event INTEGER NOT NULL, kind TEXT NOT NULL, leaf BLOB NOT NULL,
   entry INTEGER, other INTEGER, name TEXT, digest TEXT, salt TEXT, body TEXT
 ) STRICT""",
-    "record_event": "CREATE INDEX record_event ON record (event)",
+    "record_event": "CREATE INDEX record_event ON record (event, kind)",
     "record_entry": "CREATE INDEX record_entry ON record (entry) WHERE entry IS NOT NULL",
     "record_other": "CREATE INDEX record_other ON record (other) WHERE other IS NOT NULL",
     "record_digest": "CREATE INDEX record_digest ON record (digest) WHERE digest IS NOT NULL",
@@ -85,12 +92,25 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
         yield database
 
 
+def untidy(database: sqlite3.Connection) -> None:
+    """Say, within a change, that the file holds copies that have to go."""
+    database.execute("PRAGMA user_version = 1")
+
+
+def tidy(database: sqlite3.Connection) -> None:
+    """Make the file anew if :func:`untidy` was called, perhaps by a process that was killed."""
+    if database.execute("PRAGMA user_version").fetchone()[0]:
+        database.execute("VACUUM")
+        database.execute("PRAGMA user_version = 0")
+
+
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn an error of SQLite inside the block into an EditorError, which says `what` was done."""
+    """Turn an error of SQLite inside the block into an EditorError, which says `what` was done;
+    also the error of a text or number that it cannot hold."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, OverflowError, UnicodeError) as error:
         name = getattr(error, "sqlite_errorname", "")
         if name == "SQLITE_FULL":
             raise EditorError(
@@ -109,13 +129,18 @@ def _opened(path: Path, mode: str) -> sqlite3.Connection:
     """A connection with a transaction begun, and the schema compared. Raises EditorError."""
     if not path.is_file():
         raise EditorError(f"{path} is missing", DAMAGED)
+    foreign = EditorError(f"{path} is not the database of a store", DAMAGED)
+    with atomic.explained("opening the store"):
+        if _names_another_file(_unfinished(path)):
+            raise foreign
     database = _connected(path, mode)
     try:
         database.execute("BEGIN")
         # Views and triggers of somebody else would run with our statements.
-        held = dict(database.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
-        if held != SCHEMA:
-            raise EditorError(f"{path} is not the database of a store", DAMAGED)
+        held = database.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+        journal = database.execute("PRAGMA journal_mode").fetchone()[0]
+        if sorted(held) != sorted(SCHEMA.items()) or journal != "delete":
+            raise foreign
     except BaseException:
         database.close()
         raise
@@ -123,21 +148,37 @@ def _opened(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _connected(path: Path, mode: str) -> sqlite3.Connection:
-    address = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    address = f"{path.absolute().as_uri()}?mode={mode}"
     database = sqlite3.connect(address, uri=True, timeout=WAIT_S, isolation_level=None)
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_BYTES)
-    for pragma in (
+    pragmas = (
         *("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"),
         *("synchronous = EXTRA", "secure_delete = ON", f"cache_size = -{CACHE_KIB}"),
         "temp_store = MEMORY",
-    ):
-        database.execute(f"PRAGMA {pragma}")
+    )
+    try:
+        for pragma in pragmas:
+            database.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
 def _unfinished(path: Path) -> Path:
     """The journal with which a change that was cut off is rolled back."""
     return path.with_name(f"{path.name}-journal")
+
+
+def _names_another_file(journal: Path) -> bool:
+    """Whether SQLite would look into another file, and delete it, once `journal` is rolled back: a
+    journal of several databases names one at its end, and no store writes such a journal."""
+    try:
+        with atomic.opened(journal) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - len(_MAGIC)))
+            return file.read() == _MAGIC
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

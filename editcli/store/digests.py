@@ -15,6 +15,7 @@ from hashlib import file_digest
 from pathlib import Path
 
 from editcli.settings import cache_folder
+from editcli.store import atomic
 
 SETTLED_NS = 2_000_000_000  # a file system may keep times by two seconds
 
@@ -27,9 +28,8 @@ class Digests:
         self.read = 0
 
     def of(self, path: Path) -> str:
-        """The hex SHA-256 of a file. Raises OSError, also for a link."""
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        with open(descriptor, "rb") as file:
+        """The hex SHA-256 of a file. Raises OSError, also for what is no plain file."""
+        with atomic.opened(path) as file:
             stat = os.fstat(file.fileno())
             times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"  # a program can set the first alone
             known_by = (str(path.absolute()), stat.st_size, times, stat.st_ino)

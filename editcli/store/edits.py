@@ -68,7 +68,7 @@ def _state(
         raise EditorError(f"{version.id} has no {EDITS}", DAMAGED) from None
     except StateMismatch as error:
         raise EditorError(f"{version.id}: {error.message}", error.hint or DAMAGED) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EditorError(f"{EDITS} of {version.id} cannot be read: {error}", DAMAGED) from error
 
 
@@ -96,7 +96,7 @@ def _facts(
         assert fact is not None
         ids[key] = fact.id
         # Of several texts of one fact, the newest that is in force counts.
-        if key in others and fact.id in facts:
+        if key in others and fact.id in facts.keys() - closed.keys():
             continue
         if key in others:
             closed[fact.id] = closures[key][-1][1] if closures[key] else FactClosure("undone")

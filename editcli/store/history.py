@@ -7,21 +7,22 @@ leaves (`content`), which stays the same when a record is purged.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
 
 from editcli.store.database import DAMAGED
-from editcli.store.records import DIGEST, TAG, VERSION_ID, json_bytes
+from editcli.store.records import DIGEST, VERSION_ID, from_json, is_tag, json_bytes
 from editors import EditorError
 
 GENESIS = "0" * 64
 """What the first line has in place of the hash of the line before."""
 
 CHANGES = ("added", "removed", "superseded")
+_TYPES = {"seq": int, "made": bool, "changes": dict, "purged": list}  # all others are texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +61,22 @@ class Event:
     @classmethod
     def from_line(cls, line: str | bytes) -> Event:
         """Read a line. Raises ValueError, KeyError or TypeError; ids and tags are checked."""
-        event = cls(**json.loads(line))
+        event = cls(**from_json(line))
+        for field_ in fields(cls):
+            if type(getattr(event, field_.name)) is not _TYPES.get(field_.name, str):
+                raise ValueError(f"{field_.name} has the wrong type")
+        if event.made and not event.version:
+            raise ValueError("it makes a version without a name")
+        datetime.fromisoformat(event.at)
         for name in (event.head, *filter(None, (event.version, event.parent))):
             if not VERSION_ID.fullmatch(name):
                 raise ValueError(f"{name!r} is not the id of a version")
-        if event.tag and not TAG.fullmatch(event.tag):
+        if event.tag and not is_tag(event.tag):
             raise ValueError("not a tag")
         if not all(DIGEST.fullmatch(text) for text in (event.content, *event.purged)):
             raise ValueError("not a digest")
         if set(event.changes) - {*CHANGES} or not all(
-            isinstance(count, int) and count >= 0 for count in event.changes.values()
+            type(count) is int and count >= 0 for count in event.changes.values()
         ):
             raise ValueError("not counts of facts")
         return event
@@ -91,13 +98,28 @@ def line_digest(line: bytes) -> str:
     return sha256(line).hexdigest()
 
 
+def read_row(
+    seq: int, made: int | None, parent: int | None, tag: str | None, line: str, digest: str
+) -> Event:
+    """The event of a row of the table. Raises EditorError where anything of it is damaged."""
+    try:
+        event = Event.from_line(line)
+        if line_digest(line.encode()) != digest:
+            raise ValueError("it does not have its hash")
+        if event.columns() != (seq, made, parent, tag):
+            raise ValueError("its row says something else")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EditorError(f"line {seq} of the history cannot be read: {error}", DAMAGED) from error
+    return event
+
+
 def events(
     database: sqlite3.Connection, where: str = "", values: Sequence[Any] = ()
 ) -> list[Event]:
     """The events that fulfil ``where``, a condition on the table, oldest first."""
     clause = f" WHERE {where}" if where else ""
-    lines = database.execute(f"SELECT seq, line FROM event{clause} ORDER BY seq", values)
-    return [_event(seq, line) for seq, line in lines]
+    rows = database.execute(f"SELECT * FROM event{clause} ORDER BY seq", values)
+    return [read_row(*row) for row in rows]
 
 
 def last_event(database: sqlite3.Connection) -> Event:
@@ -110,17 +132,19 @@ def last_event(database: sqlite3.Connection) -> Event:
 
 def tip(database: sqlite3.Connection) -> str:
     """The hash of the last line."""
-    row = database.execute("SELECT line FROM event ORDER BY seq DESC LIMIT 1").fetchone()
-    return line_digest(row[0].encode()) if row else GENESIS
+    row = database.execute("SELECT hash FROM event ORDER BY seq DESC LIMIT 1").fetchone()
+    return str(row[0]) if row else GENESIS
 
 
 def append(database: sqlite3.Connection, event: Event) -> Event:
     """Add ``event`` at the end of the chain; returns it with its number and its link."""
-    seq = database.execute("SELECT ifnull(max(seq), 0) + 1 FROM event").fetchone()[0]
-    event = replace(event, seq=seq, previous=tip(database))
-    columns = (*event.columns(), event.to_line().decode())
-    database.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", columns)
-    return event
+    last = database.execute("SELECT seq, hash FROM event ORDER BY seq DESC LIMIT 1").fetchone()
+    seq, previous = (last[0] + 1, last[1]) if last else (1, GENESIS)
+    event = replace(event, seq=seq, previous=previous)
+    line = event.to_line()
+    row = (*event.columns(), line.decode(), line_digest(line))
+    database.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", row)
+    return read_row(*row)
 
 
 def tags(database: sqlite3.Connection) -> dict[str, str]:
@@ -154,10 +178,10 @@ WITH RECURSIVE up (seq, made, parent) AS (
 def ancestry(database: sqlite3.Connection, number: int) -> list[Event]:
     """The events that made a version and its ancestors, newest first."""
     rows = database.execute(
-        f"{_ANCESTRY} SELECT e.seq, e.line FROM event AS e JOIN up USING (seq) ORDER BY seq DESC",
+        f"{_ANCESTRY} SELECT e.* FROM event AS e JOIN up ON up.seq = e.seq ORDER BY e.seq DESC",
         (number,),
     )
-    return [_event(seq, line) for seq, line in rows]
+    return [read_row(*row) for row in rows]
 
 
 def ancestor(database: sqlite3.Connection, number: int, steps: int) -> int | None:
@@ -176,10 +200,3 @@ def mark_line(
     database.execute(f"CREATE TEMP TABLE IF NOT EXISTS {name} (event INTEGER PRIMARY KEY)")
     database.execute(f"DELETE FROM {name}")
     database.execute(f"{_ANCESTRY.strip()} INSERT INTO {name} SELECT seq FROM up", (number,))
-
-
-def _event(seq: int, line: str) -> Event:
-    try:
-        return Event.from_line(line)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EditorError(f"line {seq} of the history cannot be read: {error}", DAMAGED) from error

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from editcli.store import atomic, database
+from editcli.store.contents import read_blob, read_fact, read_told
 from editcli.store.digests import Digests
-from editcli.store.history import GENESIS, Event, line_digest, number_of
+from editcli.store.history import GENESIS, Event, number_of, read_row
 from editcli.store.layout import Layout
 from editcli.store.recorder import leaf_of
-from editcli.store.records import DIGEST, NAME, version_id
+from editcli.store.records import DIGEST, version_id
+from editcli.store.traces import purged_blobs
 from editors import EditorError
 
 TEXTS = ("fact", "note", "scores")
@@ -37,42 +38,42 @@ def verify(layout: Layout, digests: Digests) -> Iterator[Problem]:
     OSError when the store cannot be read.
 
     """
+    made: list[Event] = []
     try:
         with database.reading(layout.database) as base:
+            for (text,) in base.execute("PRAGMA integrity_check").fetchall():
+                if text != "ok":
+                    yield Problem("store.db", text)
             events, problems = _chain(base)
+            made = [event for event in events.values() if event.made]
             yield from problems
-            licensed = {leaf for event in events for leaf in event.purged}
-            yield from _record_problems(base, events, licensed)
-            yield from _blob_problems(base, layout.blobs, licensed, digests)
-
+            yield from _record_problems(base, events)
+            yield from _blob_problems(base, events, layout.blobs, digests)
     except EditorError as error:
         yield Problem("store.db", error.message)
-        return
-    made = [event for event in events if event.made]
-    if not made:
-        yield Problem("store.db", "the history holds no version")
-    elif sha256(atomic.read(layout.config) or b"").hexdigest() != made[-1].config:
+    else:
+        if not made:
+            yield Problem("store.db", "the history holds no version")
+    if made and sha256(atomic.read(layout.config) or b"").hexdigest() != made[-1].config:
         yield Problem("config.toml", f"does not have the hash that {made[-1].version} records")
 
 
-def _chain(base: sqlite3.Connection) -> tuple[list[Event], list[Problem]]:
-    """The events, and what is wrong with their chain."""
-    events: list[Event] = []
+def _chain(base: sqlite3.Connection) -> tuple[dict[int, Event], list[Problem]]:
+    """The events by the numbers of their lines, and what is wrong with their chain."""
+    events: dict[int, Event] = {}
     problems: list[str] = []
-    previous, head = GENESIS, ""
-    rows = base.execute("SELECT seq, made, parent, tag, line FROM event ORDER BY seq")
-    versions = 0
-    for number, (*columns, line) in enumerate(rows, start=1):
+    previous, head, versions = GENESIS, "", 0
+    for number, row in enumerate(base.execute("SELECT * FROM event ORDER BY seq"), start=1):
         try:
-            event = Event.from_line(line)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            problems.append(f"line {number} of the history cannot be read: {error}")
-            previous = line_digest(line.encode())
+            event = read_row(*row)
+        except EditorError as error:
+            problems.append(error.message)
+            previous = row[-1]
             continue
         if event.previous != previous:
             problems.append(f"line {number} of the history does not carry the hash of the last")
-        if event.seq != number or event.columns() != tuple(columns):
-            problems.append(f"line {number} of the history is not what its row says")
+        if event.seq != number:
+            problems.append(f"line {number} of the history says that it is line {event.seq}")
         if event.made:
             versions += 1
             if event.version != version_id(versions) or event.head not in (event.version, head):
@@ -81,98 +82,113 @@ def _chain(base: sqlite3.Connection) -> tuple[list[Event], list[Problem]]:
                 problems.append(f"{event.version} has the parent {event.parent!r}, not {head!r}")
         elif any(v and number_of(v) > versions for v in (event.version, event.head)):
             problems.append(f"line {number} of the history names a version that is not there")
-        previous, head = line_digest(line.encode()), event.head
-        events.append(event)
+        previous, head = row[-1], event.head
+        events[event.seq] = event
     return events, [Problem("store.db", text) for text in problems]
 
 
-def _record_problems(
-    base: sqlite3.Connection, events: list[Event], licensed: set[str]
-) -> Iterator[Problem]:
-    """What is wrong with the records; ``licensed``: the leaves of those that were purged."""
-    by_seq = {event.seq: event for event in events}
-    content, current = sha256(), 0
-    leaves = base.cursor()
-
-    def leaf(key: int | None, kinds: tuple[str, ...]) -> bytes:
-        if key is None:
-            return b""
-        row = leaves.execute("SELECT kind, leaf FROM record WHERE key = ?", (key,)).fetchone()
-        return bytes(row[1]) if row and row[0] in kinds else b"-"
-
-    def ended() -> Iterator[Problem]:
-        if current and content.hexdigest() != by_seq[current].content:
-            what = by_seq[current].version or f"line {current}"
-            yield Problem("store.db", f"the records of {what} are not those that the history lists")
-
+def _record_problems(base: sqlite3.Connection, events: Mapping[int, Event]) -> Iterator[Problem]:
+    """What is wrong with the records."""
+    licensed = {leaf for event in events.values() for leaf in event.purged}
+    contents = {seq: sha256() for seq in events}
+    notes = dict.fromkeys(events, 0)
+    kinds: list[str] = [""]  # by key
+    seq = 0
     rows = base.execute(
         "SELECT key, event, kind, leaf, entry, other, name, digest, salt, body FROM record "
         "ORDER BY key"
     )
-    for key, seq, kind, recorded, entry, other, name, digest, salt, body in rows:
-        if seq != current:
-            yield from ended()
-            # Records stand in the order of the events, and each event has some.
-            for missing in range(current + 1, seq):
-                yield Problem("store.db", f"line {missing} of the history has no records")
-            if seq not in by_seq or seq < current:
-                yield Problem("store.db", f"record {key} belongs to no line of the history")
-                return
-            content, current = sha256(), seq
-        content.update(recorded)
-        if kind in TEXTS and body is None:
-            if recorded.hex() not in licensed:
-                yield Problem("store.db", f"{kind} record {key} is empty, and was not purged")
-            continue
-        targets = ("fact", "again") if kind == "close" else ("fact",)
-        expected = leaf_of(
-            kind, name, digest, salt, body, leaf(entry, ("fact", "again")), leaf(other, targets)
-        )
-        if expected != recorded or not _is_sound(kind, name, digest, body):
-            yield Problem("store.db", f"{kind} record {key} is damaged")
-    yield from ended()
-    for missing in range(current + 1, len(events) + 1):
-        yield Problem("store.db", f"line {missing} of the history has no records")
+    for key, event, kind, leaf, *row in rows:
+        # Records stand in the order of the events, and their keys leave none out.
+        if key != len(kinds) or event < seq or event not in events:
+            yield Problem("store.db", f"record {key} belongs to no line of the history")
+            return
+        seq = event
+        contents[seq].update(leaf)
+        notes[seq] += kind == "note"
+        kinds.append(kind)
+        if detail := _fault(kinds, licensed, leaf, *row):
+            yield Problem("store.db", f"{kind} record {key} {detail}")
+    for seq, event in events.items():
+        if contents[seq].hexdigest() != event.content or notes[seq] != 1:
+            what = event.version if event.made else f"line {seq}"
+            yield Problem("store.db", f"the records of {what} are not those that the history lists")
 
 
-def _is_sound(kind: str, name: str | None, digest: str | None, body: str | None) -> bool:
-    """Whether the content of a record can be read."""
+def _fault(
+    kinds: Sequence[str],
+    licensed: Collection[str],
+    leaf: bytes,
+    entry: int | None,
+    other: int | None,
+    name: str | None,
+    digest: str | None,
+    salt: str | None,
+    body: str | None,
+) -> str:
+    """What is wrong with the last record, of the last of ``kinds``; empty where nothing is."""
+    kind = kinds[-1]
+
+    def names(key: int | None, *wanted: str) -> bool:
+        return key is not None and 0 < key < len(kinds) - 1 and kinds[key] in wanted
+
+    if kind in TEXTS and body is None:
+        if leaf.hex() not in licensed:
+            return "is empty, and was not purged"
+        left = {entry, other, name, digest, salt} - {None}
+        return "is not empty, though it was purged" if left else ""
+    if leaf_of(kind, name, digest, salt, body, entry, other) != leaf:
+        return "is damaged"
     try:
         if kind == "fact":
-            return (body or "").startswith(f'{{"id": "{name}"')
-        if kind == "blob":
-            return bool(NAME.fullmatch(name or "")) and bool(DIGEST.fullmatch(digest or "0" * 64))
-        return kind in ("again", "close") or isinstance(json.loads(body or ""), dict)
-    except ValueError:
-        return False
+            read_fact(name, salt, body, leaf)
+        elif kind == "blob":
+            blob = read_blob(name, digest, body, leaf)
+            groups = blob.made_from if blob else ()
+            if not all(names(key, "fact") for group in groups for key in group):
+                return "was made from something else than facts"
+        elif kind == "again":
+            return "" if names(other, "fact") else "brings back no fact"
+        elif kind == "close":
+            by = other is None or names(other, "fact", "again")
+            return "" if names(entry, "fact", "again") and by else "ends no fact"
+        elif kind in TEXTS:
+            read_told(kind, salt, body, leaf)
+        else:
+            return "is of no kind that there is"
+    except EditorError as error:
+        return error.message
+    return ""
 
 
 def _blob_problems(
-    base: sqlite3.Connection, folder: Path, licensed: set[str], digests: Digests
+    base: sqlite3.Connection, events: Mapping[int, Event], folder: Path, digests: Digests
 ) -> Iterator[Problem]:
     rows = base.execute(
-        "SELECT r.digest, r.name, min(e.seq), e.line FROM record AS r JOIN event AS e "
-        "ON e.seq = r.event WHERE r.kind = 'blob' AND r.digest IS NOT NULL GROUP BY r.digest"
+        "SELECT digest, name, min(event) FROM record WHERE kind = 'blob' AND digest IS NOT NULL "
+        "GROUP BY digest"
     )
     users = {
-        digest: f" ({name!r} of {Event.from_line(line).version} and maybe later)"
-        for digest, name, _, line in rows
+        digest: f" ({name!r} of {events[seq].version} and maybe later)"
+        for digest, name, seq in rows
+        if seq in events
     }
-    listed = {p.name for p in folder.iterdir() if not p.name.startswith(atomic.TEMP_PREFIX)}
-    for digest in sorted(users.keys() | listed):
+    purged = purged_blobs(base)
+    listed = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    listed = [name for name in listed if not name.startswith(atomic.TEMP_PREFIX)]
+    for digest in sorted({*users, *listed}):
         used = users.get(digest, "")
         if not DIGEST.fullmatch(digest):
             yield Problem(f"blobs/{digest}", f"is not a blob{used}")
             continue
-        path = folder / digest
-        if path.is_symlink():
-            yield Problem(f"blobs/{digest}", f"is a link{used}")
-            continue
         try:
-            actual = digests.of(path)
+            actual = digests.of(folder / digest)
         except FileNotFoundError:
-            if used and digest not in licensed:  # else removed between listing and reading
+            if used and digest not in purged:  # else removed between listing and reading
                 yield Problem(f"blobs/{digest}", f"is missing{used}")
-            continue
-        if actual != digest:
-            yield Problem(f"blobs/{digest}", f"is damaged: its hash is {actual[:12]}{used}")
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            yield Problem(f"blobs/{digest}", f"cannot be read: {reason}{used}")
+        else:
+            if actual != digest:
+                yield Problem(f"blobs/{digest}", f"is damaged: its hash is {actual[:12]}{used}")

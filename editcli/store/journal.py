@@ -24,7 +24,10 @@ class Journal:
 
     def get(self, key: str) -> bytes | None:
         """The bytes under `key`; None where absent or damaged."""
-        entry = atomic.read(self._folder / key) or b""
+        try:
+            entry = atomic.read(self._folder / key) or b""
+        except OSError:
+            return None
         checksum, _, payload = entry.partition(b"\n")
         return payload if checksum == _checksum(key, payload) else None
 

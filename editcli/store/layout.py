@@ -27,18 +27,21 @@ class Layout:
             root / ".gitignore": b"/journal/\n/lock\n/lock.json\n/store.db-journal\n.tmp-*\n",
         }
 
-    def require_no_links(self) -> None:
+    def require_plain(self) -> None:
         """Raise EditorError where a file or a folder of the store is a link, which may lead out of
-        it."""
-        unfinished = self.database.with_name(f"{self.database.name}-journal")
-        holder = self.lock.with_suffix(".json")
-        parts = (self.config, self.database, unfinished, self.lock, holder, *self.folders)
-        for part in (*parts, *self.for_git):
+        it, or is of another kind, such as a pipe."""
+        beside = (f"{self.database.name}-{kind}" for kind in ("journal", "wal", "shm"))
+        files = [self.config, self.database, self.lock, self.lock.with_suffix(".json")]
+        files += [*map(self.database.with_name, beside), *self.for_git]
+        for part in (*files, *self.folders):
             if part.is_symlink():
                 raise EditorError(
                     f"{part} is a link, and a store holds none",
                     "`cp -rL` makes a copy without links of a store that can be trusted",
                 )
+            if part.exists() and not (part.is_dir() if part in self.folders else part.is_file()):
+                kind = "folder" if part in self.folders else "file"
+                raise EditorError(f"{part} is not a {kind}", "restore it from a copy of the store")
 
 
 def find_store(explicit: Path | None, cwd: Path, env: Mapping[str, str]) -> Path:

@@ -46,5 +46,5 @@ def _described(holder: Path, now: datetime) -> str:
         since, today = datetime.fromisoformat(record["since"]).astimezone(), now.astimezone().date()
         when = f"{since:%H:%M:%S}" if since.date() == today else f"{since:%Y-%m-%d %H:%M:%S}"
         return f"pid {record['pid']} on host {record['host']} ({record['command']}) since {when}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"  # it has the lock but has not written its name yet

@@ -20,12 +20,13 @@ def leaf_of(
     digest: str | None = None,
     salt: str | None = None,
     body: str | None = None,
-    entry: bytes = b"",
-    other: bytes = b"",
+    entry: int | None = None,
+    other: int | None = None,
 ) -> bytes:
-    """The leaf of a record; ``entry`` and ``other``: the leaves of the records that it names."""
-    parts = (kind, name or "", digest or "", salt or "", entry.hex(), other.hex(), body or "")
-    return sha256("\n".join(parts).encode()).digest()
+    """The leaf of a record: a hash of all columns that say something. The records that ``entry``
+    and ``other`` name are meant by their keys, which the order of the leaves gives."""
+    columns = (kind, name, digest, salt, body, entry, other)
+    return sha256(json.dumps(columns).encode()).digest()
 
 
 class Recorder:
@@ -77,8 +78,7 @@ class Recorder:
         entry: int | None = None,
         other: int | None = None,
     ) -> int:
-        leaves = (self._leaf(entry), self._leaf(other))
-        leaf = leaf_of(kind, name, digest, salt, body, *leaves)
+        leaf = leaf_of(kind, name, digest, salt, body, entry, other)
         self._key += 1
         self._content.update(leaf)
         self._database.execute(
@@ -86,12 +86,6 @@ class Recorder:
             (self._key, self._event, kind, leaf, entry, other, name, digest, salt, body),
         )
         return self._key
-
-    def _leaf(self, key: int | None) -> bytes:
-        if key is None:
-            return b""
-        row = self._database.execute("SELECT leaf FROM record WHERE key = ?", (key,)).fetchone()
-        return bytes(row[0])
 
 
 def _salt() -> str:

@@ -20,7 +20,7 @@ RESTORE_CONFIG = "restore the `config.toml` that `editcli init` wrote; no comman
 
 RARE = ("adapter", "remote_code")  # keys of `config.toml`
 
-NUMBER = re.compile(r"v?0*([1-9][0-9]*)")
+NUMBER = re.compile(r"v?0*([1-9][0-9]{0,17})")
 """The number of a version as a user may type it: 3, v3, v0003."""
 VERSION_ID = re.compile(r"v[0-9]{4,18}")
 TAG = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,99}")
@@ -63,7 +63,7 @@ class StoreConfig:
         """Read what :meth:`to_toml` wrote. Raises EditorError naming the line or keys at fault."""
         try:
             table = tomllib.loads(data.decode())
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
             raise EditorError(
                 f"config.toml cannot be read: {str(error).lower()}", RESTORE_CONFIG
             ) from error
@@ -135,6 +135,19 @@ def version_id(number: int) -> str:
 def now() -> datetime:
     """The time in UTC, in whole seconds."""
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def is_tag(name: str) -> bool:
+    """Whether a version may be called so: not like a version itself, and not HEAD."""
+    return bool(TAG.fullmatch(name)) and not NUMBER.fullmatch(name) and name.upper() != "HEAD"
+
+
+def from_json(text: str | bytes) -> Any:
+    """What a text of JSON says. Raises ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def json_bytes(record: Mapping[str, object], indent: int | None = None) -> bytes:

@@ -118,9 +118,9 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> Store:
         """The store at `path`. Raises EditorError where there is none, its format is another, or it
-        holds links."""
+        holds links or pipes."""
         layout = Layout(path)
-        layout.require_no_links()
+        layout.require_plain()
         with atomic.explained("opening the store"):
             data = layout.config.read_bytes()
         return cls(path, StoreConfig.from_toml(data))
@@ -153,7 +153,8 @@ class Store:
     def ids(self) -> list[str]:
         """The ids of all versions, oldest first."""
         with self._reading() as base:
-            return [*map(version_id, range(1, history.newest(base) + 1))]
+            rows = base.execute("SELECT made FROM event WHERE made IS NOT NULL ORDER BY made")
+            return [version_id(number) for (number,) in rows]
 
     def versions(self) -> tuple[Version, ...]:
         """All versions, oldest first."""
@@ -256,6 +257,7 @@ class Store:
             assert found is not None  # one that was purged has no id
 
             def version_at(seq: int) -> Version:
+                # It is on the line of a version.
                 return version_of(history.events(base, "seq = ?", (seq,))[0], notes[seq])
 
             if entries:
@@ -303,7 +305,7 @@ class Store:
     def blob_path(self, name: str, blob: Blob) -> Path:
         """The path of a blob, whose hash is not checked. Raises EditorError where it is missing."""
         path = self._layout.blobs / blob.digest
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             raise EditorError(f"blob {name!r} ({blob.digest[:12]}) is missing", DAMAGED)
         return path
 
@@ -318,7 +320,7 @@ class Store:
         the history is damaged.
         """
         layout = self._layout
-        layout.require_no_links()
+        layout.require_plain()
         with locked(layout.lock, command, now(), wait):
             for folder in (layout.root, *layout.folders):
                 atomic.sweep(folder)

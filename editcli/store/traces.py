@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from editcli.store.contents import read_fact
-from editcli.store.database import DAMAGED
-from editcli.store.records import DIGEST
-from editors import EditorError
+from editcli.store import history
+from editcli.store.contents import read_blob, read_fact, read_told
 from editors.text_matching.names import whole_word_spans
 
 
@@ -40,23 +37,25 @@ def traces_of(database: sqlite3.Connection, facts: Collection[str]) -> Traces:
             keys[key] = leaf
             known = read_fact(name, salt, body, leaf)
             assert known is not None  # one that was purged has no id
-            own = (known.id, known.prompt, known.target, known.subject, *known.trained_prompts())
+            own = (known.id, known.target, known.subject, *known.aliases)
+            own += (*known.trained_prompts(), *known.rephrases)
             texts |= {text for text in own if text}
     told = {
-        key: leaf
-        for key, leaf, body in database.execute(
-            "SELECT key, leaf, body FROM record WHERE kind IN ('note', 'scores') "
+        key: row[-1]
+        for key, *row in database.execute(
+            "SELECT key, kind, salt, body, leaf FROM record WHERE kind IN ('note', 'scores') "
             "AND body IS NOT NULL"
         )
-        if mentions(json.loads(body), texts)
+        if mentions(read_told(*row), texts)
     }
     blobs = frozenset(
-        digest
-        for digest, body in database.execute(
-            "SELECT digest, body FROM record WHERE kind = 'blob' AND body IS NOT NULL "
-            "AND digest IS NOT NULL"
+        blob.digest
+        for row in database.execute(
+            "SELECT name, digest, body, leaf FROM record WHERE kind = 'blob' "
+            "AND body IS NOT NULL AND digest IS NOT NULL"
         )
-        if not keys.keys().isdisjoint(chain.from_iterable(json.loads(body)))
+        if (blob := read_blob(*row))
+        and not keys.keys().isdisjoint(chain.from_iterable(blob.made_from))
     )
     emptied = {**keys, **told}
     leaves = tuple(emptied.values())
@@ -66,7 +65,7 @@ def traces_of(database: sqlite3.Connection, facts: Collection[str]) -> Traces:
 def mentions(value: object, texts: Collection[str]) -> bool:
     """Whether a text inside ``value``, plain JSON, holds one of ``texts`` as whole words."""
     if isinstance(value, str):
-        return any(whole_word_spans(text, value) for text in texts)
+        return bool(value) and any(whole_word_spans(text, value) for text in texts)
     if isinstance(value, Mapping):
         return mentions([*value, *value.values()], texts)
     return isinstance(value, list | tuple) and any(mentions(item, texts) for item in value)
@@ -81,17 +80,14 @@ def empty(database: sqlite3.Connection, records: Iterable[int]) -> None:
 
 
 def purged_blobs(database: sqlite3.Connection) -> set[str]:
-    """The digests of blobs that were purged, and not made again since."""
+    """The digests of blobs that were purged, and not made again by that event or since."""
     found = set()
-    rows = database.execute("SELECT seq, line FROM event WHERE instr(line, '\"purge\"')")
-    for seq, line in rows.fetchall():
-        for digest in json.loads(line)["purged"]:
-            if not DIGEST.fullmatch(digest):
-                raise EditorError(f"line {seq} of the history names no digest: {digest!r}", DAMAGED)
-            later = database.execute(
-                "SELECT 1 FROM record WHERE kind = 'blob' AND digest = ? AND event > ?",
-                (digest, seq),
+    for event in history.events(database, "instr(line, '\"purge\"')"):
+        for digest in event.purged:
+            again = database.execute(
+                "SELECT 1 FROM record WHERE kind = 'blob' AND digest = ? AND event >= ?",
+                (digest, event.seq),
             )
-            if later.fetchone() is None:
+            if again.fetchone() is None:
                 found.add(digest)
     return found

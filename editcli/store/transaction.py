@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any, Unpack
 from editcli.store import atomic, contents, database, history, traces
 from editcli.store.contents import Blob
 from editcli.store.history import Event, number_of
+from editcli.store.journal import Journal
 from editcli.store.layout import Layout
 from editcli.store.recorder import Recorder
-from editcli.store.records import NUMBER, TAG, About, Version, now, version_id
+from editcli.store.records import DIGEST, About, Version, is_tag, now, version_id
 from editcli.wording import counted
 from editors import EditorError, Fact
 from editors.model.saved_payload import Groups
@@ -82,7 +84,8 @@ class Transaction:
         """Commit a new version, child of HEAD, and make it HEAD, unless it is ``rejected``.
 
         Equal blobs are stored once. Raises EditorError, and leaves the store as it was, where the
-        disk refuses, or ``changes`` close a fact that is not in force.
+        disk refuses, or ``changes`` close a fact that is not in force, or bring one in force that
+        is so already, or was purged.
         """
         new_files: list[Path] = []
         try:
@@ -95,25 +98,35 @@ class Transaction:
     def purge(self, facts: Collection[str], changes: Changes, **about: Unpack[About]) -> Purged:
         """Commit a new version, child of HEAD, and empty all records with the texts of ``facts``
         (ids): the facts, and notes and scores that mention one of them. All blobs that were made
-        from them are removed, so versions that had them cannot be used any more. Only hashes stay,
-        and the event, which says what is gone. ``changes``: of the new version, which must not hold
-        a blob that was made from one of ``facts``.
+        from them are removed, so versions that had them cannot be used any more. So are the journal
+        and blobs that no version has, which may have been made from them, too. Only hashes stay,
+        and the event, which says what is gone. ``changes``: of the new version.
 
-        Raises EditorError, and changes nothing, where the message mentions one of the facts, or the
-        disk refuses.
+        Raises EditorError, and changes nothing, where the message mentions one of the facts, the
+        new version would hold one, or a blob that was made from one, or the disk refuses.
         """
         new_files: list[Path] = []
         try:
             with self._changing("purging"):
-                gone = traces.traces_of(self._database, facts)
-                if traces.mentions(about.get("message", ""), gone.texts):
+                base = self._database
+                gone = traces.traces_of(base, facts)
+                if traces.mentions([about.get("message"), about.get("extra")], gone.texts):
                     raise EditorError(
                         "the message holds text that is to be purged", "leave the text out of it"
                     )
+                Journal(self._layout.journal).clear()
+                stored = self._layout.blobs.iterdir()
+                self._discard_unused([path for path in stored if DIGEST.fullmatch(path.name)])
+                history.mark_line(base, number_of(history.last_event(base).head))
+                kept = {b.digest for n, b in contents.blobs(base).items() if n not in changes.blobs}
                 leaves = [leaf.hex() for leaf in gone.leaves]
-                purged = [*leaves, *sorted(gone.blobs)]
+                purged = [*leaves, *sorted(gone.blobs - kept)]
                 version = self._publish("purge", changes, about, new_files, purged)
-                traces.empty(self._database, gone.records)
+                traces.empty(base, gone.records)
+                history.mark_line(base, version.number)
+                if count := contents.count_purged(base):
+                    raise EditorError(f"the new version would hold {counted(count, 'purged fact')}")
+                database.untidy(base)
         except BaseException:
             self._discard_unused(new_files)
             raise
@@ -122,9 +135,13 @@ class Transaction:
         return Purged(version, len(gone.facts), notes, len(gone.blobs))
 
     def remove_purged(self) -> None:
-        """Remove the blobs that were purged, which a process that was killed may have left."""
-        for digest in traces.purged_blobs(self._database):
-            atomic.discard(self._layout.blobs / digest)
+        """Remove the blobs that were purged, and what the database has left of the texts. A process
+        that was killed may not have come to it. Raises EditorError."""
+        what = "removing what was purged"
+        with database.explained(what), atomic.explained(what):
+            for digest in traces.purged_blobs(self._database):
+                (self._layout.blobs / digest).unlink(missing_ok=True)
+            database.tidy(self._database)
 
     def move_head(self, ref: str, *, who: str = "", message: str = "", at: str = "") -> Version:
         """Make the version that `ref` means current; does nothing where it is already. `at`: by
@@ -153,7 +170,7 @@ class Transaction:
         at: str = "",
     ) -> Version:
         """Name a version. Raises EditorError for a bad name, or one in use unless `move`."""
-        if not TAG.fullmatch(name) or NUMBER.fullmatch(name) or name.upper() == "HEAD":
+        if not is_tag(name):
             raise EditorError(
                 f"{name!r} cannot be a tag",
                 "a tag starts with a letter, holds letters, digits, `.`, `_` and `-`, and is "
@@ -205,8 +222,7 @@ class Transaction:
         base = self._database
         number = history.newest(base) + 1
         parent = history.last_event(base).head if number > 1 else ""
-        if parent:
-            history.mark_line(base, number_of(parent))
+        history.mark_line(base, number_of(parent) if parent else 0)
         digests = {
             name: self._put(blob.data, new_files) if isinstance(blob, NewBlob) else None
             for name, blob in sorted(changes.blobs.items())
@@ -214,13 +230,7 @@ class Transaction:
         atomic.sync_directory(self._layout.blobs)
         seq = base.execute("SELECT ifnull(max(seq), 0) + 1 FROM event").fetchone()[0]
         recorder = Recorder(base, seq)
-        named = {*changes.closed, *filter(None, changes.closed.values())} if parent else ()
-        before = {fact: self._entry(fact) for fact in sorted(named)}
-        for text in changes.again:
-            recorder.again(text)
-        entered = {fact.id: recorder.fact(fact) for fact in changes.facts}
-        counts = _close(recorder, changes.closed, before, entered)
-        counts["added"] += len(changes.again)
+        counts, entered = self._record_facts(recorder, changes)
         for name, digest in digests.items():
             blob = changes.blobs[name]
             if isinstance(blob, Blob):  # of an earlier version
@@ -249,6 +259,35 @@ class Transaction:
             ),
         )
         return version_of(event, told)
+
+    def _record_facts(
+        self, recorder: Recorder, changes: Changes
+    ) -> tuple[dict[str, int], dict[str, int]]:
+        """Record what ``changes`` do to facts. Returns how many were added, removed and superseded,
+        and the records of those that were entered."""
+        texts = contents.texts(self._database, changes.again)
+        again = {fact.id: key for key, fact in texts.items() if fact}
+        if len(again) < len(changes.again):
+            raise EditorError("a fact that is to come back was purged, or is to come back twice")
+        coming = [*again, *(fact.id for fact in changes.facts)]
+        before = {fact: self._entry(fact) for fact in sorted({*coming, *changes.closed})}
+        for fact, times in Counter(coming).items():
+            if times > 1 or (before[fact] and fact not in changes.closed):
+                raise EditorError(f"fact {fact} is in force already")
+        returned = {fact: recorder.again(text) for fact, text in again.items()}
+        entered = {fact.id: recorder.fact(fact) for fact in changes.facts}
+        counts = {"added": len(coming), "removed": 0, "superseded": 0}
+        for fact, by in changes.closed.items():
+            old, new = before[fact], entered.get(fact)
+            at_once = new if by != fact and not (by is None and old) else None
+            if not (old or at_once):
+                raise EditorError(f"fact {fact} is not in force")
+            other = by and (entered.get(by) or returned.get(by) or self._standing(by))
+            for entry in filter(None, (old, at_once)):
+                recorder.close(entry, other or None)
+            counts["added"] -= at_once is not None
+            counts["superseded" if by else "removed"] += 1
+        return counts, entered
 
     def _point(
         self,
@@ -284,29 +323,34 @@ class Transaction:
         found = contents.entries_of(self._database, fact)
         return found[0].key if found else None
 
+    def _standing(self, fact: str) -> int:
+        """The record that brought a fact in force, or one with its text if it is so no longer."""
+        return self._entry(fact) or self._text(fact)
+
     def _text(self, fact: str) -> int:
         """The record with the text of a fact that was in force at some time before."""
         key = contents.newest_text(self._database, fact)
         if key is None:
-            raise EditorError(f"a blob was made from fact {fact}, which the store does not have")
+            raise EditorError(f"fact {fact} was never in force")
         return key
 
     def _put(self, data: bytes, new_files: list[Path]) -> str:
         """Store a blob, unless the store has it; a new file is added to `new_files`."""
         digest = sha256(data).hexdigest()
         path = self._layout.blobs / digest
-        known = path.exists()
-        if not known:
+        if not path.exists():
             new_files.append(path)
         # Other bytes under this name are damage, which writing the right ones mends.
-        if not known or path.read_bytes() != data:
+        if not path.is_file() or path.is_symlink() or atomic.read(path) != data:
             atomic.write(path, data)
         return digest
 
     def _discard_unused(self, files: Sequence[Path]) -> None:
-        for path in files:
-            if not self._is_used(path.name):
-                atomic.discard(path)
+        """Remove those of these blobs that no version has. One that is left does no harm."""
+        with suppress(sqlite3.DatabaseError):  # of a disk that fails
+            for path in files:
+                if not self._is_used(path.name):
+                    atomic.discard(path)
 
     def _is_used(self, digest: str) -> bool:
         rows = self._database.execute(
@@ -328,33 +372,6 @@ class Transaction:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
-
-
-def _close(
-    recorder: Recorder,
-    closed: Mapping[str, str | None],
-    before: Mapping[str, int | None],
-    entered: Mapping[str, int],
-) -> dict[str, int]:
-    """Record which facts are ``closed``; returns how many facts were added, removed and superseded.
-    ``before`` and ``entered``: what brought facts in force before and in this version."""
-    closed_at_once = 0
-    for fact, by in closed.items():
-        entry, anew = before.get(fact), fact in entered and by != fact
-        if entry is None and not anew:
-            raise EditorError(f"fact {fact} is not in force")
-        replacing = (entered.get(by) or before.get(by)) if by else None
-        if entry is not None:
-            recorder.close(entry, replacing)
-        if anew:
-            closed_at_once += 1
-            recorder.close(entered[fact], replacing)
-    superseded = sum(by is not None for by in closed.values())
-    return {
-        "added": len(entered) - closed_at_once,
-        "removed": len(closed) - superseded,
-        "superseded": superseded,
-    }
 
 
 def version_of(event: Event, note: Mapping[str, Any]) -> Version:

@@ -1,215 +1,214 @@
-"""The history as a format and a law, without a store around it."""
+"""The history: its lines as a format, and their chain as a law."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
+from tiny_stores import CONFIG, store_with_a_past
 
-from editcli.store import history
+from editcli.store import database, history
 from editcli.store.history import Event
-from editcli.store.records import TAG
+from editcli.store.store import Store
+from editcli.store.transaction import Changes
+from editors import EditorError
 
 words = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
-ids = st.integers(1, 20000).map(lambda number: f"v{number:04d}")
-fact_ids = st.lists(words, max_size=3).map(tuple)
-tags = st.just("") | st.from_regex(TAG, fullmatch=True).filter(str.isascii)
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> tuple[list[Event], bytes]:
-    """A sound history of at least one event, with its bytes."""
-    events: list[Event] = []
-    data = b""
-    previous = history.GENESIS
-    for seq in range(1, draw(st.integers(1, 5)) + 1):
-        event = Event(
-            seq=seq,
-            at="2026-03-01T12:00:00+00:00",
-            who=draw(words),
-            operation=draw(words),
-            version=draw(ids),
-            head=draw(ids),
-            message=draw(words),
-            added=draw(fact_ids),
-            removed=draw(fact_ids),
-            superseded=draw(fact_ids),
-            manifest=draw(words),
-            tag=draw(tags),
-            previous=previous,
-        )
-        line = event.to_line()
-        previous = history.line_digest(line)
-        events.append(event)
-        data += line + b"\n"
-    return events, data
-
-
-def head_of(events: list[Event]) -> bytes:
-    """What refs/HEAD holds after these events."""
-    last = events[-1]
-    digest = history.line_digest(last.to_line())
-    return f"{last.head}\nhistory {last.seq} {digest}\n".encode()
-
-
-@given(histories())
-def test_a_history_reads_back_as_it_was_written(written: tuple[list[Event], bytes]) -> None:
-    events, data = written
-    chain = history.parse(data, head_of(events))
-    assert list(chain.events) == events
-    assert (chain.size, chain.torn, chain.problems) == (len(data), 0, ())
-    assert chain.vouched == len(events)
-    assert chain.refs(len(events)) == {"HEAD": head_of(events)}
-
-
-@given(histories(), st.data())
-def test_any_flipped_byte_breaks_the_chain_or_its_anchor(
-    written: tuple[list[Event], bytes], data: st.DataObject
-) -> None:
-    events, intact = written
-    damaged = bytearray(intact)
-    damaged[data.draw(st.integers(0, len(intact) - 1))] ^= data.draw(st.integers(1, 255))
-    assert history.parse(bytes(damaged), head_of(events)).problems
-
-
-@given(histories(), st.data())
-def test_no_line_vanishes_or_moves_unseen(
-    written: tuple[list[Event], bytes], data: st.DataObject
-) -> None:
-    events, intact = written
-    lines = [line + b"\n" for line in intact.split(b"\n")[:-1]]
-    order = data.draw(st.lists(st.sampled_from(range(len(lines))), max_size=6))
-    assume(order != list(range(len(lines))))
-    rebuilt = b"".join(lines[index] for index in order)
-    assert history.parse(rebuilt, head_of(events)).problems
-
-
-@given(histories(), st.data())
-def test_half_a_line_at_the_end_is_seen_as_torn_and_the_rest_is_sound(
-    written: tuple[list[Event], bytes], data: st.DataObject
-) -> None:
-    events, intact = written
-    start = len(intact) - len(events[-1].to_line()) - 1
-    cut = data.draw(st.integers(start, len(intact) - 1))
-    chain = history.parse(intact[:cut], head_of(events[:-1]) if events[:-1] else None)
-    assert list(chain.events) == events[:-1]
-    assert (chain.size, chain.torn, chain.problems) == (start, cut - start, ())
-    assert history.parse(intact[:cut], head_of(events)).problems  # acknowledged: this is damage
-
-
-@given(histories())
-def test_a_history_may_run_ahead_of_its_anchor(written: tuple[list[Event], bytes]) -> None:
-    events, data = written
-    for count in range(1, len(events) + 1):
-        chain = history.parse(data, head_of(events[:count]))
-        assert (chain.vouched, chain.problems) == (count, ())
-
-
-@pytest.mark.parametrize("head", [b"", b"v0001\n", b"v1\nhistory 1 " + b"a" * 64 + b"\n"])
-def test_head_is_read_strictly(head: bytes) -> None:
-    assert history.parse(b"", head).problems == ("refs/HEAD: cannot be read",)
-
-
-def test_a_head_that_names_another_version_is_at_fault_and_not_the_history() -> None:
-    event = Event(at="", who="", operation="tag", version="v0001", head="v0001", message="")
-    chain, line = history.parse(b"", None).plus(event)
-    head = chain.refs(0)["HEAD"]
-    assert history.parse(line, head).problems == ()
-    wrong = history.parse(line, head.replace(b"v0001", b"v0002"))
-    assert wrong.problems == ("refs/HEAD: names v0002, the history says v0001",)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"version": "../../evil"},
-        {"version": "v1"},
-        {"version": ["v0001"]},
-        {"head": "nope"},
-        {"tag": "../../evil"},
-        {"tag": "two words"},
-        {"facts": {"who": ["ann"]}},
-    ],
+ids = st.integers(1, 10**18 - 1).map(lambda number: f"v{number:04d}")
+digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+events = st.builds(
+    Event,
+    at=st.datetimes().map(lambda moment: moment.isoformat()),
+    who=words,
+    operation=words,
+    version=ids,
+    head=ids,
+    made=st.booleans(),
+    parent=ids | st.just(""),
+    config=words,
+    tag=st.just("") | st.text("aZ_", min_size=1, max_size=100),
+    changes=st.dictionaries(st.sampled_from(history.CHANGES), st.integers(0, 10**9)),
+    content=digests,
+    purged=st.lists(digests, max_size=2),
 )
-def test_a_line_whose_names_could_be_paths_or_other_keys_is_damage(change: object) -> None:
-    event = Event(seq=1, at="", who="", operation="tag", version="v0001", head="v0001", message="")
-    record = {**json.loads(event.to_line()), **change}  # type: ignore[dict-item]
-    data = json.dumps(record).encode() + b"\n"
-    assert history.parse(data, None).problems == ("history.jsonl: line 1 cannot be read",)
+BASE = Event(
+    seq=2,
+    at="2026-03-01T12:00:00+00:00",
+    who="ann",
+    operation="edit",
+    version="v0002",
+    head="v0002",
+    made=True,
+    parent="v0001",
+    config="c",
+    changes={"added": 1, "removed": 0, "superseded": 0},
+    content="0" * 64,
+    purged=[],
+)
 
 
-@given(histories())
-def test_an_appended_event_is_numbered_and_chained(written: tuple[list[Event], bytes]) -> None:
-    events, data = written
-    chain, lines = history.parse(b"", None), b""
-    for event in events:
-        chain, line = chain.plus(replace(event, seq=0, previous=""))
-        lines += line
-    assert lines == data
-    assert replace(chain, vouched=len(events)) == history.parse(data, head_of(events))
+@pytest.fixture
+def base(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    database.create(tmp_path / "store.db")
+    with database.writing(tmp_path / "store.db") as connection:
+        yield connection
+
+
+@given(events)
+def test_an_event_reads_back_as_it_was_written(event: Event) -> None:
+    assert Event.from_line(event.to_line()) == event
 
 
 def test_the_line_format_is_stable() -> None:
-    event = Event(
-        seq=2,
-        at="2026-03-01T12:00:00+00:00",
-        who="ann",
-        operation="edit",
-        version="v0002",
-        head="v0002",
-        message="naïve",
-        added=("a1",),
-        manifest="m",
-        previous="0" * 64,
-    )
-    record = json.loads(event.to_line())
-    assert record == {
+    event = replace(BASE, who="naïve")
+    assert json.loads(event.to_line()) == {
         "seq": 2,
         "at": "2026-03-01T12:00:00+00:00",
-        "who": "ann",
+        "who": "naïve",
         "operation": "edit",
         "version": "v0002",
         "head": "v0002",
-        "message": "naïve",
-        "facts": {"added": ["a1"], "removed": [], "superseded": []},
-        "manifest": "m",
+        "made": True,
+        "parent": "v0001",
+        "config": "c",
         "tag": "",
+        "changes": {"added": 1, "removed": 0, "superseded": 0},
+        "content": "0" * 64,
+        "purged": [],
         "previous": "0" * 64,
     }
     assert "naïve".encode() in event.to_line()
     assert history.line_digest(event.to_line()) == sha256(event.to_line()).hexdigest()
 
 
-def test_every_damaged_line_is_named() -> None:
-    problems = history.parse(b"[]\n{\n", None).problems
-    assert problems == (
-        "history.jsonl: line 1 cannot be read",
-        "history.jsonl: line 2 cannot be read",
-    )
+NAMES = ["../../precious", "/etc/passwd", "v1", "V0001", "v0001\n", "v٠٠٠١", "v" + "9" * 19, "nope"]
 
 
-def test_events_are_selected_by_fact_operation_and_author() -> None:
-    def event(seq: int, operation: str, who: str, **facts: tuple[str, ...]) -> Event:
-        name = f"v{seq:04d}"
-        return Event(
-            seq=seq, at="", who=who, operation=operation, version=name, head=name, message="",
-            **facts,
-        )  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({key: name} for key in ("version", "head", "parent") for name in NAMES),
+        *({"tag": tag} for tag in ("../../evil", "two words", "-x", "x\n", "t" * 101)),
+        *({"purged": [digest]} for digest in ("../../precious", "F" * 64, "f" * 63, 7)),
+        *({"content": text} for text in ("", "../../precious", "f" * 65)),
+        *({"changes": c} for c in ({"added": -1}, {"added": True}, {"else": 1}, [])),
+        *({key: value} for key in ("who", "operation", "tag", "at") for value in (None, 7, ["x"])),
+        *({"seq": seq} for seq in ("2", 2.0, None)),
+        *({"made": made} for made in (1, "yes", None)),
+        *({"version": version} for version in ("", [], None)),
+        *({"at": at} for at in ("", "yesterday", "2026-13-01")),
+        {"previous": 0},
+        {"more": 1},
+    ],
+)
+def test_a_line_with_other_names_or_types_is_refused(change: dict[str, object]) -> None:
+    line = json.dumps({**json.loads(BASE.to_line()), **change})
+    with pytest.raises((ValueError, TypeError)):
+        Event.from_line(line)
 
-    events = (
-        event(1, "edit", "ann", added=("x",)),
-        event(2, "edit", "bob", added=("y",), superseded=("x",)),
-        event(3, "undo", "ann", removed=("y",)),
-    )
 
-    def selected(**wanted: str) -> list[int]:
-        return [event.seq for event in history.select(events, **wanted)]
+@pytest.mark.parametrize("line", ["", "{", "[]", "7", "{}", "[" * 100_000, '{"seq": 1e999}'])
+def test_what_is_no_line_is_refused(line: str) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        Event.from_line(line)
 
-    assert selected() == [1, 2, 3]
-    assert selected(fact="x") == [1, 2]
-    assert selected(fact="y") == [2, 3]
-    assert selected(operation="edit", who="ann") == [1]
+
+@given(st.lists(events, min_size=1, max_size=4))
+def test_appended_events_are_numbered_and_chained(given_events: list[Event]) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as base:
+        for statement in database.SCHEMA.values():
+            base.execute(statement)
+        made: set[str] = set()
+        expected, previous = [], history.GENESIS
+        for event in given_events:
+            event = replace(event, made=event.made and event.version not in made)
+            made.add(event.version)
+            appended = history.append(base, event)
+            assert appended == replace(event, seq=len(expected) + 1, previous=previous)
+            previous = history.line_digest(appended.to_line())
+            expected.append(appended)
+        assert history.events(base) == expected
+        assert history.last_event(base) == expected[-1]
+
+
+def test_what_could_not_be_read_again_is_not_appended(base: sqlite3.Connection) -> None:
+    with pytest.raises(EditorError, match="line 1 of the history cannot be read"):
+        history.append(base, replace(BASE, version="v1" + "0" * 18))
+
+
+# --- a damaged history ----------------------------------------------------------------------------
+
+
+def change_row(store: Store, seq: int, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the line of an event, and neither its hash nor what follows."""
+    with closing(sqlite3.connect(store.path / "store.db")) as base, base:
+        (line,) = base.execute("SELECT line FROM event WHERE seq = ?", (seq,)).fetchone()
+        record = json.loads(line)
+        change(record)
+        base.execute("UPDATE event SET line = ? WHERE seq = ?", (json.dumps(record), seq))
+
+
+@pytest.mark.parametrize("ref", ["HEAD~1", "v0002", "first"])
+def test_a_version_whose_line_is_damaged_is_never_read(tmp_path: Path, ref: str) -> None:
+    store = store_with_a_past(tmp_path / "s")
+    with store.writing() as change:
+        change.move_head("v3")
+    change_row(store, 2, lambda record: record.update(who="mallory"))
+    head = store.head()
+    for call in (
+        lambda: store.version(ref),
+        lambda: store.ancestry(head),
+        store.versions,
+        store.history,
+    ):
+        with pytest.raises(EditorError, match="line 2 of the history cannot be read") as caught:
+            call()
+        assert caught.value.hint == "`editcli verify` lists the damage"
+    assert len([*store.in_force(head)]) == 2  # the damage is elsewhere
+
+
+def test_no_writer_builds_on_a_damaged_last_line(tmp_path: Path) -> None:
+    store = store_with_a_past(tmp_path / "s")
+    change_row(store, 5, lambda record: record.update(who="mallory"))
+    with store.writing() as change:
+        for action in (
+            lambda: change.publish("edit", Changes()),
+            lambda: change.tag("good"),
+            lambda: change.move_head("v1"),
+            lambda: change.purge(["x"], Changes()),
+        ):
+            with pytest.raises(EditorError, match="line 5 of the history cannot be read"):
+                action()
+    assert [problem.what for problem in store.verify()]
+
+
+def test_damage_is_named_for_ever(tmp_path: Path) -> None:
+    store = store_with_a_past(tmp_path / "s")
+    change_row(store, 2, lambda record: record.update(who="mallory"))
+    with store.writing() as change:
+        change.publish("edit", Changes())
+    assert "line 2 of the history cannot be read: it does not have its hash" in [
+        problem.detail for problem in store.verify()
+    ]
+
+
+def test_a_store_with_an_empty_history_is_told_of(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "s", CONFIG)
+    with closing(sqlite3.connect(store.path / "store.db")) as base, base:
+        base.execute("DELETE FROM event")
+        base.execute("DELETE FROM record")
+    assert [p.detail for p in store.verify()] == ["the history holds no version"]
+    for call in (store.head, store.refs, lambda: store.version("v1")):
+        with pytest.raises(EditorError, match="the history holds no version"):
+            call()
+    with store.writing() as change, pytest.raises(EditorError, match="holds no version"):
+        change.tag("good", "v1")
