@@ -24,7 +24,7 @@ class Digests:
     """Digests of files; with ``trusts_cache``, what was remembered of those that look unchanged."""
 
     def __init__(self, database: sqlite3.Connection | None, *, trusts_cache: bool) -> None:
-        self._database, self._trusts = database, trusts_cache
+        self._database, self.trusts_cache = database, trusts_cache
         self.read = 0
 
     def of(self, path: Path) -> str:
@@ -33,7 +33,7 @@ class Digests:
             stat = os.fstat(file.fileno())
             times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"  # a program can set the first alone
             known_by = (str(path.absolute()), stat.st_size, times, stat.st_ino)
-            if self._trusts and (known := self._remembered(known_by)):
+            if self.trusts_cache and (known := self._remembered(known_by)):
                 return known
             digest = file_digest(file, "sha256").hexdigest()
         self.read += 1

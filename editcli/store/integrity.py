@@ -30,13 +30,13 @@ class Problem:
     detail: str
 
 
-def verify(layout: Layout, digests: Digests) -> Iterator[Problem]:
+def verify(layout: Layout, digests: Digests, *, full: bool) -> Iterator[Problem]:
     """Everything that is wrong with the store; nothing where it is sound.
 
     What a killed process leaves is no problem: temporary files, and blobs that no version has. The
-    hash of the last line of the history vouches for everything. ``digests``: of blobs. Raises
-    OSError when the store cannot be read.
-
+    hash of the last line of the history vouches for everything. ``digests``: of blobs. With
+    ``full``, every fact is read, too, which takes long where there are a million; one that has its
+    hash and cannot be read is in a forged store only. Raises OSError when the store cannot be read.
     """
     made: list[Event] = []
     try:
@@ -47,7 +47,7 @@ def verify(layout: Layout, digests: Digests) -> Iterator[Problem]:
             events, problems = _chain(base)
             made = [event for event in events.values() if event.made]
             yield from problems
-            yield from _record_problems(base, events)
+            yield from _record_problems(base, events, full)
             yield from _blob_problems(base, events, layout.blobs, digests)
     except EditorError as error:
         yield Problem("store.db", error.message)
@@ -87,7 +87,9 @@ def _chain(base: sqlite3.Connection) -> tuple[dict[int, Event], list[Problem]]:
     return events, [Problem("store.db", text) for text in problems]
 
 
-def _record_problems(base: sqlite3.Connection, events: Mapping[int, Event]) -> Iterator[Problem]:
+def _record_problems(
+    base: sqlite3.Connection, events: Mapping[int, Event], full: bool
+) -> Iterator[Problem]:
     """What is wrong with the records."""
     licensed = {leaf for event in events.values() for leaf in event.purged}
     contents = {seq: sha256() for seq in events}
@@ -107,7 +109,7 @@ def _record_problems(base: sqlite3.Connection, events: Mapping[int, Event]) -> I
         contents[seq].update(leaf)
         notes[seq] += kind == "note"
         kinds.append(kind)
-        if detail := _fault(kinds, licensed, leaf, *row):
+        if detail := _fault(kinds, licensed, full, leaf, *row):
             yield Problem("store.db", f"{kind} record {key} {detail}")
     for seq, event in events.items():
         if contents[seq].hexdigest() != event.content or notes[seq] != 1:
@@ -118,6 +120,7 @@ def _record_problems(base: sqlite3.Connection, events: Mapping[int, Event]) -> I
 def _fault(
     kinds: Sequence[str],
     licensed: Collection[str],
+    full: bool,
     leaf: bytes,
     entry: int | None,
     other: int | None,
@@ -126,7 +129,8 @@ def _fault(
     salt: str | None,
     body: str | None,
 ) -> str:
-    """What is wrong with the last record, of the last of ``kinds``; empty where nothing is."""
+    """What is wrong with the last record, of the last of ``kinds``; empty where nothing is.
+    ``full``: facts are read."""
     kind = kinds[-1]
 
     def names(key: int | None, *wanted: str) -> bool:
@@ -141,7 +145,8 @@ def _fault(
         return "is damaged"
     try:
         if kind == "fact":
-            read_fact(name, salt, body, leaf)
+            if full:
+                read_fact(name, salt, body, leaf)
         elif kind == "blob":
             blob = read_blob(name, digest, body, leaf)
             groups = blob.made_from if blob else ()

@@ -336,10 +336,11 @@ class Store:
 
     def verify(self, digests: Digests | None = None) -> list[Problem]:
         """Everything that is wrong with the store; see `integrity.verify`. Without ``digests``,
-        every blob is read."""
+        or where they trust no cache, everything is read."""
+        full = digests is None or not digests.trusts_cache
         digests = digests or Digests(None, trusts_cache=False)
         with atomic.explained("verifying the store"):
-            return list(integrity.verify(self._layout, digests))
+            return list(integrity.verify(self._layout, digests, full=full))
 
     def tip(self) -> str:
         """The hash of the last line of the history, which vouches for everything."""

@@ -13,6 +13,7 @@ from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, content, store_with_a_
 
 from editcli.store import contents, database
 from editcli.store.contents import Change
+from editcli.store.listing import Wanted
 from editcli.store.store import Store
 from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact, FactClosure
@@ -203,9 +204,9 @@ def test_facts_are_found_by_a_part_of_their_text(store: Store) -> None:
     publish(store, PARIS_AGAIN, **{PARIS.id: PARIS_AGAIN.id})
 
     def found(like: str) -> list[Fact | None]:
-        return [entry.fact for entry in store.in_force(store.head(), like=like)]
+        return [listed.fact for listed in store.list_facts(store.head(), Wanted(match=like))]
 
-    assert found("capital") == [ROME, PARIS_AGAIN]
+    assert found("capital") == [PARIS_AGAIN, ROME]
     assert found("milan") == [ROME]
     assert found("lyon") == found("%") == []
 
@@ -223,9 +224,9 @@ def test_pages_hold_each_fact_once_and_in_order(
     monkeypatch.setattr("editcli.store.store.PAGE", page)
     wanted = [fact for fact in facts if fact.id != "id2"]
     assert in_force(store) == wanted
-    newest = [entry.fact for entry in store.in_force(store.head(), newest_first=True)]
+    newest = [listed.fact for listed in store.list_facts(store.head(), Wanted())]
     assert newest == wanted[::-1]
-    odd = [e.fact for e in store.in_force(store.head(), like='"the number of 5')]
+    odd = [f.fact for f in store.list_facts(store.head(), Wanted(match="the number of 5"))]
     assert odd == [facts[5]]
 
 
@@ -252,7 +253,7 @@ def test_a_reader_sees_one_state_while_another_process_commits(
         # A writer waits for readers, and gives up after a while.
         with pytest.raises(EditorError, match="another process has held the store"):
             publish(store, ROME)
-        assert contents.count_in_force(base) == 1
+        assert len(contents.in_force(base)) == 1
     assert publish(store, ROME) == "v0003"
     assert store.verify() == []
 

@@ -21,6 +21,7 @@ from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, framed, shard
 
 from editcli.store import history
 from editcli.store.edits import described, edits_of
+from editcli.store.listing import Wanted
 from editcli.store.recorder import leaf_of
 from editcli.store.records import StoreConfig
 from editcli.store.store import Store
@@ -93,7 +94,7 @@ def calls(path: Path) -> list[Callable[[], object]]:
         reading(lambda store: [store.changes(seq) for seq in range(8)]),
         reading(lambda store: store.full_id(PARIS.id[:4])),
         reading(lambda store: store.about(PARIS.id)),
-        each(lambda store, version: [*store.in_force(version, like="capital")]),
+        each(lambda store, version: [*store.list_facts(version, Wanted(match="capital"))]),
         each(lambda store, version: store.count(version)),
         each(lambda store, version: store.ancestry(version)),
         each(lambda store, version: store.past(version, PARIS.id)),

@@ -488,7 +488,7 @@ def test_a_second_writer_learns_who_holds_the_lock_and_since_when(
         pass
     assert re.fullmatch(
         rf"store is locked by pid {holder.pid} on host \S+ "
-        r"\(editcli apply facts\.jsonl\) since \d\d:\d\d:\d\d UTC",
+        r"\(editcli apply facts\.jsonl\) since \d\d:\d\d:\d\d",
         caught.value.message,
     )
 

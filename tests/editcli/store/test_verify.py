@@ -20,12 +20,15 @@ import pytest
 from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, framed, shard
 
 from editcli.store import integrity
+from editcli.store.digests import Digests
 from editcli.store.layout import Layout
 from editcli.store.store import Store
 from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact
 
 OSLO = Fact("The capital of Norway is", "Bergen", id="norway")
+
+READ_ALL = Digests(None, trusts_cache=False)
 
 
 @pytest.fixture(scope="module")
@@ -351,4 +354,4 @@ def test_a_store_that_is_written_while_it_is_verified_is_sound(
 
     listed = integrity._blob_problems
     monkeypatch.setattr(integrity, "_blob_problems", blobs_as_another_writes)
-    assert [*integrity.verify(Layout(store.path))] == []
+    assert [*integrity.verify(Layout(store.path), READ_ALL, full=True)] == []
