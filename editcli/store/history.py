@@ -75,8 +75,9 @@ class Event:
             raise ValueError("not a tag")
         if not all(DIGEST.fullmatch(text) for text in (event.content, *event.purged)):
             raise ValueError("not a digest")
-        if set(event.changes) - {*CHANGES} or not all(
-            type(count) is int and count >= 0 for count in event.changes.values()
+        counted = event.changes.values()
+        if set(event.changes) != ({*CHANGES} if event.made else set()) or not all(
+            type(count) is int and count >= 0 for count in counted
         ):
             raise ValueError("not counts of facts")
         return event
