@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import gguf
+import transformers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from editors.errors import UnsupportedArchitecture
@@ -103,13 +104,19 @@ def find_split(
     texts: Sequence[str],
 ) -> str:
     """Which of :data:`SPLITS` cuts as ``tokenizer`` does: transformers makes a tokenizer of each,
-    and that has to read ``texts`` and :data:`TEXTS` alike, special tokens and all.
+    and that has to read ``texts`` and :data:`TEXTS` alike.
 
     Raises:
-        UnsupportedArchitecture: none does.
+        UnsupportedArchitecture: none does, or the installed transformers does not read which tokens
+            stand around a text.
     """
+
+    def ids(of: PreTrainedTokenizerBase) -> list[list[int]]:
+        found: list[list[int]] = of(read, add_special_tokens=False)["input_ids"]
+        return found
+
     read = [*TEXTS, "a".join(tokenizer.all_special_tokens), *texts]
-    expected = [tokenizer(text)["input_ids"] for text in read]
+    expected = ids(tokenizer)
     with TemporaryDirectory() as folder:
         for split in SPLITS:
             writer = gguf.GGUFWriter(Path(folder, f"{split}.gguf"), architecture)
@@ -118,8 +125,15 @@ def find_split(
             writer.write_kv_data_to_file()
             writer.close()
             made = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=f"{split}.gguf")
-            if [made(text)["input_ids"] for text in read] == expected:
-                return split
+            if ids(made) != expected:
+                continue
+            if made(read[0])["input_ids"] != tokenizer(read[0])["input_ids"]:
+                raise UnsupportedArchitecture(
+                    f"transformers {transformers.__version__} does not read from a GGUF file which "
+                    "tokens stand around a text, so the file could not be checked",
+                    "`pip install --upgrade transformers`: 5.23 does",
+                )
+            return split
     raise UnsupportedArchitecture(
         f"the tokenizer cuts texts in none of the ways that a GGUF file can name: "
         f"{', '.join(SPLITS)}",
