@@ -127,20 +127,19 @@ def texts(database: sqlite3.Connection, keys: Iterable[int]) -> dict[int, Fact |
     return found
 
 
-def closures(database: sqlite3.Connection, text: int) -> list[tuple[int, FactClosure]]:
-    """The closures along the marked line of the fact whose text is in record ``text``, oldest
-    first, each with its event."""
+def closures(database: sqlite3.Connection, fact: str) -> list[tuple[int, FactClosure]]:
+    """The closures along the marked line of a fact (an id), oldest first, each with its event."""
     rows = database.execute(
         """
-        WITH entries AS (
-          SELECT ?1 AS key UNION ALL SELECT key FROM record WHERE kind = 'again' AND other = ?1
-        )
+        WITH texts AS (SELECT key FROM record WHERE kind = 'fact' AND name = ?),
+        entries AS (SELECT key FROM texts UNION SELECT r.key FROM texts JOIN record AS r
+          ON r.other = texts.key AND r.kind = 'again')
         SELECT c.event, c.other, f.name FROM entries JOIN record AS c ON c.entry = entries.key
         LEFT JOIN record AS o ON o.key = c.other
         LEFT JOIN record AS f ON f.key = ifnull(o.other, o.key)
         WHERE c.kind = 'close' AND c.event IN line ORDER BY c.key
         """,
-        (text,),
+        (fact,),
     )
     return [
         (event, FactClosure("superseded" if other else "undone", by)) for event, other, by in rows

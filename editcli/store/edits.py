@@ -81,7 +81,7 @@ def _facts(
         entries = {entry.text: (entry.key, entry.fact) for entry in contents.in_force(base)}
         used = {key for blob in blobs.values() for group in blob.made_from for key in group}
         others = contents.texts(base, sorted(used - entries.keys()))
-        closures = {key: contents.closures(base, key) for key in others}
+        closures = {key: contents.closures(base, fact.id) for key, fact in others.items() if fact}
     entries |= {key: (key, fact) for key, fact in others.items()}
     if purged := [key for key, (_, fact) in entries.items() if fact is None]:
         raise EditorError(
@@ -117,7 +117,7 @@ def changes_between(store: Store, parent: Version, before: EditState, after: Edi
     gone = FactClosure("undone")  # of a fact that was taken out altogether
     closed |= {k: after.closed.get(k, gone).replaced_by for k in old if k not in new}
     for key, fact in after.facts.items():  # trained, and superseded at once
-        if key not in before.facts and key not in new:
+        if key not in old | new and after.closed[key] != before.closed.get(key):
             entered.append(fact)
             closed[key] = after.closed[key].replaced_by
     order = {key: place for place, key in enumerate(after.facts)}

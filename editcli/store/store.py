@@ -262,7 +262,7 @@ class Store:
 
             if entries:
                 return FactPast(text, found, version_at(entries[0].event))
-            closures = contents.closures(base, text)
+            closures = contents.closures(base, fact)
             event = base.execute("SELECT event FROM record WHERE key = ?", (text,)).fetchone()[0]
             ended, closure = closures[-1] if closures else (event, FactClosure("undone"))
             return FactPast(text, found, version_at(event), closure, version_at(ended))

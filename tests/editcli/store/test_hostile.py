@@ -82,7 +82,7 @@ def calls(path: Path) -> list[Callable[[], object]]:
     def each(action: Callable[[Store, Any], object]) -> Callable[[], object]:
         def act() -> None:
             store = Store.open(path)
-            for ref in ("HEAD", "v1", "v2", "v3", "v4", "good"):
+            for ref in ("HEAD", "v2", "good~1"):
                 with suppress(EditorError):
                     action(store, store.version(ref))
 
@@ -182,7 +182,7 @@ PARTS = ["config.toml", "store.db", "store.db-journal", "store.db-wal", "store.d
 PARTS += ["lock.json", "blobs", "journal", ".gitattributes", ".gitignore"]
 
 
-@pytest.mark.parametrize("target", ["precious", "f", "nowhere", "s2"])
+@pytest.mark.parametrize("target", ["precious", "nowhere", "s2"])
 @pytest.mark.parametrize("part", PARTS)
 def test_a_link_in_place_of_a_part_is_refused(home: Path, part: str, target: str) -> None:
     path = home / "s" / part
