@@ -286,7 +286,7 @@ class Transaction:
             for entry in filter(None, (old, at_once)):
                 recorder.close(entry, other or None)
             counts["added"] -= at_once is not None
-            counts["superseded" if by else "removed"] += 1
+            counts["superseded" if by else "removed"] += old is not None
         return counts, entered
 
     def _point(

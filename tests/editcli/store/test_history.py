@@ -36,10 +36,10 @@ events = st.builds(
     parent=ids | st.just(""),
     config=words,
     tag=st.just("") | st.text("aZ_", min_size=1, max_size=100),
-    changes=st.dictionaries(st.sampled_from(history.CHANGES), st.integers(0, 10**9)),
+    changes=st.fixed_dictionaries({kind: st.integers(0, 10**9) for kind in history.CHANGES}),
     content=digests,
     purged=st.lists(digests, max_size=2),
-)
+).map(lambda event: event if event.made else replace(event, changes={}))
 BASE = Event(
     seq=2,
     at="2026-03-01T12:00:00+00:00",

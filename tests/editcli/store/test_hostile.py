@@ -274,7 +274,12 @@ def test_a_line_that_says_anything_harms_nothing(home: Path, change: dict[str, A
 
 
 @pytest.mark.parametrize(
-    "change", [{"who": "x" * 10**6}, {"who": DEEP}, {"changes": {"added": 10**300}}]
+    "change",
+    [
+        {"who": "x" * 10**6},
+        {"who": DEEP},
+        {"changes": {"added": 10**300, "removed": 0, "superseded": 0}},
+    ],
 )
 def test_a_line_with_absurd_values_harms_nothing(home: Path, change: dict[str, Any]) -> None:
     rewrite(home, lambda seq, record: record.update(change) if seq == 2 else None)
