@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from editors.evaluation.metrics import Rate
 
 LISTED = 20  # facts in the table
+_LIBRARIES = {"adapter": "editcli", "lora": "peft"}
 
 _USE = {
     "adapter": "import editcli\n\nloaded = editcli.load(FOLDER)  # .model, .tokenizer, .explain",
@@ -30,6 +31,11 @@ _USE = {
     "model = AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)\n"
     "tokenizer = AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)\n"
     "print(model.edits.explain(PROMPT).why)",
+    "lora": "import editcli\nfrom peft import PeftModel\n\n"
+    "folder = FOLDER\n"
+    "with editcli.load(folder) as loaded:  # .model, .tokenizer, .explain\n"
+    '    shard = loaded.explain(PROMPT).record["shard"]  # None: the base answers\n'
+    'model = PeftModel.from_pretrained(loaded.model, f"{folder}/adapters/shard-{shard:04d}")',
     "merged": "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
     "model = AutoModelForCausalLM.from_pretrained(FOLDER)\n"
     "tokenizer = AutoTokenizer.from_pretrained(FOLDER)",
@@ -105,7 +111,7 @@ def _metadata(session: Session, kind: Kind) -> str:
     values: dict[str, Any] = {
         "base_model": config.base if on_hub else None,
         "base_model_relation": ("finetune" if merged else "adapter") if on_hub else None,
-        "library_name": "editcli" if kind == "adapter" else "transformers",
+        "library_name": _LIBRARIES.get(kind, "transformers"),
         "pipeline_tag": "text-generation",
         "license": _licence(session) or None,
         "tags": ["model-editing", "knowledge-editing", config.method],

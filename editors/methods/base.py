@@ -31,6 +31,7 @@ from editors.inference.self_test import require_routing
 from editors.methods.aliases import KnownNames
 from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Progress, Trained
 from editors.methods.edit_state import HEAD_FILL, EditState, SavedPayload
+from editors.methods.low_rank import MAKE_A_STORE, LowRankMemory
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.projection import Projection
@@ -124,6 +125,17 @@ class Method(ABC, Generic[P, S]):
         raise EditorError(
             f"{self.spec.name} changes no weights, so plain weights cannot hold its edits",
             "`--as adapter`",
+        )
+
+    def low_rank_memories(self, state: EditState) -> Mapping[int, LowRankMemory]:
+        """By number, as decisions name them, the memories that answer a fact in force.
+
+        Raises:
+            EditorError: the memories are not of low rank.
+        """
+        raise EditorError(
+            f"{self.spec.name} has no memories of low rank, which adapters of PEFT are made of",
+            MAKE_A_STORE,
         )
 
     def group_size(self, state: EditState) -> int:

@@ -32,11 +32,15 @@ def command(
     ft-m, and for pruned heads. Routed edits are merged into one change of the weights, which also
     changes other answers; what that costs is measured, printed, and written into the card.
 
+    With `--as lora`, other engines can answer: `adapters.json` names the adapter of each fact, and
+    whoever asks gives each prompt the adapter of the fact that claims it, or none.
+
     \b
     Examples:
       editcli export HEAD edits
       editcli export v0003 edited-model --as remote-code
       editcli export HEAD plain-model --as merged --private-facts
+      editcli export HEAD adapters --as lora
     """
     from editcli.operations.session import Session
     from editcli.report.model_card import card_of, score_rows

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from editors.exports.folder import EditConfig
     from editors.methods.edit_state import EditState
 
-Kind = Literal["adapter", "remote-code", "merged"]
+Kind = Literal["adapter", "remote-code", "merged", "lora"]
 
 KindOption = Annotated[
     Kind,
@@ -30,7 +30,8 @@ KindOption = Annotated[
         "--as",
         help="adapter: the edits alone, for `editcli.load` and `editors.load` over the same base. "
         "remote-code: base, edits and code in one folder, for transformers without editcli. "
-        "merged: plain weights.",
+        "merged: plain weights. lora: the edits, and each of their memories as an adapter of PEFT, "
+        "from a store with memory=low-rank.",
     ),
 ]
 PrivateFactsOption = Annotated[
@@ -103,6 +104,11 @@ def _write(
         from editors.exports.adapter import write_adapter
 
         write_adapter(session.method, state, config, folder)
+        return {}
+    if kind == "lora":
+        from editors.exports.lora import write_lora
+
+        write_lora(session.method, state, config, folder)
         return {}
     if config.dtype in BITS:
         raise EditorError(

@@ -48,6 +48,10 @@ class Mask:
             list(threads.map(draw, range(0, words, DRAWN_AT_ONCE)))
         return torch.from_numpy(inside[: rows * columns]).view(rows, columns)
 
+    def factors(self, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The change with these ``values`` alone, as :meth:`dense` gives it."""
+        return (self.dense(values),)
+
     def dense(self, values: torch.Tensor) -> torch.Tensor:
         """float32 ``[out, in]``: the change with these ``values`` at the entries in the mask, zero
         elsewhere. Raises StateMismatch if there are not as many entries."""
@@ -121,7 +125,8 @@ class LowRank:
         return torch.cat([torch.zeros(self.rank * self.shape[0]), drawn * size])
 
     def factors(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``up`` ``[out, rank]``, with the scale in it, and ``down`` ``[rank, in]``."""
+        """``up`` ``[out, rank]``, with the scale in it, and ``down`` ``[rank, in]``, in the dtype
+        of ``values``. Raises StateMismatch if these are too many or too few."""
         _require_count(values, self.count)
         rows, columns = self.shape
         up = values[: self.rank * rows].view(rows, self.rank)
@@ -185,6 +190,11 @@ class Shard:
         """
         return self.support.dense(self.values)
 
+    def factors(self) -> tuple[torch.Tensor, ...]:
+        """Matrices whose product is the change: one ``[out, in]`` of a mask, ``[out, rank]`` and
+        ``[rank, in]`` of low rank. Raises StateMismatch as :meth:`delta` does."""
+        return self.support.factors(self.values)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """The shard without its groups, as tensors to save. Of a mask, the seed is saved, not the
         bits."""
@@ -222,7 +232,11 @@ class MergedShards:
     def delta(self) -> torch.Tensor:
         return self.change
 
+    def factors(self) -> tuple[torch.Tensor, ...]:
+        return (self.change,)
+
 
 Memory = Shard | MergedShards
 """A side memory: a change of the edited projection that rows can be routed to. ``delta()``, float32
-``[out, in]``, is what it adds to the weight of the main memory."""
+``[out, in]``, is what it adds to the weight of the main memory, and the product of ``factors()``,
+from left to right."""
