@@ -53,7 +53,7 @@ from editors.scope.fact_scope import FactScope
 from editors.scope.scope_state import ScopeState, packed, unpacked
 from editors.scope.unrelated_prompts import UNRELATED
 
-TRAINER = 4  # raise it when training or one of its constants changes: stored work is of the old one
+TRAINER = 5  # raise it when training or one of its constants changes: stored work is of the old one
 REHEARSAL_FACTS = 8  # the least number of earlier facts that are trained together with new facts
 CHECKED_PER_REHEARSED = 4  # times as many are checked, and trained again if need be
 ENTRIES_A_FACT = 5000  # of the projection; with fewer entries, facts interfere

@@ -14,6 +14,11 @@ from editors.errors import StateMismatch
 
 DRAWN_AT_ONCE = 1 << 20  # 64-bit words of the generator of a mask
 DRAWING_THREADS = 4  # more would slow down what runs at the same time
+# Entries of a first ``down`` are so many times as large as those of the projection. The larger they
+# are, the less a step turns its rows.
+FIRST_DOWN = 2.0
+FIRST_INPUTS = 256  # inputs by which a first ``down`` is chosen; more would cost more than a step
+LEAST_DIRECTION = 0.02  # of the largest; what is less is taken for rounding
 
 Group = tuple[str, ...]
 """The ids of facts that were trained together."""
@@ -96,8 +101,9 @@ class LowRank:
     """The changes of a projection of ``shape`` (out, in) that are products of two small matrices,
     ``up`` ``[out, rank]`` and ``down`` ``[rank, in]`` (Hu et al., LoRA, ICLR 2022).
 
-    They are as large as those on a mask of five percent when their entries are as large as those of
-    the projection; ``scale`` is what that takes. ``seed``: of the first ``down``.
+    They are as large as those on a mask of five percent when the entries of ``up`` are as large as
+    those of the projection, and those of ``down`` ``FIRST_DOWN`` times as large; ``scale`` is what
+    that takes. ``seed``: of the first ``down``.
     """
 
     shape: tuple[int, int]
@@ -109,20 +115,36 @@ class LowRank:
     def of(weight: torch.Tensor, rank: int, seed: int) -> LowRank:
         """Changes of ``weight`` ``[out, in]``."""
         size = float(weight.float().square().mean().sqrt())
-        return LowRank((weight.shape[0], weight.shape[1]), rank, seed, (0.05 / rank) ** 0.5 / size)
+        scale = (0.05 / rank) ** 0.5 / (size * FIRST_DOWN)
+        return LowRank((weight.shape[0], weight.shape[1]), rank, seed, scale)
 
     @property
     def count(self) -> int:
         """The number of values of both matrices."""
         return self.rank * sum(self.shape)
 
-    def first(self, size: float) -> torch.Tensor:
-        """float32 ``[count]``: values that change nothing: ``up`` is zero, and ``down`` is drawn
-        with standard deviation ``size``."""
-        drawn = torch.randn(
-            self.rank * self.shape[1], generator=torch.Generator().manual_seed(self.seed)
-        )
-        return torch.cat([torch.zeros(self.rank * self.shape[0]), drawn * size])
+    def first(self, size: float, inputs: torch.Tensor) -> torch.Tensor:
+        """float32 ``[count]``: values that change nothing, from which training takes few steps.
+
+        ``up`` is zero. The rows of ``down`` are the directions in which ``inputs`` ``[tokens, in]``
+        are largest, their right singular vectors, as the gradient of a dense change lies in their
+        span (as in LoRA-GA, arXiv 2407.05000, without a gradient). A direction in which they are
+        smaller has a larger row, so that what tells inputs apart is learnt, too. Rows for which
+        there is no direction are drawn at random. ``size``: the root mean square of the
+        projection's weight; of the first row, it is that times ``FIRST_DOWN``.
+        """
+        rows, columns = self.shape
+        generator = torch.Generator().manual_seed(self.seed)
+        down = torch.randn((self.rank, columns), generator=generator)
+        some = inputs[:: -(-len(inputs) // FIRST_INPUTS)].float().cpu()
+        # By the small one of the two products, as there are few inputs and many columns.
+        squares, tokens = torch.linalg.eigh(some @ some.T)  # in ascending order
+        sizes = squares.clamp(min=0).sqrt().flip(0)[: self.rank]  # singular values
+        sizes = sizes[sizes > LEAST_DIRECTION * sizes[0]]
+        found = tokens.flip(1)[:, : len(sizes)].T @ some  # [directions, in], of these lengths
+        lengths = (columns * sizes[:1] / sizes).sqrt()
+        down[: len(sizes)] = found * (lengths / sizes)[:, None]
+        return torch.cat([torch.zeros(self.rank * rows), down.flatten() * (size * FIRST_DOWN)])
 
     def factors(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``up`` ``[out, rank]``, with the scale in it, and ``down`` ``[rank, in]``, in the dtype

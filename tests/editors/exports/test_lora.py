@@ -21,7 +21,7 @@ from editors.heads.pruning import Head, HeadMask, HeadPruning
 from editors.model.tokenization import encode_prompt
 
 Wises = Callable[..., Any]
-LOW_RANK = {**FAST, "memory": "low-rank", "memory_rank": 4, "learning_rate": 2.0, "shard_size": 1}
+LOW_RANK = {**FAST, "memory": "low-rank", "memory_rank": 4, "learning_rate": 8.0, "shard_size": 1}
 
 
 def exported(method: Any, state: Any, folder: Path, **about: Any) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from tiny_stores import run, save_facts, save_model
 import editcli
 from editcli.files.packaged import datasets_dir
 
-LOW_RANK = {"memory": "low-rank", "memory_rank": 4, "learning_rate": 2.0, "shard_size": 1}
+LOW_RANK = {"memory": "low-rank", "memory_rank": 4, "learning_rate": 8.0, "shard_size": 1}
 PROMPTS = (*(fact.prompt for fact in FACTS), "the sea of Spain is", "who lives in Kenya ?")
 TOKENS = 4
 
