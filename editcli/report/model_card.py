@@ -30,6 +30,11 @@ _USE = {
     "model = AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)\n"
     "tokenizer = AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)\n"
     "print(model.edits.explain(PROMPT).why)",
+    "lora": "import editcli\nfrom peft import PeftModel\n\n"
+    "folder = FOLDER\n"
+    "with editcli.load(folder) as loaded:  # .model, .tokenizer, .explain\n"
+    '    shard = loaded.explain(PROMPT).record["shard"]  # None: the base answers\n'
+    'model = PeftModel.from_pretrained(loaded.model, f"{folder}/adapters/shard-{shard:04d}")',
     "merged": "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
     "model = AutoModelForCausalLM.from_pretrained(FOLDER)\n"
     "tokenizer = AutoTokenizer.from_pretrained(FOLDER)",
@@ -37,7 +42,7 @@ _USE = {
     "model = AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=FILE)\n"
     "tokenizer = AutoTokenizer.from_pretrained(FOLDER, gguf_file=FILE)",
 }
-_LIBRARY = {"adapter": "editcli", "gguf": "gguf"}
+_LIBRARY = {"adapter": "editcli", "gguf": "gguf", "lora": "peft"}
 
 
 def card_of(

@@ -32,6 +32,7 @@ from editors.methods.aliases import KnownNames
 from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Progress, Trained
 from editors.methods.edit_state import HEAD_FILL, EditState
 from editors.methods.elsewhere import Elsewhere
+from editors.methods.low_rank import MAKE_A_STORE, LowRankMemory
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.projection import Projection
@@ -142,6 +143,17 @@ class Method(ABC, Generic[P, S]):
             f"edits of {self.spec.name} cannot be put in front of another engine",
             "`editcli export HEAD FOLDER --as merged` writes weights that an engine can hold; or "
             f"make a store that can: {IN_FRONT}",
+        )
+
+    def low_rank_memories(self, state: EditState) -> Mapping[int, LowRankMemory]:
+        """By number, as decisions name them, the memories that answer a fact in force.
+
+        Raises:
+            EditorError: the memories are not of low rank.
+        """
+        raise EditorError(
+            f"{self.spec.name} has no memories of low rank, which adapters of PEFT are made of",
+            MAKE_A_STORE,
         )
 
     def group_size(self, state: EditState) -> int:

@@ -42,6 +42,7 @@ from editors.methods.edit_state import EditState, Scalar
 LAYER = 28  # of 30: what `init` chooses with profile=separate
 METHODS: Mapping[str, tuple[str, Mapping[str, Scalar]]] = {
     "wise": ("wise", {"profile": "separate"}),
+    "wise, low-rank": ("wise", {"profile": "separate", "memory": "low-rank"}),
     "wise, robust": ("wise", {"scope": "sentence"}),
     "wise, paper": ("wise", {"profile": "paper"}),
     "in-context": ("in-context", {"scope": "sentence"}),
@@ -90,7 +91,10 @@ def _of_store(
     state = bench.apply([*more, *facts]).state
     count = len(facts) + len(more)
     took = (time.process_time() - started) / count
-    result = {"facts": count, "cpu_seconds_an_edit": round(took, 2)}
+    result: dict[str, Any] = {"facts": count, "cpu_seconds_an_edit": round(took, 2)}
+    blobs = bench.method.save(state)
+    if shards := [len(blob) for name, blob in blobs.items() if name.startswith("shard-")]:
+        result["bytes_a_shard"] = round(statistics.mean(shards))
     if name == "chats":
         return result | _in_chats(bench, state, facts, half)
     attach = partial(bench.method.attach, state)
@@ -199,6 +203,8 @@ def page(results: Results) -> str:
         "files (`scripts/bench/public_sets.py`).",
         "A store of T=1000 is filled up with edits of `datasets/atlas`. `wise` is what `init`",
         "chooses (`profile=separate`); `wise, robust` and `in-context` have the same scope signal.",
+        "`wise, low-rank` has `memory=low-rank`, so that its memories export as adapters of PEFT",
+        f"(docs/python.md). {_sizes(results)}",
         "Seconds an edit are CPU time of one thread, with other work beside it; an answer has",
         f"{ANSWER_TOKENS} tokens, and its seconds stand beside those of the base.",
         "",
@@ -231,6 +237,17 @@ def page(results: Results) -> str:
         cells = [_share(found.get(column)) for column in columns]
         lines.append(f"| {_row(part)} | {result['facts']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _sizes(results: Results) -> str:
+    """How large the shards of each method are on disk."""
+    sizes = {
+        _row(part).rsplit(", ", 2)[0]: result["bytes_a_shard"] / 1000
+        for part, result in results.items()
+        if "bytes_a_shard" in result
+    }
+    listed = ", ".join(f"{size:.0f} kB (`{method}`)" for method, size in sizes.items())
+    return f"A shard takes {listed} on disk." if listed else ""
 
 
 def _row(part: str) -> str:

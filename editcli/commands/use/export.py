@@ -42,12 +42,16 @@ def command(
     A GGUF file holds plain weights and the tokenizer, for llama.cpp and programs on it. It is read
     back before it appears: a model or a tokenizer that the file cannot hold is refused.
 
+    With `--as lora`, other engines can answer: `adapters.json` names the adapter of each fact, and
+    whoever asks gives each prompt the adapter of the fact that claims it, or none.
+
     \b
     Examples:
       editcli export HEAD edits
       editcli export v0003 edited-model --as remote-code
       editcli export HEAD plain-model --as merged --private-facts
       editcli export HEAD for-llama-cpp --as gguf --gguf-dtype float16
+      editcli export HEAD adapters --as lora
     """
     require_kind(kind, gguf_dtype)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from editors.methods.edit_state import EditState
     from editors.model.base_model import Base
 
-Kind = Literal["adapter", "remote-code", "merged", "gguf"]
+Kind = Literal["adapter", "remote-code", "merged", "gguf", "lora"]
 
 KindOption = Annotated[
     Kind,
@@ -33,7 +33,9 @@ KindOption = Annotated[
         "--as",
         help="adapter: the edits alone, for `editcli.load` and `editors.load` over the same base. "
         "remote-code: base, edits and code in one folder, for transformers without editcli. "
-        "merged: plain weights. gguf: plain weights in one file, for llama.cpp.",
+        "merged: plain weights. gguf: plain weights in one file, for llama.cpp. "
+        "lora: the edits, and each of their memories as an adapter of PEFT, from a store with "
+        "memory=low-rank.",
     ),
 ]
 GgufDtypeOption = Annotated[
@@ -124,6 +126,11 @@ def _write(
         from editors.exports.adapter import write_adapter
 
         write_adapter(session.method, state, config, folder)
+        return {}
+    if kind == "lora":
+        from editors.exports.lora import write_lora
+
+        write_lora(session.method, state, config, folder)
         return {}
     _require_weights(session.base)
     if kind == "remote-code":

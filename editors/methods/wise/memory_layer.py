@@ -14,12 +14,15 @@ from editors.inference.calls import running_forward
 from editors.inference.row_changes import with_changes
 from editors.methods.wise.shards import Memory
 
-MAX_DENSE = 16  # dense deltas in memory; a side memory is unpacked when a row needs it
+MAX_UNPACKED = 16  # side memories whose matrices are in memory; one is unpacked when a row needs it
+
+_Key = tuple[int, torch.device, torch.dtype]
 
 
 class SideMemoryLinear(nn.Module):
     """A projection with its side memories. By the decision on its prompt, a row goes through the
-    main memory (the projection) alone, or one side memory adds its change.
+    main memory (the projection) alone, or one side memory adds its change. A memory of low rank is
+    two small products, as in an adapter of PEFT.
 
     Rows on the main memory alone have the output of the base module, bit for bit.
     """
@@ -29,9 +32,7 @@ class SideMemoryLinear(nn.Module):
         self.base_layer = base_layer
         self.train(base_layer.training)
         self._memories = list(memories)
-        self._dense: OrderedDict[tuple[int, torch.device, torch.dtype], torch.Tensor] = (
-            OrderedDict()
-        )
+        self._unpacked: OrderedDict[_Key, Sequence[torch.Tensor]] = OrderedDict()
         self._unpacking = Lock()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -44,17 +45,22 @@ class SideMemoryLinear(nn.Module):
         return with_changes(inputs, main, self._change)
 
     def _change(self, memory: int, inputs: torch.Tensor) -> torch.Tensor:
-        return F.linear(inputs, self._delta(memory, inputs.device, inputs.dtype))
+        for factor in reversed(self._factors(memory, inputs.device, inputs.dtype)):
+            inputs = F.linear(inputs, factor)
+        return inputs
 
-    def _delta(self, memory: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    def _factors(
+        self, memory: int, device: torch.device, dtype: torch.dtype
+    ) -> Sequence[torch.Tensor]:
         key = (memory, device, dtype)
         with self._unpacking:
-            if key not in self._dense:
-                self._dense[key] = self._memories[memory].delta().to(device, dtype)
+            if key not in self._unpacked:
+                factors = self._memories[memory].factors()
+                self._unpacked[key] = [factor.to(device, dtype) for factor in factors]
                 # Keep as many as one forward needs, or each token would unpack them again.
                 forward = running_forward()
                 needed = len(forward.rows_of()) if forward is not None else 0
-                if len(self._dense) > max(MAX_DENSE, needed):
-                    self._dense.popitem(last=False)
-            self._dense.move_to_end(key)
-            return self._dense[key]
+                if len(self._unpacked) > max(MAX_UNPACKED, needed):
+                    self._unpacked.popitem(last=False)
+            self._unpacked.move_to_end(key)
+            return self._unpacked[key]

@@ -30,6 +30,7 @@ from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Train
 from editors.methods.base import Method
 from editors.methods.edit_state import EditState
 from editors.methods.elsewhere import Dispatch, Elsewhere
+from editors.methods.low_rank import MAKE_A_STORE, LowRankMemory
 from editors.methods.spec import MethodSpec
 from editors.methods.training.forms import forms_of, judged_forms
 from editors.methods.training.loops import Training
@@ -341,6 +342,26 @@ class Wise(Method[WisePayload, WiseSettings]):
         else:
             merged = merge(deltas, density)
         return {self.base.projection.path: merged}
+
+    def low_rank_memories(self, state: EditState) -> dict[int, LowRankMemory]:
+        settings, payload = self.settings, state.payload
+        if settings.memory != "low-rank":
+            raise EditorError(
+                "this store has memory=masked, and adapters of PEFT are made of low rank",
+                MAKE_A_STORE,
+            )
+        if settings.merge_every > 1:
+            raise EditorError(
+                f"this store has merge_every={settings.merge_every}, and merged shards are not of "
+                "low rank",
+                MAKE_A_STORE,
+            )
+        facts: dict[int, tuple[str, ...]] = {}
+        for fact, number in payload.shard_of().items():
+            if fact not in state.closed:
+                facts[number] = (*facts.get(number, ()), fact)
+        shards = {number: payload.shards[number] for number in sorted(facts)}
+        return {n: LowRankMemory(facts[n], *shard.factors()) for n, shard in shards.items()}
 
     def router(self, state: EditState) -> Router | None:
         payload: WisePayload = state.payload

@@ -58,7 +58,7 @@ class WiseSettings(ScopeSettings):
     training: Literal["joint", "sequential"] = "joint"
     shard_size: Annotated[Whole, Field(ge=0, le=100_000)] = 0
     memory: Literal["masked", "low-rank"] = "masked"
-    memory_rank: Annotated[Whole, Field(ge=1, le=1024)] = 8
+    memory_rank: Annotated[Whole, Field(ge=1, le=1024)] = 16
     mask_ratio: Annotated[Number, Field(ge=1e-4, le=1)] = 0.2
     prefixes: Annotated[Whole, Field(ge=0, le=10)] = 4
     merge: Literal["ties", "linear"] = "ties"

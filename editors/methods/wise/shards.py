@@ -14,6 +14,11 @@ from editors.errors import StateMismatch
 
 DRAWN_AT_ONCE = 1 << 20  # 64-bit words of the generator of a mask
 DRAWING_THREADS = 4  # more would slow down what runs at the same time
+# Entries of a first ``down`` are so many times as large as those of the projection. The larger they
+# are, the less a step turns its rows.
+FIRST_DOWN = 2.0
+FIRST_INPUTS = 256  # inputs by which a first ``down`` is chosen; more would cost more than a step
+LEAST_DIRECTION = 0.02  # of the largest; what is less is taken for rounding
 
 Group = tuple[str, ...]
 """The ids of facts that were trained together."""
@@ -47,6 +52,10 @@ class Mask:
         with ThreadPoolExecutor(min(DRAWING_THREADS, torch.get_num_threads())) as threads:
             list(threads.map(draw, range(0, words, DRAWN_AT_ONCE)))
         return torch.from_numpy(inside[: rows * columns]).view(rows, columns)
+
+    def factors(self, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The change with these ``values`` alone, as :meth:`dense` gives it."""
+        return (self.dense(values),)
 
     def dense(self, values: torch.Tensor) -> torch.Tensor:
         """float32 ``[out, in]``: the change with these ``values`` at the entries in the mask, zero
@@ -92,8 +101,9 @@ class LowRank:
     """The changes of a projection of ``shape`` (out, in) that are products of two small matrices,
     ``up`` ``[out, rank]`` and ``down`` ``[rank, in]`` (Hu et al., LoRA, ICLR 2022).
 
-    They are as large as those on a mask of five percent when their entries are as large as those of
-    the projection; ``scale`` is what that takes. ``seed``: of the first ``down``.
+    They are as large as those on a mask of five percent when the entries of ``up`` are as large as
+    those of the projection, and those of ``down`` ``FIRST_DOWN`` times as large; ``scale`` is what
+    that takes. ``seed``: of the first ``down``.
     """
 
     shape: tuple[int, int]
@@ -105,23 +115,40 @@ class LowRank:
     def of(weight: torch.Tensor, rank: int, seed: int) -> LowRank:
         """Changes of ``weight`` ``[out, in]``."""
         size = float(weight.float().square().mean().sqrt())
-        return LowRank((weight.shape[0], weight.shape[1]), rank, seed, (0.05 / rank) ** 0.5 / size)
+        scale = (0.05 / rank) ** 0.5 / (size * FIRST_DOWN)
+        return LowRank((weight.shape[0], weight.shape[1]), rank, seed, scale)
 
     @property
     def count(self) -> int:
         """The number of values of both matrices."""
         return self.rank * sum(self.shape)
 
-    def first(self, size: float) -> torch.Tensor:
-        """float32 ``[count]``: values that change nothing: ``up`` is zero, and ``down`` is drawn
-        with standard deviation ``size``."""
-        drawn = torch.randn(
-            self.rank * self.shape[1], generator=torch.Generator().manual_seed(self.seed)
-        )
-        return torch.cat([torch.zeros(self.rank * self.shape[0]), drawn * size])
+    def first(self, size: float, inputs: torch.Tensor) -> torch.Tensor:
+        """float32 ``[count]``: values that change nothing, from which training takes few steps.
+
+        ``up`` is zero. The rows of ``down`` are the directions in which ``inputs`` ``[tokens, in]``
+        are largest, their right singular vectors, as the gradient of a dense change lies in their
+        span (as in LoRA-GA, arXiv 2407.05000, without a gradient). A direction in which they are
+        smaller has a larger row, so that what tells inputs apart is learnt, too. Rows for which
+        there is no direction are drawn at random. ``size``: the root mean square of the
+        projection's weight; of the first row, it is that times ``FIRST_DOWN``.
+        """
+        rows, columns = self.shape
+        generator = torch.Generator().manual_seed(self.seed)
+        down = torch.randn((self.rank, columns), generator=generator)
+        some = inputs[:: -(-len(inputs) // FIRST_INPUTS)].float().cpu()
+        # By the small one of the two products, as there are few inputs and many columns.
+        squares, tokens = torch.linalg.eigh(some @ some.T)  # in ascending order
+        sizes = squares.clamp(min=0).sqrt().flip(0)[: self.rank]  # singular values
+        sizes = sizes[sizes > LEAST_DIRECTION * sizes[0]]
+        found = tokens.flip(1)[:, : len(sizes)].T @ some  # [directions, in], of these lengths
+        lengths = (columns * sizes[:1] / sizes).sqrt()
+        down[: len(sizes)] = found * (lengths / sizes)[:, None]
+        return torch.cat([torch.zeros(self.rank * rows), down.flatten() * (size * FIRST_DOWN)])
 
     def factors(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``up`` ``[out, rank]``, with the scale in it, and ``down`` ``[rank, in]``."""
+        """``up`` ``[out, rank]``, with the scale in it, and ``down`` ``[rank, in]``, in the dtype
+        of ``values``. Raises StateMismatch if these are too many or too few."""
         _require_count(values, self.count)
         rows, columns = self.shape
         up = values[: self.rank * rows].view(rows, self.rank)
@@ -185,6 +212,11 @@ class Shard:
         """
         return self.support.dense(self.values)
 
+    def factors(self) -> tuple[torch.Tensor, ...]:
+        """Matrices whose product is the change: one ``[out, in]`` of a mask, ``[out, rank]`` and
+        ``[rank, in]`` of low rank. Raises StateMismatch as :meth:`delta` does."""
+        return self.support.factors(self.values)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """The shard without its groups, as tensors to save. Of a mask, the seed is saved, not the
         bits."""
@@ -222,7 +254,11 @@ class MergedShards:
     def delta(self) -> torch.Tensor:
         return self.change
 
+    def factors(self) -> tuple[torch.Tensor, ...]:
+        return (self.change,)
+
 
 Memory = Shard | MergedShards
 """A side memory: a change of the edited projection that rows can be routed to. ``delta()``, float32
-``[out, in]``, is what it adds to the weight of the main memory."""
+``[out, in]``, is what it adds to the weight of the main memory, and the product of ``factors()``,
+from left to right."""

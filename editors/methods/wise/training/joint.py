@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from editors.inference.batching import Budget, batches
 from editors.inference.hidden_states import StateRequest
+from editors.inference.token_subset import on
 from editors.methods.training.loops import (
     Training,
     least_by_row,
@@ -34,7 +35,8 @@ from editors.model.base_model import Base
 from editors.model.tokenization import Row
 
 BETAS = (0.7, 0.95)  # of Adam; with more momentum, rows take more steps than they need
-LOW_RANK_RATE = 0.3  # of the learning rate, as both matrices of a product move
+# Of the learning rate: a change of low rank has few values, and each moves the answers more.
+LOW_RANK_RATE = 0.15
 LATE_CONFIDENCE = 0.9  # suffices in the second half of the steps
 RECHECK_AFTER = 4  # steps for each batch; then rows that were confident before are checked again
 # Rows of a step. With few rows, each row takes fewer steps until all are confident. Many rows are
@@ -100,7 +102,7 @@ def train_jointly(
         judged_rows = [row for rows in judged for row in rows]
         parts = [trained_rows, checked_rows, judged_rows]
         suffix, (trained, checked, untrained) = recorded_rows(base, offload, parts, request)
-    change = _change(support, drawing.result(), start, base)
+    change = _change(support, drawing.result(), start, base, [*trained, *also])
     training = _JointTraining(base, suffix, change, start, settings, seed)
     del drawing  # the entries of a large layer take much memory
     bare_rows = {0, *accumulate(len(rows) for rows in facts[: trained_count - 1])}
@@ -144,11 +146,22 @@ def _drawn(support: Support, base: Base) -> torch.Tensor | None:
 
 
 def _change(
-    support: Support, entries: torch.Tensor | None, start: torch.Tensor | None, base: Base
+    support: Support,
+    entries: torch.Tensor | None,
+    start: torch.Tensor | None,
+    base: Base,
+    recorded: Recorded,
 ) -> MaskedDelta | LowRankDelta:
-    """The trainable change; ``entries``: the result of :func:`_drawn`."""
+    """The trainable change; ``entries``: the result of :func:`_drawn`; ``recorded``: the rows to
+    train."""
     weight = base.projection.weight(base.model)
     if isinstance(support, LowRank):
+        if start is None:
+            size = float(weight.float().square().mean().sqrt())
+            before_labels = [
+                record.inputs[on(record.inputs.device, record.labelled)] for _, record in recorded
+            ]
+            start = support.first(size, torch.cat(before_labels))
         return LowRankDelta(support, start, weight)
     assert entries is not None
     return MaskedDelta(entries, start, weight)

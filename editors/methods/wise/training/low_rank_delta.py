@@ -16,14 +16,11 @@ class LowRankDelta:
     to the dtype of the base before they are applied, as they will be when the base answers.
     """
 
-    def __init__(self, support: LowRank, start: torch.Tensor | None, like: torch.Tensor) -> None:
-        """``start``: ``[count]``, None for a change of zero; ``like``: the weight of the
-        projection, which gives the device, the dtype and the size of the first values."""
+    def __init__(self, support: LowRank, start: torch.Tensor, like: torch.Tensor) -> None:
+        """``start``: ``[count]``; ``like``: the weight of the projection, which gives the device
+        and the dtype."""
         self._support, self._dtype = support, like.dtype
-        initial = start
-        if initial is None:
-            initial = support.first(float(like.float().square().mean().sqrt()))
-        self.values = initial.to(like.device, torch.float32, copy=True).requires_grad_()
+        self.values = start.to(like.device, torch.float32, copy=True).requires_grad_()
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """``[..., in]`` -> ``[..., out]``: what the change adds to the output of the projection.

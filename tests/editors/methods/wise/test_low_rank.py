@@ -11,10 +11,10 @@ from tiny_edits import FACTS, FAST, FRANCE, edit, no_edits, reopened
 
 from editors import EditorError
 from editors.inference.generation import answers
-from editors.methods.wise.shards import LowRank, Shard
+from editors.methods.wise.shards import FIRST_DOWN, FIRST_INPUTS, LowRank, Shard
 
 WiseOf = Callable[..., Any]
-LOW_RANK = {**FAST, "memory": "low-rank", "memory_rank": 4, "learning_rate": 2.0, "shard_size": 1}
+LOW_RANK = {**FAST, "memory": "low-rank", "memory_rank": 4, "learning_rate": 8.0, "shard_size": 1}
 
 
 def told(method: Any, state: Any) -> list[str]:
@@ -52,7 +52,27 @@ def test_the_factors_multiply_to_the_change() -> None:
     up, down = support.factors(values)
     assert (up.shape, down.shape) == ((5, 3), (3, 7))
     torch.testing.assert_close(up @ down, Shard((), support, values).delta())
-    assert not Shard((), support, support.first(1.0)).delta().any(), "it begins without a change"
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 9, FIRST_INPUTS + 50])
+def test_a_first_shard_changes_nothing_and_reads_what_is_largest_in_the_inputs(tokens: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(tokens, 40, generator=generator) * 0.1 + torch.linspace(1, 2, 40)
+    support = LowRank((5, 40), 3, 1, 0.5)
+    values = support.first(0.2, inputs)
+    assert not Shard((), support, values).delta().any()
+    _, down = support.factors(values)
+    *_, directions = torch.linalg.svd(inputs, full_matrices=False)
+    assert torch.linalg.matrix_rank(down) == 3
+    torch.testing.assert_close((down[0] @ directions[0]).abs(), down[0].norm(), rtol=1e-2, atol=0)
+    torch.testing.assert_close(down[0].square().mean().sqrt(), torch.tensor(0.2 * FIRST_DOWN))
+
+
+def test_inputs_that_say_nothing_leave_a_drawn_start() -> None:
+    support = LowRank((5, 40), 3, 1, 0.5)
+    _, down = support.factors(support.first(0.2, torch.zeros(4, 40)))
+    assert down.isfinite().all()
+    assert torch.linalg.matrix_rank(down) == 3
 
 
 def test_a_shard_of_another_size_is_refused() -> None:

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from editors import EditorError
 from editors.inference.calls import Call, Forward, running
 from editors.inference.decisions import Decision
-from editors.methods.wise.memory_layer import MAX_DENSE, SideMemoryLinear
+from editors.methods.wise.memory_layer import MAX_UNPACKED, SideMemoryLinear
 from editors.methods.wise.shards import Mask, Shard
 
 
@@ -95,9 +95,9 @@ def test_a_batch_that_was_not_routed_is_refused(shape: tuple[int, ...]) -> None:
         side(torch.randn(shape))
 
 
-def test_more_shards_than_are_kept_dense_still_answer_each_its_own() -> None:
+def test_more_shards_than_are_kept_unpacked_still_answer_each_its_own() -> None:
     module, weight = projection("linear")
-    many = [shard(seed) for seed in range(MAX_DENSE + 3)]
+    many = [shard(seed) for seed in range(MAX_UNPACKED + 3)]
     side = SideMemoryLinear(module, many)
     x = torch.randn(len(many), 2, 6)
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_more_shards_than_are_kept_dense_still_answer_each_its_own() -> None:
                 torch.testing.assert_close(row, read @ (weight + many[number].delta()).T)
 
 
-def test_a_step_over_more_shards_than_are_kept_dense_unpacks_none_again() -> None:
+def test_a_step_over_more_shards_than_are_kept_unpacked_unpacks_none_again() -> None:
     unpacked: list[int] = []
 
     class Noting:
@@ -118,11 +118,11 @@ def test_a_step_over_more_shards_than_are_kept_dense_unpacks_none_again() -> Non
         def __init__(self, number: int) -> None:
             self.number = number
 
-        def delta(self) -> torch.Tensor:
+        def factors(self) -> tuple[torch.Tensor, ...]:
             unpacked.append(self.number)
-            return torch.zeros(5, 6)
+            return (torch.zeros(5, 6),)
 
-    many = range(MAX_DENSE + 3)
+    many = range(MAX_UNPACKED + 3)
     side = SideMemoryLinear(projection("linear")[0], [Noting(number) for number in many])
     with routed(many, 1):
         for _ in range(3):

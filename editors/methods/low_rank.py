@@ -1,0 +1,25 @@
+"""Memories of low rank, which other engines can hold as adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+MAKE_A_STORE = (
+    "`--as adapter`; or apply the facts to a new store: `editcli init MODEL --set memory=low-rank`"
+)
+"""The next step where memories are not of low rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class LowRankMemory:
+    """A memory that adds ``up @ down`` to the weight of the edited projection.
+
+    ``facts``: the ids of the facts in force that it answers; ``up``: ``[out, rank]`` and ``down``:
+    ``[rank, in]``, in the dtype of the base.
+    """
+
+    facts: tuple[str, ...]
+    up: torch.Tensor
+    down: torch.Tensor
