@@ -23,7 +23,7 @@ from editcli.cli.console import Output
 from editcli.errors import Interrupted
 from editcli.models.libraries import tools
 from editcli.settings import env_flag
-from editcli.store.layout import find_store
+from editcli.store.files.layout import find_store
 from editors import EditorError
 
 # Help panel -> modules below `editcli.commands`, in the order of the help text. The last part of a

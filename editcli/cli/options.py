@@ -22,7 +22,7 @@ from typer import Argument, Option
 
 from editcli.cli.console import Output
 from editcli.files.consistency import OnConflict
-from editcli.store.layout import find_store
+from editcli.store.files.layout import find_store
 from editcli.store.store import Store
 from editcli.store.transaction import Transaction
 

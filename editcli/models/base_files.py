@@ -7,7 +7,7 @@ from pathlib import Path
 
 from editcli.models.locations import ModelLocation
 from editcli.models.weight_files import weight_files
-from editcli.store.digests import Digests
+from editcli.store.files.digests import Digests
 
 OF_TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),

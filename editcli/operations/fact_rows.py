@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from editcli.errors import UsageError
-from editcli.store.history import Event
-from editcli.store.listing import Listed
+from editcli.store.tables.history import Event
+from editcli.store.tables.listing import Listed
 from editcli.wording import PURGED, local_time
 
 COLUMNS = ("fact", "prompt", "old", "new", "state", "version", "at", "who")

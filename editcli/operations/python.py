@@ -9,7 +9,7 @@ from editcli.errors import UsageError
 from editcli.models.adapters import IGNORE, USE
 from editcli.models.loading import load_base, load_store_base
 from editcli.operations.session import Session
-from editcli.store.layout import find_store
+from editcli.store.files.layout import find_store
 from editcli.store.store import Store
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, UndefinedError
 from markupsafe import Markup
 
-from editcli.store.database import DAMAGED
+from editcli.store.tables.database import DAMAGED
 from editors import EditorError
 from editors.heads.pruning import Head
 from editors.methods.edit_state import EditState

@@ -20,11 +20,11 @@ from markupsafe import Markup
 from editcli import __version__
 from editcli.cli.console import printable
 from editcli.report.heads import pruned_heads
-from editcli.store.contents import Blob
 from editcli.store.edits import described
-from editcli.store.history import Event
 from editcli.store.records import Version
 from editcli.store.store import Store
+from editcli.store.tables.contents import Blob
+from editcli.store.tables.history import Event
 from editcli.wording import PURGED, counted
 from editors import METHODS
 from editors.methods.edit_state import HEAD_MASK

@@ -8,7 +8,7 @@ from threading import Lock
 from editcli.errors import UnknownVersion
 from editcli.operations.session import Session
 from editcli.serve.engine import Served
-from editcli.store.layout import STORE_DIR
+from editcli.store.files.layout import STORE_DIR
 from editcli.store.records import Version
 
 BASE = "base"

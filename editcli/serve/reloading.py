@@ -7,7 +7,7 @@ from types import TracebackType
 
 from editcli.cli.console import Output
 from editcli.serve.catalogue import Catalogue
-from editcli.store.layout import Layout
+from editcli.store.files.layout import Layout
 from editcli.store.store import Store
 from editors import EditorError
 

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from editcli.store import atomic
+from editcli.store.files import atomic
 from editcli.store.records import DIGEST, VERSION_ID, StoreConfig
 from editcli.store.transaction import NewBlob
 from editors import EditorError, Fact

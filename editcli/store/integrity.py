@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from editcli.store import atomic, database
-from editcli.store.contents import read_blob, read_fact, read_told
-from editcli.store.digests import Digests
-from editcli.store.history import GENESIS, Event, number_of, read_row
-from editcli.store.layout import Layout
-from editcli.store.recorder import leaf_of
+from editcli.store.files import atomic
+from editcli.store.files.digests import Digests
+from editcli.store.files.layout import Layout
 from editcli.store.records import DIGEST, version_id
-from editcli.store.traces import purged_blobs
+from editcli.store.tables import database
+from editcli.store.tables.contents import read_blob, read_fact, read_told
+from editcli.store.tables.history import GENESIS, Event, number_of, read_row
+from editcli.store.tables.recorder import leaf_of
+from editcli.store.tables.traces import purged_blobs
 from editors import EditorError
 
 TEXTS = ("fact", "note", "scores")

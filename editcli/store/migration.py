@@ -9,10 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from editcli.store import atomic
+from editcli.store.files import atomic
+from editcli.store.files.layout import Layout
+from editcli.store.files.lock import locked
 from editcli.store.format_2 import OldStore, OldVersion
-from editcli.store.layout import Layout
-from editcli.store.lock import locked
 from editcli.store.records import now
 from editcli.store.store import Store
 from editcli.store.transaction import Changes, NewBlob, Transaction

@@ -21,17 +21,19 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from editcli.errors import UnknownVersion
-from editcli.store import atomic, contents, database, history, integrity, listing
-from editcli.store.contents import PAGE, Blob, Change, Entry
-from editcli.store.database import DAMAGED
-from editcli.store.digests import Digests
-from editcli.store.history import Event, number_of
+from editcli.store import integrity
+from editcli.store.files import atomic
+from editcli.store.files.digests import Digests
+from editcli.store.files.journal import Journal
+from editcli.store.files.layout import Layout
+from editcli.store.files.lock import locked
 from editcli.store.integrity import Problem
-from editcli.store.journal import Journal
-from editcli.store.layout import Layout
-from editcli.store.listing import Listed, Wanted
-from editcli.store.lock import locked
 from editcli.store.records import DIGEST, NUMBER, About, StoreConfig, Version, now, version_id
+from editcli.store.tables import contents, database, history, listing
+from editcli.store.tables.contents import PAGE, Blob, Change, Entry
+from editcli.store.tables.database import DAMAGED
+from editcli.store.tables.history import Event, number_of
+from editcli.store.tables.listing import Listed, Wanted
 from editcli.store.transaction import Changes, Transaction, version_of
 from editors import EditorError, Fact, FactClosure
 from editors.methods.edit_state import full_id
@@ -367,7 +369,7 @@ class Store:
 
     @contextmanager
     def along(self, version: Version) -> Iterator[sqlite3.Connection]:
-        """The database, with the line of ``version`` marked; see :mod:`editcli.store.contents`."""
+        """The database with the line of ``version`` marked; :mod:`editcli.store.tables` reads it."""
         with self._reading() as base:
             history.mark_line(base, version.number)
             yield base

@@ -11,13 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
 
-from editcli.store import atomic, contents, database, history, traces
-from editcli.store.contents import Blob
-from editcli.store.history import Event, number_of
-from editcli.store.journal import Journal
-from editcli.store.layout import Layout
-from editcli.store.recorder import Recorder
+from editcli.store.files import atomic
+from editcli.store.files.journal import Journal
+from editcli.store.files.layout import Layout
 from editcli.store.records import DIGEST, About, Version, is_tag, now, version_id
+from editcli.store.tables import contents, database, history, traces
+from editcli.store.tables.contents import Blob
+from editcli.store.tables.history import Event, number_of
+from editcli.store.tables.recorder import Recorder
 from editcli.wording import counted
 from editors import EditorError, Fact
 from editors.model.saved_payload import Groups

@@ -14,8 +14,8 @@ from editcli.models.base_files import differing, digests_of
 from editcli.models.libraries import use_threads
 from editcli.models.loading import MODEL_VARIABLE, load_store_base
 from editcli.models.locations import find_model
-from editcli.store.digests import Digests, remembered_digests
 from editcli.store.edits import edits_of
+from editcli.store.files.digests import Digests, remembered_digests
 from editcli.store.integrity import Problem
 from editcli.store.store import Store
 from editcli.wording import counted

@@ -26,9 +26,9 @@ from editcli.models.loading import code_of, dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
 from editcli.operations.default_settings import default_settings, wants_encoder
 from editcli.settings import parse_settings
-from editcli.store.digests import remembered_digests
 from editcli.store.edits import blobs_of
-from editcli.store.layout import new_store_path
+from editcli.store.files.digests import remembered_digests
+from editcli.store.files.layout import new_store_path
 from editcli.store.records import RARE, StoreConfig
 from editcli.store.store import Store
 from editcli.store.transaction import Changes

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from typer import Argument
 
 from editcli.cli.options import READS, VERSION_HELP, Invocation, shared
-from editcli.store.contents import Entry
 from editcli.store.edits import described
 from editcli.store.records import Version
 from editcli.store.store import Store
+from editcli.store.tables.contents import Entry
 from editcli.wording import PURGED, counted
 from editors.heads.pruning import HeadPruning
 

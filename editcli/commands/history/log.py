@@ -10,7 +10,7 @@ from typer import Option
 from editcli.cli.options import READS, Invocation, shared
 from editcli.cli.tree import drawn
 from editcli.operations.scores.records import told_scores
-from editcli.store.history import Event
+from editcli.store.tables.history import Event
 from editcli.wording import PURGED, local_time
 
 COLUMNS = ("version", "when", "who", "operation", "changes", "message", "tags")

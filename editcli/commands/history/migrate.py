@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from editcli.cli.options import READS, Invocation, shared
-from editcli.store.layout import find_store
+from editcli.store.files.layout import find_store
 from editcli.store.migration import migrate
 
 

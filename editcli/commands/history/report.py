@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from editcli.cli.options import READS, Invocation, VersionOption, shared
 from editcli.files.targets import writable
-from editcli.store import atomic
+from editcli.store.files import atomic
 
 
 @shared(*READS)

@@ -33,8 +33,8 @@ from editcli.operations.fact_rows import (
     for_people,
 )
 from editcli.operations.same_question import KEY, NearPrompts, by_sentences
-from editcli.store import atomic
-from editcli.store.listing import Wanted
+from editcli.store.files import atomic
+from editcli.store.tables.listing import Wanted
 from editcli.wording import counted, counted_are
 
 ON_A_TERMINAL = 50  # facts, unless `--limit` says otherwise

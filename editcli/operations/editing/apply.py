@@ -16,7 +16,7 @@ from editcli.operations.editing.distributed import Ranks
 from editcli.operations.interrupts import noticing_interrupts
 from editcli.operations.scores.minima import Gate
 from editcli.operations.session import Session
-from editcli.store.journal import Journal
+from editcli.store.files.journal import Journal
 from editcli.wording import STALE_HEADS, counted
 from editors import Fact
 

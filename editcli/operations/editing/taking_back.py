@@ -8,10 +8,10 @@ from typing import Any
 
 from editcli.cli.options import Invocation
 from editcli.models.libraries import tools
-from editcli.store.contents import Entry
 from editcli.store.edits import changes_between, described, without_heads
 from editcli.store.records import About, Version
 from editcli.store.store import Store
+from editcli.store.tables.contents import Entry
 from editcli.store.transaction import Changes, Transaction
 from editcli.wording import listed
 from editors import METHODS, EditorError, Fact, FactClosure

@@ -15,7 +15,7 @@ from editcli.models.loading import dtype_name
 from editcli.models.quantization import BITS
 from editcli.operations.exports.gguf_file import GgufDtype, require_gguf, write_gguf_file
 from editcli.operations.session import Session
-from editcli.store import atomic
+from editcli.store.files import atomic
 from editcli.store.records import Version
 from editors import EditorError, Fact
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, content, store_with_a_past
 
-from editcli.store import contents, database
-from editcli.store.contents import Change
-from editcli.store.listing import Wanted
 from editcli.store.store import Store
+from editcli.store.tables import contents, database
+from editcli.store.tables.contents import Change
+from editcli.store.tables.listing import Wanted
 from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact, FactClosure
 

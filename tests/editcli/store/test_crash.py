@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from tiny_stores import CONFIG, content, journal_keys
 
-from editcli.store import atomic
+from editcli.store.files import atomic
 from editcli.store.records import Version
 from editcli.store.store import Store
 from editcli.store.transaction import Changes, NewBlob

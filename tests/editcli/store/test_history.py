@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_stores import CONFIG, store_with_a_past
 
-from editcli.store import database, history
-from editcli.store.history import Event
 from editcli.store.store import Store
+from editcli.store.tables import database, history
+from editcli.store.tables.history import Event
 from editcli.store.transaction import Changes
 from editors import EditorError
 

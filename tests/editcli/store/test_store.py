@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tiny_stores import CONFIG as TINY
 from tiny_stores import PARIS, ROME, content, journal_keys, run
 
-from editcli.store import atomic
-from editcli.store.layout import find_store, new_store_path
+from editcli.store.files import atomic
+from editcli.store.files.layout import find_store, new_store_path
 from editcli.store.records import STORE_FORMAT, StoreConfig
 from editcli.store.store import Store
 from editcli.store.transaction import Changes, NewBlob
@@ -314,7 +314,7 @@ def test_what_json_cannot_hold_is_refused_and_leaves_no_trace(
 def test_what_is_too_long_for_a_row_is_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editcli.store.database.LONGEST_BYTES", 100_000)
+    monkeypatch.setattr("editcli.store.tables.database.LONGEST_BYTES", 100_000)
     before = content(store.path)
     with store.writing() as change, pytest.raises(EditorError, match="too big"):
         change.publish("edit", Changes(), message="x" * 100_000)

@@ -16,8 +16,8 @@ from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN, JAPAN
 from tiny_stores import json_of, run
 
 from editcli.store.edits import edits_of
-from editcli.store.listing import Wanted
 from editcli.store.store import Store
+from editcli.store.tables.listing import Wanted
 from editors import FactClosure
 
 STORES = Path(__file__).parents[2] / "data" / "stores-0.2"

@@ -20,8 +20,8 @@ import pytest
 from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, framed, shard
 
 from editcli.store import integrity
-from editcli.store.digests import Digests
-from editcli.store.layout import Layout
+from editcli.store.files.digests import Digests
+from editcli.store.files.layout import Layout
 from editcli.store.store import Store
 from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact

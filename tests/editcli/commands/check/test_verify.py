@@ -117,7 +117,7 @@ def test_a_changed_blob_is_found_though_its_digest_is_remembered(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("EDITCLI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("editcli.store.digests.SETTLED_NS", -1)
+    monkeypatch.setattr("editcli.store.files.digests.SETTLED_NS", -1)
     store = store_on(model_folder)
     head = store.head()
     for words in ((), (), ("--full",)):

@@ -21,9 +21,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from editcli.store.database import DAMAGED
-from editcli.store.recorder import leaf_of
 from editcli.store.records import DIGEST, NAME, from_json
+from editcli.store.tables.database import DAMAGED
+from editcli.store.tables.recorder import leaf_of
 from editors import EditorError, Fact, FactClosure, InvalidFact
 
 Kind = Literal["added", "removed", "superseded"]

@@ -7,7 +7,7 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
-from editcli.store import atomic
+from editcli.store.files import atomic
 
 _KEY = re.compile("[0-9a-f]{2,64}")
 

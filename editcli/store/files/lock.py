@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from editcli.store import atomic
+from editcli.store.files import atomic
 from editors import EditorError
 
 

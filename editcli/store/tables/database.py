@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from editcli.store import atomic
+from editcli.store.files import atomic
 from editors import EditorError
 
 DAMAGED = "`editcli verify` lists the damage"

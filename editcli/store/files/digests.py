@@ -15,7 +15,7 @@ from hashlib import file_digest
 from pathlib import Path
 
 from editcli.settings import cache_folder
-from editcli.store import atomic
+from editcli.store.files import atomic
 
 SETTLED_NS = 2_000_000_000  # a file system may keep times by two seconds
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from editcli.store import history
-from editcli.store.contents import read_blob, read_fact, read_told
+from editcli.store.tables import history
+from editcli.store.tables.contents import read_blob, read_fact, read_told
 from editors.text_matching.names import whole_word_spans
 
 

@@ -14,8 +14,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
 
-from editcli.store.database import DAMAGED
 from editcli.store.records import DIGEST, VERSION_ID, from_json, is_tag, json_bytes
+from editcli.store.tables.database import DAMAGED
 from editors import EditorError
 
 GENESIS = "0" * 64

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from editcli.store.contents import read_fact
+from editcli.store.tables.contents import read_fact
 from editors import Fact
 from editors.text_matching.names import folded_name
 
