@@ -369,7 +369,7 @@ class Store:
 
     @contextmanager
     def along(self, version: Version) -> Iterator[sqlite3.Connection]:
-        """The database with the line of ``version`` marked; :mod:`editcli.store.tables` reads it."""
+        """The database, with the line of ``version`` marked for :mod:`editcli.store.tables`."""
         with self._reading() as base:
             history.mark_line(base, version.number)
             yield base

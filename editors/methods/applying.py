@@ -71,6 +71,10 @@ class Limits:
     memory_bytes: int | None = None
     chats: bool = True
 
+    def at_most(self, size: int) -> int:
+        """The most facts of a group that the method would make as large as ``size``."""
+        return min(size, self.batch_size or size)
+
 
 UNLIMITED = Limits()
 

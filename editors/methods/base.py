@@ -9,30 +9,28 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor, nn
 
-from editors.errors import EditorError, InvalidFact, StateMismatch
+from editors.errors import EditorError, StateMismatch
 from editors.facts import Fact, FactClosure
 from editors.heads.head_mask import pruning_heads
 from editors.heads.pruning import Head, HeadMask
 from editors.inference.decisions import Decision, Router
 from editors.inference.edited_model import EditedModel, Rewriter, attached
 from editors.inference.self_test import require_routing
-from editors.methods.aliases import KnownNames
 from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Progress, Trained
 from editors.methods.edit_state import HEAD_FILL, EditState
 from editors.methods.elsewhere import Elsewhere
 from editors.methods.low_rank import MAKE_A_STORE, LowRankMemory
+from editors.methods.plan import plan_of
 from editors.methods.spec import MethodSpec
 from editors.model.base_model import Base
 from editors.model.projection import Projection
@@ -236,12 +234,12 @@ class Method(ABC, Generic[P, S]):
             EditorError: a fact cannot be encoded (then nothing is applied), or training failed.
         """
         self.require_base(state)
-        plan, iterations = self._plan(state, facts), 0
+        plan, iterations = plan_of(state, facts, self.require_trainable), 0
         order = dict(plan.unchanged)  # by fact, its number
         applied: list[str] = []
         superseded: dict[str, str] = {}
         failed: list[str] = []
-        while group := self._next_group(state, facts, plan, limits):
+        while group := plan.next_group(facts, limits.at_most(self.group_size(state))):
             state, in_force, replaced = state.entering([*group.values()])
             state, trained = self.train(state, in_force, cache, limits)
             order |= {fact.id: number for number, fact in group.items()}
@@ -288,8 +286,8 @@ class Method(ABC, Generic[P, S]):
         it would have trained. Raises the errors of :meth:`apply`.
         """
         self.require_base(state)
-        plan = self._plan(state, facts)
-        while group := self._next_group(state, facts, plan, limits):
+        plan = plan_of(state, facts, self.require_trainable)
+        while group := plan.next_group(facts, limits.at_most(self.group_size(state))):
             unit = self.work_unit(state)
             state, in_force, _ = state.entering([*group.values()])
             if takes(unit):
@@ -399,59 +397,3 @@ class Method(ABC, Generic[P, S]):
     @cached_property
     def _fingerprint(self) -> str:
         return self.base.fingerprint()
-
-    def _next_group(
-        self, state: EditState, facts: Sequence[Fact], plan: _Plan, limits: Limits
-    ) -> dict[int, Fact]:
-        """The facts that are trained next, by number."""
-        size = self.group_size(state)
-        size = min(size, limits.batch_size or size)
-        numbers = islice(plan.numbers, size)
-        return {number: plan.completed.get(number) or facts[number] for number in numbers}
-
-    def _plan(self, state: EditState, facts: Sequence[Fact]) -> _Plan:
-        """What is to be done with ``facts``. Raises EditorError for a fact that cannot be encoded,
-        and InvalidFact for one with the name of another subject, before anything is trained.
-
-        ``facts`` may be a lazy sequence over a file, so facts are not kept, only their numbers.
-        """
-        in_force = {fact.prompt: fact for fact in state.in_force()}
-        new: dict[str, tuple[str, str]] = {}  # by prompt, target and id
-        names = KnownNames(state.in_force())
-        fresh, plan = array("Q"), _Plan(iter(()))
-        for number, fact in enumerate(facts):
-            target, current = new.get(fact.prompt, (None, ""))
-            if target == fact.target:
-                plan.unchanged[current] = number
-                continue
-            old = None if target else in_force.get(fact.prompt)
-            if old and old.target == fact.target:
-                told = plan.updated.get(old.id, old)
-                completed = told.completed_by(fact)
-                if completed.is_trained_as(old):
-                    plan.unchanged[old.id] = number
-                    if completed != told:
-                        plan.updated[old.id] = completed
-                    continue
-                plan.completed[number] = fact = completed
-            if clash := names.clash(fact):
-                raise InvalidFact(clash, "correct what is named")
-            names.add(fact)
-            self.require_trainable(fact)
-            new[fact.prompt] = fact.target, fact.id
-            fresh.append(number)
-        return replace(plan, numbers=iter(fresh), count=len(fresh))
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What is to be done with facts: the ``numbers`` of those that are trained, in order, and their
-    ``count``; those of them that complete a fact in force (``completed``); by id in force, the
-    numbers of those that change nothing in what is trained (``unchanged``), and the texts of those
-    of which more is told now (``updated``)."""
-
-    numbers: Iterator[int]
-    count: int = 0
-    completed: dict[int, Fact] = field(default_factory=dict)
-    unchanged: dict[str, int] = field(default_factory=dict)
-    updated: dict[str, Fact] = field(default_factory=dict)

@@ -6,7 +6,7 @@ Pure functions of tensors. A delta is the weight of a shard minus the weight of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -32,7 +32,11 @@ def linear(deltas: Sequence[torch.Tensor], density: float = 1.0) -> torch.Tensor
     return torch.stack([_trim(delta, density) for delta in deltas]).mean(0)
 
 
-MERGES = {"ties": ties, "linear": linear}
+Merge = Callable[[Sequence[torch.Tensor], float], torch.Tensor]
+
+MERGES: dict[str, Merge] = {"ties": ties, "linear": linear}
+
+ROWS_MERGED = 64  # of the deltas, together
 
 
 def _trim(delta: torch.Tensor, density: float) -> torch.Tensor:
@@ -42,3 +46,13 @@ def _trim(delta: torch.Tensor, density: float) -> torch.Tensor:
     keep = max(1, round(density * delta.numel()))
     floor = delta.abs().flatten().kthvalue(delta.numel() - keep + 1).values
     return torch.where(delta.abs() >= floor, delta, 0)
+
+
+def merged_in_parts(deltas: Sequence[torch.Tensor], merge: Merge, density: float) -> torch.Tensor:
+    """``[out, in]``: ``deltas``, each ``[out, in]``, merged. Where rows do not depend on each
+    other, few of them are merged at a time, which takes little memory."""
+    if density < 1:
+        return merge(deltas, density)
+    starts = range(0, len(deltas[0]), ROWS_MERGED)
+    parts = ([delta[start : start + ROWS_MERGED] for delta in deltas] for start in starts)
+    return torch.cat([merge(part, density) for part in parts])

@@ -23,24 +23,23 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from editors.errors import EditorError
 from editors.facts import Fact
-from editors.inference.decisions import Decision, NoClaims, Router, decided
+from editors.inference.decisions import Decision, NoClaims, Router
 from editors.methods.applying import NO_CACHE, UNLIMITED, Applied, Limits, Trained
 from editors.methods.base import Method
 from editors.methods.edit_state import EditState
-from editors.methods.elsewhere import Dispatch, Elsewhere
-from editors.methods.low_rank import MAKE_A_STORE, LowRankMemory
+from editors.methods.elsewhere import Elsewhere
+from editors.methods.low_rank import LowRankMemory
 from editors.methods.spec import MethodSpec
 from editors.methods.training.forms import forms_of, judged_forms
 from editors.methods.training.loops import Training
 from editors.methods.training.rows import form_rows, training_rows
 from editors.methods.training.suffix_replay import require_replay
-from editors.methods.wise import SPEC
+from editors.methods.wise import SPEC, shard_adapters
 from editors.methods.wise.activation import ActivationRouter
 from editors.methods.wise.memory_layer import SideMemoryLinear
-from editors.methods.wise.merging import MERGES
-from editors.methods.wise.payload import WisePayload, shard_name
+from editors.methods.wise.merging import MERGES, merged_in_parts
+from editors.methods.wise.payload import WisePayload
 from editors.methods.wise.settings import WiseSettings
 from editors.methods.wise.shards import Group, LowRank, Mask, Memory, MergedShards, Shard, Support
 from editors.methods.wise.training.any_prompt import AnyPrompt
@@ -49,7 +48,7 @@ from editors.methods.wise.training.sequential import train_sequentially
 from editors.model.base_model import Base
 from editors.model.saved_payload import SavedPayload
 from editors.model.tensor_files import to_bytes
-from editors.model.tokenization import Prompt, Row, encode_prompt, encode_prompts
+from editors.model.tokenization import Prompt, Row, encode_prompt
 from editors.scope.base import ByteCache, Learning, explain_score
 from editors.scope.corpus import Corpus
 from editors.scope.fact_scope import FactScope
@@ -61,7 +60,6 @@ REHEARSAL_FACTS = 8  # the least number of earlier facts that are trained togeth
 CHECKED_PER_REHEARSED = 4  # times as many are checked, and trained again if need be
 ENTRIES_A_FACT = 5000  # of the projection; with fewer entries, facts interfere
 MIN_SHARD, MAX_SHARD = 20, 200  # facts
-ROWS_MERGED = 64  # of the deltas, together
 ACTIVATION = "activation"  # the scope of the paper, whose decisions name memories and no facts
 
 
@@ -333,35 +331,10 @@ class Wise(Method[WisePayload, WiseSettings]):
             return {}
         deltas = [payload.shards[number].delta() for number in sorted(current)]
         merge, density = MERGES[self.settings.merge], self.settings.density
-        if density >= 1:  # rows do not depend on each other, and few of them take little memory
-            parts = [
-                [delta[start : start + ROWS_MERGED] for delta in deltas]
-                for start in range(0, len(deltas[0]), ROWS_MERGED)
-            ]
-            merged = torch.cat([merge(part, density) for part in parts])
-        else:
-            merged = merge(deltas, density)
-        return {self.base.projection.path: merged}
+        return {self.base.projection.path: merged_in_parts(deltas, merge, density)}
 
     def low_rank_memories(self, state: EditState) -> dict[int, LowRankMemory]:
-        settings, payload = self.settings, state.payload
-        if settings.memory != "low-rank":
-            raise EditorError(
-                "this store has memory=masked, and adapters of PEFT are made of low rank",
-                MAKE_A_STORE,
-            )
-        if settings.merge_every > 1:
-            raise EditorError(
-                f"this store has merge_every={settings.merge_every}, and merged shards are not of "
-                "low rank",
-                MAKE_A_STORE,
-            )
-        facts: dict[int, tuple[str, ...]] = {}
-        for fact, number in payload.shard_of().items():
-            if fact not in state.closed:
-                facts[number] = (*facts.get(number, ()), fact)
-        shards = {number: payload.shards[number] for number in sorted(facts)}
-        return {n: LowRankMemory(facts[n], *shard.factors()) for n, shard in shards.items()}
+        return shard_adapters.low_rank_memories(self.settings, state)
 
     def router(self, state: EditState) -> Router | None:
         payload: WisePayload = state.payload
@@ -381,33 +354,9 @@ class Wise(Method[WisePayload, WiseSettings]):
 
     def elsewhere(self, state: EditState) -> Elsewhere:
         """The engine holds each shard as an adapter of the shard's name."""
-        settings, payload = self.settings, state.payload
-        if settings.memory != "low-rank":
-            raise EditorError(
-                f"the shards of this store have memory={settings.memory}, and no engine holds such "
-                "a change of weights as an adapter",
-                "make a store whose shards are adapters: `editcli init MODEL --scope sentence "
-                "--set memory=low-rank`",
-            )
-        if settings.merge_every > 1:
-            raise EditorError(
-                f"the shards of this store are merged by {settings.merge_every} (merge_every), and "
-                "adapters are not",
-                "make a store with `--set merge_every=0`",
-            )
-        self._scope.require_no_base(payload.scope)
-        router, shard_of = self.router(state) or NoClaims(), payload.shard_of()
-
-        def dispatch(prompts: Sequence[Prompt]) -> list[Dispatch]:
-            with self.base.probing():
-                decisions = decided(router, encode_prompts(self.base.tokenizer, prompts))
-            return [
-                Dispatch(decision, adapter=shard_name(decision.memory) if decision.opened else None)
-                for decision in decisions
-            ]
-
-        current = sorted({shard_of[fact.id] for fact in state.in_force()})
-        return Elsewhere(dispatch, tuple(map(shard_name, current)))
+        shard_adapters.require_adapters(self.settings)
+        self._scope.require_no_base(state.payload.scope)
+        return shard_adapters.elsewhere(self.base, self.router(state) or NoClaims(), state)
 
     def other_model(self, state: EditState) -> Path | None:
         return self._scope.other_model(state.payload.scope) if self._names_facts else None
