@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from tiny_adapters import require_adapters_answer_as_ask
 from tiny_servers import Prompt, require_answers_of_ask, serving, shuffled
 from tiny_stores import json_of, run
 
@@ -52,6 +53,30 @@ def test_two_hundred_mixed_requests_are_answered_as_ask_answers_each(
     store = Store.open(tmp_path / ".editcli")
     with serving(store) as server, server.client() as client:
         require_answers_of_ask(client, shuffled(["HEAD", "base"], prompts, 200), 16)
+
+
+def test_the_adapters_of_an_export_answer_as_ask_does(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    from editcli.models.loading import load_base
+
+    monkeypatch.chdir(tmp_path)
+    with (datasets_dir() / "real" / "well-known-dev.jsonl").open(encoding="utf-8") as lines:
+        facts = [json.loads(line) for line in islice(lines, 4)]
+    Path("facts.jsonl").write_text("".join(f"{json.dumps(fact)}\n" for fact in facts))
+    for words in (
+        ["init", "smollm2", "--set", "memory=low-rank"],
+        ["apply", "facts.jsonl"],
+        ["export", "HEAD", "out", "--as", "lora"],
+    ):
+        made = run(*words)
+        assert made.exit_code == 0, made.stderr
+    near = [probe["prompt"] for fact in facts for probe in fact["locality"]]
+    asks = [text for fact in facts for text in (fact["prompt"], *fact["rephrases"])]
+    prompts = [text for text in (*asks, *near) if "\n" not in text]
+    base = load_base("smollm2", device="cpu")
+    require_adapters_answer_as_ask(base.model, base.tokenizer, prompts[::2], 12)
 
 
 def test_it_is_a_base_that_answers(

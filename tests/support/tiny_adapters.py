@@ -1,9 +1,9 @@
-"""Adapters of PEFT for the tiny models, written without the package."""
+"""Adapters of PEFT: for the tiny models, written without the package, and those of an export."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,3 +56,31 @@ def matrices(
             shapes = {"A": (RANK, inputs), "B": (outputs, RANK)}
             found[path] = {k: torch.randn(s, generator=random) * 0.2 for k, s in shapes.items()}
     return found
+
+
+def require_adapters_answer_as_ask(
+    model: Any, tokenizer: Any, prompts: Sequence[str], tokens: int
+) -> None:
+    """PEFT loads the adapters of the export in the folder `out` over `model`, the plain base of the
+    store of the current folder. With that of the shard that `ask` names, or with none where it
+    names none, the model generates what `ask` answers, `tokens` tokens at most."""
+    from peft import PeftModel
+    from tiny_stores import run
+
+    asked = run("ask", "-", "--json", f"--max-new-tokens={tokens}", stdin="\n".join(prompts))
+    answers = [json.loads(line) for line in asked.stdout.splitlines()]
+    options = {"max_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
+    claimed = 0
+    for prompt, answer in zip(prompts, answers, strict=True):
+        inputs = tokenizer(prompt, return_tensors="pt")
+        if answer["shard"] is None:
+            output = model.generate(**inputs, **options)
+        else:
+            folder = Path("out", "adapters", f"shard-{answer['shard']:04d}")
+            adapted = PeftModel.from_pretrained(model, str(folder))
+            output = adapted.generate(**inputs, **options)
+            model = adapted.unload()
+            claimed += 1
+        text = tokenizer.decode(output[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+        assert text.strip() == answer["answer"], prompt
+    assert 0 < claimed < len(prompts), "some prompts are claimed and some are not"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_adapters import require_adapters_answer_as_ask
 from tiny_edits import FACTS, FAST, FRANCE
 from tiny_stores import run, save_facts, save_model
 
@@ -45,42 +45,19 @@ def base(
     return folder
 
 
-def told(prompts: Sequence[str], tokens: int = TOKENS) -> list[dict[str, Any]]:
-    lines = "\n".join(prompts)
-    result = run("ask", "-", "--json", "--max-new-tokens", str(tokens), stdin=lines)
-    return [json.loads(line) for line in result.stdout.splitlines()]
-
-
-def require_answers_of_ask(base: Path, prompts: Sequence[str], tokens: int = TOKENS) -> None:
-    """Of `out`, PEFT loads adapters over the plain base. With that of the shard that `ask` names,
-    or with none where it names none, it generates what `ask` answers."""
-    from peft import PeftModel
+def loaded(folder: Path) -> tuple[Any, Any]:
+    """The plain base in `folder`, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    claimed = 0
-    for prompt, answer in zip(prompts, told(prompts, tokens), strict=True):
-        inputs = tokenizer(prompt, return_tensors="pt")
-        options = {"max_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
-        if answer["shard"] is None:
-            output = model.generate(**inputs, **options)
-        else:
-            name = f"shard-{answer['shard']:04d}"
-            adapted = PeftModel.from_pretrained(model, f"out/adapters/{name}")
-            output = adapted.generate(**inputs, **options)
-            model = adapted.unload()
-            claimed += 1
-        text = tokenizer.decode(output[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
-        assert text.strip() == answer["answer"], prompt
-    assert 0 < claimed < len(prompts), "some prompts are claimed and some are not"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    return model, AutoTokenizer.from_pretrained(folder)
 
 
 @needs_peft
 @pytest.mark.parametrize("base", ["llama", "gpt2"], indirect=True)
 def test_the_adapter_of_the_claiming_shard_answers_as_the_version_does(base: Path) -> None:
     done("export", "HEAD", "out", "--as", "lora")
-    require_answers_of_ask(base, PROMPTS)
+    require_adapters_answer_as_ask(*loaded(base), PROMPTS, TOKENS)
 
 
 @needs_peft
@@ -95,7 +72,7 @@ def test_on_atlas_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (atlas / "edits.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(next(lines)) for _ in range(7)]
     prompts = [text for row in rows for text in (row["prompt"], *row["rephrases"][:2])]
-    require_answers_of_ask(atlas / "model", prompts, 12)
+    require_adapters_answer_as_ask(*loaded(atlas / "model"), prompts, 12)
 
 
 def test_the_folder_is_loaded_as_an_adapter_of_editcli_is(base: Path) -> None:
