@@ -60,6 +60,7 @@ def card_of(
                 metadata=_metadata(session, kind),
                 name=name,
                 plain=kind in ("merged", "gguf"),
+                kind=kind,
                 base=PurePath(config.base).name or config.base,
                 facts=facts,
                 private=private_facts,

@@ -5,7 +5,6 @@ A part of ``scripts/bench/edits.py``: ``python scripts/bench/edits.py --only dai
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -42,9 +41,9 @@ def measure() -> dict[str, Any]:
         for subject in ("Germany", "France", "Spain", "Italy", "Japan"):
             edit = [*editcli, "edit", f"The capital of {subject} is", "Lyon", "-s", subject, "-q"]
             subprocess.run([*edit, *store], check=True, capture_output=True)
-        shown = [*editcli, "show", "--json", *store]
-        record = subprocess.run(shown, check=True, capture_output=True, text=True).stdout
-        facts: list[str] = json.loads(record)["facts"]
+        listed = [*editcli, "facts", "list", "-q", *store]
+        told = subprocess.run(listed, check=True, capture_output=True, text=True).stdout
+        facts = told.split()
         seconds = {
             "imports": imports,
             "init": init,

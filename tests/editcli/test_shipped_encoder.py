@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_stores import json_of, run
+from tiny_stores import run
 
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
@@ -130,13 +130,13 @@ def test_a_newer_wording_of_a_question_supersedes_the_older_one(
     assert applied.exit_code == 0
     assert f"fact {old.id} (The capital of Peru is -> Cusco) asks what" in applied.stderr
     in_force = {new.id, *(fact.id for fact in others)}
-    assert {*json_of(run("show", "--json"))["facts"]} == in_force
+    assert {*run("facts", "list", "-q").stdout.split()} == in_force
     # The same file again changes nothing: the later line is still the newer one.
     run("apply", str(file))
-    assert {*json_of(run("show", "--json"))["facts"]} == in_force
+    assert {*run("facts", "list", "-q").stdout.split()} == in_force
     # The older one alone is now the newest.
     edited = run("edit", old.prompt, old.target, "--subject", "Peru")
     assert "in place of an older edit" in edited.stdout
-    assert {*json_of(run("show", "--json"))["facts"]} == in_force - {new.id} | {old.id}
+    assert {*run("facts", "list", "-q").stdout.split()} == in_force - {new.id} | {old.id}
     same = run("edit", "Peru's capital city is", old.target, "--subject", "Peru")
     assert "superseded" not in same.stderr  # the target is the same

@@ -120,7 +120,7 @@ def test_the_author_is_named_by_the_flag_or_the_environment(
     monkeypatch.setenv("EDITCLI_AUTHOR", "ann")
     for number, words in enumerate(([], ["--author", "bob"])):
         assert run("tag", f"name-{number}", *words).exit_code == 0
-    assert [event.who for event in edited.history()[-2:]] == ["ann", "bob"]
+    assert [event.who for event, _ in edited.history()[-2:]] == ["ann", "bob"]
 
 
 def test_the_store_is_named_by_the_flag_or_the_environment(

@@ -189,7 +189,7 @@ def test_a_version_with_pruned_heads_is_refused(in_context: Store) -> None:
     state = session.state()
     pruning = HeadPruning("memory", HeadMask((Head(1, 0),)), state.edits)
     with in_context.writing("editcli conflict resolve") as change:
-        session.publish(change, "resolve", replace(state, pruning=pruning))
+        session.publish(change, "resolve", state, replace(state, pruning=pruning))
     result = run("serve", "--upstream", "http://127.0.0.1:1/v1", "--port", "0")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "error: heads are pruned in this version" in result.stderr
