@@ -279,7 +279,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[str, str]:
     monkeypatch.setattr("editcli.operations.session.load_store_base", None)
     result = run("check", *options)
     assert result.exit_code in (1, 2)
-    message, _, hint = result.stderr.rstrip("\n").split("\n")
+    *_, message, _, hint = result.stderr.rstrip("\n").split("\n")
     return message.removeprefix("error: "), hint.removeprefix("hint: ")
 
 
