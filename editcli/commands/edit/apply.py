@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from os import environ
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +15,7 @@ from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, shared
 from editcli.errors import UsageError
 from editcli.files.facts import FactFile, read_facts
 from editcli.operations.editing.distributed import Ranks
+from editcli.operations.editing.forecast import Objections, forecast, told_forecast
 from editcli.operations.scores.minima import (
     CanariesOption,
     Gate,
@@ -24,14 +24,10 @@ from editcli.operations.scores.minima import (
     MinReliabilityOption,
 )
 from editcli.store.edits import edits_of
-from editcli.store.store import Store
 from editcli.wording import SHOW_ANSWERS, counted_are
-from editors.methods.aliases import KnownNames
 
 if TYPE_CHECKING:
     from editcli.operations.editing.apply import ApplyResult
-    from editors import Fact
-    from editors.methods.edit_state import EditState
 
 SHOWN = 10  # remarks on lines, and ids of failed facts, that are printed
 
@@ -100,13 +96,16 @@ def command(
     fact_file.require(skip_bad=skip_bad)  # before a large model is loaded, not after
     store = call.open_store()
     edits = edits_of(store)
-    names = KnownNames(edits.in_force())
-    fact_file = fact_file.refusing(lambda fact: _id_clash(store, edits, fact) or names.clash(fact))
+    fact_file = fact_file.refusing(Objections(store, edits).to)
     out.note(*fact_file.remarks(SHOWN))
     if dry_run:
         if ranks.leads:
             facts = fact_file.require(skip_bad=skip_bad)[:limit]
-            out.record(_forecast(edits, facts, len(fact_file.refused)))
+            counts = forecast(edits, facts)
+            about = {"version": None, "parent": store.head().id, "dry_run": True}
+            if call.json:
+                out.record({**about, **counts, "refused": len(fact_file.refused)})
+            out.text(told_forecast(counts))
             _warn_refused(out, fact_file)
         return
 
@@ -133,7 +132,7 @@ def command(
         gate=gate,
     )
     if call.json or call.quiet:
-        out.record(result.to_dict())
+        out.record({**result.to_dict(), "dry_run": False})
     else:
         out.text(_summary(result))
     if result.failed:
@@ -172,38 +171,6 @@ def _summary(result: ApplyResult) -> str:
     listed = ", ".join(f"{count} {what}" for count, what in counts if count or what == "applied")
     each = f", {result.seconds / result.applied:.2f} s an edit" if result.applied else ""
     return f"{result.version}: {listed} ({result.seconds:.1f} s{each})"
-
-
-def _forecast(edits: EditState, facts: Sequence[Fact], refused: int) -> dict[str, object]:
-    """What applying would do, as far as that is known without the model."""
-    current = {fact.prompt: fact.target for fact in edits.in_force()}
-    edited = unchanged = 0  # facts whose prompt is edited, and those in force already
-    for fact in facts:
-        target = current.get(fact.prompt)
-        edited += target is not None
-        unchanged += target == fact.target
-    return {
-        "would_apply": len(facts) - unchanged,
-        "would_supersede": edited - unchanged,
-        "unchanged": unchanged,
-        "refused": refused,
-    }
-
-
-def _id_clash(store: Store, edits: EditState, fact: Fact) -> str | None:
-    """The objection to a fact whose id names another fact of the store, in force or closed."""
-    recorded = edits.facts.get(fact.id, fact)
-    if recorded is fact and fact.id != fact.canonical_id():  # an id that somebody has chosen
-        past = store.past(store.head(), fact.id)
-        recorded = past.fact if past else fact
-    if recorded.prompt != fact.prompt:
-        return f"id: {fact.id!r} names another fact in the store: {recorded.prompt!r}"
-    if recorded.target != fact.target:
-        return (
-            f"id: {fact.id!r} names a fact in the store with the target {recorded.target!r}; "
-            "a fact with another target needs an id of its own"
-        )
-    return None
 
 
 def _warn_refused(out: Output, fact_file: FactFile) -> None:
