@@ -8,15 +8,23 @@ from typing import Annotated
 from typer import Argument, Option
 
 from editcli.cli.options import READS, Invocation, VersionOption, shared
+from editcli.errors import UsageError
 from editcli.files.targets import writable
 from editcli.store.files import atomic
+
+STDOUT = "-"
 
 
 @shared(*READS)
 def command(
     call: Invocation,
     target: Annotated[
-        Path, Argument(metavar="OUT.html", help="The file to write.", show_default=False)
+        Path,
+        Argument(
+            metavar="OUT.html",
+            help="The file to write, or - for standard output.",
+            show_default=False,
+        ),
     ],
     version: VersionOption = "HEAD",
     force: Annotated[bool, Option("--force", "-f", help="Overwrite a file that exists.")] = False,
@@ -34,10 +42,18 @@ def command(
     """
     from editcli.report.page import render
 
-    path = writable(target, "report.html", force=force)
+    streams = str(target) == STDOUT
+    if streams and call.json:
+        raise UsageError(
+            "the page is on standard output, where --json prints its record", "name a file"
+        )
+    path = None if streams else writable(target, "report.html", force=force)
     store = call.open_store()
     shown = store.version(version)
     text = render(store, shown)
+    if path is None:
+        call.out.stdout.write(text)
+        return
     with atomic.explained(f"writing {target}"):
         atomic.write(path, text.encode())
     call.out.record({"path": str(target), "version": shown.id, "facts": store.count(shown)})
