@@ -8,19 +8,16 @@ no lock that lasts.
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
 
-from editcli.errors import UnknownVersion
 from editcli.store import integrity
 from editcli.store.files import atomic
 from editcli.store.files.digests import Digests
@@ -28,11 +25,11 @@ from editcli.store.files.journal import Journal
 from editcli.store.files.layout import Layout
 from editcli.store.files.lock import locked
 from editcli.store.integrity import Problem
-from editcli.store.records import DIGEST, NUMBER, About, StoreConfig, Version, now, version_id
-from editcli.store.tables import contents, database, history, listing
+from editcli.store.records import DIGEST, About, StoreConfig, Version, now, version_id
+from editcli.store.tables import contents, database, history, listing, refs
 from editcli.store.tables.contents import PAGE, Blob, Change, Entry
 from editcli.store.tables.database import DAMAGED
-from editcli.store.tables.history import Event, number_of
+from editcli.store.tables.history import Event
 from editcli.store.tables.listing import Listed, Wanted
 from editcli.store.transaction import Changes, Transaction, version_of
 from editors import EditorError, Fact, FactClosure
@@ -41,8 +38,6 @@ from editors.methods.edit_state import full_id
 FIRST_PAGE = 100  # facts; most listings are short
 FEW_LETTERS = 3  # with fewer, most facts have them
 SHOWN = 100  # ids that begin alike
-
-_STEPS = re.compile(r"(.*?)(?:~([0-9]{0,9}))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +133,8 @@ class Store:
 
         Raises EditorError, whose hint is the nearest name, where there is no such version.
         """
-        match = _STEPS.fullmatch(ref)
-        assert match is not None  # the pattern matches every text
-        steps = 0 if match[2] is None else int(match[2] or 1)
         with self._reading() as base:
-            number = history.ancestor(base, _resolved(base, match[1], ref), steps)
-            if number is None:
-                raise EditorError(
-                    f"{ref!r} goes back beyond the first version",
-                    "`editcli log` lists the versions",
-                )
-            event = history.publishing(base, number)
+            event = history.publishing(base, refs.resolved(base, ref))
             assert event is not None  # its number was found
             return _versions(base, [event])[0]
 
@@ -402,20 +388,3 @@ def _with_messages(
 ) -> list[tuple[Event, str | None]]:
     notes = contents.notes(base, [event.seq for event in events])
     return [(event, notes[event.seq].get("message")) for event in events]
-
-
-def _resolved(base: sqlite3.Connection, name: str, ref: str) -> int:
-    """The number of the version called `name`; `ref`: what the user typed, for the error."""
-    newest = history.newest(base)
-    if match := NUMBER.fullmatch(name):
-        number = int(match[1])
-        if 0 < number <= newest:
-            return number
-    names: Mapping[str, str] = {"HEAD": history.last_event(base).head, **history.tags(base)}
-    if name in names:
-        return number_of(names[name])
-    by_lower = {candidate.lower(): candidate for candidate in names}
-    close = get_close_matches(name.lower(), by_lower, n=1)
-    suggestion = version_id(newest) if match else by_lower[close[0]] if close else ""
-    hint = f"did you mean `{suggestion}`? " if suggestion else ""
-    raise UnknownVersion(f"no version is called {ref!r}", f"{hint}`editcli log` lists the versions")
