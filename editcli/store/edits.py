@@ -39,11 +39,14 @@ def edits_of(store: Store, version: Version | str = "HEAD", *, whole: bool = Fal
     return _state(version, read, made_from, facts, closed)
 
 
-def described(store: Store, version: Version) -> EditState:
+def described(
+    store: Store, version: Version, blobs: Mapping[str, contents.Blob] | None = None
+) -> EditState:
     """The edits of a version, for what is told of them without a fact: the ids in ``made_from`` are
     those of the records with the texts, and there are no facts, unless heads are pruned, which
-    depend on the facts in force. Errors as :func:`edits_of`."""
-    blobs = store.blobs(version)
+    depend on the facts in force. ``blobs``: those of the version, where they are known. Errors as
+    :func:`edits_of`."""
+    blobs = store.blobs(version) if blobs is None else blobs
     read = {n: store.read(n, blobs[n]) for n in (EDITS, HEAD_MASK) if n in blobs}
     entries = store.in_force(version) if HEAD_MASK in blobs else ()
     facts = {entry.fact.id: entry.fact for entry in entries if entry.fact}

@@ -63,8 +63,8 @@ def command(
 
 
 def _version_record(store: Store, version: Version) -> dict[str, Any]:
-    edits = described(store, version)
     blobs = store.blobs(version)
+    edits = described(store, version, blobs)
     return {
         "version": version.id,
         "parent": version.parent,
