@@ -1,4 +1,4 @@
-"""Measure a large store: 10,000 versions of one fact over a million facts; write docs/store-size.md.
+"""Measure a store of a million facts and 10,000 versions of one fact; write docs/store-size.md.
 
     python scripts/bench/store.py                        # as in the document; takes minutes
     python scripts/bench/store.py --only "10000 facts"   # a small one
