@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from editcli.models.adapters import IGNORE
 from editcli.models.locations import ModelLocation
 from editcli.models.weight_files import weight_files
 from editcli.store.files.digests import Digests
@@ -16,8 +17,9 @@ OF_TOKENIZER = (
 OF_ADAPTER = ("adapter_model.safetensors",)
 
 
-def base_files(location: ModelLocation) -> dict[str, Path]:
-    """The files with the weights, the adapter and the tokenizer, by name.
+def base_files(location: ModelLocation, adapter: str) -> dict[str, Path]:
+    """The files with the weights, the adapter and the tokenizer, by name. ``adapter``: "ignore"
+    where one that lies beside the weights is no part of the base.
 
     Raises:
         EditorError: weights are missing.
@@ -25,7 +27,8 @@ def base_files(location: ModelLocation) -> dict[str, Path]:
     if location.gguf:
         return {Path(location.path).name: Path(location.path)}
     folder = local_folder(location)
-    others = [folder / name for name in (*OF_ADAPTER, *OF_TOKENIZER)]
+    of_adapter = OF_ADAPTER if adapter != IGNORE else ()
+    others = [folder / name for name in (*of_adapter, *OF_TOKENIZER)]
     weights = weight_files(folder, location.shown) if not _adapter_alone(folder) else []
     return {path.name: path for path in (*weights, *others) if path.is_file()}
 
@@ -40,9 +43,10 @@ def local_folder(location: ModelLocation) -> Path:
     return Path(str(config)).parent
 
 
-def digests_of(location: ModelLocation, digests: Digests) -> dict[str, str]:
+def digests_of(location: ModelLocation, adapter: str, digests: Digests) -> dict[str, str]:
     """The SHA-256 of each of :func:`base_files`, by name."""
-    return {name: digests.of(path.resolve()) for name, path in base_files(location).items()}
+    files = base_files(location, adapter)
+    return {name: digests.of(path.resolve()) for name, path in files.items()}
 
 
 def differing(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:

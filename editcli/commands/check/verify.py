@@ -90,7 +90,7 @@ def _base_problems(call: Invocation, store: Store, digests: Digests) -> tuple[li
         if not name:
             name, revision = config.base, config.revision
         if config.files:  # releases up to 0.2 do not write them
-            found = digests_of(find_model(name, revision), digests)
+            found = digests_of(find_model(name, revision), config.adapter, digests)
             problems = [Problem("base model", text) for text in differing(config.files, found)]
         load_store_base(
             config, device=call.device, dtype=call.dtype, verbose=call.verbose, tell=call.tell

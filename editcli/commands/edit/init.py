@@ -161,7 +161,7 @@ def command(
         code=code,
     )
     with remembered_digests() as known:
-        digests = digests_of(find_model(name, revision), known)
+        digests = digests_of(find_model(name, revision), adapter or "", known)
     built_method = spec.build(base, values, seed)
     built_method.self_test()
     state = built_method.start(read_corpus(calibration), ShippedCalibrations())
