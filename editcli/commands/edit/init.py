@@ -20,10 +20,11 @@ from editcli.cli.options import (
 from editcli.errors import UsageError
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
-from editcli.models.base_files import digests_of
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import code_of, dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
+from editcli.models.recorded.base_files import digests_of
+from editcli.models.recorded.structure import structure_of
 from editcli.operations.default_settings import default_settings, wants_encoder
 from editcli.settings import parse_settings
 from editcli.store.edits import blobs_of
@@ -161,7 +162,7 @@ def command(
         code=code,
     )
     with remembered_digests() as known:
-        digests = digests_of(find_model(name, revision), known)
+        digests = digests_of(find_model(name, revision), adapter or "", known)
     built_method = spec.build(base, values, seed)
     built_method.self_test()
     state = built_method.start(read_corpus(calibration), ShippedCalibrations())
@@ -176,6 +177,7 @@ def command(
         seed=seed,
         adapter=adapter or "",
         remote_code=code,
+        structure=structure_of(name, revision, adapter or "", code),
         files=digests,
     )
     store = Store.create(
