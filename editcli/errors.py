@@ -36,3 +36,7 @@ class BelowThreshold(EditorError):
     """A score is beyond its limit."""
 
     exit_code = exit_codes.BELOW_THRESHOLD
+
+
+class StoreLocked(EditorError):
+    """Another process writes to the store."""

@@ -105,13 +105,14 @@ class Invocation:
         """
         return Store.open(find_store(self.store, Path.cwd(), os.environ))
 
-    def writing(self, store: Store) -> AbstractContextManager[Transaction]:
+    def writing(self, store: Store, patience: float = 0.0) -> AbstractContextManager[Transaction]:
         """The right to change ``store``, which other commands are kept out of by this one's name.
 
         Raises:
-            EditorError: another process writes to it, for longer than ``--wait``.
+            StoreLocked: another process writes to it, for longer than ``--wait`` and ``patience``,
+                both in seconds.
         """
-        return store.writing(self.command, self.wait)
+        return store.writing(self.command, max(self.wait, patience))
 
     @property
     def who(self) -> str:

@@ -26,6 +26,7 @@ from editcli.store.files.layout import Layout
 from editcli.store.files.lock import locked
 from editcli.store.integrity import Problem
 from editcli.store.records import DIGEST, About, StoreConfig, Version, now, version_id
+from editcli.store.run import Run
 from editcli.store.tables import contents, database, history, listing, refs
 from editcli.store.tables.contents import PAGE, Blob, Change, Entry
 from editcli.store.tables.database import DAMAGED
@@ -327,8 +328,9 @@ class Store:
         layout = self._layout
         layout.require_plain()
         with locked(layout.lock, command, now(), wait):
-            for folder in (layout.root, *layout.folders):
+            for folder in (layout.root, layout.blobs):
                 atomic.sweep(folder)
+            self.journal.sweep()
             with atomic.explained("opening the store"):
                 for folder in layout.folders:
                     folder.mkdir(exist_ok=True)  # git keeps no empty folder
@@ -338,6 +340,14 @@ class Store:
             ):
                 transaction.remove_purged()
                 yield transaction
+
+    @contextmanager
+    def run(self) -> Iterator[Run]:
+        """A training that is under way until the block ends. It holds no lock, and what is in the
+        journal stays there. Raises EditorError when the disk refuses."""
+        self._layout.require_plain()
+        with self.journal.used():
+            yield Run(self._layout.database, self.journal)
 
     def verify(self, digests: Digests | None = None) -> list[Problem]:
         """Everything that is wrong with the store; see `integrity.verify`. Without ``digests``,

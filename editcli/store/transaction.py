@@ -68,6 +68,7 @@ class Transaction:
     ) -> None:
         """``find``: from a ref to the version that it means."""
         self._layout, self._database, self._find = layout, connection, find
+        self._journal = Journal(layout.journal)
         self._open = True
 
     def close(self) -> None:
@@ -99,9 +100,9 @@ class Transaction:
     def purge(self, facts: Collection[str], changes: Changes, **about: Unpack[About]) -> Purged:
         """Commit a new version, child of HEAD, and empty all records with the texts of ``facts``
         (ids): the facts, and notes and scores that mention one of them. All blobs that were made
-        from them are removed, so versions that had them cannot be used any more. So are the journal
-        and blobs that no version has, which may have been made from them, too. Only hashes stay,
-        and the event, which says what is gone. ``changes``: of the new version.
+        from them are removed, so versions that had them cannot be used any more. So are entries of
+        the journal that were made from them, and blobs that no version has, which may have been.
+        Only hashes stay, and the event, which says what is gone. ``changes``: of the new version.
 
         Raises EditorError, and changes nothing, where the message mentions one of the facts, the
         new version would hold one, or a blob that was made from one, or the disk refuses.
@@ -115,7 +116,8 @@ class Transaction:
                     raise EditorError(
                         "the message holds text that is to be purged", "leave the text out of it"
                     )
-                Journal(self._layout.journal).clear()
+                unfinished = self._journal.unfinished()
+                self._clear_journal(facts)
                 stored = self._layout.blobs.iterdir()
                 self._discard_unused([path for path in stored if DIGEST.fullmatch(path.name)])
                 history.mark_line(base, number_of(history.last_event(base).head))
@@ -131,6 +133,10 @@ class Transaction:
         except BaseException:
             self._discard_unused(new_files)
             raise
+        # What was being written before the commit is whole by now, or nobody writes it any more.
+        for path in unfinished:
+            atomic.discard(path)
+        self._clear_journal(facts)
         self.remove_purged()
         notes = len(gone.records) - len(gone.facts)
         return Purged(version, len(gone.facts), notes, len(gone.blobs))
@@ -142,7 +148,21 @@ class Transaction:
         with database.explained(what), atomic.explained(what):
             for digest in traces.purged_blobs(self._database):
                 (self._layout.blobs / digest).unlink(missing_ok=True)
+            if database.is_untidy(self._database):
+                self._clear_journal()
             database.tidy(self._database)
+
+    def _clear_journal(self, facts: Collection[str] = ()) -> None:
+        """Remove what was made from ``facts`` (ids), or from facts that were purged, or from nobody
+        knows what, from the journal."""
+        purged = frozenset(facts)
+        for path, origin in self._journal.origins():
+            if (
+                origin is None
+                or not purged.isdisjoint(origin.stored | origin.new)
+                or origin.stored != contents.stored(self._database, origin.stored)
+            ):
+                atomic.discard(path)
 
     def move_head(self, ref: str, *, who: str = "", message: str = "", at: str = "") -> Version:
         """Make the version that `ref` means current; does nothing where it is already. `at`: by

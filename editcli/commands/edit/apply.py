@@ -16,6 +16,7 @@ from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, shared
 from editcli.errors import UsageError
 from editcli.files.facts import FactFile, read_facts
 from editcli.operations.editing.distributed import Ranks
+from editcli.operations.editing.id_clash import id_clash
 from editcli.operations.scores.minima import (
     CanariesOption,
     Gate,
@@ -24,7 +25,6 @@ from editcli.operations.scores.minima import (
     MinReliabilityOption,
 )
 from editcli.store.edits import edits_of
-from editcli.store.store import Store
 from editcli.wording import SHOW_ANSWERS, counted_are
 from editors.methods.aliases import KnownNames
 
@@ -99,9 +99,12 @@ def command(
     fact_file = read_facts(file, on_conflict=on_conflict)
     fact_file.require(skip_bad=skip_bad)  # before a large model is loaded, not after
     store = call.open_store()
-    edits = edits_of(store)
+    head = store.head()
+    edits = edits_of(store, head)
     names = KnownNames(edits.in_force())
-    fact_file = fact_file.refusing(lambda fact: _id_clash(store, edits, fact) or names.clash(fact))
+    fact_file = fact_file.refusing(
+        lambda fact: id_clash(store, head, edits, fact) or names.clash(fact)
+    )
     out.note(*fact_file.remarks(SHOWN))
     if dry_run:
         if ranks.leads:
@@ -188,22 +191,6 @@ def _forecast(edits: EditState, facts: Sequence[Fact], refused: int) -> dict[str
         "unchanged": unchanged,
         "refused": refused,
     }
-
-
-def _id_clash(store: Store, edits: EditState, fact: Fact) -> str | None:
-    """The objection to a fact whose id names another fact of the store, in force or closed."""
-    recorded = edits.facts.get(fact.id, fact)
-    if recorded is fact and fact.id != fact.canonical_id():  # an id that somebody has chosen
-        past = store.past(store.head(), fact.id)
-        recorded = past.fact if past else fact
-    if recorded.prompt != fact.prompt:
-        return f"id: {fact.id!r} names another fact in the store: {recorded.prompt!r}"
-    if recorded.target != fact.target:
-        return (
-            f"id: {fact.id!r} names a fact in the store with the target {recorded.target!r}; "
-            "a fact with another target needs an id of its own"
-        )
-    return None
 
 
 def _warn_refused(out: Output, fact_file: FactFile) -> None:

@@ -41,7 +41,7 @@ def status_of(store: Store) -> dict[str, Any]:
     head, refs = store.head(), store.refs()
     edits = described(store, head)
     facts, newest = store.count(head), store.ids()[-1]
-    unfinished = store.journal.count()
+    unfinished = len(store.journal.entries())
     checks = store.scores(head)
     return {
         "store": str(store.path),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from editcli.errors import StoreLocked
 from editcli.store.files import atomic
-from editors import EditorError
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def locked(lock: Path, command: str, since: datetime, wait: float) -> Iterator[N
     """Hold the file lock `lock`, and name this process in a file beside it, until the block ends.
 
     The operating system gives the lock back when its process dies, in whatever way. Raises
-    EditorError naming the process that holds the lock for more than `wait` seconds.
+    StoreLocked naming the process that holds the lock for more than `wait` seconds.
     """
     holder = lock.with_suffix(".json")
     with ExitStack() as held:
@@ -29,7 +29,7 @@ def locked(lock: Path, command: str, since: datetime, wait: float) -> Iterator[N
             try:
                 held.enter_context(FileLock(lock, timeout=wait))
             except Timeout:
-                raise EditorError(
+                raise StoreLocked(
                     f"store is locked by {_described(holder, since)}",
                     "`--wait SECONDS` waits for it; `editcli log` works meanwhile",
                 ) from None

@@ -159,6 +159,12 @@ def closures(database: sqlite3.Connection, fact: str) -> list[tuple[int, FactClo
     ]
 
 
+def stored(database: sqlite3.Connection, facts: Iterable[str]) -> set[str]:
+    """Those of ``facts`` (ids) whose text is stored, in whatever version."""
+    found = "SELECT 1 FROM record WHERE kind = 'fact' AND name = ? LIMIT 1"
+    return {fact for fact in facts if database.execute(found, (fact,)).fetchone()}
+
+
 def newest_text(database: sqlite3.Connection, fact: str) -> int | None:
     """The newest record along the marked line with the text of a fact (an id)."""
     row = database.execute(

@@ -97,9 +97,15 @@ def untidy(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA user_version = 1")
 
 
+def is_untidy(database: sqlite3.Connection) -> bool:
+    """Whether :func:`untidy` was called, perhaps by a process that was killed, and :func:`tidy` was
+    not since."""
+    return bool(database.execute("PRAGMA user_version").fetchone()[0])
+
+
 def tidy(database: sqlite3.Connection) -> None:
-    """Make the file anew if :func:`untidy` was called, perhaps by a process that was killed."""
-    if database.execute("PRAGMA user_version").fetchone()[0]:
+    """Make the file anew where it :func:`is_untidy`."""
+    if is_untidy(database):
         database.execute("VACUUM")
         database.execute("PRAGMA user_version = 0")
 
