@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
@@ -23,7 +23,7 @@ from editors import EditorError
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-SCHEMA = 1  # of the JSON records that commands print
+SCHEMA = 2  # of the JSON records that commands print; docs/json.md
 
 Row = Mapping[str, object]
 
@@ -95,7 +95,7 @@ class Output:
                 self._write("\t".join(_one_line(row.get(name)) for name in columns))
 
     def record(self, values: Row) -> None:
-        """One record; JSON adds `"schema": 1`, quiet prints the first value only."""
+        """One record; JSON adds `"schema": 2`, quiet prints the first value only."""
         if self.json_mode:
             self.json_line({"schema": SCHEMA, **values})
         elif self.quiet:
@@ -156,11 +156,23 @@ class Output:
             self._message("hint", text)
 
     def error(self, error: EditorError) -> None:
-        """`error: ...`, and its hint after a blank line."""
+        """`error: ...`, and its hint after a blank line; with JSON a record on stdout, as there a
+        program reads."""
+        if self.json_mode:
+            self.record({"error": error_record(error)})
+            return
         self._message("error", error.message)
         if error.hint:
             self.stderr.write("\n")
             self._message("hint", error.hint)
+
+    def line_error(self, number: int, error: EditorError) -> None:
+        """An error about one line of standard input, after which the next is read: a warning, with
+        JSON a record."""
+        if self.json_mode:
+            self.record({"line": number, "error": error_record(error)})
+        else:
+            self.warn(f"<stdin>:{number}: {error.message}", error.hint)
 
     @contextmanager
     def progress(self, label: str, total: int | None, unit: str = "facts") -> Iterator[Progress]:
@@ -184,7 +196,8 @@ class Output:
         self.stdout.write(line + "\n")
 
     def _message(self, kind: str, message: str) -> None:
-        self.stdout.flush()
+        with suppress(OSError):  # of a full disk, which the message may be about
+            self.stdout.flush()
         prefix = f"{kind}: " if kind else ""
         coloured = self.env.get("FORCE_COLOR") or self.stderr.isatty()
         if kind and coloured and not self.env.get("NO_COLOR"):
@@ -202,6 +215,16 @@ class Output:
         for row in rows:
             table.add_row(*(Text(_one_line(row.get(name))) for name in columns))
         Console(file=self.stdout).print(table)
+
+
+def error_record(error: EditorError) -> dict[str, object]:
+    """An error as JSON."""
+    return {
+        "kind": error.kind,
+        "message": error.message,
+        "hint": error.hint or None,
+        "exit_code": error.exit_code,
+    }
 
 
 _COLOURS = {"error": "1;31", "warning": "1;33", "hint": "1;36"}

@@ -120,7 +120,8 @@ def _answer_lines(out: Output, ask: Callable[[Prompt], ExplainedAnswer]) -> None
             answered = ask(prompt)
         except EditorError as error:
             refused = True
-            out.warn(f"<stdin>:{number}: {error.message}", error.hint)
+            out.line_error(number, error)
+            out.flush()
             continue
         _print(out, answered, {"line": number})
         out.flush()  # a program may wait for this answer before it asks again

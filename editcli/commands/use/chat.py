@@ -111,8 +111,10 @@ class _Chat:
                 self._take(text)
             except EditorError as error:
                 refused = True
-                where = "" if self._typed else f"<stdin>:{number}: "
-                self._out.warn(f"{where}{error.message}", error.hint)
+                if self._typed:
+                    self._out.warn(error.message, error.hint)
+                else:
+                    self._out.line_error(number, error)
             self._out.flush()  # a program may wait for this answer before it asks again
         return refused
 

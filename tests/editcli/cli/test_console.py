@@ -104,7 +104,7 @@ def test_a_record_is_one_json_object_with_a_schema() -> None:
     console = Console(json_mode=True)
     console.out.record({"version": "v1", "scores": {"near": 0.5}})
     assert json.loads(console.stdout.getvalue()) == {
-        "schema": 1,
+        "schema": 2,
         "version": "v1",
         "scores": {"near": 0.5},
     }
