@@ -83,7 +83,7 @@ class Output:
             columns = list(rows[0])
         if self.json_mode:
             for row in rows:
-                self.json_line(row)
+                self.record(row)
         elif self.terminal:
             self._rich_table(rows, columns)
         else:

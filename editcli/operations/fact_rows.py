@@ -62,10 +62,10 @@ def _row(listed: Listed, events: Mapping[int, Event]) -> dict[str, Any]:
         "version": event.version,
         "at": event.at,
         "who": event.who,
-        "ended": ended and ended.version,
+        "ended_in": ended and ended.version,
         "subject": fact and fact.subject,
         "source": fact and fact.source,
-        "tags": list(fact.tags) if fact else [],
+        "fact_tags": list(fact.tags) if fact else [],
     }
 
 

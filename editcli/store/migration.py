@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from editcli.store.files import atomic
@@ -31,9 +32,7 @@ def migrate(path: Path, command: str) -> tuple[Store, Path]:
         EditorError: it is no store of format 2, it is damaged, or another process writes to it.
     """
     old = OldStore(path)
-    kept = path.with_name(f"{path.name}.format-2")
-    if kept.exists():
-        raise EditorError(f"{kept} exists, where the old store would be kept", "move it away")
+    kept = _kept(path)
     fresh = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
     with locked(Layout(path).lock, command, now(), wait=0):
         try:
@@ -46,6 +45,27 @@ def migrate(path: Path, command: str) -> tuple[Store, Path]:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
     return Store.open(path), kept
+
+
+def rehearse_migration(path: Path) -> tuple[int, Path]:
+    """Rewrite the store at ``path`` as :func:`migrate` would, into a folder that is thrown away;
+    returns the number of its versions, and where the old store would be kept.
+
+    Raises EditorError as :func:`migrate` does, except for another process that writes to it.
+    """
+    old, kept = OldStore(path), _kept(path)
+    with TemporaryDirectory(prefix="editcli-") as place:
+        fresh = Path(place, "store")
+        _copy(old, fresh)
+        return len(Store.open(fresh).ids()), kept
+
+
+def _kept(path: Path) -> Path:
+    """Where the old store is kept; raises EditorError where something is there."""
+    kept = path.with_name(f"{path.name}.format-2")
+    if kept.exists():
+        raise EditorError(f"{kept} exists, where the old store would be kept", "move it away")
+    return kept
 
 
 def _copy(old: OldStore, fresh: Path) -> None:

@@ -71,18 +71,17 @@ def command(
             ranking = locate(edited, cases, settings, bar.advance)
     seconds = time.monotonic() - started
     heads = heads_record(ranking)
-    counts = {
-        "memory": ranking.memory.shape[-1],
-        "context": ranking.context.shape[-1],
-        "collided": ranking.collided,
-    }
+    counts = {"memory": ranking.memory.shape[-1], "context": ranking.context.shape[-1]}
     if call.json:
         out.record(
             {
                 "version": chosen.id,
                 "edits": conflicts.state.edits,
-                "rows": counts,
-                "settings": {**asdict(settings), "split": split},
+                "split": split,
+                "rows": len(rows),
+                "answered_from": counts,
+                "collided": ranking.collided,
+                "settings": asdict(settings),
                 "seconds": round(seconds, 3),
                 "heads": heads,
             }

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from editcli.cli.completion import complete_method, complete_model, complete_scope, complete_setting
 from editcli.cli.options import (
     RUNS_MODEL,
     WRITES,
@@ -46,6 +47,7 @@ def command(
             metavar="MODEL",
             help="atlas (embedded), smollm2 (a package), a folder with a model or an adapter of "
             "PEFT, a GGUF file, or a Hub id[@revision].",
+            autocompletion=complete_model,
         ),
     ] = ATLAS,
     method: Annotated[
@@ -54,6 +56,7 @@ def command(
             metavar="NAME",
             envvar="EDITCLI_METHOD",
             help="The editing method; `editcli methods` lists them.",
+            autocompletion=complete_method,
         ),
     ] = "wise",
     layer: Annotated[
@@ -65,11 +68,17 @@ def command(
             metavar="NAME",
             help="The scope signal of a routed method: sentence (for language that people use; "
             "needs an encoder), relation, or key; the setting `scope`.",
+            autocompletion=complete_scope,
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        Option("--set", metavar="KEY=VALUE", help="A setting of the method; may be repeated."),
+        Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the method; may be repeated.",
+            autocompletion=complete_setting,
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,

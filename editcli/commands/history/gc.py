@@ -41,7 +41,8 @@ def command(
         size = sum(path.stat().st_size for path in (*blobs, *entries))
         if not dry_run:
             store.remove((*blobs, *entries))
-    record = {"removed": not dry_run, "blobs": len(blobs), "entries": len(entries), "bytes": size}
+    record = {"dry_run": dry_run, "blob_files": len(blobs), "journal_entries": len(entries)}
+    record["bytes"] = size
     if call.json or call.quiet:
         call.out.record(record)
         return

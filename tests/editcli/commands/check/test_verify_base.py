@@ -22,24 +22,54 @@ from editcli.store.store import Store
 from editcli.store.transaction import Changes
 
 OTHER_KEYS: dict[str, Any] = {
-    **{"vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2},
-    **{"num_attention_heads": 2, "num_key_value_heads": 4, "head_dim": 8, "hidden_act": "gelu"},
-    **{"rms_norm_eps": 1e-5, "max_position_embeddings": 64, "attention_bias": True},
-    **{"mlp_bias": True, "tie_word_embeddings": True, "eos_token_id": 7, "model_type": "mistral"},
-    **{"rope_parameters.rope_theta": 5e5, "rope_parameters.rope_type": "linear"},
-    **{"rope_parameters.factor": 2.0, "quantization_config.quant_method": "awq"},
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "hidden_act": "gelu",
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 64,
+    "attention_bias": True,
+    "mlp_bias": True,
+    "tie_word_embeddings": True,
+    "eos_token_id": 7,
+    "model_type": "mistral",
+    "rope_parameters.rope_theta": 5e5,
+    "rope_parameters.rope_type": "linear",
+    "rope_parameters.factor": 2.0,
+    "quantization_config.quant_method": "awq",
 }
 """Keys of the configuration of a Llama that change what it computes, with another value."""
 
 HARMLESS: dict[str, Any] = {
-    **{"_name_or_path": "somewhere/else", "transformers_version": "5.0.0", "use_cache": False},
-    **{"torch_dtype": "bfloat16", "dtype": "bfloat16", "_attn_implementation": "eager"},
-    **{"pad_token_id": 9, "bos_token_id": 9, "architectures": ["Other"], "initializer_range": 0.3},
-    **{"attention_dropout": 0.5, "output_attentions": False, "output_hidden_states": False},
-    **{"return_dict": True, "problem_type": None, "id2label": {"0": "a", "1": "b"}},
-    **{"label2id": {"a": 0, "b": 1}, "pretraining_tp": 2, "task_specific_params": {"a": 1}},
-    **{"chunk_size_feed_forward": 0, "unheard_of": {"a": [1]}, "rope_scaling": None},
-    **{"sliding_window_of_another_family": 4, "finetuning_task": "x", "_commit_hash": "f" * 40},
+    "_name_or_path": "somewhere/else",
+    "transformers_version": "5.0.0",
+    "use_cache": False,
+    "torch_dtype": "bfloat16",
+    "dtype": "bfloat16",
+    "_attn_implementation": "eager",
+    "pad_token_id": 9,
+    "bos_token_id": 9,
+    "architectures": ["Other"],
+    "initializer_range": 0.3,
+    "attention_dropout": 0.5,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+    "problem_type": None,
+    "id2label": {"0": "a", "1": "b"},
+    "label2id": {"a": 0, "b": 1},
+    "pretraining_tp": 2,
+    "task_specific_params": {"a": 1},
+    "chunk_size_feed_forward": 0,
+    "unheard_of": {"a": [1]},
+    "rope_scaling": None,
+    "sliding_window_of_another_family": 4,
+    "finetuning_task": "x",
+    "_commit_hash": "f" * 40,
 }
 
 
@@ -229,7 +259,9 @@ def test_an_adapter_and_the_base_below_it_are_named(
     with_key(path, "lora_alpha", 99)
     assert any(line.startswith("base model: adapter.lora_alpha is 99, it") for line in verified())
     path.write_bytes(before)
-    [(weights, flip, named)] = flips(Path("below/model.safetensors"), "base model: base/model", 1, 9)
+    [(weights, flip, named)] = flips(
+        Path("below/model.safetensors"), "base model: base/model", 1, 9
+    )
     before = weights.read_bytes()
     flip(weights)
     assert any(line.startswith(named) for line in verified())
