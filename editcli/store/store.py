@@ -8,19 +8,16 @@ no lock that lasts.
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
 
-from editcli.errors import UnknownVersion
 from editcli.store import integrity
 from editcli.store.files import atomic
 from editcli.store.files.digests import Digests
@@ -28,12 +25,12 @@ from editcli.store.files.journal import Journal
 from editcli.store.files.layout import Layout
 from editcli.store.files.lock import locked
 from editcli.store.integrity import Problem
-from editcli.store.records import DIGEST, NUMBER, About, StoreConfig, Version, now, version_id
+from editcli.store.records import DIGEST, About, StoreConfig, Version, now, version_id
 from editcli.store.run import Run
-from editcli.store.tables import contents, database, history, listing
+from editcli.store.tables import contents, database, history, listing, refs
 from editcli.store.tables.contents import PAGE, Blob, Change, Entry
 from editcli.store.tables.database import DAMAGED
-from editcli.store.tables.history import Event, number_of
+from editcli.store.tables.history import Event
 from editcli.store.tables.listing import Listed, Wanted
 from editcli.store.transaction import Changes, Transaction, version_of
 from editors import EditorError, Fact, FactClosure
@@ -42,8 +39,6 @@ from editors.methods.edit_state import full_id
 FIRST_PAGE = 100  # facts; most listings are short
 FEW_LETTERS = 3  # with fewer, most facts have them
 SHOWN = 100  # ids that begin alike
-
-_STEPS = re.compile(r"(.*?)(?:~([0-9]{0,9}))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +134,10 @@ class Store:
 
         Raises EditorError, whose hint is the nearest name, where there is no such version.
         """
-        match = _STEPS.fullmatch(ref)
-        assert match is not None  # the pattern matches every text
-        steps = 0 if match[2] is None else int(match[2] or 1)
         with self._reading() as base:
-            number = history.ancestor(base, _resolved(base, match[1], ref), steps)
-            if number is None:
-                raise EditorError(
-                    f"{ref!r} goes back beyond the first version",
-                    "`editcli log` lists the versions",
-                )
-            event = history.publishing(base, number)
+            event = history.publishing(base, refs.resolved(base, ref))
             assert event is not None  # its number was found
-            return version_of(event, contents.notes(base, event.seq)[event.seq])
+            return _versions(base, [event])[0]
 
     def ids(self) -> list[str]:
         """The ids of all versions, oldest first."""
@@ -162,32 +148,46 @@ class Store:
     def versions(self) -> tuple[Version, ...]:
         """All versions, oldest first."""
         with self._reading() as base:
-            made, notes = history.events(base, "made IS NOT NULL"), contents.notes(base)
-            return tuple(version_of(event, notes[event.seq]) for event in made)
+            return _versions(base, history.events(base, "made IS NOT NULL"))
 
     def ancestry(self, version: Version) -> tuple[Version, ...]:
         """A version and its ancestors, newest first."""
         with self._reading() as base:
-            made, notes = history.ancestry(base, version.number), contents.notes(base)
-            return tuple(version_of(event, notes[event.seq]) for event in made)
+            return _versions(base, history.ancestry(base, version.number))
 
     def history(self) -> list[tuple[Event, str | None]]:
         """All events, oldest first, each with its message, None for one that was purged."""
         with self._reading() as base:
-            notes = contents.notes(base)
-            return [(e, notes[e.seq].get("message")) for e in history.events(base)]
+            return _with_messages(base, history.events(base))
+
+    def newest_first(self) -> Iterator[tuple[Event, str | None]]:
+        """The same, newest first, read as far as they are asked for."""
+        before, rows = 0, FIRST_PAGE
+        while rows:
+            with self._reading() as base:
+                found = _with_messages(base, history.newest_events(base, before, rows))
+            yield from found
+            before, rows = (found[-1][0].seq, PAGE) if len(found) == rows else (0, 0)
+
+    def events(self, numbers: Collection[int]) -> dict[int, Event]:
+        """The events with these numbers, by number."""
+        with self._reading() as base:
+            return history.numbered_events(base, numbers)
+
+    def scores_of(self, events: Collection[int]) -> dict[int, dict[str, Any]]:
+        """What the checks measured that are among these events, by their numbers."""
+        with self._reading() as base:
+            return contents.scores(base, events)
 
     def all_scores(self) -> dict[int, dict[str, Any]]:
         """What checks measured, by the numbers of their events, oldest first."""
         with self._reading() as base:
-            return contents.scores(base)
+            return contents.scores(base, history.checks(base))
 
     def scores(self, version: Version) -> list[dict[str, Any]]:
         """What checks of ``version`` measured, oldest first."""
         with self._reading() as base:
-            events = history.events(base)
-            found = contents.scores(base)
-        return [found[e.seq] for e in events if e.seq in found and e.version == version.id]
+            return [*contents.scores(base, history.checks(base, version.id)).values()]
 
     def about(self, fact: str) -> set[int]:
         """The numbers of the events that brought a fact (an id) in force, or ended that."""
@@ -209,9 +209,7 @@ class Store:
     def count(self, version: Version) -> int:
         """The number of facts in force."""
         with self._reading() as base:
-            made = history.ancestry(base, version.number)
-        changes = [event.changes for event in made]
-        return sum(c["added"] - c["removed"] - c["superseded"] for c in changes)
+            return history.count_facts(base, version.number)
 
     def in_force(self, version: Version) -> Iterator[Entry]:
         """The facts in force, in the order in which they were entered."""
@@ -252,7 +250,7 @@ class Store:
     def past(self, version: Version, fact: str) -> FactPast | None:
         """What happened to a fact (an id) up to ``version``; None if it was never in force."""
         with self.along(version) as base:
-            entries, notes = contents.entries_of(base, fact), contents.notes(base)
+            entries = contents.entries_of(base, fact)
             text = entries[0].text if entries else contents.newest_text(base, fact)
             if text is None:
                 return None
@@ -261,7 +259,7 @@ class Store:
 
             def version_at(seq: int) -> Version:
                 # It is on the line of a version.
-                return version_of(history.events(base, "seq = ?", (seq,))[0], notes[seq])
+                return _versions(base, history.events(base, "seq = ?", (seq,)))[0]
 
             if entries:
                 return FactPast(text, found, version_at(entries[0].event))
@@ -292,6 +290,11 @@ class Store:
         """The blobs by name."""
         with self.along(version) as base:
             return contents.blobs(base)
+
+    def has_blob(self, version: Version, name: str) -> bool:
+        """Whether the version has a blob of this name."""
+        with self.along(version) as base:
+            return contents.has_blob(base, name)
 
     def read(self, name: str, blob: Blob) -> bytes:
         """The bytes of the blob called `name`, checked against their hash.
@@ -385,18 +388,13 @@ class Store:
             yield base
 
 
-def _resolved(base: sqlite3.Connection, name: str, ref: str) -> int:
-    """The number of the version called `name`; `ref`: what the user typed, for the error."""
-    newest = history.newest(base)
-    if match := NUMBER.fullmatch(name):
-        number = int(match[1])
-        if 0 < number <= newest:
-            return number
-    names: Mapping[str, str] = {"HEAD": history.last_event(base).head, **history.tags(base)}
-    if name in names:
-        return number_of(names[name])
-    by_lower = {candidate.lower(): candidate for candidate in names}
-    close = get_close_matches(name.lower(), by_lower, n=1)
-    suggestion = version_id(newest) if match else by_lower[close[0]] if close else ""
-    hint = f"did you mean `{suggestion}`? " if suggestion else ""
-    raise UnknownVersion(f"no version is called {ref!r}", f"{hint}`editcli log` lists the versions")
+def _versions(base: sqlite3.Connection, made: Sequence[Event]) -> tuple[Version, ...]:
+    notes = contents.notes(base, [event.seq for event in made])
+    return tuple(version_of(event, notes[event.seq]) for event in made)
+
+
+def _with_messages(
+    base: sqlite3.Connection, events: Sequence[Event]
+) -> list[tuple[Event, str | None]]:
+    notes = contents.notes(base, [event.seq for event in events])
+    return [(event, notes[event.seq].get("message")) for event in events]

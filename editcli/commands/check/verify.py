@@ -14,7 +14,7 @@ from editcli.models.base_files import differing, digests_of
 from editcli.models.libraries import use_threads
 from editcli.models.loading import MODEL_VARIABLE, load_store_base
 from editcli.models.locations import find_model
-from editcli.store.edits import edits_of
+from editcli.store.edits import described
 from editcli.store.files.digests import Digests, remembered_digests
 from editcli.store.integrity import Problem
 from editcli.store.store import Store
@@ -109,7 +109,7 @@ def _edit_problems(store: Store) -> list[Problem]:
     problems = []
     for name, version in store.refs().items():
         try:
-            edits_of(store, version)
+            described(store, store.version(version))
         except EditorError as error:
             problems.append(Problem(name, error.message))
     return problems

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 from typer import Option
@@ -10,6 +11,7 @@ from typer import Option
 from editcli.cli.options import READS, Invocation, shared
 from editcli.cli.tree import drawn
 from editcli.operations.scores.records import told_scores
+from editcli.store.store import Store
 from editcli.store.tables.history import Event
 from editcli.wording import PURGED, local_time
 
@@ -52,18 +54,19 @@ def command(
       editcli log --graph
     """
     store = call.open_store()
-    told = [*store.history()]
-    checks = store.all_scores()
     about = None if fact is None else store.about(store.full_id(fact))
-    names = _names([event for event, _ in told])
-    rows = [
-        _row(event, message, names.get(event.seq, []), checks.get(event.seq))
-        for event, message in reversed(told)
+    wanted = (
+        (event, message)
+        for event, message in store.newest_first()
         if (about is None or event.seq in about)
         and operation in (None, event.operation)
         and who in (None, event.who)
         and (event.made or not (call.quiet or graph))
-    ][:limit]
+    )
+    told = [*islice(wanted, limit)]
+    checks = store.scores_of([event.seq for event, _ in told])
+    names = _names(store)
+    rows = [_row(event, message, names, checks.get(event.seq)) for event, message in told]
     if graph:
         for line, row in zip(drawn(rows), rows, strict=True):
             row["graph"] = line
@@ -72,7 +75,10 @@ def command(
 
 
 def _row(
-    event: Event, message: str | None, names: Sequence[str], scores: dict[str, Any] | None
+    event: Event,
+    message: str | None,
+    names: Mapping[str, Sequence[str]],
+    scores: dict[str, Any] | None,
 ) -> dict[str, Any]:
     record = {key: getattr(event, key) for key in ("seq", "at", "who", "operation", "version")}
     changes = {kind: event.changes.get(kind, 0) for kind in SIGNS}
@@ -84,7 +90,7 @@ def _row(
         "tag": event.tag,
         "message": message,
         "changes": changes,
-        "tags": list(names),
+        "tags": list(names.get(event.version, ())) if event.made else [],
         "scores": scores,
         "content": event.content,
         "previous": event.previous,
@@ -113,12 +119,9 @@ def _pointed(record: dict[str, Any]) -> str:
     return f"as {record['tag']}" if record["version"] else f"no longer {record['tag']}"
 
 
-def _names(events: Sequence[Event]) -> dict[int, list[str]]:
-    """HEAD and the tags, each under the `seq` of the event that made its version."""
-    published = {event.version: event.seq for event in events if event.made}
-    tags = {event.tag: event.version for event in events if event.tag}
-    names: dict[int, list[str]] = {}
-    for name, version in {"HEAD": events[-1].head, **dict(sorted(tags.items()))}.items():
-        if version:
-            names.setdefault(published[version], []).append(name)
+def _names(store: Store) -> dict[str, list[str]]:
+    """HEAD and the tags, each under the version that it names."""
+    names: dict[str, list[str]] = {}
+    for name, version in store.refs().items():
+        names.setdefault(version, []).append(name)
     return names

@@ -63,8 +63,8 @@ def command(
 
 
 def _version_record(store: Store, version: Version) -> dict[str, Any]:
-    edits = described(store, version)
     blobs = store.blobs(version)
+    edits = described(store, version, blobs)
     return {
         "version": version.id,
         "parent": version.parent,
@@ -128,7 +128,7 @@ def _past(store: Store, version: Version, what: str, hint: str) -> FactPast:
     if past := store.past(version, fact):
         return past
     last = max(store.about(fact))
-    made = next(event.version for event, _ in reversed(store.history()) if event.seq == last)
+    made = store.events([last])[last].version
     raise EditorError(
         f"fact {fact} is not in {version.id}", f"`editcli show {fact} --version {made}`"
     )

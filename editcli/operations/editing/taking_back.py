@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from editcli.cli.options import Invocation
 from editcli.models.libraries import tools
 from editcli.operations.editing.on_head import saved_on_head
-from editcli.store.edits import changes_between, described, without_heads
+from editcli.store.edits import changes_between, described, pruning_of, without_heads
 from editcli.store.records import About, Version
 from editcli.store.run import Run
 from editcli.store.store import Store
@@ -213,7 +213,7 @@ def _plan_of_version(store: Store, head: Version, version: Version) -> _Plan:
         return _as_before(store, head, parent, after, before)
     undone = [e.fact for e in after if e.fact and store.entry(head, e.fact.id)]
     returned = [e.fact for e in before if e.fact and not store.entry(head, e.fact.id)]
-    changes_heads = described(store, version).pruning != described(store, parent).pruning
+    changes_heads = pruning_of(store, version) != pruning_of(store, parent)
     if not (undone or returned):
         hint = "`editcli undo --heads` puts pruned heads back" if changes_heads else ""
         raise EditorError(f"nothing that {version.id} did to facts is in force in {head.id}", hint)
@@ -232,7 +232,7 @@ def _as_before(
 ) -> _Plan:
     """The content of ``parent`` again, as a new version after ``head``."""
     old, now = store.blobs(parent), store.blobs(head)
-    heads = described(store, head).pruning != described(store, parent).pruning
+    heads = pruning_of(store, head) != pruning_of(store, parent)
     blobs = {name: old.get(name) for name in {*old, *now} if old.get(name) != now.get(name)}
     result = TakenBack(
         None,
