@@ -57,7 +57,7 @@ def test_log_as_json_has_the_history_lines_with_their_chain(store: Store) -> Non
     assert edit["changes"] == {"added": 1, "removed": 0, "superseded": 1}
     assert set(edit) == {
         *("seq", "at", "who", "operation", "version", "head", "made", "parent", "tag", "message"),
-        *("changes", "tags", "scores", "content", "previous"),
+        *("changes", "tags", "scores", "removed", "content", "previous"),
     }
     assert [line["parent"] for line in lines] == ["", "v0003", "v0002", "v0001", ""]
 
