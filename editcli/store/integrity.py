@@ -12,7 +12,7 @@ from editcli.store.files import atomic
 from editcli.store.files.digests import Digests
 from editcli.store.files.layout import Layout
 from editcli.store.records import DIGEST, version_id
-from editcli.store.tables import database
+from editcli.store.tables import abandoned, database
 from editcli.store.tables.contents import read_blob, read_fact, read_told
 from editcli.store.tables.history import GENESIS, Event, number_of, read_row
 from editcli.store.tables.recorder import leaf_of
@@ -181,7 +181,7 @@ def _blob_problems(
         for digest, name, seq in rows
         if seq in events
     }
-    purged = purged_blobs(base)
+    removed = purged_blobs(base) | abandoned.removed(base)
     listed = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     listed = [name for name in listed if not name.startswith(atomic.TEMP_PREFIX)]
     for digest in sorted({*users, *listed}):
@@ -192,7 +192,7 @@ def _blob_problems(
         try:
             actual = digests.of(folder / digest)
         except FileNotFoundError:
-            if used and digest not in purged:  # else removed between listing and reading
+            if used and digest not in removed:  # else removed between listing and reading
                 yield Problem(f"blobs/{digest}", f"is missing{used}")
         except OSError as error:
             reason = (error.strerror or str(error)).lower()

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
@@ -27,7 +28,8 @@ from editcli.store.files.lock import locked
 from editcli.store.integrity import Problem
 from editcli.store.records import DIGEST, About, StoreConfig, Version, now, version_id
 from editcli.store.run import Run
-from editcli.store.tables import contents, database, history, listing, refs
+from editcli.store.tables import abandoned, contents, database, history, listing, refs
+from editcli.store.tables.abandoned import MADE_AGAIN, REMOVED, Abandoned
 from editcli.store.tables.contents import PAGE, Blob, Change, Entry
 from editcli.store.tables.database import DAMAGED
 from editcli.store.tables.history import Event
@@ -296,6 +298,17 @@ class Store:
         with self.along(version) as base:
             return contents.has_blob(base, name)
 
+    def abandoned(self, before: datetime) -> Abandoned:
+        """What nothing has used since ``before``, a time with its zone."""
+        with self._reading() as base:
+            return abandoned.found(base, before)
+
+    def removed(self) -> list[str]:
+        """The ids of the versions that lack blobs which were removed since nothing used them, and
+        of those that come from such a version, oldest first."""
+        with self._reading() as base:
+            return abandoned.removed_versions(base)
+
     def read(self, name: str, blob: Blob) -> bytes:
         """The bytes of the blob called `name`, checked against their hash.
 
@@ -312,6 +325,9 @@ class Store:
         """The path of a blob, whose hash is not checked. Raises EditorError where it is missing."""
         path = self._layout.blobs / blob.digest
         if path.is_symlink() or not path.is_file():
+            with self._reading() as base:
+                if blob.digest in abandoned.removed(base):
+                    raise EditorError(f"the version with {name!r} {REMOVED}", MADE_AGAIN)
             raise EditorError(f"blob {name!r} ({blob.digest[:12]}) is missing", DAMAGED)
         return path
 
@@ -369,6 +385,11 @@ class Store:
         with atomic.explained("reading the blobs"):
             files = [path for path in self._layout.blobs.iterdir() if DIGEST.fullmatch(path.name)]
         return sorted(path for path in files if path.name not in needed)
+
+    def files_of(self, digests: Collection[str]) -> list[Path]:
+        """The files of those of the blobs that are there."""
+        paths = [self._layout.blobs / digest for digest in sorted(digests)]
+        return [path for path in paths if path.is_file() and not path.is_symlink()]
 
     def remove(self, files: Sequence[Path]) -> None:
         """Remove these files; to be called while the store is being written to."""

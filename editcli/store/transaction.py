@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +16,8 @@ from editcli.store.files import atomic
 from editcli.store.files.journal import Journal
 from editcli.store.files.layout import Layout
 from editcli.store.records import DIGEST, About, Version, is_tag, now, version_id
-from editcli.store.tables import contents, database, history, traces
+from editcli.store.tables import abandoned, contents, database, history, traces
+from editcli.store.tables.abandoned import MADE_AGAIN, REMOVED, Abandoned
 from editcli.store.tables.contents import Blob
 from editcli.store.tables.history import Event, number_of
 from editcli.store.tables.recorder import Recorder
@@ -142,12 +144,17 @@ class Transaction:
         return Purged(version, len(gone.facts), notes, len(gone.blobs))
 
     def remove_purged(self) -> None:
-        """Remove the blobs that were purged, and what the database has left of the texts. A process
-        that was killed may not have come to it. Raises EditorError."""
+        """Remove the blobs that were purged or that abandoned versions held, and what the database
+        has left of texts that were purged. A process that was killed may not have come to it.
+        Raises EditorError."""
         what = "removing what was purged"
         with database.explained(what), atomic.explained(what):
             for digest in traces.purged_blobs(self._database):
                 (self._layout.blobs / digest).unlink(missing_ok=True)
+            listed = abandoned.listed(self._database)
+            if any((self._layout.blobs / digest).exists() for digest in listed):
+                for digest in abandoned.removed(self._database):
+                    (self._layout.blobs / digest).unlink(missing_ok=True)
             if database.is_untidy(self._database):
                 self._clear_journal()
             database.tidy(self._database)
@@ -164,6 +171,20 @@ class Transaction:
             ):
                 atomic.discard(path)
 
+    def remove_abandoned(self, before: datetime, *, who: str = "", message: str = "") -> Abandoned:
+        """Remove the blobs that only versions hold which nothing has used since ``before``. The
+        history keeps these versions, and says so; they cannot be used any more."""
+        with self._changing("removing abandoned versions"):
+            found = abandoned.found(self._database, before)
+            if found.blobs:
+                extra = {"versions": list(found.versions)}
+                purged = sorted(found.blobs)
+                self._point(
+                    abandoned.OPERATION, "", "", "", who, message, extra=extra, purged=purged
+                )
+        self.remove_purged()
+        return found
+
     def move_head(self, ref: str, *, who: str = "", message: str = "", at: str = "") -> Version:
         """Make the version that `ref` means current; does nothing where it is already. `at`: by
         default now."""
@@ -176,6 +197,7 @@ class Transaction:
                     "purged, and its edits with them",
                     "use a version that was made later",
                 )
+            self._require_kept(target)
             if history.last_event(self._database).head != target.id:
                 self._point("checkout", target.id, target.id, "", who, message, at=at)
         return target
@@ -210,6 +232,7 @@ class Transaction:
                 return target
             if name in tags and not move:
                 raise EditorError(f"tag {name!r} already names {tags[name]}", "`--force` moves it")
+            self._require_kept(target)
             self._point("tag", target.id, "", name, who, message, at=at)
         return target
 
@@ -320,12 +343,15 @@ class Transaction:
         message: str,
         scores: Mapping[str, object] | None = None,
         at: str = "",
+        extra: Mapping[str, object] | None = None,
+        purged: Sequence[str] = (),
     ) -> None:
-        """Record that ``version`` has the name ``tag`` now, that it is HEAD, or its scores."""
+        """Record that ``version`` has the name ``tag`` now, that it is HEAD, or its scores; or that
+        blobs were ``purged``."""
         base = self._database
         last = history.last_event(base)
         recorder = Recorder(base, last.seq + 1)
-        recorder.told("note", {"message": message, "tools": {}, "extra": {}})
+        recorder.told("note", {"message": message, "tools": {}, "extra": extra or {}})
         if scores is not None:
             recorder.told("scores", scores)
         event = Event(
@@ -336,8 +362,15 @@ class Transaction:
             head=head or last.head,
             tag=tag,
             content=recorder.content,
+            purged=purged,
         )
         history.append(base, event)
+
+    def _require_kept(self, version: Version) -> None:
+        """Raise EditorError where blobs of a version, or of one that it comes from, were removed
+        since nothing used it."""
+        if version.id in abandoned.removed_versions(self._database):
+            raise EditorError(f"{version.id} {REMOVED}", MADE_AGAIN)
 
     def _entry(self, fact: str) -> int | None:
         """The record that brought a fact in force along the line of HEAD."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any
 
@@ -39,7 +39,7 @@ def command(
         Option(
             metavar="NAME",
             help="Only this operation: init, edit, apply, undo, purge, compact, resolve, check, "
-            "tag or checkout.",
+            "tag, checkout or gc.",
             autocompletion=complete_operation,
         ),
     ] = None,
@@ -58,7 +58,8 @@ def command(
     """List what was done, newest first.
 
     Each entry is a version made, checked or tagged, or a move of HEAD. Changes count facts: +added
-    -removed ~superseded. With -q, only the ids of new versions are printed.
+    -removed ~superseded. A version that is "(removed)" was abandoned, and `editcli gc` took its
+    content. With -q, only the ids of new versions are printed.
 
     \b
     Examples:
@@ -80,7 +81,8 @@ def command(
     told = [*islice(wanted, limit)]
     checks = store.scores_of([event.seq for event, _ in told])
     names = _names(store)
-    rows = [_row(event, message, names, checks.get(event.seq)) for event, message in told]
+    removed = store.removed()
+    rows = [_row(event, message, names, checks.get(event.seq), removed) for event, message in told]
     if graph:
         for line, row in zip(drawn(rows), rows, strict=True):
             row["graph"] = line
@@ -93,6 +95,7 @@ def _row(
     message: str | None,
     names: Mapping[str, Sequence[str]],
     scores: dict[str, Any] | None,
+    removed: Collection[str],
 ) -> dict[str, Any]:
     record = {key: getattr(event, key) for key in ("seq", "at", "who", "operation")}
     changes = {kind: event.changes.get(kind, 0) for kind in SIGNS}
@@ -107,6 +110,7 @@ def _row(
         "changes": changes,
         "tags": list(names.get(event.version, ())) if event.made else [],
         "scores": scores,
+        "removed": event.made and event.version in removed,
         "content_hash": event.content,
         "previous_hash": event.previous,
     }
@@ -117,6 +121,8 @@ def _for_people(record: dict[str, Any]) -> dict[str, object]:
     message = PURGED if record["message"] is None else record["message"]
     if record["made"] and record["head"] != record["version"]:
         message = f"(rejected) {message}".strip()
+    if record["removed"]:
+        message = f"(removed) {message}".strip()
     return {
         **record,
         "when": local_time(record["at"]),
@@ -129,6 +135,8 @@ def _pointed(record: dict[str, Any]) -> str:
     """What an entry about a tag or about scores says, in words."""
     if record["scores"]:
         return told_scores(record["scores"])
+    if record["operation"] == "gc":
+        return "content of abandoned versions"
     if not record["tag"]:
         return ""
     return f"as {record['tag']}" if record["version"] else f"no longer {record['tag']}"
