@@ -231,7 +231,7 @@ class Killer:
             os.chdir(self.home)
             for number, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(name, os.O_CREAT | os.O_RDWR | os.O_TRUNC), number)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
             os.environ["EDITCLI_MODEL"] = str(self.command.model)
             os.environ["EDITCLI_THREADS"] = "1"  # other threads would not survive a fork
             sys.argv = ["editcli", *self.command.words]
