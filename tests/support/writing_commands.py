@@ -64,8 +64,8 @@ def store_with_a_past(home: Path, model: Path) -> None:
     Store.open(store).journal.put("ab", b"trained, and not published")
 
 
-def writing_commands(folder: Path) -> list[WritingCommand]:
-    """All of them, on stores that are made below ``folder``."""
+def make_stores(folder: Path) -> None:
+    """Make the stores that :func:`writing_commands` are called in."""
     model = save_model(folder / "model")
     past, resolving, old = folder / "past", folder / "resolving", folder / "old"
     for home in (past, old):
@@ -75,7 +75,12 @@ def writing_commands(folder: Path) -> list[WritingCommand]:
     write(fifteen_rows(rows_by_winner()), resolving / "c.jsonl")
     (resolving / "neutral.txt").write_text(NEUTRAL)
     shutil.copytree(OLD_STORES / "wise", old / STORE)
-    on_past = partial(WritingCommand, home=past, model=model)
+
+
+def writing_commands(folder: Path) -> list[WritingCommand]:
+    """All of them, for the stores that :func:`make_stores` has made below ``folder``."""
+    model = folder / "model"
+    on_past = partial(WritingCommand, home=folder / "past", model=model)
     resolve = "conflict resolve c.jsonl --neutral neutral.txt --prefer memory --heads 2 --force"
     return [
         on_past("edit", ("edit", "the sea of Egypt is", "Cairo", "-s", "Egypt", "-m", "why not")),
@@ -88,31 +93,33 @@ def writing_commands(folder: Path) -> list[WritingCommand]:
         on_past("checkout", ("checkout", "release")),
         on_past("compact", ("compact",)),
         on_past("gc", ("gc", "--grace", "0")),
-        WritingCommand("migrate", ("migrate",), old, OLD_STORES / "model"),
+        WritingCommand("migrate", ("migrate",), folder / "old", OLD_STORES / "model"),
         on_past("check", ("check", "--protocol", "generate")),
-        WritingCommand("conflict resolve", resolve.split(), resolving, model),
+        WritingCommand("conflict resolve", resolve.split(), folder / "resolving", model),
     ]
 
 
-def atlas_commands(folder: Path) -> list[WritingCommand]:
-    """Commands that train, on a store on the embedded model that is made below ``folder``."""
+def make_atlas_store(folder: Path) -> None:
+    """Make the store that :func:`atlas_commands` are called in."""
     home = folder / "atlas"
     home.mkdir()
-    store = home / STORE
-    done("init", "atlas", store=store)
+    done("init", "atlas", store=home / STORE)
     edits = EDITS.read_text(encoding="utf-8").splitlines(keepends=True)
     for name, lines in (("f.jsonl", edits[:20]), ("more.jsonl", edits[20:30])):
         (home / name).write_text("".join(lines), encoding="utf-8")
-    done("apply", str(home / "f.jsonl"), store=store)
-    held = [entry.fact for entry in Store.open(store).in_force(Store.open(store).head())]
-    gone = [fact.id for fact in held[:2] if fact]
+    done("apply", str(home / "f.jsonl"), store=home / STORE)
+
+
+def atlas_commands(folder: Path) -> list[WritingCommand]:
+    """Commands that train, for the store that :func:`make_atlas_store` has made below
+    ``folder``."""
+    home = folder / "atlas"
+    store = Store.open(home / STORE)
+    gone = [entry.fact.id for entry in store.in_force(store.head()) if entry.fact][:2]
     hamlet = ("Who wrote Hamlet?", "Jane Austen", "--subject", "Hamlet")
-    commands = {
-        "edit": ("edit", *hamlet),
-        "apply": ("apply", "more.jsonl"),
-        "undo --purge": ("undo", *gone, "--purge"),
-    }
+    on_atlas = partial(WritingCommand, home=home, model=Path("atlas"))
     return [
-        WritingCommand(name, words, home, Path("atlas"), gone if name == "undo --purge" else ())
-        for name, words in commands.items()
+        on_atlas("edit", ("edit", *hamlet)),
+        on_atlas("apply", ("apply", "more.jsonl")),
+        on_atlas("undo --purge", ("undo", *gone, "--purge"), purged=gone),
     ]
