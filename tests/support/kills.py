@@ -48,8 +48,7 @@ def beliefs(store: Store) -> Beliefs:
         blobs = store.blobs(version)
         told: dict[str, Any] = {name: blob.digest for name, blob in blobs.items()}
         if HEAD_MASK in told:
-            told[HEAD_MASK] = json.loads(store.read(HEAD_MASK, blobs[HEAD_MASK]))
-            told[HEAD_MASK]["report"].pop("seconds")
+            told[HEAD_MASK] = _timeless(json.loads(store.read(HEAD_MASK, blobs[HEAD_MASK])))
         versions[version.id] = {
             "about": (version.parent, version.operation, version.message, version.changes),
             "facts": [entry.fact for entry in store.in_force(version)],
@@ -61,6 +60,13 @@ def beliefs(store: Store) -> Beliefs:
     if refs.pop(NEXT, None):
         events.pop()
     return {"versions": versions, "refs": refs, "events": events, "scores": store.all_scores()}
+
+
+def _timeless(record: Any) -> Any:
+    """A record without what it says of seconds."""
+    if isinstance(record, dict):
+        return {key: _timeless(value) for key, value in record.items() if key != "seconds"}
+    return record
 
 
 @dataclass
