@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeGuard
 
 from editcli.settings import env_flag
 from editors import EditorError
@@ -75,9 +75,12 @@ class Output:
 
     # Data, on stdout.
 
-    def table(self, rows: Iterable[Row], columns: Sequence[str] = ()) -> None:
+    def table(
+        self, rows: Iterable[Row], columns: Sequence[str] = (), spare: Sequence[str] = ()
+    ) -> None:
         """A list of records; JSON Lines carry all keys of a row, text only `columns` (by default
-        all keys of the first row, which there must be)."""
+        all keys of the first row, which there must be). `spare`: those that a terminal which is
+        too narrow goes without, the last one first."""
         if not columns:
             rows = list(rows)
             columns = list(rows[0])
@@ -85,7 +88,10 @@ class Output:
             for row in rows:
                 self.record(row)
         elif self.terminal:
-            self._rich_table(rows, columns)
+            from editcli.cli.layout import print_table
+
+            cells = [[_laid_out(row.get(name)) for name in columns] for row in rows]
+            print_table(self.stdout, columns, cells, spare)
         else:
             if self.quiet:
                 columns = columns[:1]
@@ -100,10 +106,13 @@ class Output:
             self.json_line({"schema": SCHEMA, **values})
         elif self.quiet:
             self._write(_one_line(next(iter(values.values()))))
+        elif self.terminal:
+            from editcli.cli.layout import print_record
+
+            print_record(self.stdout, [(key, _laid_out(value)) for key, value in values.items()])
         else:
-            width, gap = (max(map(len, values)), "  ") if self.terminal else (0, "\t")
             for key, value in values.items():
-                self._write(f"{key:<{width}}{gap}{_one_line(value)}")
+                self._write(f"{key}\t{_one_line(value)}")
 
     def json_line(self, values: Row) -> None:
         """One JSON object on one line, whatever the mode."""
@@ -121,6 +130,11 @@ class Output:
         if not self.json_mode:
             for line in lines:
                 self._write(printable(line))
+
+    def passage(self, text: str) -> None:
+        """Text that is the result itself, with its line breaks; absent from JSON."""
+        if not self.json_mode:
+            self._write(_lines(text))
 
     def piece(self, text: str) -> None:
         """A piece of text that grows on a terminal, with its line breaks; shown at once."""
@@ -204,18 +218,6 @@ class Output:
             prefix = f"\x1b[{_COLOURS[kind]}m{kind}:\x1b[0m "
         self.stderr.write(f"{prefix}{_lines(message)}\n")
 
-    def _rich_table(self, rows: Iterable[Row], columns: Sequence[str]) -> None:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for name in columns:
-            table.add_column(Text(name), overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(_one_line(row.get(name))) for name in columns))
-        Console(file=self.stdout).print(table)
-
 
 def error_record(error: EditorError) -> dict[str, object]:
     """An error as JSON."""
@@ -246,7 +248,23 @@ def _lines(text: str) -> str:
 
 
 def _one_line(value: object) -> str:
-    """A value as a cell shows it: text as it is, None as nothing, structures as JSON."""
+    """A value as a cell of a pipe shows it, on one line."""
+    return printable(_text_of(value))
+
+
+def _laid_out(value: object) -> str:
+    """A value as a terminal shows it, with its line breaks; texts of a list each on its own."""
+    if isinstance(value, list | tuple) and any(" " in item for item in value if _is_text(item)):
+        return "\n".join(f"- {_lines(_text_of(item))}" for item in value)
+    return _lines(_text_of(value))
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _text_of(value: object) -> str:
+    """A value in words: text as it is, None as nothing, structures as JSON."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -257,4 +275,4 @@ def _one_line(value: object) -> str:
         value = ", ".join(map(str, value))
     elif isinstance(value, Mapping | list | tuple):
         value = json.dumps(value, ensure_ascii=False)
-    return printable(str(value))
+    return str(value)

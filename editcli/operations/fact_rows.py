@@ -15,6 +15,8 @@ from editcli.store.tables.listing import Listed
 from editcli.wording import PURGED, local_time
 
 COLUMNS = ("fact", "prompt", "old", "new", "state", "version", "at", "who")
+SPARE = ("who", "at")
+"""What `editcli show FACT` tells, too."""
 
 StateName = Literal["in-force", "superseded", "undone", "all"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from shutil import get_terminal_size
 from typing import Annotated, Any, Literal
 
 from typer import Option
@@ -106,7 +107,7 @@ def _print(out: Output, heads: list[dict[str, Any]]) -> None:
     if out.terminal:
         for score in ("memory", "context"):
             out.text(f"{score} heads; a denser sign is a higher score:")
-            out.text(*terminal_map(heads, score))
+            out.text(*terminal_map(heads, score, get_terminal_size().columns))
     for score in ("memory", "context"):
         ranked = sorted((h for h in heads if h[score] > 0), key=lambda h: -h[score])[:SHOWN]
         stable = sum(h["stable"][score] >= STABLE for h in ranked)

@@ -181,12 +181,25 @@ def fact_lines(record: Mapping[str, Any]) -> dict[str, object]:
     if closed:
         by = f" by {closed['replaced_by']}" if closed["replaced_by"] else ""
         state = f"no: {closed['reason']}{by}{_when(closed)}"
+    for key in ("locality", "portability"):
+        if key in values:
+            values[key] = [*map(_probe, values[key])]
     return {
         **{key: values.pop(key) for key in ("id", "prompt", "target")},
         f"in force in {record['version']}": state,
         "added": _when(record["entered"]).strip(" ,"),
         **{key: value for key, value in values.items() if key not in IN_WORDS},
     }
+
+
+def _probe(probe: Mapping[str, Any]) -> str:
+    """A prompt that is measured beside a fact, in words."""
+    kind = f" ({probe['kind']})" if "kind" in probe else ""
+    return (
+        f"{probe['prompt']} -> {probe['answer']}{kind}"
+        if "answer" in probe
+        else (f"{probe['prompt']}{kind}")
+    )
 
 
 def _when(event: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from editcli.files.tally import LeftOut, Tally
 from editcli.files.targets import writable
 from editcli.operations.fact_rows import (
     COLUMNS,
+    SPARE,
     STATES,
     StateName,
     chosen_events,
@@ -367,6 +368,6 @@ def list_facts(
     default = ON_A_TERMINAL if out.terminal else 0
     most = (default if limit is None else limit) or None
     rows = fact_rows(store, islice(listed, most))
-    out.table(rows if call.json else map(for_people, rows), COLUMNS)
+    out.table(rows if call.json else map(for_people, rows), COLUMNS, spare=SPARE)
     if most and limit is None and next(listed, None):
         out.note(f"these are the newest {most}; `editcli facts list --limit 0` lists all")

@@ -150,7 +150,9 @@ class _Chat:
             if streams:
                 self._out.piece("\n")
             stopped = interrupted()
-        if not streams:
+        if not streams and self._out.terminal:
+            self._out.passage(answer.text)
+        elif not streams:
             self._out.finding(answer.text)
         if self._out.json_mode:
             self._out.record({**self._place, **answer.record})
