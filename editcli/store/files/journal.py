@@ -112,7 +112,7 @@ class Journal:
             try:
                 with FileLock(file, timeout=0):
                     atomic.discard(file)
-            except Timeout:
+            except (Timeout, OSError):  # where nothing can be written, nobody knows
                 found = True
         return found
 
