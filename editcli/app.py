@@ -19,10 +19,8 @@ import typer
 from typer.core import TyperGroup
 
 from editcli import exit_codes
-from editcli.cli.console import Output
-from editcli.errors import Interrupted
+from editcli.cli.ending import errors_explained, wants_json
 from editcli.models.libraries import tools
-from editcli.settings import env_flag
 from editcli.store.files.layout import find_store
 from editors import EditorError
 
@@ -42,6 +40,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 
 
+JSON_MODE = "editcli.json"  # in the context: whether errors are JSON
+
+
 class _Root(TyperGroup):
     """The root group: groups commands by panel, and turns errors into messages and exit codes."""
 
@@ -56,15 +57,18 @@ class _Root(TyperGroup):
                     for name in map(_name, modules)
                 )
 
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        json_mode = wants_json(args)
+        with errors_explained(json_mode=json_mode):
+            context = super().make_context(info_name, args, *more, **extra)
+        context.meta[JSON_MODE] = json_mode
+        return context
+
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (EditorError, KeyboardInterrupt) as raised:
-            if env_flag(os.environ, "EDITCLI_DEBUG"):
-                raise
-            error = raised if isinstance(raised, EditorError) else Interrupted("interrupted")
-            Output().error(error)
-            raise typer.Exit(error.exit_code) from raised
+        with errors_explained(json_mode=ctx.meta[JSON_MODE]):
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a full disk is an error of the command
+        return result
 
 
 def _name(module: str) -> str:
@@ -89,8 +93,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+EXIT_CODES = ", ".join(f"{code} {meaning}" for code, meaning in exit_codes.MEANINGS.items())
 
-@app.callback()
+HELP = f"""
+Version control for what a language model believes.
+
+Edit facts into a model, check what changed, take edits back, and keep the record.
+
+\b
+Examples:
+  editcli init
+  editcli edit "The capital of France is" Lyon --subject France
+  editcli ask "The capital of France is"
+
+Exit codes: {EXIT_CODES}. docs/exit-codes.md says which command ends with which.
+
+With --json, standard output holds JSON and nothing else, errors included; docs/json.md has the
+keys. EDITCLI_DEBUG=1 shows tracebacks. EDITCLI_MODEL=PLACE says where the base model of a store is,
+if it has moved. EDITCLI_CACHE=FOLDER keeps the weights that are unpacked from GGUF files.
+"""
+
+
+@app.callback(help=HELP)
 def _root(
     context: typer.Context,
     version: Annotated[
@@ -103,21 +127,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Version control for what a language model believes.
-
-    Edit facts into a model, check what changed, take edits back, and keep the record.
-
-    \b
-    Examples:
-      editcli init
-      editcli edit "The capital of France is" Lyon --subject France
-      editcli ask "The capital of France is"
-
-    Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 a score is beyond its limit, 4 some lines were
-    refused, 130 interrupted. EDITCLI_DEBUG=1 shows tracebacks. EDITCLI_MODEL=PLACE says where the
-    base model of a store is, if it has moved. EDITCLI_CACHE=FOLDER keeps the weights that are
-    unpacked from GGUF files.
-    """
+    """What every call goes through."""
     if context.invoked_subcommand is not None:
         return
     status = context.command.commands["status"]  # type: ignore[attr-defined]
@@ -155,3 +165,13 @@ def main() -> None:
         app()
     finally:  # the command is over: another Ctrl-C would only print a traceback
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _give_up_unwritten()
+
+
+def _give_up_unwritten() -> None:
+    """Where standard output takes no more, drop what is left, which has been told already; at its
+    end Python would try again, and fail with a message of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,9 +13,9 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeGuard
 
 from editcli.settings import env_flag
 from editors import EditorError
@@ -23,7 +23,7 @@ from editors import EditorError
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-SCHEMA = 1  # of the JSON records that commands print
+SCHEMA = 2  # of the JSON records that commands print; docs/json.md
 
 Row = Mapping[str, object]
 
@@ -75,17 +75,23 @@ class Output:
 
     # Data, on stdout.
 
-    def table(self, rows: Iterable[Row], columns: Sequence[str] = ()) -> None:
+    def table(
+        self, rows: Iterable[Row], columns: Sequence[str] = (), spare: Sequence[str] = ()
+    ) -> None:
         """A list of records; JSON Lines carry all keys of a row, text only `columns` (by default
-        all keys of the first row, which there must be)."""
+        all keys of the first row, which there must be). `spare`: those that a terminal which is
+        too narrow goes without, the last one first."""
         if not columns:
             rows = list(rows)
             columns = list(rows[0])
         if self.json_mode:
             for row in rows:
-                self.json_line(row)
+                self.record(row)
         elif self.terminal:
-            self._rich_table(rows, columns)
+            from editcli.cli.layout import print_table
+
+            cells = [[_laid_out(row.get(name)) for name in columns] for row in rows]
+            print_table(self.stdout, columns, cells, spare)
         else:
             if self.quiet:
                 columns = columns[:1]
@@ -95,15 +101,18 @@ class Output:
                 self._write("\t".join(_one_line(row.get(name)) for name in columns))
 
     def record(self, values: Row) -> None:
-        """One record; JSON adds `"schema": 1`, quiet prints the first value only."""
+        """One record; JSON adds `"schema": 2`, quiet prints the first value only."""
         if self.json_mode:
             self.json_line({"schema": SCHEMA, **values})
         elif self.quiet:
             self._write(_one_line(next(iter(values.values()))))
+        elif self.terminal:
+            from editcli.cli.layout import print_record
+
+            print_record(self.stdout, [(key, _laid_out(value)) for key, value in values.items()])
         else:
-            width, gap = (max(map(len, values)), "  ") if self.terminal else (0, "\t")
             for key, value in values.items():
-                self._write(f"{key:<{width}}{gap}{_one_line(value)}")
+                self._write(f"{key}\t{_one_line(value)}")
 
     def json_line(self, values: Row) -> None:
         """One JSON object on one line, whatever the mode."""
@@ -121,6 +130,11 @@ class Output:
         if not self.json_mode:
             for line in lines:
                 self._write(printable(line))
+
+    def passage(self, text: str) -> None:
+        """Text that is the result itself, with its line breaks; absent from JSON."""
+        if not self.json_mode:
+            self._write(_lines(text))
 
     def piece(self, text: str) -> None:
         """A piece of text that grows on a terminal, with its line breaks; shown at once."""
@@ -156,11 +170,23 @@ class Output:
             self._message("hint", text)
 
     def error(self, error: EditorError) -> None:
-        """`error: ...`, and its hint after a blank line."""
+        """`error: ...`, and its hint after a blank line; with JSON a record on stdout, as there a
+        program reads."""
+        if self.json_mode:
+            self.record({"error": error_record(error)})
+            return
         self._message("error", error.message)
         if error.hint:
             self.stderr.write("\n")
             self._message("hint", error.hint)
+
+    def line_error(self, number: int, error: EditorError) -> None:
+        """An error about one line of standard input, after which the next is read: a warning, with
+        JSON a record."""
+        if self.json_mode:
+            self.record({"line": number, "error": error_record(error)})
+        else:
+            self.warn(f"<stdin>:{number}: {error.message}", error.hint)
 
     @contextmanager
     def progress(self, label: str, total: int | None, unit: str = "facts") -> Iterator[Progress]:
@@ -184,24 +210,23 @@ class Output:
         self.stdout.write(line + "\n")
 
     def _message(self, kind: str, message: str) -> None:
-        self.stdout.flush()
+        with suppress(OSError):  # of a full disk, which the message may be about
+            self.stdout.flush()
         prefix = f"{kind}: " if kind else ""
         coloured = self.env.get("FORCE_COLOR") or self.stderr.isatty()
         if kind and coloured and not self.env.get("NO_COLOR"):
             prefix = f"\x1b[{_COLOURS[kind]}m{kind}:\x1b[0m "
         self.stderr.write(f"{prefix}{_lines(message)}\n")
 
-    def _rich_table(self, rows: Iterable[Row], columns: Sequence[str]) -> None:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for name in columns:
-            table.add_column(Text(name), overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(_one_line(row.get(name))) for name in columns))
-        Console(file=self.stdout).print(table)
+def error_record(error: EditorError) -> dict[str, object]:
+    """An error as JSON."""
+    return {
+        "kind": error.kind,
+        "message": error.message,
+        "hint": error.hint or None,
+        "exit_code": error.exit_code,
+    }
 
 
 _COLOURS = {"error": "1;31", "warning": "1;33", "hint": "1;36"}
@@ -223,7 +248,23 @@ def _lines(text: str) -> str:
 
 
 def _one_line(value: object) -> str:
-    """A value as a cell shows it: text as it is, None as nothing, structures as JSON."""
+    """A value as a cell of a pipe shows it, on one line."""
+    return printable(_text_of(value))
+
+
+def _laid_out(value: object) -> str:
+    """A value as a terminal shows it, with its line breaks; texts of a list each on its own."""
+    if isinstance(value, list | tuple) and any(" " in item for item in value if _is_text(item)):
+        return "\n".join(f"- {_lines(_text_of(item))}" for item in value)
+    return _lines(_text_of(value))
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _text_of(value: object) -> str:
+    """A value in words: text as it is, None as nothing, structures as JSON."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -234,4 +275,4 @@ def _one_line(value: object) -> str:
         value = ", ".join(map(str, value))
     elif isinstance(value, Mapping | list | tuple):
         value = json.dumps(value, ensure_ascii=False)
-    return printable(str(value))
+    return str(value)

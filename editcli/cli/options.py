@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from editcli.cli.completion import complete_device, complete_dtype, complete_version
 from editcli.cli.console import Output
 from editcli.files.consistency import OnConflict
 from editcli.store.files.layout import find_store
@@ -59,6 +60,7 @@ class Invocation:
         Option(
             metavar="NAME",
             envvar="EDITCLI_DEVICE",
+            autocompletion=complete_device,
             help="auto, cpu, cuda, cuda:1, mps, or spread (over all devices).",
         ),
     ] = "auto"
@@ -67,6 +69,7 @@ class Invocation:
         Option(
             metavar="NAME",
             envvar="EDITCLI_DTYPE",
+            autocompletion=complete_dtype,
             help="auto, float32, bfloat16, float16, 8bit or 4bit.",
         ),
     ] = "auto"
@@ -96,6 +99,14 @@ class Invocation:
         """A note on what takes long; absent beside JSON."""
         if not self.json:
             self.out.note(message)
+
+    def print_change(self, record: dict[str, object], *, dry_run: bool) -> None:
+        """Print what was changed, or would be."""
+        if self.json:
+            record = {**record, "dry_run": dry_run}
+        elif dry_run:
+            self.out.note("nothing is changed; this would be done:")
+        self.out.record(record)
 
     def open_store(self) -> Store:
         """The store that ``--store``, EDITCLI_STORE or the current folder names.
@@ -143,7 +154,9 @@ DryRunOption = Annotated[
 ]
 SeedOption = Annotated[int, Option(metavar="N", envvar="EDITCLI_SEED", help="Random seed.")]
 VERSION_HELP = "A version: its id, number or tag, HEAD, or V~N (N versions before V)."
-VersionOption = Annotated[str, Option(metavar="V", help=VERSION_HELP)]
+VersionOption = Annotated[
+    str, Option(metavar="V", help=VERSION_HELP, autocompletion=complete_version)
+]
 OnConflictOption = Annotated[
     OnConflict,
     Option(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from editcli.models.gguf_cache import outline, tokenizer_of
 from editcli.models.libraries import quiet_libraries
-from editcli.models.loading import KIND, base_of, load_config, load_tokenizer, parts_of
+from editcli.models.loading import KIND, load_config, load_tokenizer, parts_of
+from editcli.models.recorded.store_base import base_of
 from editcli.store.records import StoreConfig
 
 if TYPE_CHECKING:

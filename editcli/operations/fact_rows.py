@@ -15,6 +15,8 @@ from editcli.store.tables.listing import Listed
 from editcli.wording import PURGED, local_time
 
 COLUMNS = ("fact", "prompt", "old", "new", "state", "version", "at", "who")
+SPARE = ("who", "at")
+"""What `editcli show FACT` tells, too."""
 
 StateName = Literal["in-force", "superseded", "undone", "all"]
 
@@ -62,10 +64,10 @@ def _row(listed: Listed, events: Mapping[int, Event]) -> dict[str, Any]:
         "version": event.version,
         "at": event.at,
         "who": event.who,
-        "ended": ended and ended.version,
+        "ended_in": ended and ended.version,
         "subject": fact and fact.subject,
         "source": fact and fact.source,
-        "tags": list(fact.tags) if fact else [],
+        "fact_tags": list(fact.tags) if fact else [],
     }
 
 

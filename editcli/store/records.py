@@ -37,6 +37,7 @@ class StoreConfig:
     ``adapter`` is what the user said of an adapter of PEFT beside the base's weights, "use" or
     "ignore"; ``remote_code`` the SHA-256 of the code that comes with the base, if it may be run.
     ``files``: by the names of the base's files with weights and tokenizer, their SHA-256.
+    ``structure``: the keys of the base's configuration that decide what it computes.
     """
 
     base: Text
@@ -49,13 +50,15 @@ class StoreConfig:
     settings: Mapping[Text, bool | Whole | Number | String]
     adapter: Literal["", "use", "ignore"] = ""
     remote_code: String = ""
+    structure: Mapping[Text, bool | Whole | Number | String] = field(default_factory=dict)
     files: Mapping[Text, Text] = field(default_factory=dict)
 
     def to_toml(self) -> bytes:
         """The bytes of ``config.toml``. What few bases have is written only where they have it, so
         that older releases open the stores of all others."""
-        rare = {key: value for key in (*RARE, "files") if (value := getattr(self, key))}
-        values = {key: value for key, value in asdict(self).items() if key not in (*RARE, "files")}
+        optional = (*RARE, "structure", "files")
+        rare = {key: value for key in optional if (value := getattr(self, key))}
+        values = {key: value for key, value in asdict(self).items() if key not in optional}
         return tomli_w.dumps({"format": STORE_FORMAT, **rare, **values}).encode()
 
     @classmethod

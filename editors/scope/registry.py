@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from editors.plugins import Registry
-from editors.scope.base import ScopeSignal
+
+if TYPE_CHECKING:
+    from editors.scope.base import ScopeSignal
 
 SIGNALS: Registry[type[ScopeSignal]] = Registry(
     "scope signal",

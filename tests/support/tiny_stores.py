@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from json_keys import records_of
 from tiny_edits import phrasings
 from tiny_models import build, build_tokenizer
 from typer.testing import CliRunner, Result
@@ -83,8 +84,8 @@ def run(*arguments: str, stdin: str | None = None) -> Result:
 
 
 def json_of(result: Result) -> dict[str, Any]:
-    """The one JSON object that a command printed."""
-    record: dict[str, Any] = json.loads(result.stdout)
+    """The one JSON object that a command printed, whose keys are those of docs/json.md."""
+    [record] = records_of(result)
     return record
 
 

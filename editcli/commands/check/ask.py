@@ -90,7 +90,7 @@ def command(
         if prompt == STDIN:
             _answer_lines(call.out, ask)
         else:
-            _print(call.out, ask(prompt))
+            _print(call.out, ask(prompt), one_line=False)
 
 
 def _whole(asked: Prompt, context: str | None, system: str | None, *, chats: bool) -> Prompt:
@@ -120,18 +120,29 @@ def _answer_lines(out: Output, ask: Callable[[Prompt], ExplainedAnswer]) -> None
             answered = ask(prompt)
         except EditorError as error:
             refused = True
-            out.warn(f"<stdin>:{number}: {error.message}", error.hint)
+            out.line_error(number, error)
+            out.flush()
             continue
-        _print(out, answered, {"line": number})
+        # For a program, the next line is the answer to the next prompt.
+        _print(out, answered, {"line": number}, one_line=not out.terminal)
         out.flush()  # a program may wait for this answer before it asks again
     if refused:
         raise Exit(exit_codes.SOME_REFUSED)
 
 
-def _print(out: Output, answered: ExplainedAnswer, place: dict[str, int] | None = None) -> None:
-    """Print an answer; JSON has its ``place`` too."""
+def _print(
+    out: Output,
+    answered: ExplainedAnswer,
+    place: dict[str, int] | None = None,
+    *,
+    one_line: bool,
+) -> None:
+    """Print an answer, with its line breaks or on ``one_line``; JSON has its ``place`` too."""
     if out.json_mode:
         out.record({**(place or {}), **answered.record})
         return
-    out.finding(answered.text)
+    if one_line:
+        out.finding(answered.text)
+    else:
+        out.passage(answered.text)
     out.note(*answered.notes)

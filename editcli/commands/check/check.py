@@ -166,14 +166,15 @@ def command(
                 of_tasks[form] = runs.compared(
                     lambda: session.method.attach(state), chats=form == "chat", system=system
                 )
+    minima = (min_reliability, min_generalization, min_locality)
+    below = [*missed(scores, dict(zip(MEASURED_ON, minima, strict=True)))]
     if call.json or call.quiet:
-        out.record(scores_record(chosen.id, protocol, scores, of_tasks, per_fact=per_fact))
+        record = scores_record(chosen.id, protocol, scores, of_tasks, per_fact=per_fact)
+        out.record({**record, "missed": below})
     else:
         print_scores(out, chosen.id, scores, of_tasks, per_fact=per_fact)
     if not no_save:
         keep_scores(call, store, chosen, kept_scores(file or "facts in force", scores))
-    minima = (min_reliability, min_generalization, min_locality)
-    below = [*missed(scores, dict(zip(MEASURED_ON, minima, strict=True)))]
     for problem in below:
         out.warn(problem)
     if below:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option
 
 from editcli import exit_codes
+from editcli.cli.completion import complete_method, complete_model
 from editcli.cli.console import Row
 from editcli.cli.options import (
     PRINTS,
@@ -41,10 +42,22 @@ SHOWN = 10  # remarks on lines of the file, printed one by one
 @shared(*PRINTS, *RUNS_MODEL)
 def command(
     call: Invocation,
-    model: Annotated[str, Argument(metavar="MODEL", help="A model, as `editcli init` takes it.")],
+    model: Annotated[
+        str,
+        Argument(
+            metavar="MODEL",
+            help="A model, as `editcli init` takes it.",
+            autocompletion=complete_model,
+        ),
+    ],
     file: FactFileArgument,
     method: Annotated[
-        str, Option(metavar="NAME", help="The editing method; `editcli methods` lists them.")
+        str,
+        Option(
+            metavar="NAME",
+            help="The editing method; `editcli methods` lists them.",
+            autocompletion=complete_method,
+        ),
     ] = "wise",
     budget: Annotated[
         float, Option(metavar="SECONDS", min=1, help="The time that it may take, about.")
@@ -172,13 +185,13 @@ def _record(model: str, found: Qualification, missed: list[str]) -> Mapping[str,
         "go": not missed,
         "missed": missed,
         "facts": found.trials[0].facts,
-        "of": found.of,
+        "facts_in_file": found.of,
         "peak_memory_bytes": found.peak_bytes,
         "methods": {
             trial.method: {
-                "failed": trial.failed,
-                "seconds_an_edit": round(trial.seconds_an_edit, 3),
-                "seconds_an_answer": round(trial.seconds_an_answer, 3),
+                "not_learnt": trial.failed,
+                "seconds_per_edit": round(trial.seconds_an_edit, 3),
+                "seconds_per_answer": round(trial.seconds_an_answer, 3),
                 "sampled": {"value": trial.sampled.value, "n": trial.sampled.n},
                 "forms": {
                     form: scores_block(scores, per_fact=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 from typer import Exit, Option
@@ -10,10 +9,15 @@ from typer import Exit, Option
 from editcli import exit_codes
 from editcli.cli.options import READS, RUNS_MODEL, Invocation, shared
 from editcli.errors import UsageError
-from editcli.models.base_files import differing, digests_of
 from editcli.models.libraries import use_threads
-from editcli.models.loading import MODEL_VARIABLE, load_store_base
 from editcli.models.locations import find_model
+from editcli.models.recorded.base_files import differing, digests_of
+from editcli.models.recorded.store_base import (
+    OTHER_BASE,
+    base_of,
+    load_store_base,
+    structure_problems,
+)
 from editcli.store.edits import described
 from editcli.store.files.digests import Digests, remembered_digests
 from editcli.store.integrity import Problem
@@ -86,12 +90,13 @@ def _base_problems(call: Invocation, store: Store, digests: Digests) -> tuple[li
     use_threads(call.threads)
     problems: list[Problem] = []
     try:
-        name, revision = os.environ.get(MODEL_VARIABLE), ""
-        if not name:
-            name, revision = config.base, config.revision
+        name, revision = base_of(config)
         if config.files:  # releases up to 0.2 do not write them
-            found = digests_of(find_model(name, revision), digests)
-            problems = [Problem("base model", text) for text in differing(config.files, found)]
+            found = digests_of(find_model(name, revision), config.adapter, digests)
+            texts = differing(config.files, found, config.adapter)
+            problems = [Problem("base model", text) for text in texts]
+        if others := structure_problems(config):  # it could not be loaded then
+            return [*problems, *(Problem("base model", text) for text in others)], OTHER_BASE
         load_store_base(
             config, device=call.device, dtype=call.dtype, verbose=call.verbose, tell=call.tell
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from shutil import get_terminal_size
 from typing import Annotated, Any, Literal
 
 from typer import Option
@@ -71,18 +72,17 @@ def command(
             ranking = locate(edited, cases, settings, bar.advance)
     seconds = time.monotonic() - started
     heads = heads_record(ranking)
-    counts = {
-        "memory": ranking.memory.shape[-1],
-        "context": ranking.context.shape[-1],
-        "collided": ranking.collided,
-    }
+    counts = {"memory": ranking.memory.shape[-1], "context": ranking.context.shape[-1]}
     if call.json:
         out.record(
             {
                 "version": chosen.id,
                 "edits": conflicts.state.edits,
-                "rows": counts,
-                "settings": {**asdict(settings), "split": split},
+                "split": split,
+                "rows": len(rows),
+                "answered_from": counts,
+                "collided": ranking.collided,
+                "settings": asdict(settings),
                 "seconds": round(seconds, 3),
                 "heads": heads,
             }
@@ -107,7 +107,7 @@ def _print(out: Output, heads: list[dict[str, Any]]) -> None:
     if out.terminal:
         for score in ("memory", "context"):
             out.text(f"{score} heads; a denser sign is a higher score:")
-            out.text(*terminal_map(heads, score))
+            out.text(*terminal_map(heads, score, get_terminal_size().columns))
     for score in ("memory", "context"):
         ranked = sorted((h for h in heads if h[score] > 0), key=lambda h: -h[score])[:SHOWN]
         stable = sum(h["stable"][score] >= STABLE for h in ranked)

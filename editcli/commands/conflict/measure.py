@@ -172,7 +172,7 @@ def _print(out: Output, record: dict[str, Any]) -> None:
     parts += record["by_kind"].items()
     parts += record["by_relation"].items()
     out.table(_line(name, part) for name, part in parts if part["rows"])
-    facts = record["facts"]
+    facts = record["without_passage"]
     out.text(
         f"without a passage: {facts['known']} of {counted(facts['asked'], 'fact')} known, "
         f"{facts['unknown']} unknown"
@@ -184,7 +184,7 @@ def _print(out: Output, record: dict[str, Any]) -> None:
         f"BCU {record['bcu']:.3f}, CCU {record['ccu']:+.3f}, "
         f"answers that name both: {record['several_named']}"
     )
-    if edited := record.get("edited"):
+    if edited := record.get("about_edits"):
         out.text("rows about edited facts, by what the passage says:")
         states = {"all": edited, **edited["by_state"]}
         outcomes = ("rows", "edit", "context", "before", "other")

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer import Option
+from typer import Exit, Option
 
+from editcli import exit_codes
 from editcli.cli import options
 from editcli.cli.console import Output
 from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, shared
@@ -136,18 +137,23 @@ def command(
     record = {
         "version": version and version.id,
         "parent": parent.id,
+        "dry_run": dry_run,
         "prefer": prefer,
         "by": by,
+        "missed": [f"{name} lost {result.lost[name]:.3f}" for name in result.refused],
         **result.to_dict(),
     }
     if call.json or call.quiet:
-        out.record({**record, "report": dict(result.report)})
+        checks = record.pop("locality")
+        about = {"locality_checks": checks, "report": dict(result.report)}
+        out.record({**_resolved(record), **about})
     else:
         _print(out, record, result)
+    if refused and call.json:  # the record says it
+        raise Exit(exit_codes.BELOW_THRESHOLD)
     if refused:
-        lost = ", ".join(f"{name} lost {result.lost[name]:.3f}" for name in result.refused)
         raise BelowThreshold(
-            f"nothing is saved: locality lost more than its limits: {lost}",
+            f"nothing is saved: locality lost more than its limits: {', '.join(record['missed'])}",
             "fewer heads (`--heads K`), `--at end`, `--ablation mean` or `--scale 0.5` cost less; "
             "`--force` saves it anyway",
         )
@@ -202,6 +208,12 @@ def _count(heads: str) -> int | None:
     return int(heads)
 
 
+def _resolved(record: dict[str, Any]) -> dict[str, Any]:
+    """A record for programs, with what was measured on the test split in one place."""
+    others = {key: value for key, value in record.items() if key not in ("before", "after")}
+    return {**others, "resolved": {when: record[when] for when in ("before", "after")}}
+
+
 # --- for people -----------------------------------------------------------------------------------
 
 
@@ -212,7 +224,8 @@ def _print_test(out: Output, rows: dict[str, dict[str, Any]]) -> None:
 def _print_baseline(out: Output, baseline: Baseline, prefer: str) -> None:
     record = baseline.to_dict()
     if out.json_mode or out.quiet:
-        out.record({"version": None, "prefer": prefer, **record})
+        about = {"version": None, "prefer": prefer, "by": baseline.settings["by"]}
+        out.record({**about, **_resolved(record)})
         return
     out.text(", ".join(f"{key} {value}" for key, value in baseline.settings.items()))
     by = baseline.settings["by"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from os import environ
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, shared
 from editcli.errors import UsageError
 from editcli.files.facts import FactFile, read_facts
 from editcli.operations.editing.distributed import Ranks
-from editcli.operations.editing.id_clash import id_clash
+from editcli.operations.editing.forecast import Objections, forecast, told_forecast
 from editcli.operations.scores.minima import (
     CanariesOption,
     Gate,
@@ -26,12 +25,9 @@ from editcli.operations.scores.minima import (
 )
 from editcli.store.edits import edits_of
 from editcli.wording import SHOW_ANSWERS, counted_are
-from editors.methods.aliases import KnownNames
 
 if TYPE_CHECKING:
     from editcli.operations.editing.apply import ApplyResult
-    from editors import Fact
-    from editors.methods.edit_state import EditState
 
 SHOWN = 10  # remarks on lines, and ids of failed facts, that are printed
 
@@ -101,15 +97,16 @@ def command(
     store = call.open_store()
     head = store.head()
     edits = edits_of(store, head)
-    names = KnownNames(edits.in_force())
-    fact_file = fact_file.refusing(
-        lambda fact: id_clash(store, head, edits, fact) or names.clash(fact)
-    )
+    fact_file = fact_file.refusing(Objections(store, head, edits).to)
     out.note(*fact_file.remarks(SHOWN))
     if dry_run:
         if ranks.leads:
             facts = fact_file.require(skip_bad=skip_bad)[:limit]
-            out.record(_forecast(edits, facts, len(fact_file.refused)))
+            counts = forecast(edits, facts)
+            about = {"version": None, "parent": head.id, "dry_run": True}
+            if call.json:
+                out.record({**about, **counts, "refused": len(fact_file.refused)})
+            out.text(told_forecast(counts))
             _warn_refused(out, fact_file)
         return
 
@@ -136,7 +133,7 @@ def command(
         gate=gate,
     )
     if call.json or call.quiet:
-        out.record(result.to_dict())
+        out.record({**result.to_dict(), "dry_run": False})
     else:
         out.text(_summary(result))
     if result.failed:
@@ -175,22 +172,6 @@ def _summary(result: ApplyResult) -> str:
     listed = ", ".join(f"{count} {what}" for count, what in counts if count or what == "applied")
     each = f", {result.seconds / result.applied:.2f} s an edit" if result.applied else ""
     return f"{result.version}: {listed} ({result.seconds:.1f} s{each})"
-
-
-def _forecast(edits: EditState, facts: Sequence[Fact], refused: int) -> dict[str, object]:
-    """What applying would do, as far as that is known without the model."""
-    current = {fact.prompt: fact.target for fact in edits.in_force()}
-    edited = unchanged = 0  # facts whose prompt is edited, and those in force already
-    for fact in facts:
-        target = current.get(fact.prompt)
-        edited += target is not None
-        unchanged += target == fact.target
-    return {
-        "would_apply": len(facts) - unchanged,
-        "would_supersede": edited - unchanged,
-        "unchanged": unchanged,
-        "refused": refused,
-    }
 
 
 def _warn_refused(out: Output, fact_file: FactFile) -> None:

@@ -7,7 +7,15 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from editcli import exit_codes
-from editcli.cli.options import RUNS_MODEL, WRITES, Invocation, PlainOption, shared
+from editcli.cli.options import (
+    RUNS_MODEL,
+    WRITES,
+    DryRunOption,
+    Invocation,
+    PlainOption,
+    shared,
+)
+from editcli.operations.editing.forecast import Objections, forecast, told_forecast
 from editcli.operations.scores.minima import (
     CanariesOption,
     Gate,
@@ -15,7 +23,8 @@ from editcli.operations.scores.minima import (
     MinLocalityOption,
     MinReliabilityOption,
 )
-from editors import Fact, Probe
+from editcli.store.edits import edits_of
+from editors import Fact, InvalidFact, Probe
 
 Prompts = list[str] | None
 
@@ -50,6 +59,7 @@ def command(
     min_reliability: MinReliabilityOption = None,
     min_generalization: MinGeneralizationOption = None,
     min_locality: MinLocalityOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Edit one fact into the model, as a new version.
 
@@ -88,10 +98,13 @@ def command(
         source=source,
         author=call.who or None,
     )
+    if dry_run:
+        _forecast(call, fact)
+        return
     result = edit_fact(Session.open(call), fact, call, chats=not plain, gate=gate)
     in_force = result.unchanged[0] if result.unchanged else fact.id
     if call.json or call.quiet:
-        out.record({**result.to_dict(), "fact": in_force})
+        out.record({**result.to_dict(), "dry_run": False, "fact": in_force})
     else:
         out.text(f"{result.version}: {what_was_done(result)}", f"fact {in_force}")
     if subject is None and not call.json:
@@ -101,3 +114,17 @@ def command(
         raise Exit(exit_codes.BELOW_THRESHOLD)
     if result.failed:
         raise Exit(exit_codes.FAILED)
+
+
+def _forecast(call: Invocation, fact: Fact) -> None:
+    """Say what the edit would do."""
+    store = call.open_store()
+    head = store.head()
+    edits = edits_of(store, head)
+    if objection := Objections(store, head, edits).to(fact):
+        raise InvalidFact(objection, "change the fact")
+    counts = forecast(edits, [fact])
+    if call.json:
+        about = {"version": None, "parent": head.id, "dry_run": True}
+        call.out.record({**about, **counts, "refused": 0, "fact": fact.id})
+    call.out.text(told_forecast(counts), f"fact {fact.id}")

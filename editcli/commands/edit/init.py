@@ -8,6 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from editcli.cli.completion import complete_method, complete_model, complete_scope, complete_setting
 from editcli.cli.options import (
     RUNS_MODEL,
     WRITES,
@@ -20,10 +21,11 @@ from editcli.cli.options import (
 from editcli.errors import UsageError
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
-from editcli.models.base_files import digests_of
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import code_of, dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
+from editcli.models.recorded.base_files import digests_of
+from editcli.models.recorded.structure import structure_of
 from editcli.operations.default_settings import default_settings, wants_encoder
 from editcli.settings import parse_settings
 from editcli.store.edits import blobs_of
@@ -45,6 +47,7 @@ def command(
             metavar="MODEL",
             help="atlas (embedded), smollm2 (a package), a folder with a model or an adapter of "
             "PEFT, a GGUF file, or a Hub id[@revision].",
+            autocompletion=complete_model,
         ),
     ] = ATLAS,
     method: Annotated[
@@ -53,6 +56,7 @@ def command(
             metavar="NAME",
             envvar="EDITCLI_METHOD",
             help="The editing method; `editcli methods` lists them.",
+            autocompletion=complete_method,
         ),
     ] = "wise",
     layer: Annotated[
@@ -64,11 +68,17 @@ def command(
             metavar="NAME",
             help="The scope signal of a routed method: sentence (for language that people use; "
             "needs an encoder), relation, or key; the setting `scope`.",
+            autocompletion=complete_scope,
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        Option("--set", metavar="KEY=VALUE", help="A setting of the method; may be repeated."),
+        Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the method; may be repeated.",
+            autocompletion=complete_setting,
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,
@@ -161,7 +171,7 @@ def command(
         code=code,
     )
     with remembered_digests() as known:
-        digests = digests_of(find_model(name, revision), known)
+        digests = digests_of(find_model(name, revision), adapter or "", known)
     built_method = spec.build(base, values, seed)
     built_method.self_test()
     state = built_method.start(read_corpus(calibration), ShippedCalibrations())
@@ -176,6 +186,7 @@ def command(
         seed=seed,
         adapter=adapter or "",
         remote_code=code,
+        structure=structure_of(name, revision, adapter or "", code),
         files=digests,
     )
     store = Store.create(

@@ -6,13 +6,18 @@ from typing import Annotated
 
 from typer import Argument
 
-from editcli.cli.options import VERSION_HELP, WRITES, Invocation, shared
+from editcli.cli.completion import complete_version
+from editcli.cli.options import VERSION_HELP, WRITES, DryRunOption, Invocation, shared
+from editcli.store.rehearsal import rehearsing
 
 
 @shared(*WRITES)
 def command(
     call: Invocation,
-    version: Annotated[str, Argument(metavar="V", help=VERSION_HELP)],
+    version: Annotated[
+        str, Argument(metavar="V", help=VERSION_HELP, autocompletion=complete_version)
+    ],
+    dry_run: DryRunOption = False,
 ) -> None:
     """Move HEAD to another version.
 
@@ -23,12 +28,17 @@ def command(
     Examples:
       editcli checkout v0003
       editcli checkout HEAD~1 -m "the last batch was wrong"
-      editcli checkout release
+      editcli checkout release --dry-run
     """
     store = call.open_store()
-    with call.writing(store) as transaction:
+    with rehearsing(store) if dry_run else call.writing(store) as transaction:
         before = store.head().id
         target = transaction.move_head(version, who=call.who, message=call.message)
     if target.id == before and not call.json:
         call.out.note(f"HEAD is already at {target.id}")
-    call.out.record({"version": target.id, "previous": before, "facts": store.count(target)})
+    record: dict[str, object] = {
+        "version": target.id,
+        "previous": before,
+        "facts": store.count(target),
+    }
+    call.print_change(record, dry_run=dry_run)

@@ -48,20 +48,23 @@ def command(call: Invocation, dry_run: DryRunOption = False) -> None:
             call, store, compacting.compacted, compacting.save
         )
     edits, leaving, failed = compacted.edits, compacted.leaving, compacted.failed
-    kept = {"in_force": len(edits.in_force()), "closed": len(edits.closed)}
+    kept = {"facts": len(edits.in_force()), "closed_facts": len(edits.closed)}
     if call.json or call.quiet:
         out.record(
             {
                 "version": version and version.id,
                 "parent": parent.id,
-                "left": len(leaving),
+                "dry_run": dry_run,
+                "released": len(leaving),
                 **kept,
                 "iterations": compacted.iterations,
                 "failed": list(failed),
             }
         )
     elif not leaving:
-        out.text(f"nothing to rebuild: {counted(kept['closed'], 'closed fact')} in what is kept")
+        out.text(
+            f"nothing to rebuild: {counted(kept['closed_facts'], 'closed fact')} in what is kept"
+        )
     else:
         verb = "lets" if version else "would let"
         name = version.id if version else "this"

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument
 
+from editcli.cli.completion import complete_version
 from editcli.cli.options import READS, VERSION_HELP, Invocation, shared
 from editcli.store.edits import pruning_of
 from editcli.store.records import Version
@@ -15,14 +16,18 @@ from editcli.store.tables.contents import Entry
 from editcli.wording import PURGED, counted
 from editors.heads.pruning import HeadPruning
 
-COLUMNS = ("change", "fact", "prompt", "before", "after")
+COLUMNS = ("change", "fact", "prompt", "old", "new")
 
 
 @shared(*READS)
 def command(
     call: Invocation,
-    before: Annotated[str, Argument(metavar="V", help=VERSION_HELP)] = "HEAD~1",
-    after: Annotated[str, Argument(metavar="W", help="Another version.")] = "HEAD",
+    before: Annotated[
+        str, Argument(metavar="V", help=VERSION_HELP, autocompletion=complete_version)
+    ] = "HEAD~1",
+    after: Annotated[
+        str, Argument(metavar="W", help="Another version.", autocompletion=complete_version)
+    ] = "HEAD",
 ) -> None:
     """List how the facts of two versions differ, and their pruned heads.
 
@@ -56,8 +61,8 @@ def _facts(store: Store, one: Version, other: Version) -> Iterator[dict[str, Any
             "change": kind,
             "fact": fact.id if fact else None,
             "prompt": fact.prompt if fact else PURGED,
-            "before": _target(before),
-            "after": _target(after),
+            "old": _target(before),
+            "new": _target(after),
         }
 
 
@@ -75,7 +80,7 @@ def _target(entry: Entry | None) -> str | None:
 def _heads(store: Store, one: Version, other: Version) -> Iterator[dict[str, Any]]:
     before, after = (_pruned(pruning_of(store, version)) for version in (one, other))
     if before != after:
-        yield {"change": "heads", "fact": None, "prompt": None, "before": before, "after": after}
+        yield {"change": "heads", "fact": None, "prompt": None, "old": before, "new": after}
 
 
 def _pruned(pruning: HeadPruning | None) -> str | None:

@@ -81,7 +81,8 @@ def command(
             if left and left.blobs:
                 transaction.remove_abandoned(before, who=call.who, message=call.message)
     versions = list(left.versions) if left else []
-    record = {"removed": not dry_run, "blobs": len(blobs), "entries": len(entries), "bytes": size}
+    record = {"dry_run": dry_run, "blob_files": len(blobs), "journal_entries": len(entries)}
+    record["bytes"] = size
     if call.json or call.quiet:
         call.out.record({**record, "versions": versions})
         return

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from editcli.cli.completion import complete_author, complete_fact, complete_operation
 from editcli.cli.options import READS, Invocation, shared
 from editcli.cli.tree import drawn
 from editcli.operations.scores.records import told_scores
@@ -26,7 +27,12 @@ def command(
         int | None, Option(metavar="N", min=1, help="Only the newest N entries.")
     ] = None,
     fact: Annotated[
-        str | None, Option(metavar="ID", help="Only entries that changed this fact.")
+        str | None,
+        Option(
+            metavar="ID",
+            help="Only entries that changed this fact.",
+            autocompletion=complete_fact,
+        ),
     ] = None,
     operation: Annotated[
         str | None,
@@ -34,9 +40,17 @@ def command(
             metavar="NAME",
             help="Only this operation: init, edit, apply, undo, purge, compact, resolve, check, "
             "tag, checkout or gc.",
+            autocompletion=complete_operation,
         ),
     ] = None,
-    who: Annotated[str | None, Option(metavar="WHO", help="Only entries by this author.")] = None,
+    who: Annotated[
+        str | None,
+        Option(
+            metavar="WHO",
+            help="Only entries by this author.",
+            autocompletion=complete_author,
+        ),
+    ] = None,
     graph: Annotated[
         bool, Option("--graph", help="Only versions, with lines to their parents.")
     ] = False,
@@ -83,21 +97,22 @@ def _row(
     scores: dict[str, Any] | None,
     removed: Collection[str],
 ) -> dict[str, Any]:
-    record = {key: getattr(event, key) for key in ("seq", "at", "who", "operation", "version")}
+    record = {key: getattr(event, key) for key in ("seq", "at", "who", "operation")}
     changes = {kind: event.changes.get(kind, 0) for kind in SIGNS}
     return {
         **record,
+        "version": event.version or None,
         "head": event.head,
         "made": event.made,
-        "parent": event.parent,
-        "tag": event.tag,
+        "parent": event.parent or None,
+        "tag": event.tag or None,
         "message": message,
         "changes": changes,
         "tags": list(names.get(event.version, ())) if event.made else [],
         "scores": scores,
         "removed": event.made and event.version in removed,
-        "content": event.content,
-        "previous": event.previous,
+        "content_hash": event.content,
+        "previous_hash": event.previous,
     }
 
 

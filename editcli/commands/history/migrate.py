@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from editcli.cli.options import READS, Invocation, shared
+from editcli.cli.options import READS, DryRunOption, Invocation, shared
 from editcli.store.files.layout import find_store
-from editcli.store.migration import migrate
+from editcli.store.migration import migrate, rehearse_migration
 
 
 @shared(*READS)
-def command(call: Invocation) -> None:
+def command(call: Invocation, dry_run: DryRunOption = False) -> None:
     """Rewrite a store that releases 0.2 made, with its whole history.
 
     Versions, tags, times and authors stay as they were. The old store is kept in a folder beside,
@@ -20,7 +20,14 @@ def command(call: Invocation) -> None:
     \b
     Examples:
       editcli migrate
+      editcli migrate --dry-run
       editcli migrate --store beliefs/.editcli
     """
-    store, kept = migrate(find_store(call.store, Path.cwd(), os.environ), call.command)
-    call.out.record({"store": str(store.path), "versions": len(store.ids()), "old": str(kept)})
+    path = find_store(call.store, Path.cwd(), os.environ)
+    if dry_run:
+        versions, kept = rehearse_migration(path)
+    else:
+        store, kept = migrate(path, call.command)
+        versions = len(store.ids())
+    record = {"store": str(path), "versions": versions, "kept_in": str(kept)}
+    call.print_change(record, dry_run=dry_run)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from editcli.cli.completion import complete_version_or_fact
 from editcli.cli.options import READS, Invocation, VersionOption, shared
 from editcli.errors import UnknownVersion
 from editcli.store.edits import described
@@ -21,7 +22,12 @@ from editors.heads.pruning import HeadPruning
 def command(
     call: Invocation,
     what: Annotated[
-        str, Argument(metavar="V|FACT", help="A version, or a fact by its id or the start of it.")
+        str,
+        Argument(
+            metavar="V|FACT",
+            help="A version, or a fact by its id or the start of it.",
+            autocompletion=complete_version_or_fact,
+        ),
     ] = "HEAD",
     version: VersionOption = "HEAD",
     facts: Annotated[
@@ -67,7 +73,7 @@ def _version_record(store: Store, version: Version) -> dict[str, Any]:
     edits = described(store, version, blobs)
     return {
         "version": version.id,
-        "parent": version.parent,
+        "parent": version.parent or None,
         "operation": version.operation,
         "at": version.at,
         "who": version.who,
@@ -77,7 +83,7 @@ def _version_record(store: Store, version: Version) -> dict[str, Any]:
         "facts": store.count(version),
         "changes": dict(version.changes),
         **METHODS.load(edits.method).about(edits),
-        "pruned": _pruned(edits.pruning) if edits.pruning else None,
+        "pruning": _pruning(edits.pruning) if edits.pruning else None,
         "tools": dict(version.tools),
         "extra": dict(version.extra),
         "config": version.config,
@@ -85,11 +91,11 @@ def _version_record(store: Store, version: Version) -> dict[str, Any]:
     }
 
 
-def _pruned(pruning: HeadPruning) -> dict[str, object]:
+def _pruning(pruning: HeadPruning) -> dict[str, object]:
     """Which source the pruned heads favour, and which they are."""
     mask = pruning.mask
     heads = [f"{layer}.{head}" for layer, head in mask.heads]
-    return {"prefer": pruning.prefer, "scale": mask.scale, "at": mask.at, "heads": heads}
+    return {"prefer": pruning.prefer, "scale": mask.scale, "positions": mask.at, "heads": heads}
 
 
 FOR_PROGRAMS = ("extra", "config")
@@ -144,13 +150,13 @@ def fact_record(store: Store, version: Version, past: FactPast) -> dict[str, Any
         how = {"reason": closure.reason, "replaced_by": closure.replaced_by}
         closed = {**how, **_event(past.closed_in)}
     return {
-        "id": past.fact.id,
+        "fact": past.fact.id,
         "version": version.id,
         "in_force": closed is None,
-        "closed": closed,
         **METHODS.load(edits.method).about_fact(edits, str(past.text)),
-        "added": _event(past.added_in),
-        "fact": {"id": past.fact.id, **past.fact.to_dict()},
+        "entered": _event(past.added_in),
+        "ended": closed,
+        "content": {"id": past.fact.id, **past.fact.to_dict()},
     }
 
 
@@ -165,22 +171,35 @@ def _event(version: Version) -> dict[str, Any]:
 
 
 # Not among the other lines of a fact, as others say the same in words.
-IN_WORDS = ("version", "in_force", "closed", "added", "fact")
+IN_WORDS = ("version", "in_force", "ended", "entered", "content", "fact")
 
 
 def fact_lines(record: Mapping[str, Any]) -> dict[str, object]:
     """One line a field, the most important first."""
-    values = {**record, **record["fact"]}
-    closed, state = record["closed"], "yes"
+    values = {**record, **record["content"]}
+    closed, state = record["ended"], "yes"
     if closed:
         by = f" by {closed['replaced_by']}" if closed["replaced_by"] else ""
         state = f"no: {closed['reason']}{by}{_when(closed)}"
+    for key in ("locality", "portability"):
+        if key in values:
+            values[key] = [*map(_probe, values[key])]
     return {
         **{key: values.pop(key) for key in ("id", "prompt", "target")},
         f"in force in {record['version']}": state,
-        "added": _when(record["added"]).strip(" ,"),
+        "added": _when(record["entered"]).strip(" ,"),
         **{key: value for key, value in values.items() if key not in IN_WORDS},
     }
+
+
+def _probe(probe: Mapping[str, Any]) -> str:
+    """A prompt that is measured beside a fact, in words."""
+    kind = f" ({probe['kind']})" if "kind" in probe else ""
+    return (
+        f"{probe['prompt']} -> {probe['answer']}{kind}"
+        if "answer" in probe
+        else (f"{probe['prompt']}{kind}")
+    )
 
 
 def _when(event: Mapping[str, Any]) -> str:

@@ -32,8 +32,15 @@ def command(call: Invocation) -> None:
     if call.json:
         call.out.record(record)
         return
-    checked = told_scores(record["checked"]) if record["checked"] else None
-    lines = {**record, "at": local_time(record["at"]), "checked": checked, "next": None}
+    tags = [name for name in record["tags"] if name != "HEAD"]
+    checked = told_scores(record["scores"]) if record["scores"] else None
+    lines = {
+        **record,
+        "at": local_time(record["at"]),
+        "scores": checked,
+        "tags": tags,
+        "next": None,
+    }
     call.out.record({key: value for key, value in lines.items() if value not in (None, "", [], 0)})
     for hint in hints:
         call.out.hint(hint)
@@ -51,15 +58,15 @@ def status_of(store: Store) -> dict[str, Any]:
         "base": store.config.base,
         "method": METHODS.load(edits.method).name,
         "version": head.id,
-        "tags": [name for name, version in refs.items() if version == head.id and name != "HEAD"],
+        "tags": [name for name, version in refs.items() if version == head.id],
         "newest": newest,
         "facts": facts,
-        "pruned": edits.pruning and edits.pruning.prefer,
+        "prefer": edits.pruning and edits.pruning.prefer,
         "operation": head.operation,
         "at": head.at,
         "who": head.who,
         "message": head.message,
-        "checked": checks[-1] if checks else None,
+        "scores": checks[-1] if checks else None,
         "unfinished": unfinished,
         "next": [
             *([UNDER_WAY] if under_way else [STOPPED] if unfinished else []),

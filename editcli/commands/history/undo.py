@@ -7,8 +7,10 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from editcli import exit_codes
+from editcli.cli.completion import complete_fact_or_version
 from editcli.cli.options import RUNS_MODEL, WRITES, DryRunOption, Invocation, shared
 from editcli.errors import UnknownVersion, UsageError
+from editcli.operations.editing.forecast import purge_forecast
 from editcli.operations.editing.taking_back import TakenBack, purge, take_back, take_back_version
 from editcli.store.records import NUMBER, Version
 from editcli.store.store import Store
@@ -23,6 +25,7 @@ def command(
         Argument(
             metavar="FACT|V",
             help="Facts in force, each by its id or the start of its id; or one version.",
+            autocompletion=complete_fact_or_version,
         ),
     ] = None,
     last: Annotated[
@@ -70,13 +73,13 @@ def command(
         raise UsageError("one version is taken back at a time, and by itself", "`editcli undo V`")
     if not (names or heads or last):
         raise UsageError("no fact was given", "`editcli undo FACT` or `editcli undo --last`")
-    if purged and (heads or dry_run):
+    if purged and heads:
         raise UsageError("--purge takes facts and nothing else", "`editcli undo FACT --purge`")
     gone = None
     if version:
         result = take_back_version(call, store, version, dry_run=dry_run)
     elif purged:
-        result, gone = purge(call, store, names)
+        result, gone = purge_forecast(store, names) if dry_run else purge(call, store, names)
     else:
         result = take_back(call, store, names, heads=heads, dry_run=dry_run)
     parent = result.version.parent if result.version else store.head().id
@@ -108,9 +111,10 @@ def _print(call: Invocation, parent: str, result: TakenBack, gone: dict[str, int
             {
                 "version": new and new.id,
                 "parent": parent,
+                "dry_run": new is None,
                 "undone": [fact.id for fact in result.undone],
                 "returned": [fact.id for fact in result.returned],
-                "heads": result.heads,
+                "unpruned": result.heads,
                 "stale": result.stale,
                 "failed": list(result.failed),
                 "purged": gone,
@@ -119,8 +123,8 @@ def _print(call: Invocation, parent: str, result: TakenBack, gone: dict[str, int
     else:
         parts = [counted(len(result.undone), "fact")] if result.undone or gone else []
         parts += ["the pruned heads"] if result.heads else []
-        verb = "purged" if gone else "took back"
-        done = f"{new.id}: {verb}" if new else "would take back"
+        done, planned = ("purged", "purge") if gone else ("took back", "take back")
+        done = f"{new.id}: {done}" if new else f"would {planned}"
         sentences = [f"{done} {' and '.join(parts)}"] if parts else []
         if result.returned:
             again = f"brought back {counted(len(result.returned), 'fact')}"
@@ -136,7 +140,8 @@ def _print(call: Invocation, parent: str, result: TakenBack, gone: dict[str, int
         if gone:
             what = {"texts": "text", "notes": "message", "blobs": "blob"}
             removed = [counted(gone[key], noun) for key, noun in what.items()]
-            out.note(f"removed from all versions: {', '.join(removed)}")
+            verb = "removed" if new else "would be removed"
+            out.note(f"{verb} from all versions: {', '.join(removed)}")
     if result.failed:
         out.warn(
             f"trained again, but not answered by the model: {', '.join(result.failed)}",

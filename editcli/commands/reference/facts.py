@@ -13,6 +13,7 @@ from typer import Exit, Option
 
 from editcli import exit_codes
 from editcli.cli import options
+from editcli.cli.completion import complete_author, complete_format
 from editcli.cli.console import Progress
 from editcli.cli.options import PRINTS, READS, Invocation, VersionOption, shared
 from editcli.errors import FactsRefused, UsageError
@@ -26,6 +27,7 @@ from editcli.files.tally import LeftOut, Tally
 from editcli.files.targets import writable
 from editcli.operations.fact_rows import (
     COLUMNS,
+    SPARE,
     STATES,
     StateName,
     chosen_events,
@@ -136,7 +138,8 @@ def formats(call: Invocation) -> None:
     """
     kinds = map(FORMATS.load, FORMATS.names())
     call.out.table(
-        {"format": kind.name, "what it is": kind.title, "keys": list(kind.keys)} for kind in kinds
+        ({"format": kind.name, "title": kind.title, "keys": list(kind.keys)} for kind in kinds),
+        ("format", "title", "keys"),
     )
 
 
@@ -156,7 +159,12 @@ def convert(
     ],
     from_: Annotated[
         str | None,
-        Option("--from", metavar="FORMAT", help="The format; by default it is recognised."),
+        Option(
+            "--from",
+            metavar="FORMAT",
+            help="The format; by default it is recognised.",
+            autocompletion=complete_format,
+        ),
     ] = None,
     target: Annotated[
         Target,
@@ -296,9 +304,10 @@ def _summary(fact_file: FactFile) -> dict[str, object]:
         "file": fact_file.name,
         "format": fact_file.format.name,
         "facts": len(fact_file.facts),
-        "refused": [{unit: bad.line, "reason": bad.reason} for bad in fact_file.refused],
-        "duplicates": lines(fact_file.duplicates),
-        "superseded": lines(fact_file.superseded),
+        "refused": len(fact_file.refused),
+        "refused_lines": [{unit: bad.line, "reason": bad.reason} for bad in fact_file.refused],
+        "duplicate_lines": lines(fact_file.duplicates),
+        "superseded_lines": lines(fact_file.superseded),
     }
 
 
@@ -317,7 +326,10 @@ def list_facts(
     source: Annotated[
         str, Option(metavar="TEXT", help="Only facts with this text in their source.")
     ] = "",
-    who: Annotated[str | None, Option(metavar="WHO", help="Only facts by this author.")] = None,
+    who: Annotated[
+        str | None,
+        Option(metavar="WHO", help="Only facts by this author.", autocompletion=complete_author),
+    ] = None,
     since: Annotated[
         str | None,
         Option(metavar="WHEN", help="Only facts since then: 2026-03-01, or with a time."),
@@ -356,6 +368,6 @@ def list_facts(
     default = ON_A_TERMINAL if out.terminal else 0
     most = (default if limit is None else limit) or None
     rows = fact_rows(store, islice(listed, most))
-    out.table(rows if call.json else map(for_people, rows), COLUMNS)
+    out.table(rows if call.json else map(for_people, rows), COLUMNS, spare=SPARE)
     if most and limit is None and next(listed, None):
         out.note(f"these are the newest {most}; `editcli facts list --limit 0` lists all")

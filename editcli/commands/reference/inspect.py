@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from editcli.cli.completion import complete_method, complete_model
 from editcli.cli.options import PRINTS, AdapterOption, Invocation, TrustOption, shared
 from editcli.models.inspection import Heads, Inspection, inspect_model
 from editcli.models.locations import find_model
@@ -22,13 +23,21 @@ NOTHING = "none"
 @shared(*PRINTS)
 def command(
     call: Invocation,
-    model: Annotated[str, Argument(metavar="MODEL", help="A model, as `editcli init` takes it.")],
+    model: Annotated[
+        str,
+        Argument(
+            metavar="MODEL",
+            help="A model, as `editcli init` takes it.",
+            autocompletion=complete_model,
+        ),
+    ],
     method: Annotated[
         str,
         Option(
             metavar="NAME",
             envvar="EDITCLI_METHOD",
             help="The editing method; `editcli methods` lists them.",
+            autocompletion=complete_method,
         ),
     ] = "wise",
     layer: Annotated[
@@ -73,6 +82,8 @@ def _record(found: Inspection) -> dict[str, Any]:
     structure = values.pop("structure")
     values["bytes"] = found.parameters * values.pop("dtype_bytes")
     why_not = structure.pop("why_not")
+    structure["attention_heads"] = structure.pop("heads")
+    structure["context_tokens"] = structure.pop("context")
     return {
         "model": values.pop("base"),
         **values,

@@ -111,8 +111,10 @@ class _Chat:
                 self._take(text)
             except EditorError as error:
                 refused = True
-                where = "" if self._typed else f"<stdin>:{number}: "
-                self._out.warn(f"{where}{error.message}", error.hint)
+                if self._typed:
+                    self._out.warn(error.message, error.hint)
+                else:
+                    self._out.line_error(number, error)
             self._out.flush()  # a program may wait for this answer before it asks again
         return refused
 
@@ -148,7 +150,9 @@ class _Chat:
             if streams:
                 self._out.piece("\n")
             stopped = interrupted()
-        if not streams:
+        if not streams and self._out.terminal:
+            self._out.passage(answer.text)
+        elif not streams:
             self._out.finding(answer.text)
         if self._out.json_mode:
             self._out.record({**self._place, **answer.record})

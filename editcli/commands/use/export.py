@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typer import Argument
 
+from editcli.cli.completion import complete_version
 from editcli.cli.options import READS, RUNS_MODEL, VERSION_HELP, Invocation, shared
 from editcli.operations.exports.folder import (
     GgufDtypeOption,
@@ -20,7 +21,9 @@ from editcli.operations.exports.folder import (
 @shared(*READS, *RUNS_MODEL)
 def command(
     call: Invocation,
-    version: Annotated[str, Argument(metavar="V", help=VERSION_HELP)],
+    version: Annotated[
+        str, Argument(metavar="V", help=VERSION_HELP, autocompletion=complete_version)
+    ],
     folder: Annotated[
         Path, Argument(metavar="FOLDER", help="Where to write; it must not exist yet.")
     ],
@@ -63,7 +66,7 @@ def command(
     session = Session.open(call, store)
     describe = card_of(session, chosen, kind, folder.name, private_facts=private_facts)
     rows = score_rows(export(session, chosen, folder, kind, describe, gguf_dtype=gguf_dtype))
-    call.out.record({"version": chosen.id, "folder": str(folder), "kind": kind})
+    call.out.record({"version": chosen.id, "path": str(folder), "kind": kind})
     for name, reliability, generalization, near, far in rows:
         call.out.note(
             f"{name}: reliability {reliability}, generalization {generalization}, "

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from editcli.cli.completion import complete_version
 from editcli.cli.options import READS, RUNS_MODEL, VERSION_HELP, Invocation, shared
 from editcli.operations.exports.folder import (
     GgufDtypeOption,
@@ -22,7 +23,9 @@ from editcli.operations.exports.hub import upload
 @shared("message", *READS, *RUNS_MODEL)
 def command(
     call: Invocation,
-    version: Annotated[str, Argument(metavar="V", help=VERSION_HELP)],
+    version: Annotated[
+        str, Argument(metavar="V", help=VERSION_HELP, autocompletion=complete_version)
+    ],
     repository: Annotated[
         str, Argument(metavar="REPO", help="OWNER/NAME on the Hub; made if it does not exist.")
     ],

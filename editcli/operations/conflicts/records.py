@@ -58,11 +58,11 @@ def results_record(measured: ConflictResults) -> dict[str, Any]:
         "ccu": finite(measured.utilisation),
     }
     if any(result.alone is not None for result in measured.results):
-        record["facts"] = facts_record(measured)
+        record["without_passage"] = facts_record(measured)
         record["known"] = rates_record(conflicting.known)
         record["unknown"] = rates_record(conflicting.unknown)
     if measured.edited.results:
-        record["edited"] = edited_record(measured.edited)
+        record["about_edits"] = edited_record(measured.edited)
     return record
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from editcli.errors import NoStore
 from editors import EditorError
 
 STORE_DIR = ".editcli"
@@ -48,7 +49,7 @@ def find_store(explicit: Path | None, cwd: Path, env: Mapping[str, str]) -> Path
     """The folder of the store to use: `explicit`, else EDITCLI_STORE, else the nearest upward.
 
     The first two may name the store itself or the folder that holds its `.editcli`. Raises
-    EditorError where there is no store; a folder that is named but holds none is not passed over.
+    NoStore where there is none; a folder that is named but holds none is not passed over.
     """
     named = explicit or env.get(STORE_VARIABLE)
     if named:
@@ -60,8 +61,8 @@ def find_store(explicit: Path | None, cwd: Path, env: Mapping[str, str]) -> Path
             return candidate
     if named:
         source = "" if explicit else f" (from {STORE_VARIABLE})"
-        raise EditorError(f"no store at {cwd / named}{source}", "`editcli init` makes one")
-    raise EditorError(
+        raise NoStore(f"no store at {cwd / named}{source}", "`editcli init` makes one")
+    raise NoStore(
         f"no store in {cwd} or any folder above it", "`editcli init` makes one, or pass `--store`"
     )
 

@@ -80,10 +80,11 @@ def test_a_terminal_table_shows_markup_as_text_and_obeys_no_control_character() 
     assert r"\x1b[31mcolour" in text
 
 
-def test_a_json_table_is_json_lines_with_all_keys_and_no_schema() -> None:
+def test_a_json_table_is_json_lines_with_all_keys_and_a_schema() -> None:
     console = Console(json_mode=True)
     console.out.table(ROWS, COLUMNS)
-    assert [json.loads(line) for line in console.stdout.getvalue().splitlines()] == ROWS
+    lines = [json.loads(line) for line in console.stdout.getvalue().splitlines()]
+    assert lines == [{"schema": 2, **row} for row in ROWS]
 
 
 def test_a_quiet_table_is_its_first_column() -> None:
@@ -104,7 +105,7 @@ def test_a_record_is_one_json_object_with_a_schema() -> None:
     console = Console(json_mode=True)
     console.out.record({"version": "v1", "scores": {"near": 0.5}})
     assert json.loads(console.stdout.getvalue()) == {
-        "schema": 1,
+        "schema": 2,
         "version": "v1",
         "scores": {"near": 0.5},
     }

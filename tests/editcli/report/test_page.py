@@ -349,7 +349,7 @@ def test_the_command_writes_the_page_and_prints_where(store: Store) -> None:
     before = content(store.path)
     result = run("report", "out.html", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert json_of(result) == {"schema": 1, "path": "out.html", "version": "v0004", "facts": 1}
+    assert json_of(result) == {"schema": 2, "path": "out.html", "version": "v0004", "facts": 1}
     assert Path("out.html").read_text(encoding="utf-8") == render(store, store.head())
     assert run("report", "first.html", "--version", "first", "-q").stdout == "first.html\n"
     assert "Facts of v0002" in Page(Path("first.html").read_text(encoding="utf-8")).text

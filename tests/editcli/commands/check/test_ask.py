@@ -34,7 +34,7 @@ def test_an_edited_prompt_is_answered_by_its_shard(edited: Store, fact: Fact, sh
 def test_a_prompt_that_names_no_subject_is_answered_by_the_base(edited: Store) -> None:
     record = json_of(run("ask", ELSEWHERE, "--json"))
     assert record == {
-        "schema": 1,
+        "schema": 2,
         "answer": json_of(run("ask", ELSEWHERE, "--base", "--json"))["answer"],
         "edited": False,
         "fact": None,
@@ -238,7 +238,7 @@ def test_ft_m_answers_every_prompt_and_nothing_is_decided(
     for fact in FACTS:
         record = json_of(run("ask", fact.prompt, "--json"))
         assert record == {
-            "schema": 1,
+            "schema": 2,
             "answer": fact.target,
             "edited": None,
             "fact": None,

@@ -11,8 +11,8 @@ from editcli.store.store import Store
 def test_blame_tells_the_fact_that_answers_and_its_past(edited: Store) -> None:
     record = json_of(run("blame", FRANCE.prompt, "--json"))
     assert record["fact"] == FRANCE.id
-    assert record["past"]["added"]["version"] == "v0002"
-    assert record["past"]["fact"]["target"] == FRANCE.target
+    assert record["past"]["entered"]["version"] == "v0002"
+    assert record["past"]["content"]["target"] == FRANCE.target
     asked = json_of(run("ask", FRANCE.prompt, "--json"))
     assert {key: record[key] for key in ("fact", "score")} == {
         key: asked[key] for key in ("fact", "score")

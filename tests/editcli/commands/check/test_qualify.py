@@ -26,7 +26,7 @@ def test_a_model_that_takes_edits_is_told_to_go(facts: Path, tmp_path: Path) -> 
     result = run("qualify", "atlas", str(facts), "--budget", "1", "--json")
     record = json_of(result)
     assert (result.exit_code, record["go"], record["missed"]) == (0, True, [])
-    assert (record["facts"], record["of"]) == (3, 3)
+    assert (record["facts"], record["facts_in_file"]) == (3, 3)
     assert [*record["methods"]] == ["wise", "in-context"]
     own = record["methods"]["wise"]
     assert own["forms"]["plain"]["reliability"] == 1.0

@@ -24,14 +24,17 @@ def test_locate_ranks_every_head(store: Store) -> None:
     result = locate("--json")
     assert (result.exit_code, result.stderr) == (0, "")
     record = json_of(result)
-    assert set(record) == {"schema", "version", "edits", "rows", "settings", "seconds", "heads"}
-    assert record["rows"] == {"memory": 3, "context": 2, "collided": 0}
+    assert set(record) == {
+        *("schema", "version", "edits", "split", "rows", "answered_from", "collided"),
+        *("settings", "seconds", "heads"),
+    }
+    assert (record["rows"], record["collided"]) == (5, 0)
+    assert record["answered_from"] == {"memory": 3, "context": 2}
     assert record["settings"] == {
         "corruption": "each",
         "mlps": "recomputed",
         "unit": "head",
         "seed": 0,
-        "split": "locate",
     }
     heads = record["heads"]
     assert {(h["layer"], h["head"]) for h in heads} == set(product(range(3), range(4)))

@@ -19,7 +19,7 @@ Sentence = Callable[[Result], str]
 RATES = {"rows", "memory", "context", "other", "ci95"}
 MEASURED = RATES | {
     *("memorization_ratio", "several_named", "first_token", "by_kind", "by_relation"),
-    *("bcu", "ccu", "facts", "known", "unknown"),
+    *("bcu", "ccu", "without_passage", "known", "unknown"),
 }
 
 
@@ -69,7 +69,7 @@ def test_known_and_unknown_facts_are_told_apart(store: Store, rows: Rows, save: 
         name: len({row["question"] for row, known in zip(rows, told, strict=True) if known is what})
         for name, what in (("known", True), ("unknown", False), ("elicited", None))
     }
-    assert record["facts"] == {"asked": sum(facts.values()), **facts}
+    assert record["without_passage"] == {"asked": sum(facts.values()), **facts}
     outcomes = [row["outcome"] for row in record["per_row"]]
     for name, what in (("known", True), ("unknown", False)):
         group = [o for o, known in zip(outcomes, told, strict=True) if known is what]
@@ -88,9 +88,9 @@ def test_known_and_unknown_facts_are_told_apart(store: Store, rows: Rows, save: 
 def test_a_fact_that_was_edited_is_known(store: Store, save: Save) -> None:
     save([{"question": FRANCE.prompt, "context": "so Lima .", "context_answer": "Lima"}])
     record = json_of(measure("--json"))
-    assert record["facts"] == {"asked": 1, "known": 1, "unknown": 0, "elicited": 0}
+    assert record["without_passage"] == {"asked": 1, "known": 1, "unknown": 0, "elicited": 0}
     before = json_of(measure("--json", "--version", "v0001"))
-    assert before["facts"] == {"asked": 1, "known": 0, "unknown": 0, "elicited": 1}
+    assert before["without_passage"] == {"asked": 1, "known": 0, "unknown": 0, "elicited": 1}
 
 
 def test_measure_takes_a_split_a_number_of_rows_and_a_row_s_outcome(
@@ -127,7 +127,7 @@ def test_measure_tells_rows_about_edits_apart_by_what_the_passage_says(
     )
     record = json_of(measure("--json"))
     assert record["rows"] == 2, "the stale passage and the third answer speak against the edit"
-    edited = record["edited"]
+    edited = record["about_edits"]
     assert edited["rows"] == 4
     assert set(edited["by_state"]) == set(answers)
     for part in (edited, *edited["by_state"].values()):
@@ -150,8 +150,8 @@ def test_rows_about_edits_are_told_apart_whatever_the_method(
     save([about_france, *rows])
     record = json_of(measure("--json"))
     assert record["rows"] == 16
-    assert record["edited"]["rows"] == record["edited"]["by_state"]["third"]["rows"] == 1
-    decided = record["edited"].get("router")
+    assert record["about_edits"]["rows"] == record["about_edits"]["by_state"]["third"]["rows"] == 1
+    decided = record["about_edits"].get("router")
     assert (decided is None) == (method == "ft-m"), "what is always on decides nothing"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from json_keys import wrong_keys
 from tiny_edits import FACTS, FRANCE, JAPAN
 from tiny_models import build, build_tokenizer
 from tiny_stores import content, json_of, place_of, run
@@ -107,17 +108,22 @@ def test_beyond_the_limits_nothing_is_saved_and_the_exit_code_is_3(
     assert result.exit_code == 3
     record = json_of(result)
     assert set(record) == {
-        *("schema", "version", "parent", "prefer", "by", "pruned", "before", "after"),
-        *("locality", "report"),
+        *("schema", "version", "parent", "dry_run", "prefer", "by", "missed", "pruned"),
+        *("resolved", "locality_checks", "report"),
     }
+    assert wrong_keys(record) == []
     assert (record["version"], record["parent"]) == (None, "v0002")
-    assert set(record["before"]) >= MEASURED
+    assert set(record["resolved"]["before"]) >= MEASURED
     assert set(record["report"]) == REPORT
-    lost, refused = record["locality"]["lost"], record["locality"]["refused"]
+    checks = record["locality_checks"]
+    lost, refused = checks["lost"], checks["refused"]
     assert refused
-    assert sentence_of(result).startswith("nothing is saved: locality lost more than its limits: ")
-    assert all(f"{name} lost {lost[name]:.3f}" in result.stderr for name in refused)
-    assert record["locality"]["reversible"] is True
+    assert record["missed"] == [f"{name} lost {lost[name]:.3f}" for name in refused]
+    assert checks["reversible"] is True
+    told = run(*RESOLVE, "--prefer", "memory", "--heads", "2")
+    assert told.exit_code == 3
+    assert sentence_of(told).startswith("nothing is saved: locality lost more than its limits: ")
+    assert all(problem in told.stderr for problem in record["missed"])
     assert content(store.path) == before
 
 
@@ -140,12 +146,13 @@ def test_the_report_holds_all_that_the_choice_was_made_from(
     assert blob["heads"] == record["pruned"]
     assert (blob["prefer"], blob["edits"]) == ("memory", edits_of(store).edits)
     assert blob["report"]["grid"] == report["grid"]
-    assert blob["report"]["locality"] == record["locality"]
+    assert blob["report"]["locality"] == record["locality_checks"]
     shown = json_of(run("show", "--json"))
     assert shown["extra"]["forced"] is True
     assert shown["extra"]["pruned"] == record["pruned"]
     heads = [f"{layer}.{head}" for layer, head in record["pruned"]]
-    assert shown["pruned"] == {"prefer": "memory", "scale": 0.0, "at": "all", "heads": heads}
+    about = {"prefer": "memory", "scale": 0.0, "positions": "all"}
+    assert shown["pruning"] == {**about, "heads": heads}
 
 
 def test_a_forced_version_prunes_its_heads_wherever_it_is_attached(
@@ -307,7 +314,8 @@ def test_labels_of_the_test_split_change_no_choice(
     after = json_of(run(*FORCED, "--dry-run", "--json"))
     assert after["pruned"] == before["pruned"]
     assert after["report"]["grid"] == before["report"]["grid"]
-    assert after["before"]["memory"] == before["before"]["context"] != before["before"]["memory"]
+    now, then = after["resolved"]["before"], before["resolved"]["before"]
+    assert now["memory"] == then["context"] != then["memory"]
 
 
 @pytest.mark.parametrize("prefer", ["context", "memory"])
@@ -318,8 +326,10 @@ def test_contrastive_decoding_is_measured_and_leaves_no_version(store: Store, pr
     record = json_of(result)
     assert record["version"] is None
     assert record["settings"]["by"] == "cad"
-    assert record["before"]["rows"] == record["after"]["rows"] == 5
-    assert record["cost"] > 0
+    assert wrong_keys(record) == []
+    resolved = record["resolved"]
+    assert resolved["before"]["rows"] == resolved["after"]["rows"] == 5
+    assert record["times_as_slow"] > 0
     assert content(store.path) == before
 
 

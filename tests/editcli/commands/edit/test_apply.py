@@ -28,7 +28,17 @@ from editcli.store.store import Store
 from editors import Fact
 
 KEYS = {
-    *("schema", "version", "parent", "applied", "refused", "superseded", "failed", "iterations"),
+    *(
+        "schema",
+        "dry_run",
+        "version",
+        "parent",
+        "applied",
+        "refused",
+        "superseded",
+        "failed",
+        "iterations",
+    ),
     *("seconds", "seconds_per_edit", "peak_memory_bytes", "unchanged", "updated", "missed", "left"),
 }
 IDS = tuple(fact.id for fact in FACTS)
@@ -156,13 +166,17 @@ def test_a_dry_run_says_what_would_be_done_without_the_model(
     result = run("apply", file, "--dry-run", "--json")
     assert result.exit_code == 0
     assert json_of(result) == {
-        "schema": 1,
-        "would_apply": 2,
-        "would_supersede": 1,
+        "schema": 2,
+        "version": None,
+        "parent": "v0002",
+        "dry_run": True,
+        "applied": 2,
+        "superseded": 1,
         "unchanged": 1,
         "refused": 0,
     }
-    assert "would_apply\t1\n" in run("apply", file, "-n", "--limit", "2").stdout
+    told = run("apply", file, "-n", "--limit", "2").stdout
+    assert told == "would apply 1 fact, supersede 1, leave alone what is in force already: 1\n"
     assert content(edited.path) == before
 
 

@@ -16,7 +16,17 @@ from editcli.store.store import Store
 from editors import FactClosure
 
 KEYS = {
-    *("schema", "version", "parent", "applied", "refused", "superseded", "failed", "iterations"),
+    *(
+        "schema",
+        "dry_run",
+        "version",
+        "parent",
+        "applied",
+        "refused",
+        "superseded",
+        "failed",
+        "iterations",
+    ),
     *(
         "seconds",
         "seconds_per_edit",

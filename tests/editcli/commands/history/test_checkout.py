@@ -9,7 +9,13 @@ from editcli.store.store import Store
 
 def test_checkout_moves_head_and_is_recorded(store: Store) -> None:
     moved = json_of(run("checkout", "first", "--author", "cara", "-m", "back", "--json"))
-    assert moved == {"schema": 1, "version": "v0002", "previous": "v0004", "facts": 2}
+    assert moved == {
+        "schema": 2,
+        "version": "v0002",
+        "previous": "v0004",
+        "facts": 2,
+        "dry_run": False,
+    }
     assert store.head().id == "v0002"
     last, message = store.history()[-1]
     assert (last.operation, last.who, message) == ("checkout", "cara", "back")

@@ -26,7 +26,7 @@ def test_compacting_lets_closed_facts_go_and_changes_no_answer(
     before = [run("ask", prompt, "-q").stdout for prompt in prompts]
     facts, dry = in_force(store), json_of(run("compact", "--dry-run", "--json"))
     assert dry["version"] is None
-    assert json_of(run("compact", "--json"))["left"] == dry["left"]
+    assert json_of(run("compact", "--json"))["released"] == dry["released"]
     assert in_force(store) == facts
     assert [run("ask", prompt, "-q").stdout for prompt in prompts] == before
     assert edits_of(store).closed == {}
@@ -42,9 +42,9 @@ def test_gc_removes_what_a_killed_command_left_and_nothing_else(store: Store) ->
     (store.path / "blobs" / ("0" * 64)).write_bytes(b"no version has this")
     (store.path / "blobs" / "README").write_bytes(b"not a blob")
     dry = json_of(run("gc", "--dry-run", "--json"))
-    assert (dry["blobs"], dry["entries"], dry["removed"]) == (1, 0, False)
+    assert (dry["blob_files"], dry["journal_entries"], dry["dry_run"]) == (1, 0, True)
     assert json_of(run("gc", "--json"))["blobs"] == 1
     assert store.journal.get("ab") == b"unfinished work"
-    assert json_of(run("gc", "--grace", "0", "--json"))["entries"] == 1
+    assert json_of(run("gc", "--grace", "0", "--json"))["journal_entries"] == 1
     (store.path / "blobs" / "README").unlink()
     assert content(store.path) == before

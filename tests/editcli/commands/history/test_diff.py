@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from json_keys import rows_of
 from tiny_stores import PARIS, PARIS_AGAIN, ROME, run
 
 from editcli.store.store import Store
@@ -15,7 +15,7 @@ from editors import Fact
 def differing(*words: str) -> list[dict[str, Any]]:
     result = run("diff", *words, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    return rows_of(result)
 
 
 def test_a_prompt_is_told_once_with_both_answers(store: Store) -> None:
@@ -24,18 +24,18 @@ def test_a_prompt_is_told_once_with_both_answers(store: Store) -> None:
             "change": "changed",
             "fact": PARIS_AGAIN.id,
             "prompt": PARIS.prompt,
-            "before": PARIS.target,
-            "after": PARIS_AGAIN.target,
+            "old": PARIS.target,
+            "new": PARIS_AGAIN.target,
         },
         {
             "change": "removed",
             "fact": ROME.id,
             "prompt": ROME.prompt,
-            "before": ROME.target,
-            "after": None,
+            "old": ROME.target,
+            "new": None,
         },
     ]
-    back = {row["prompt"]: (row["change"], row["after"]) for row in differing("HEAD", "first")}
+    back = {row["prompt"]: (row["change"], row["new"]) for row in differing("HEAD", "first")}
     assert back == {PARIS.prompt: ("changed", "Lyon"), ROME.prompt: ("added", "Milan")}
 
 

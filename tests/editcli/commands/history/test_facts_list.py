@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
+from json_keys import rows_of
 from tiny_stores import PARIS, PARIS_AGAIN, ROME, run
 
 from editcli.store.store import Store
@@ -16,7 +16,7 @@ from editors import Fact
 def listed(*words: str) -> list[dict[str, Any]]:
     result = run("facts", "list", *words, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    return rows_of(result)
 
 
 def test_a_user_finds_a_fact_and_undoes_it_with_two_commands(store: Store) -> None:
@@ -44,12 +44,12 @@ def test_facts_are_listed_newest_first_with_old_and_new_answers(store: Store) ->
         "version": "v0003",
         "at": "2026-03-01T14:00:00+00:00",
         "who": "ann",
-        "ended": None,
+        "ended_in": None,
         "subject": "France",
         "source": None,
-        "tags": [],
+        "fact_tags": [],
     }
-    assert [row["ended"] for row in rows] == [None, "v0004", "v0003"]
+    assert [row["ended_in"] for row in rows] == [None, "v0004", "v0003"]
     assert [row["fact"] for row in listed()] == [PARIS_AGAIN.id]
     assert [row["fact"] for row in listed("--version", "first")] == [ROME.id, PARIS.id]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from json_keys import records_of
 from tiny_stores import PARIS, PARIS_AGAIN, run
 from typer.testing import Result
 
@@ -22,7 +22,7 @@ def rows(result: Result) -> list[dict[str, str]]:
 def objects(result: Result) -> list[dict[str, Any]]:
     """The lines of JSON Lines, and nothing on stderr."""
     assert (result.exit_code, result.stderr) == (0, "")
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    return records_of(result)
 
 
 def test_log_lists_what_was_done_newest_first_in_local_time(store: Store) -> None:
@@ -56,10 +56,22 @@ def test_log_as_json_has_the_history_lines_with_their_chain(store: Store) -> Non
     assert edit["at"] == "2026-03-01T14:00:00+00:00"
     assert edit["changes"] == {"added": 1, "removed": 0, "superseded": 1}
     assert set(edit) == {
-        *("seq", "at", "who", "operation", "version", "head", "made", "parent", "tag", "message"),
-        *("changes", "tags", "scores", "removed", "content", "previous"),
+        *(
+            "schema",
+            "seq",
+            "at",
+            "who",
+            "operation",
+            "version",
+            "head",
+            "made",
+            "parent",
+            "tag",
+            "message",
+        ),
+        *("changes", "tags", "scores", "removed", "content_hash", "previous_hash"),
     }
-    assert [line["parent"] for line in lines] == ["", "v0003", "v0002", "v0001", ""]
+    assert [line["parent"] for line in lines] == [None, "v0003", "v0002", "v0001", None]
 
 
 def test_a_graph_shows_what_each_version_came_from(store: Store) -> None:

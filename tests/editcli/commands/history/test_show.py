@@ -69,11 +69,11 @@ def test_show_tells_where_a_fact_comes_from_and_how_it_ended(store: Store) -> No
 def test_show_a_fact_as_json(store: Store) -> None:
     shown = json_of(run("show", ROME.id, "--json"))
     assert shown == {
-        "schema": 1,
-        "id": ROME.id,
+        "schema": 2,
+        "fact": ROME.id,
         "version": "v0004",
         "in_force": False,
-        "closed": {
+        "ended": {
             "reason": "undone",
             "replaced_by": None,
             "version": "v0004",
@@ -82,19 +82,19 @@ def test_show_a_fact_as_json(store: Store) -> None:
             "message": "Milan was wrong",
         },
         "shard": 0,
-        "added": {
+        "entered": {
             "version": "v0002",
             "at": "2026-03-01T13:00:00+00:00",
             "who": "ann",
             "message": "the first batch",
         },
-        "fact": {"id": ROME.id, **ROME.to_dict()},
+        "content": {"id": ROME.id, **ROME.to_dict()},
     }
 
 
 def test_show_looks_a_fact_up_in_the_version_that_is_named(store: Store) -> None:
     shown = json_of(run("show", PARIS.id, "--version", "first", "--json"))
-    assert (shown["version"], shown["in_force"], shown["closed"]) == ("v0002", True, None)
+    assert (shown["version"], shown["in_force"], shown["ended"]) == ("v0002", True, None)
 
 
 def test_show_says_where_a_fact_is_when_it_is_elsewhere(store: Store) -> None:

@@ -11,7 +11,7 @@ from editcli.store.store import Store
 def test_status_tells_what_is_believed_and_what_to_do_next(store: Store) -> None:
     record = json_of(run("status", "--json"))
     assert (record["version"], record["facts"], record["who"]) == ("v0004", 1, "bob")
-    assert (record["tags"], record["checked"], record["unfinished"]) == ([], None, 0)
+    assert (record["tags"], record["scores"], record["unfinished"]) == (["HEAD"], None, 0)
     result = run("status")
     assert result.exit_code == 0
     assert "hint: `editcli check` measures this version" in result.stderr
@@ -22,7 +22,7 @@ def test_status_tells_what_is_believed_and_what_to_do_next(store: Store) -> None
     result = run("status")
     assert "goes on" in result.stderr
     assert "HEAD is not the newest version" in result.stderr
-    assert json_of(run("status", "--json"))["tags"] == ["first"]
+    assert json_of(run("status", "--json"))["tags"] == ["HEAD", "first"]
 
 
 def test_editcli_alone_is_the_status_where_there_is_a_store(

@@ -30,7 +30,13 @@ def test_a_tag_moves_only_by_force(store: Store) -> None:
     assert "already names v0002" in refused.stderr
     assert "`--force`" in refused.stderr
     moved = json_of(run("tag", "first", "v0003", "--force", "--json"))
-    assert moved == {"schema": 1, "tag": "first", "version": "v0003", "previous": "v0002"}
+    assert moved == {
+        "schema": 2,
+        "tag": "first",
+        "version": "v0003",
+        "previous": "v0002",
+        "dry_run": False,
+    }
 
 
 def test_tag_without_a_name_lists_the_tags(store: Store) -> None:
@@ -43,7 +49,7 @@ def test_tag_without_a_name_lists_the_tags(store: Store) -> None:
     assert listed[0]["at"] == "2026-03-02 01:00"
     lines = run("tag", "--json").stdout.splitlines()
     keys = {"tag", "version", "at", "who", "message"}
-    assert [set(json.loads(line)) for line in lines] == [keys, keys]
+    assert [set(json.loads(line)) for line in lines] == [keys | {"schema"}] * 2
     assert run("tag", "--force").exit_code == 2
 
 
@@ -56,7 +62,13 @@ def test_a_command_kept_out_by_the_lock_names_its_holder(store: Store) -> None:
 
 def test_a_tag_is_taken_away_and_the_history_keeps_it(store: Store) -> None:
     gone = json_of(run("tag", "first", "--delete", "--json"))
-    assert gone == {"schema": 1, "tag": "first", "version": None, "previous": "v0002"}
+    assert gone == {
+        "schema": 2,
+        "tag": "first",
+        "version": None,
+        "previous": "v0002",
+        "dry_run": False,
+    }
     assert store.refs() == {"HEAD": "v0004"}
     assert rows(run("tag")) == []
     assert "no longer first" in run("log").stdout

@@ -23,7 +23,10 @@ from editors.inference.generation import answers
 from editors.methods.edit_state import EditState
 
 ELSEWHERE = ("the sea of Kenya is", "the river of France is", "Ann lives in", "who wrote it ?")
-KEYS = {"schema", "version", "parent", "undone", "returned", "heads", "stale", "failed", "purged"}
+KEYS = {
+    *("schema", "version", "parent", "dry_run", "undone", "returned", "unpruned", "stale"),
+    *("failed", "purged"),
+}
 
 Outcomes = Mapping[str, tuple[torch.Tensor, str]]
 """By prompt: its logits and its answer."""
@@ -139,12 +142,12 @@ def test_the_history_records_what_was_taken_back_by_whom_and_why(edited: Store) 
 def test_the_record_has_the_promised_keys(edited: Store) -> None:
     record = json_of(run("undo", JAPAN.id, "--json"))
     assert record == {
-        "schema": 1,
+        "schema": 2,
         "version": "v0003",
         "parent": "v0002",
         "undone": [JAPAN.id],
         "returned": [],
-        "heads": False,
+        "unpruned": False,
         "stale": False,
         "failed": [],
         "purged": None,
@@ -250,12 +253,12 @@ def test_undoing_heads_gives_the_logits_of_the_version_before(pruned: Store) -> 
     assert not any(same(with_heads, without, [prompt]) for prompt in prompts)
     record = json_of(run("undo", "--heads", "--json"))
     assert record == {
-        "schema": 1,
+        "schema": 2,
         "version": "v0004",
         "parent": "v0003",
         "undone": [],
         "returned": [],
-        "heads": True,
+        "unpruned": True,
         "stale": False,
         "failed": [],
         "purged": None,

@@ -47,13 +47,13 @@ def test_the_json_summary_is_one_object_with_a_schema() -> None:
     assert result.stderr == ""
     summary = json.loads(result.stdout)
     assert {key: summary[key] for key in ("schema", "file", "facts")} == {
-        "schema": 1,
+        "schema": 2,
         "file": "<stdin>",
         "facts": 1,
     }
-    assert [entry["line"] for entry in summary["refused"]] == [3]
-    assert [(entry["line"], entry["by"]) for entry in summary["duplicates"]] == [(2, 1)]
-    assert summary["superseded"] == []
+    assert [entry["line"] for entry in summary["refused_lines"]] == [3]
+    assert [(entry["line"], entry["by"]) for entry in summary["duplicate_lines"]] == [(2, 1)]
+    assert summary["superseded_lines"] == []
 
 
 def test_quiet_leaves_only_the_findings() -> None:

@@ -95,7 +95,7 @@ def test_the_json_summary_adds_up(source: Callable[..., Path], out: Path) -> Non
     assert result.exit_code == 4
     summary = json.loads(result.stdout)
     assert {key: value for key, value in summary.items() if key != "reasons"} == {
-        "schema": 1,
+        "schema": 2,
         "path": str(out),
         "file": str(path),
         "format": "zsre",

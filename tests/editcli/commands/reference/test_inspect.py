@@ -96,7 +96,12 @@ def test_weights_of_any_size_are_not_read(tmp_path: Path) -> None:
     assert told["parameters"] > 68e9
     assert told["bytes"] == 2 * told["parameters"]
     assert (told["blocks"], told["mlp_width"]) == (80, 28672)
-    assert told["heads"] == {"count": 64, "groups": 8, "width": 128, "prunable": [*range(80)]}
+    assert told["attention_heads"] == {
+        "count": 64,
+        "groups": 8,
+        "width": 128,
+        "prunable": [*range(80)],
+    }
 
 
 def test_people_read_it_line_by_line(model_folder: Path) -> None:
@@ -123,7 +128,7 @@ def test_what_cannot_be_edited_is_told_with_the_reason(
     folder = config_only(tmp_path / family, family)
     told = inspected(folder)
     assert told["editable"] == editable
-    assert told["heads"]["prunable"] == prunable
+    assert told["attention_heads"]["prunable"] == prunable
     assert why in "; ".join(reason["why"] for reason in told["why_not"])
     assert bool(told["why_not"]) == bool(why)
     if editable:

@@ -102,7 +102,7 @@ def test_why_says_what_ask_says(edited: Store) -> None:
         why = run("ask", prompt, *SHORT).stderr.splitlines()[-1]
         assert chat([prompt, "/why"]).stdout.splitlines()[1:] == [why]
         [_, record] = records_of([prompt, "/why"])
-        assert record == {"schema": 1, "line": 2, "why": [why]}
+        assert record == {"schema": 2, "line": 2, "why": [why]}
 
 
 def test_a_system_turn_and_a_new_chat_change_what_the_model_sees(chatting: Store) -> None:

@@ -110,7 +110,7 @@ def test_a_job_whose_shell_exports_a_world_is_one_process(
     monkeypatch.setenv("RANK", "1")
     store = ["--store", str(untouched / ".editcli")]
     done = run("apply", str(untouched / "facts.jsonl"), *store, "--dry-run", "--json")
-    assert (done.exit_code, json_of(done)["would_apply"]) == (0, len(WANTED))
+    assert (done.exit_code, json_of(done)["applied"]) == (0, len(WANTED))
 
 
 @pytest.mark.slow
