@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from editcli.store import configuration
 from editcli.store.files import atomic
 from editcli.store.files.digests import Digests
 from editcli.store.files.layout import Layout
-from editcli.store.records import DIGEST, version_id
+from editcli.store.records import CONFIG, DIGEST, version_id
 from editcli.store.tables import abandoned, database
 from editcli.store.tables.contents import read_blob, read_fact, read_told
 from editcli.store.tables.history import GENESIS, Event, number_of, read_row
@@ -50,13 +52,15 @@ def verify(layout: Layout, digests: Digests, *, full: bool) -> Iterator[Problem]
             yield from problems
             yield from _record_problems(base, events, full)
             yield from _blob_problems(base, events, layout.blobs, digests)
+            found = atomic.read(layout.config) or b""
+            with suppress(EditorError):  # of the last line, which is named by now
+                for text in [*configuration.changed_keys(layout, base, found)]:
+                    yield Problem(CONFIG, text)
     except EditorError as error:
         yield Problem("store.db", error.message)
     else:
         if not made:
             yield Problem("store.db", "the history holds no version")
-    if made and sha256(atomic.read(layout.config) or b"").hexdigest() != made[-1].config:
-        yield Problem("config.toml", f"does not have the hash that {made[-1].version} records")
 
 
 def _chain(base: sqlite3.Connection) -> tuple[dict[int, Event], list[Problem]]:

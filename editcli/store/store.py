@@ -12,14 +12,14 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
 
-from editcli.store import integrity
+from editcli.store import configuration, integrity
 from editcli.store.files import atomic
 from editcli.store.files.digests import Digests
 from editcli.store.files.journal import Journal
@@ -62,9 +62,11 @@ class Store:
     EditorError where something that they need is damaged; `verify` lists the damage.
     """
 
-    def __init__(self, path: Path, config: StoreConfig) -> None:
+    def __init__(self, path: Path, config: StoreConfig, text: bytes | None = None) -> None:
+        """``text``: of ``config``, as it is written."""
         self.path = path
         self.config = config
+        self._config_text = config.to_toml() if text is None else text
         self._layout = Layout(path)
         self.journal = Journal(self._layout.journal)
 
@@ -123,7 +125,10 @@ class Store:
         layout.require_plain()
         with atomic.explained("opening the store"):
             data = layout.config.read_bytes()
-        return cls(path, StoreConfig.from_toml(data))
+            # Of a database that is damaged, `verify` tells.
+            with suppress(EditorError), database.reading(layout.database) as base:
+                data = configuration.in_force(layout, base, data)
+        return cls(path, StoreConfig.from_toml(data), data)
 
     # --- versions -------------------------------------------------------------------------------
 
@@ -354,8 +359,46 @@ class Store:
                 database.writing(layout.database) as connection,
                 closing(Transaction(layout, connection, self.version)) as transaction,
             ):
+                self._require_config(connection)
                 transaction.remove_purged()
                 yield transaction
+
+    def _require_config(self, base: sqlite3.Connection) -> None:
+        """Raise EditorError where `config.toml` was changed by hand, or by another command since
+        this store was opened. What a killed process has not come to write is written."""
+        layout = self._layout
+        with atomic.explained("reading config.toml"):
+            found = layout.config.read_bytes()
+            wanted = configuration.in_force(layout, base, found)
+            if wanted != found:
+                atomic.write(layout.config, wanted)
+                atomic.sync_directory(layout.root)
+        configuration.require_unchanged(layout, base, wanted)
+        if wanted != self._config_text:
+            raise EditorError(
+                "the configuration of the store was changed meanwhile", "run the command again"
+            )
+
+    @classmethod
+    def restore_config(cls, path: Path, command: str) -> Store:
+        """Write `config.toml` as it is recorded. Raises EditorError where the text was not kept."""
+        layout = Layout(path)
+        layout.require_plain()
+        with (
+            locked(layout.lock, command, now(), 0),
+            database.reading(layout.database) as base,
+            atomic.explained("writing config.toml"),
+        ):
+            text = configuration.text_of(layout, configuration.digest_in_force(base))
+            if text is None:
+                raise EditorError(
+                    "the text of the configuration is not kept: an older release made the store",
+                    "restore `config.toml` from a copy of the store",
+                )
+            if text != atomic.read(layout.config):
+                atomic.write(layout.config, text)
+                atomic.sync_directory(layout.root)
+        return cls.open(path)
 
     @contextmanager
     def run(self) -> Iterator[Run]:

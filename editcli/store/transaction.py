@@ -12,10 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
 
+from editcli.store import configuration
 from editcli.store.files import atomic
 from editcli.store.files.journal import Journal
 from editcli.store.files.layout import Layout
-from editcli.store.records import DIGEST, About, Version, is_tag, now, version_id
+from editcli.store.records import CONFIG, DIGEST, About, Version, is_tag, now, version_id
 from editcli.store.tables import abandoned, contents, database, history, traces
 from editcli.store.tables.abandoned import MADE_AGAIN, REMOVED, Abandoned
 from editcli.store.tables.contents import Blob
@@ -83,9 +84,11 @@ class Transaction:
         changes: Changes,
         *,
         rejected: bool = False,
+        config: bytes | None = None,
         **about: Unpack[About],
     ) -> Version:
         """Commit a new version, child of HEAD, and make it HEAD, unless it is ``rejected``.
+        ``config``: the text of another configuration, which is in force from then on.
 
         Equal blobs are stored once. Raises EditorError, and leaves the store as it was, where the
         disk refuses, or ``changes`` close a fact that is not in force, or bring one in force that
@@ -94,10 +97,14 @@ class Transaction:
         new_files: list[Path] = []
         try:
             with self._changing("publishing"):
-                return self._publish(operation, changes, about, new_files, rejected=rejected)
+                version = self._publish(
+                    operation, changes, about, new_files, rejected=rejected, config=config
+                )
         except BaseException:
             self._discard_unused(new_files)
             raise
+        self._write_config(config)
+        return version
 
     def purge(self, facts: Collection[str], changes: Changes, **about: Unpack[About]) -> Purged:
         """Commit a new version, child of HEAD, and empty all records with the texts of ``facts``
@@ -186,9 +193,10 @@ class Transaction:
         return found
 
     def move_head(self, ref: str, *, who: str = "", message: str = "", at: str = "") -> Version:
-        """Make the version that `ref` means current; does nothing where it is already. `at`: by
-        default now."""
+        """Make the version that `ref` means current; does nothing where it is already. Where it was
+        made on another base, its configuration is in force again. `at`: by default now."""
         target = self._find(ref)
+        config = self.config_for(target)
         with self._changing("moving HEAD"):
             history.mark_line(self._database, target.number)
             if count := contents.count_purged(self._database):
@@ -199,8 +207,23 @@ class Transaction:
                 )
             self._require_kept(target)
             if history.last_event(self._database).head != target.id:
-                self._point("checkout", target.id, target.id, "", who, message, at=at)
+                digest = sha256(config).hexdigest() if config else ""
+                self._point(
+                    "checkout", target.id, target.id, "", who, message, at=at, config=digest
+                )
+        self._write_config(config)
         return target
+
+    def config_for(self, version: Version) -> bytes | None:
+        """The text of the configuration that has to be in force for ``version`` to be used; None
+        where the one that is in force will do. Raises EditorError where it was not kept."""
+        return configuration.needed_for(self._layout, self._database, version.config)
+
+    def _write_config(self, config: bytes | None) -> None:
+        if config is not None:
+            with atomic.explained("writing config.toml"):
+                atomic.write(self._layout.config, config)
+                atomic.sync_directory(self._layout.root)
 
     def tag(
         self,
@@ -262,8 +285,11 @@ class Transaction:
         purged: Sequence[str] = (),
         *,
         rejected: bool = False,
+        config: bytes | None = None,
     ) -> Version:
         base = self._database
+        config = self._layout.config.read_bytes() if config is None else config
+        configured = sha256(config).hexdigest()
         number = history.newest(base) + 1
         parent = history.last_event(base).head if number > 1 else ""
         history.mark_line(base, number_of(parent) if parent else 0)
@@ -271,6 +297,9 @@ class Transaction:
             name: self._put(blob.data, new_files) if isinstance(blob, NewBlob) else None
             for name, blob in sorted(changes.blobs.items())
         }
+        keeps_config = configuration.is_recorded(base, configured)
+        if not keeps_config:
+            self._put(config, new_files)
         atomic.sync_directory(self._layout.blobs)
         seq = base.execute("SELECT ifnull(max(seq), 0) + 1 FROM event").fetchone()[0]
         recorder = Recorder(base, seq)
@@ -283,6 +312,8 @@ class Transaction:
                 groups = blob.made_from if blob else ()
                 keys = [[entered.get(fact) or self._text(fact) for fact in g] for g in groups]
                 recorder.blob(name, digest, keys)
+        if not keeps_config:
+            recorder.blob(CONFIG, configured)
         told: dict[str, Any] = {"message": "", "tools": {}, "extra": {}, **about}
         who, at = told.pop("who", ""), told.pop("at", None) or now().isoformat()
         recorder.told("note", told)
@@ -296,7 +327,7 @@ class Transaction:
                 head=parent if rejected else version_id(number),
                 made=True,
                 parent=parent,
-                config=sha256(self._layout.config.read_bytes()).hexdigest(),
+                config=configured,
                 changes=counts,
                 content=recorder.content,
                 purged=purged,
@@ -345,6 +376,7 @@ class Transaction:
         at: str = "",
         extra: Mapping[str, object] | None = None,
         purged: Sequence[str] = (),
+        config: str = "",
     ) -> None:
         """Record that ``version`` has the name ``tag`` now, that it is HEAD, or its scores; or that
         blobs were ``purged``."""
@@ -361,6 +393,7 @@ class Transaction:
             version=version,
             head=head or last.head,
             tag=tag,
+            config=config or configuration.digest_in_force(base),
             content=recorder.content,
             purged=purged,
         )

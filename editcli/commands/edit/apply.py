@@ -91,10 +91,11 @@ def command(
         raise UsageError(
             "standard input cannot be read by several processes", "name a file: `apply FILE`"
         )
-    gate = Gate.of(canaries, min_reliability, min_generalization, min_locality)
     fact_file = read_facts(file, on_conflict=on_conflict)
     fact_file.require(skip_bad=skip_bad)  # before a large model is loaded, not after
     store = call.open_store()
+    usual = store.config.minima
+    gate = Gate.of(canaries, min_reliability, min_generalization, min_locality, usual)
     head = store.head()
     edits = edits_of(store, head)
     fact_file = fact_file.refusing(Objections(store, head, edits).to)

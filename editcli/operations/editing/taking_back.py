@@ -134,7 +134,10 @@ def _done(
         def save(transaction: Transaction, head: Version, planned: _Plan) -> TakenBack:
             result = planned.result
             about = _about(call, result, planned.of)
-            version = transaction.publish("undo", planned.changes or Changes(), **about)
+            # Where a whole version is taken back, its parent may have been on another base.
+            config = transaction.config_for(_parent(store, planned.of)) if planned.of else None
+            changes = planned.changes or Changes()
+            version = transaction.publish("undo", changes, config=config, **about)
             if trainer.cache_info().currsize:
                 trainer().run.forget()
             return replace(result, version=version)

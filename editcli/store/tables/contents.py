@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from editcli.store.records import DIGEST, NAME, from_json
+from editcli.store.records import CONFIG, DIGEST, NAME, from_json
 from editcli.store.tables.database import DAMAGED
 from editcli.store.tables.recorder import leaf_of
 from editors import EditorError, Fact, FactClosure, InvalidFact
@@ -244,11 +244,12 @@ def differing(database: sqlite3.Connection) -> tuple[list[Entry], list[Entry]]:
 
 
 def blobs(database: sqlite3.Connection) -> dict[str, Blob]:
-    """The blobs along the marked line, by name."""
+    """The blobs along the marked line, by name. The configuration is none of them."""
     rows = database.execute(
         "SELECT name, digest, body, leaf, max(key) FROM record "
-        "WHERE kind = 'blob' AND name IS NOT NULL AND event IN line "
-        "GROUP BY name"
+        "WHERE kind = 'blob' AND name IS NOT NULL AND name != ? AND event IN line "
+        "GROUP BY name",
+        (CONFIG,),
     )
     read = {name: read_blob(name, *row) for name, *row, _ in rows}
     return {name: blob for name, blob in read.items() if blob}

@@ -8,7 +8,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,9 @@ OTHER_KEYS: dict[str, Any] = {
     "attention_bias": True,
     "mlp_bias": True,
     "tie_word_embeddings": True,
-    "eos_token_id": 7,
     "model_type": "mistral",
     "rope_parameters.rope_theta": 5e5,
-    "rope_parameters.rope_type": "linear",
+    "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
     "rope_parameters.factor": 2.0,
     "quantization_config.quant_method": "awq",
 }
@@ -139,7 +138,7 @@ def other_keys(path: Path) -> Iterator[Case]:
         def other(file: Path, key: str = key, value: object = value) -> None:
             with_key(file, key, value)
 
-        yield path, other, f"base model: {key} is "
+        yield path, other, f"base model: {key}"
 
 
 def other_cells(path: Path) -> Iterator[Case]:
@@ -153,10 +152,10 @@ def other_cells(path: Path) -> Iterator[Case]:
 
                     def execute(file: Path, statement: str = statement) -> None:
                         with closing(sqlite3.connect(file, isolation_level=None)) as changed:
-                            try:
-                                changed.execute(statement)
-                            except sqlite3.IntegrityError:  # a number is wanted
-                                changed.execute(statement.replace("'zz'", "77"))
+                            for value in ("'zz'", "77", "x'7a'"):  # of the type that is wanted
+                                with suppress(sqlite3.IntegrityError):
+                                    changed.execute(statement.replace("'zz'", value))
+                                    return
 
                     yield path, execute, "store.db: "
 
@@ -259,9 +258,8 @@ def test_an_adapter_and_the_base_below_it_are_named(
     with_key(path, "lora_alpha", 99)
     assert any(line.startswith("base model: adapter.lora_alpha is 99, it") for line in verified())
     path.write_bytes(before)
-    [(weights, flip, named)] = flips(
-        Path("below/model.safetensors"), "base model: base/model", 1, 9
-    )
+    weights, named = Path("below/model.safetensors"), "base model: base/model.safetensors has"
+    [(_, flip, _)] = flips(weights, named, 1, 9)
     before = weights.read_bytes()
     flip(weights)
     assert any(line.startswith(named) for line in verified())
