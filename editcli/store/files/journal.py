@@ -112,7 +112,7 @@ class Journal:
             try:
                 with FileLock(file, timeout=0):
                     atomic.discard(file)
-            except Timeout:
+            except (Timeout, OSError):  # where nothing can be written, nobody knows
                 found = True
         return found
 
@@ -121,9 +121,9 @@ class Journal:
         return [path for path in self._files() if atomic.is_temporary(path)]
 
     def sweep(self) -> None:
-        """Remove the temporary files that killed processes left, once no other one is at work."""
+        """Remove what killed processes left besides entries, once no other one is at work."""
         left = self.unfinished()  # in this order: who is at work said so before it wrote
-        if left and not self.in_use():
+        if not self.in_use():
             for path in left:
                 atomic.discard(path)
 

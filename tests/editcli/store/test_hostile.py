@@ -417,6 +417,18 @@ def journal_that_names(path: Path, database: bytes) -> bytes:
     return header.ljust(512, b"\0") + record + end
 
 
+def test_a_mark_of_a_training_that_is_a_link_is_left_alone(home: Path) -> None:
+    store = Store.open(home / "s")
+    (store.path / "journal" / f"run-{'0' * 16}").symlink_to(home / "precious")
+    (store.path / "journal" / f"run-{'1' * 16}").symlink_to(home / "new")
+    (store.path / "journal" / f"run-{'2' * 16}").mkdir()
+    assert not store.journal.in_use()
+    with store.run(), store.writing():
+        assert store.journal.in_use()
+    assert (home / "precious").read_bytes() == PRECIOUS
+    assert not (home / "new").exists()
+
+
 def test_a_journal_that_names_another_file_is_refused(home: Path) -> None:
     victim = home / "precious"
     database = home / "s" / "store.db"
