@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -206,8 +206,17 @@ class Store:
 
     def changes(self, event: int, limit: int = -1) -> list[Change]:
         """What an event did to facts, in order, at most ``limit`` of it."""
+        return self.changes_of([event], limit)[event]
+
+    def changes_of(self, events: Iterable[int], limit: int = -1) -> dict[int, list[Change]]:
+        """The same of several events, by their numbers."""
         with self._reading() as base:
-            return contents.changes_by(base, event, limit)
+            return {event: contents.changes_by(base, event, limit) for event in events}
+
+    def changing(self, name: str) -> set[int]:
+        """The numbers of the events since which the blob called ``name`` is another one."""
+        with self._reading() as base:
+            return contents.events_changing(base, name)
 
     def refs(self) -> dict[str, str]:
         """HEAD and every tag, each with the id of its version."""

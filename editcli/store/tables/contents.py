@@ -265,6 +265,12 @@ def has_blob(database: sqlite3.Connection, name: str) -> bool:
     return row is not None and row[0] is not None
 
 
+def events_changing(database: sqlite3.Connection, name: str) -> set[int]:
+    """The events that brought the blob called ``name``, or took it away."""
+    rows = database.execute("SELECT event FROM record WHERE kind = 'blob' AND name = ?", (name,))
+    return {event for (event,) in rows}
+
+
 def all_digests(database: sqlite3.Connection) -> set[str]:
     """The digests of all blobs, of whatever version."""
     rows = database.execute("SELECT DISTINCT digest FROM record WHERE digest IS NOT NULL")
