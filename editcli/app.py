@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "History": (
         *("history.status", "history.log", "history.show", "history.diff"),
         *("history.undo", "history.checkout", "history.tag", "history.report"),
-        *("history.compact", "history.gc", "history.migrate"),
+        *("history.config", "history.rebase", "history.compact", "history.gc", "history.migrate"),
     ),
     "Use": ("use.chat", "use.serve", "use.export", "use.push"),
     "Reference": ("reference.methods", "reference.facts", "reference.inspect"),

@@ -26,7 +26,7 @@ hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=400, deadline=None)
 hypothesis.settings.load_profile("quick")
 
-pytest_plugins = ["tiny_models"]  # tests/support, on the path by pyproject.toml
+pytest_plugins = ["tiny_models", "real_processes"]  # tests/support, on the path by pyproject.toml
 
 
 @pytest.fixture

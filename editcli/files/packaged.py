@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import editcli
@@ -32,5 +33,5 @@ class ShippedCalibrations:
         path = datasets_dir() / "calibrations" / f"{key}.safetensors"
         return path.read_bytes() if path.is_file() else None
 
-    def put(self, key: str, payload: bytes) -> None:
+    def put(self, key: str, payload: bytes, made_from: Collection[str] | None = None) -> None:
         """Keep nothing: the store of another base holds its calibration."""

@@ -6,7 +6,6 @@ A checkpoint that lacks weights is refused: transformers would draw them at rand
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,6 @@ from editcli.models.libraries import (
     require,
 )
 from editcli.models.locations import (
-    SMOLLM2,
     ModelLocation,
     config_values,
     find_model,
@@ -32,8 +30,7 @@ from editcli.models.locations import (
 )
 from editcli.models.own_code import FLAG, brings, code_digest, require_unchanged
 from editcli.models.weight_files import weight_files
-from editcli.store.records import StoreConfig
-from editors import METHODS, EditorError, StateMismatch
+from editors import EditorError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,75 +38,15 @@ if TYPE_CHECKING:
     from editors.model.base_model import Base
 
 KIND = "causal language model"
-MODEL_VARIABLE = "EDITCLI_MODEL"  # where a store's base is, if the base has moved
 DTYPES = ("float32", "bfloat16", "float16", *quantization.BITS)
 SPREAD = "spread"  # a device: the blocks over all accelerators, and what does not fit on the CPU
 EVERYWHERE = "all devices together"
 NOTHING_PLACED = "offload the whole model"  # in accelerate's error when no device has room
-DIGITS = 16  # of a fingerprint, as shown in errors
 GGUF_DTYPE = "float32"  # of the weights of a GGUF file: no other holds all of them without rounding
 
 
-def _untold(_: str) -> None:
+def untold(_: str) -> None:
     """Takes notes where nobody reads them."""
-
-
-def load_store_base(
-    config: StoreConfig,
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    chats: bool = False,
-    verbose: int = 0,
-    tell: Tell = _untold,
-) -> Base:
-    """The base of a store, loaded as it was when the store was made; ``MODEL_VARIABLE`` may name
-    another place for it.
-
-    Arguments and errors are those of :func:`load_base`, and one error more.
-
-    Raises:
-        StateMismatch: the model, or code of its own, is not the one that the store was made on.
-    """
-    name, revision = base_of(config)
-    base = load_base(
-        name,
-        revision=revision,
-        device=device,
-        dtype=config.dtype if dtype == "auto" else dtype,
-        layer=config.layer,
-        chats=chats,
-        verbose=verbose,
-        tell=tell,
-        edits=METHODS.load(config.method).edits,
-        adapter=config.adapter,
-        code=config.remote_code,
-    )
-    fingerprint = base.fingerprint()
-    if fingerprint != config.fingerprint:
-        raise StateMismatch(
-            f"the base model has the fingerprint {fingerprint[:DIGITS]} (in {dtype_name(base)}), "
-            f"the store was made on {config.fingerprint[:DIGITS]}",
-            "use the model and `--dtype` that the store was made with, "
-            "or make a new store: `editcli init MODEL --store DIR`",
-        )
-    return base
-
-
-def base_of(config: StoreConfig) -> tuple[str, str]:
-    """The name and revision of the base of a store, where it is now; ``MODEL_VARIABLE`` may name
-    another place for it. Raises EditorError if it is not there."""
-    moved = os.environ.get(MODEL_VARIABLE)
-    name, revision = (moved, "") if moved else (config.base, config.revision)
-    try:
-        find_model(name, revision)
-    except EditorError as error:
-        hint = f"put the model back, or name where it is now: `{MODEL_VARIABLE}=FOLDER editcli ...`"
-        raise EditorError(
-            f"the base of this store cannot be found: {error.message}",
-            error.hint if name == SMOLLM2 else hint,  # how to install it
-        ) from error
-    return name, revision
 
 
 def load_base(
@@ -121,7 +58,7 @@ def load_base(
     layer: int | Fraction | None = None,
     chats: bool = False,
     verbose: int = 0,
-    tell: Tell = _untold,
+    tell: Tell = untold,
     edits: quantization.Edits = lambda _, __: (),
     adapter: str = "",
     code: str = "",

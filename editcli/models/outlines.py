@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from editcli.models.gguf_cache import outline, tokenizer_of
 from editcli.models.libraries import quiet_libraries
-from editcli.models.loading import KIND, base_of, load_config, load_tokenizer, parts_of
+from editcli.models.loading import KIND, load_config, load_tokenizer, parts_of
+from editcli.models.recorded.store_base import base_of
 from editcli.store.records import StoreConfig
 
 if TYPE_CHECKING:
@@ -24,13 +25,26 @@ def outline_store_base(config: StoreConfig, verbose: int = 0) -> Base:
         EditorError: the configuration or the tokenizer cannot be found or read.
     """
     name, revision = base_of(config)
-    location, merging = parts_of(name, revision, config.adapter)
+    return outline_base(name, revision, config.adapter, config.remote_code, config.layer, verbose)
+
+
+def outline_base(
+    name: str, revision: str, adapter: str, code: str, layer: int, verbose: int = 0
+) -> Base:
+    """A base without its weights. The arguments are those of
+    :func:`~editcli.models.loading.load_base`.
+
+    Raises:
+        StateMismatch: code of the model's own is not ``code``.
+        UnsupportedArchitecture: the block cannot be edited.
+        EditorError: the configuration or the tokenizer cannot be found or read.
+    """
+    location, merging = parts_of(name, revision, adapter)
 
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     from editors.model.base_model import Base
 
-    code = config.remote_code
     with quiet_libraries(verbose):
         if location.gguf:
             of_model, _ = outline(location)
@@ -39,7 +53,7 @@ def outline_store_base(config: StoreConfig, verbose: int = 0) -> Base:
         place = merging.tokenizer if merging else location
         tokenizer = tokenizer_of(place) if place.gguf else load_tokenizer(place, code)
         model = model_without_weights(of_model, own_code=bool(code))
-    return Base.of(model, tokenizer, config.layer)
+    return Base.of(model, tokenizer, layer)
 
 
 def model_without_weights(config: PreTrainedConfig, own_code: bool) -> PreTrainedModel:

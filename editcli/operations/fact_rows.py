@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
 
 from editcli.errors import UsageError
+from editcli.store.store import Store
+from editcli.store.tables.contents import PAGE
 from editcli.store.tables.history import Event
 from editcli.store.tables.listing import Listed
 from editcli.wording import PURGED, local_time
@@ -21,8 +25,8 @@ STATES: dict[str, Literal["in force", "superseded", "undone"]] = {
 }  # fmt: skip
 
 
-def chosen_events(events: dict[int, Event], who: str | None, since: str | None) -> set[int] | None:
-    """The events by that author since that time; None: any."""
+def chosen_events(store: Store, who: str | None, since: str | None) -> set[int] | None:
+    """The numbers of the events by that author since that time; None: any."""
     if who is None and since is None:
         return None
     try:
@@ -32,13 +36,22 @@ def chosen_events(events: dict[int, Event], who: str | None, since: str | None) 
             f"--since takes a date or a time, not {since!r}", "`--since 2026-03-01`"
         ) from None
     return {
-        seq
-        for seq, event in events.items()
+        event.seq
+        for event, _ in store.history()
         if who in (None, event.who) and (start is None or datetime.fromisoformat(event.at) >= start)
     }
 
 
-def fact_row(listed: Listed, events: dict[int, Event]) -> dict[str, Any]:
+def fact_rows(store: Store, listed: Iterable[Listed]) -> Iterator[dict[str, Any]]:
+    """The row of each of the facts, in order."""
+    facts = iter(listed)
+    while some := [*islice(facts, PAGE)]:
+        numbers = {fact.event for fact in some} | {fact.ended for fact in some if fact.ended}
+        events = store.events(numbers)
+        yield from (_row(fact, events) for fact in some)
+
+
+def _row(listed: Listed, events: Mapping[int, Event]) -> dict[str, Any]:
     fact, event = listed.fact, events[listed.event]
     before = listed.instead_of.target if listed.instead_of else fact and fact.ground_truth
     ended = events[listed.ended] if listed.ended else None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from editcli.errors import UsageError
 from editcli.models.adapters import IGNORE, USE
-from editcli.models.loading import load_base, load_store_base
+from editcli.models.loading import load_base
+from editcli.models.recorded.store_base import load_store_base
 from editcli.operations.session import Session
 from editcli.store.files.layout import find_store
 from editcli.store.store import Store

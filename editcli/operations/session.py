@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from editcli.cli.options import Invocation
 from editcli.models.libraries import tools, use_threads
-from editcli.models.loading import load_store_base
 from editcli.models.outlines import outline_store_base
+from editcli.models.recorded.store_base import load_store_base
 from editcli.store.edits import changes_between, edits_of
 from editcli.store.records import About, Version
 from editcli.store.store import Store

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from hashlib import sha256
 
@@ -13,6 +13,7 @@ from editcli.store.tables import contents
 from editcli.store.tables.database import DAMAGED
 from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact, FactClosure, StateMismatch
+from editors.heads.pruning import HeadPruning
 from editors.methods.edit_state import EDITS, HEAD_FILL, HEAD_MASK, EditState
 from editors.model.saved_payload import Groups, SavedPayload
 
@@ -33,26 +34,40 @@ def edits_of(store: Store, version: Version | str = "HEAD", *, whole: bool = Fal
     made_from = {
         name: tuple(tuple(ids[key] for key in group) for group in blob.made_from)
         for name, blob in blobs.items()
-        if blob.made_from
+        if blob.groups
     }
     return _state(version, read, made_from, facts, closed)
 
 
-def described(store: Store, version: Version) -> EditState:
+def described(
+    store: Store, version: Version, blobs: Mapping[str, contents.Blob] | None = None
+) -> EditState:
     """The edits of a version, for what is told of them without a fact: the ids in ``made_from`` are
     those of the records with the texts, and there are no facts, unless heads are pruned, which
-    depend on the facts in force. Errors as :func:`edits_of`."""
-    blobs = store.blobs(version)
-    made_from = {
-        name: tuple(tuple(map(str, group)) for group in blob.made_from)
-        for name, blob in blobs.items()
-        if blob.made_from
-    }
+    depend on the facts in force. ``blobs``: those of the version, where they are known. Errors as
+    :func:`edits_of`."""
+    blobs = store.blobs(version) if blobs is None else blobs
     read = {n: store.read(n, blobs[n]) for n in (EDITS, HEAD_MASK) if n in blobs}
     entries = store.in_force(version) if HEAD_MASK in blobs else ()
     facts = {entry.fact.id: entry.fact for entry in entries if entry.fact}
     state = _state(version, read, {}, facts, {})
-    return replace(state, payload=replace(state.payload, made_from=made_from))
+    return replace(state, payload=replace(state.payload, made_from=_ByRecord(blobs)))
+
+
+class _ByRecord(Mapping[str, Groups]):
+    """What blobs were made from, by their names, with records for facts; read when asked for."""
+
+    def __init__(self, blobs: Mapping[str, contents.Blob]) -> None:
+        self._blobs = {name: blob for name, blob in blobs.items() if blob.groups}
+
+    def __getitem__(self, name: str) -> Groups:
+        return tuple(tuple(map(str, group)) for group in self._blobs[name].made_from)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blobs)
+
+    def __len__(self) -> int:
+        return len(self._blobs)
 
 
 def _state(
@@ -70,6 +85,11 @@ def _state(
         raise EditorError(f"{version.id}: {error.message}", error.hint or DAMAGED) from error
     except (ValueError, RecursionError) as error:
         raise EditorError(f"{EDITS} of {version.id} cannot be read: {error}", DAMAGED) from error
+
+
+def pruning_of(store: Store, version: Version) -> HeadPruning | None:
+    """The pruned heads of a version; None if it has none. Errors as :func:`edits_of`."""
+    return described(store, version).pruning if store.has_blob(version, HEAD_MASK) else None
 
 
 def _facts(
@@ -96,7 +116,7 @@ def _facts(
         assert fact is not None
         ids[key] = fact.id
         # Of several texts of one fact, the newest that is in force counts.
-        if key in others and fact.id in facts.keys() - closed.keys():
+        if key in others and fact.id in facts and fact.id not in closed:
             continue
         if key in others:
             closed[fact.id] = closures[key][-1][1] if closures[key] else FactClosure("undone")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from editcli.store import configuration, signatures
 from editcli.store.files import atomic
 from editcli.store.files.digests import Digests
 from editcli.store.files.layout import Layout
-from editcli.store.records import DIGEST, version_id
-from editcli.store.tables import database
+from editcli.store.records import CONFIG, DIGEST, version_id
+from editcli.store.tables import abandoned, database
 from editcli.store.tables.contents import read_blob, read_fact, read_told
 from editcli.store.tables.history import GENESIS, Event, number_of, read_row
 from editcli.store.tables.recorder import leaf_of
@@ -50,13 +52,17 @@ def verify(layout: Layout, digests: Digests, *, full: bool) -> Iterator[Problem]
             yield from problems
             yield from _record_problems(base, events, full)
             yield from _blob_problems(base, events, layout.blobs, digests)
+            found = atomic.read(layout.config) or b""
+            for text in signatures.problems(base, configuration.signer(layout, base, found)):
+                yield Problem("store.db", text)
+            with suppress(EditorError):  # of the last line, which is named by now
+                for text in [*configuration.changed_keys(layout, base, found)]:
+                    yield Problem(CONFIG, text)
     except EditorError as error:
         yield Problem("store.db", error.message)
     else:
         if not made:
             yield Problem("store.db", "the history holds no version")
-    if made and sha256(atomic.read(layout.config) or b"").hexdigest() != made[-1].config:
-        yield Problem("config.toml", f"does not have the hash that {made[-1].version} records")
 
 
 def _chain(base: sqlite3.Connection) -> tuple[dict[int, Event], list[Problem]]:
@@ -101,7 +107,7 @@ def _record_problems(
         "SELECT key, event, kind, leaf, entry, other, name, digest, salt, body FROM record "
         "ORDER BY key"
     )
-    for key, event, kind, leaf, *row in rows:
+    for key, event, kind, leaf, entry, other, name, digest, salt, body in rows:
         # Records stand in the order of the events, and their keys leave none out.
         if key != len(kinds) or event < seq or event not in events:
             yield Problem("store.db", f"record {key} belongs to no line of the history")
@@ -110,7 +116,10 @@ def _record_problems(
         contents[seq].update(leaf)
         notes[seq] += kind == "note"
         kinds.append(kind)
-        if detail := _fault(kinds, licensed, full, leaf, *row):
+        whole = leaf_of(kind, name, digest, salt, body, entry, other) == leaf
+        if whole and kind == "fact" and body is not None and not full:
+            continue  # nearly all records, so all else costs little
+        if detail := _fault(kinds, licensed, whole, leaf, entry, other, name, digest, salt, body):
             yield Problem("store.db", f"{kind} record {key} {detail}")
     for seq, event in events.items():
         if contents[seq].hexdigest() != event.content or notes[seq] != 1:
@@ -121,7 +130,7 @@ def _record_problems(
 def _fault(
     kinds: Sequence[str],
     licensed: Collection[str],
-    full: bool,
+    whole: bool,
     leaf: bytes,
     entry: int | None,
     other: int | None,
@@ -131,7 +140,7 @@ def _fault(
     body: str | None,
 ) -> str:
     """What is wrong with the last record, of the last of ``kinds``; empty where nothing is.
-    ``full``: facts are read."""
+    ``whole``: it has its leaf."""
     kind = kinds[-1]
 
     def names(key: int | None, *wanted: str) -> bool:
@@ -142,12 +151,11 @@ def _fault(
             return "is empty, and was not purged"
         left = {entry, other, name, digest, salt} - {None}
         return "is not empty, though it was purged" if left else ""
-    if leaf_of(kind, name, digest, salt, body, entry, other) != leaf:
+    if not whole:
         return "is damaged"
     try:
         if kind == "fact":
-            if full:
-                read_fact(name, salt, body, leaf)
+            read_fact(name, salt, body, leaf)
         elif kind == "blob":
             blob = read_blob(name, digest, body, leaf)
             groups = blob.made_from if blob else ()
@@ -179,7 +187,7 @@ def _blob_problems(
         for digest, name, seq in rows
         if seq in events
     }
-    purged = purged_blobs(base)
+    removed = purged_blobs(base) | abandoned.removed(base)
     listed = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     listed = [name for name in listed if not name.startswith(atomic.TEMP_PREFIX)]
     for digest in sorted({*users, *listed}):
@@ -190,7 +198,7 @@ def _blob_problems(
         try:
             actual = digests.of(folder / digest)
         except FileNotFoundError:
-            if used and digest not in purged:  # else removed between listing and reading
+            if used and digest not in removed:  # else removed between listing and reading
                 yield Problem(f"blobs/{digest}", f"is missing{used}")
         except OSError as error:
             reason = (error.strerror or str(error)).lower()

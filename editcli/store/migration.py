@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -20,31 +22,95 @@ from editcli.store.transaction import Changes, NewBlob, Transaction
 from editors import EditorError
 
 EMPTY = OldVersion({}, {}, {})
+OLD_PARTS = ("history.jsonl", "versions", "refs")  # that format 3 has no use for
+
+_LEFT = re.compile(r"\.new-[0-9a-f]{8}(\.new-[0-9a-f]{8})?")
 
 
 def migrate(path: Path, command: str) -> tuple[Store, Path]:
     """Rewrite the store at ``path``; returns it, and the folder that the old one is kept in.
 
-    Versions, tags and times stay. The new store takes the old one's place when it is whole; a run
-    that is killed before leaves the old one as it was.
+    Versions, tags and times stay. The new store takes the old one's place with its `config.toml`,
+    the last file that is written; a run that is killed before leaves the old store as it was, and
+    the next run begins anew.
 
     Raises:
         EditorError: it is no store of format 2, it is damaged, or another process writes to it.
     """
+    layout = Layout(path)
+    layout.require_plain()
     old = OldStore(path)
     kept = _kept(path)
     fresh = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
-    with locked(Layout(path).lock, command, now(), wait=0):
+    with locked(layout.lock, command, now(), wait=0):
+        _sweep(path)
         try:
             _copy(old, fresh)
+            with atomic.explained("keeping the old store"):
+                _keep(path, kept)
             with atomic.explained("putting the new store in place"):
-                atomic.replace(path, kept)
-                atomic.replace(fresh, path)
-                atomic.sync_directory(path.parent)
-        except BaseException:
+                _put_in_place(Layout(fresh), layout)
+        finally:
             shutil.rmtree(fresh, ignore_errors=True)
-            raise
-    return Store.open(path), kept
+        for name in OLD_PARTS:
+            shutil.rmtree(path / name) if (path / name).is_dir() else atomic.discard(path / name)
+        store = Store.open(path)
+        store.remove(store.unneeded_blobs())
+    return store, kept
+
+
+def _is_copy(kept: Path, path: Path) -> bool:
+    """Whether a run that was killed has kept the old store already."""
+    with atomic.explained("comparing the stores"):
+        return atomic.read(kept / OLD_PARTS[0]) == atomic.read(path / OLD_PARTS[0])
+
+
+def _sweep(path: Path) -> None:
+    """Remove what runs that were killed have left beside the store and in it."""
+    for left in path.parent.iterdir():
+        name = left.name.removeprefix(path.name)
+        if name != left.name and _LEFT.fullmatch(name) and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+    for folder in (path, *(path / name for name in ("blobs", "journal", *OLD_PARTS[1:]))):
+        atomic.sweep(folder)
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """Make a copy of the old store. Raises OSError; then there is none."""
+    if kept.exists():
+        return
+    copy = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
+    try:
+        left_out = shutil.ignore_patterns("lock", "lock.json", f"{atomic.TEMP_PREFIX}*")
+        shutil.copytree(path, copy, ignore=left_out, copy_function=_synced_copy)
+        for folder in (*(part for part in copy.rglob("*") if part.is_dir()), copy):
+            atomic.sync_directory(folder)
+        atomic.replace(copy, kept)
+        atomic.sync_directory(kept.parent)
+    except BaseException:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
+
+
+def _synced_copy(source: str, target: str) -> None:
+    atomic.write(Path(target), Path(source).read_bytes())
+    shutil.copystat(source, target)
+
+
+def _put_in_place(new: Layout, layout: Layout) -> None:
+    """Move the files of a new store to where the old one is; `config.toml`, which says what format
+    it is, comes last. Raises OSError."""
+    for folder in layout.folders:
+        folder.mkdir(exist_ok=True)
+    for blob in new.blobs.iterdir():
+        os.replace(blob, layout.blobs / blob.name)
+    os.replace(new.database, layout.database)
+    for file, text in layout.for_git.items():
+        atomic.write(file, text)
+    for folder in (*layout.folders, layout.root):
+        atomic.sync_directory(folder)
+    atomic.replace(new.config, layout.config)
+    atomic.sync_directory(layout.root)
 
 
 def rehearse_migration(path: Path) -> tuple[int, Path]:
@@ -61,9 +127,9 @@ def rehearse_migration(path: Path) -> tuple[int, Path]:
 
 
 def _kept(path: Path) -> Path:
-    """Where the old store is kept; raises EditorError where something is there."""
+    """Where the old store is kept; raises EditorError where something else is there."""
     kept = path.with_name(f"{path.name}.format-2")
-    if kept.exists():
+    if kept.exists() and not _is_copy(kept, path):
         raise EditorError(f"{kept} exists, where the old store would be kept", "move it away")
     return kept
 

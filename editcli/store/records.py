@@ -8,17 +8,21 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import tomli_w
 
 from editors import EditorError
-from editors.schema import Number, String, Text, Whole, record
+from editors.schema import Field, Number, String, Text, Whole, record
 
 STORE_FORMAT = 3
-RESTORE_CONFIG = "restore the `config.toml` that `editcli init` wrote; no command changes it"
+CONFIG = "config.toml"
+"""The configuration, and the name of its text among the blobs."""
+RESTORE_CONFIG = "`editcli config restore` writes `config.toml` as it is recorded"
 
-RARE = ("adapter", "remote_code")  # keys of `config.toml`
+RARE = ("adapter", "remote_code", "signer")  # keys of `config.toml`
+FREE = ("base", "revision", "minima")
+"""Keys of `config.toml` that may change while versions stay what they are."""
 
 NUMBER = re.compile(r"v?0*([1-9][0-9]{0,17})")
 """The number of a version as a user may type it: 3, v3, v0003."""
@@ -26,6 +30,10 @@ VERSION_ID = re.compile(r"v[0-9]{4,18}")
 TAG = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,99}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")  # of a blob
+
+Choice = Literal["", "use", "ignore"]
+"""What a user says of an adapter beside weights; empty if nothing."""
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @record(EditorError)
@@ -36,7 +44,10 @@ class StoreConfig:
     ``fingerprint`` the digest of what edits rely on, and ``layer`` the block that is edited.
     ``adapter`` is what the user said of an adapter of PEFT beside the base's weights, "use" or
     "ignore"; ``remote_code`` the SHA-256 of the code that comes with the base, if it may be run.
-    ``files``: by the names of the base's files with weights and tokenizer, their SHA-256.
+    ``signer``: the public key that the history is signed with, as OpenSSH writes it; empty if it is
+    not. ``files``: by the names of the base's files with weights and tokenizer, their SHA-256.
+    ``structure``: the keys of the base's configuration that decide what it computes. ``minima``:
+    by score, what new edits have to reach to become HEAD, where the command names none.
     """
 
     base: Text
@@ -47,15 +58,19 @@ class StoreConfig:
     seed: Whole
     layer: Whole
     settings: Mapping[Text, bool | Whole | Number | String]
-    adapter: Literal["", "use", "ignore"] = ""
+    adapter: Choice = ""
     remote_code: String = ""
+    signer: String = ""
+    minima: Mapping[Text, Share] = field(default_factory=dict)
+    structure: Mapping[Text, bool | Whole | Number | String] = field(default_factory=dict)
     files: Mapping[Text, Text] = field(default_factory=dict)
 
     def to_toml(self) -> bytes:
         """The bytes of ``config.toml``. What few bases have is written only where they have it, so
         that older releases open the stores of all others."""
-        rare = {key: value for key in (*RARE, "files") if (value := getattr(self, key))}
-        values = {key: value for key, value in asdict(self).items() if key not in (*RARE, "files")}
+        optional = (*RARE, "minima", "structure", "files")
+        rare = {key: value for key in optional if (value := getattr(self, key))}
+        values = {key: value for key, value in asdict(self).items() if key not in optional}
         return tomli_w.dumps({"format": STORE_FORMAT, **rare, **values}).encode()
 
     @classmethod

@@ -8,31 +8,32 @@ no lock that lasts.
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
 
-from editcli.errors import UnknownVersion
-from editcli.store import integrity
+from editcli.store import configuration, integrity, signatures
 from editcli.store.files import atomic
 from editcli.store.files.digests import Digests
 from editcli.store.files.journal import Journal
 from editcli.store.files.layout import Layout
 from editcli.store.files.lock import locked
 from editcli.store.integrity import Problem
-from editcli.store.records import DIGEST, NUMBER, About, StoreConfig, Version, now, version_id
-from editcli.store.tables import contents, database, history, listing
+from editcli.store.records import DIGEST, About, StoreConfig, Version, now, version_id
+from editcli.store.run import Run
+from editcli.store.signatures import Signer
+from editcli.store.tables import abandoned, contents, database, history, listing, refs
+from editcli.store.tables.abandoned import MADE_AGAIN, REMOVED, Abandoned
 from editcli.store.tables.contents import PAGE, Blob, Change, Entry
 from editcli.store.tables.database import DAMAGED
-from editcli.store.tables.history import Event, number_of
+from editcli.store.tables.history import Event
 from editcli.store.tables.listing import Listed, Wanted
 from editcli.store.transaction import Changes, Transaction, version_of
 from editors import EditorError, Fact, FactClosure
@@ -41,8 +42,6 @@ from editors.methods.edit_state import full_id
 FIRST_PAGE = 100  # facts; most listings are short
 FEW_LETTERS = 3  # with fewer, most facts have them
 SHOWN = 100  # ids that begin alike
-
-_STEPS = re.compile(r"(.*?)(?:~([0-9]{0,9}))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +63,11 @@ class Store:
     EditorError where something that they need is damaged; `verify` lists the damage.
     """
 
-    def __init__(self, path: Path, config: StoreConfig) -> None:
+    def __init__(self, path: Path, config: StoreConfig, text: bytes | None = None) -> None:
+        """``text``: of ``config``, as it is written."""
         self.path = path
         self.config = config
+        self._config_text = config.to_toml() if text is None else text
         self._layout = Layout(path)
         self.journal = Journal(self._layout.journal)
 
@@ -86,9 +87,11 @@ class Store:
         path: Path,
         config: StoreConfig,
         changes: Changes | None = None,
+        signer: Signer | None = None,
         **about: Unpack[About],
     ) -> Store:
-        """Make a store at `path` whose first version, v0001, holds `changes`.
+        """Make a store at `path` whose first version, v0001, holds `changes`. ``signer``: who signs
+        its history, if ``config`` names one.
 
         The store appears at once and whole. Raises EditorError as `require_free`.
         """
@@ -102,9 +105,9 @@ class Store:
                 for file, text in layout.for_git.items():
                     atomic.write(file, text)
                 atomic.write(layout.config, config.to_toml())
-                database.create(layout.database)
+                database.create(layout.database, signed=signer is not None)
                 with database.writing(layout.database) as connection:
-                    first = Transaction(layout, connection, cls(fresh, config).version)
+                    first = Transaction(layout, connection, cls(fresh, config).version, signer)
                     first.publish("init", changes or Changes(), **about)
                 for folder in (*layout.folders, fresh):
                     atomic.sync_directory(folder)
@@ -125,7 +128,10 @@ class Store:
         layout.require_plain()
         with atomic.explained("opening the store"):
             data = layout.config.read_bytes()
-        return cls(path, StoreConfig.from_toml(data))
+            # Of a database that is damaged, `verify` tells.
+            with suppress(EditorError), database.reading(layout.database) as base:
+                data = configuration.in_force(layout, base, data)
+        return cls(path, StoreConfig.from_toml(data), data)
 
     # --- versions -------------------------------------------------------------------------------
 
@@ -138,19 +144,10 @@ class Store:
 
         Raises EditorError, whose hint is the nearest name, where there is no such version.
         """
-        match = _STEPS.fullmatch(ref)
-        assert match is not None  # the pattern matches every text
-        steps = 0 if match[2] is None else int(match[2] or 1)
         with self._reading() as base:
-            number = history.ancestor(base, _resolved(base, match[1], ref), steps)
-            if number is None:
-                raise EditorError(
-                    f"{ref!r} goes back beyond the first version",
-                    "`editcli log` lists the versions",
-                )
-            event = history.publishing(base, number)
+            event = history.publishing(base, refs.resolved(base, ref))
             assert event is not None  # its number was found
-            return version_of(event, contents.notes(base, event.seq)[event.seq])
+            return _versions(base, [event])[0]
 
     def ids(self) -> list[str]:
         """The ids of all versions, oldest first."""
@@ -161,32 +158,46 @@ class Store:
     def versions(self) -> tuple[Version, ...]:
         """All versions, oldest first."""
         with self._reading() as base:
-            made, notes = history.events(base, "made IS NOT NULL"), contents.notes(base)
-            return tuple(version_of(event, notes[event.seq]) for event in made)
+            return _versions(base, history.events(base, "made IS NOT NULL"))
 
     def ancestry(self, version: Version) -> tuple[Version, ...]:
         """A version and its ancestors, newest first."""
         with self._reading() as base:
-            made, notes = history.ancestry(base, version.number), contents.notes(base)
-            return tuple(version_of(event, notes[event.seq]) for event in made)
+            return _versions(base, history.ancestry(base, version.number))
 
     def history(self) -> list[tuple[Event, str | None]]:
         """All events, oldest first, each with its message, None for one that was purged."""
         with self._reading() as base:
-            notes = contents.notes(base)
-            return [(e, notes[e.seq].get("message")) for e in history.events(base)]
+            return _with_messages(base, history.events(base))
+
+    def newest_first(self) -> Iterator[tuple[Event, str | None]]:
+        """The same, newest first, read as far as they are asked for."""
+        before, rows = 0, FIRST_PAGE
+        while rows:
+            with self._reading() as base:
+                found = _with_messages(base, history.newest_events(base, before, rows))
+            yield from found
+            before, rows = (found[-1][0].seq, PAGE) if len(found) == rows else (0, 0)
+
+    def events(self, numbers: Collection[int]) -> dict[int, Event]:
+        """The events with these numbers, by number."""
+        with self._reading() as base:
+            return history.numbered_events(base, numbers)
+
+    def scores_of(self, events: Collection[int]) -> dict[int, dict[str, Any]]:
+        """What the checks measured that are among these events, by their numbers."""
+        with self._reading() as base:
+            return contents.scores(base, events)
 
     def all_scores(self) -> dict[int, dict[str, Any]]:
         """What checks measured, by the numbers of their events, oldest first."""
         with self._reading() as base:
-            return contents.scores(base)
+            return contents.scores(base, history.checks(base))
 
     def scores(self, version: Version) -> list[dict[str, Any]]:
         """What checks of ``version`` measured, oldest first."""
         with self._reading() as base:
-            events = history.events(base)
-            found = contents.scores(base)
-        return [found[e.seq] for e in events if e.seq in found and e.version == version.id]
+            return [*contents.scores(base, history.checks(base, version.id)).values()]
 
     def about(self, fact: str) -> set[int]:
         """The numbers of the events that brought a fact (an id) in force, or ended that."""
@@ -195,8 +206,17 @@ class Store:
 
     def changes(self, event: int, limit: int = -1) -> list[Change]:
         """What an event did to facts, in order, at most ``limit`` of it."""
+        return self.changes_of([event], limit)[event]
+
+    def changes_of(self, events: Iterable[int], limit: int = -1) -> dict[int, list[Change]]:
+        """The same of several events, by their numbers."""
         with self._reading() as base:
-            return contents.changes_by(base, event, limit)
+            return {event: contents.changes_by(base, event, limit) for event in events}
+
+    def changing(self, name: str) -> set[int]:
+        """The numbers of the events since which the blob called ``name`` is another one."""
+        with self._reading() as base:
+            return contents.events_changing(base, name)
 
     def refs(self) -> dict[str, str]:
         """HEAD and every tag, each with the id of its version."""
@@ -208,9 +228,7 @@ class Store:
     def count(self, version: Version) -> int:
         """The number of facts in force."""
         with self._reading() as base:
-            made = history.ancestry(base, version.number)
-        changes = [event.changes for event in made]
-        return sum(c["added"] - c["removed"] - c["superseded"] for c in changes)
+            return history.count_facts(base, version.number)
 
     def in_force(self, version: Version) -> Iterator[Entry]:
         """The facts in force, in the order in which they were entered."""
@@ -251,7 +269,7 @@ class Store:
     def past(self, version: Version, fact: str) -> FactPast | None:
         """What happened to a fact (an id) up to ``version``; None if it was never in force."""
         with self.along(version) as base:
-            entries, notes = contents.entries_of(base, fact), contents.notes(base)
+            entries = contents.entries_of(base, fact)
             text = entries[0].text if entries else contents.newest_text(base, fact)
             if text is None:
                 return None
@@ -260,7 +278,7 @@ class Store:
 
             def version_at(seq: int) -> Version:
                 # It is on the line of a version.
-                return version_of(history.events(base, "seq = ?", (seq,))[0], notes[seq])
+                return _versions(base, history.events(base, "seq = ?", (seq,)))[0]
 
             if entries:
                 return FactPast(text, found, version_at(entries[0].event))
@@ -292,6 +310,22 @@ class Store:
         with self.along(version) as base:
             return contents.blobs(base)
 
+    def has_blob(self, version: Version, name: str) -> bool:
+        """Whether the version has a blob of this name."""
+        with self.along(version) as base:
+            return contents.has_blob(base, name)
+
+    def abandoned(self, before: datetime) -> Abandoned:
+        """What nothing has used since ``before``, a time with its zone."""
+        with self._reading() as base:
+            return abandoned.found(base, before)
+
+    def removed(self) -> list[str]:
+        """The ids of the versions that lack blobs which were removed since nothing used them, and
+        of those that come from such a version, oldest first."""
+        with self._reading() as base:
+            return abandoned.removed_versions(base)
+
     def read(self, name: str, blob: Blob) -> bytes:
         """The bytes of the blob called `name`, checked against their hash.
 
@@ -308,33 +342,89 @@ class Store:
         """The path of a blob, whose hash is not checked. Raises EditorError where it is missing."""
         path = self._layout.blobs / blob.digest
         if path.is_symlink() or not path.is_file():
+            with self._reading() as base:
+                if blob.digest in abandoned.removed(base):
+                    raise EditorError(f"the version with {name!r} {REMOVED}", MADE_AGAIN)
             raise EditorError(f"blob {name!r} ({blob.digest[:12]}) is missing", DAMAGED)
         return path
 
     # --- changing and checking ------------------------------------------------------------------
 
     @contextmanager
-    def writing(self, command: str = "editcli", wait: float = 0) -> Iterator[Transaction]:
+    def writing(
+        self, command: str = "editcli", wait: float = 0, signer: Signer | None = None
+    ) -> Iterator[Transaction]:
         """Hold the store's lock and change the store; the lock shows `command` to other processes.
 
         Each call on the transaction commits by itself. What a killed process left is removed first.
-        Raises EditorError when another process holds the lock for more than `wait` seconds, or when
-        the history is damaged.
+        ``signer``: of a store whose history is signed. Raises EditorError when another process
+        holds the lock for more than `wait` seconds, the history is damaged, `config.toml` was
+        changed by hand, or the signer is not that of the store.
         """
         layout = self._layout
+        signer = signer if self.config.signer else None
+        if self.config.signer:
+            signatures.require_signer(self.config.signer, signer)
         layout.require_plain()
         with locked(layout.lock, command, now(), wait):
-            for folder in (layout.root, *layout.folders):
+            for folder in (layout.root, layout.blobs):
                 atomic.sweep(folder)
+            self.journal.sweep()
             with atomic.explained("opening the store"):
                 for folder in layout.folders:
                     folder.mkdir(exist_ok=True)  # git keeps no empty folder
             with (
                 database.writing(layout.database) as connection,
-                closing(Transaction(layout, connection, self.version)) as transaction,
+                closing(Transaction(layout, connection, self.version, signer)) as transaction,
             ):
+                self._require_config(connection)
                 transaction.remove_purged()
                 yield transaction
+
+    def _require_config(self, base: sqlite3.Connection) -> None:
+        """Raise EditorError where `config.toml` was changed by hand, or by another command since
+        this store was opened. What a killed process has not come to write is written."""
+        layout = self._layout
+        with atomic.explained("reading config.toml"):
+            found = layout.config.read_bytes()
+            wanted = configuration.in_force(layout, base, found)
+            if wanted != found:
+                atomic.write(layout.config, wanted)
+                atomic.sync_directory(layout.root)
+        configuration.require_unchanged(layout, base, wanted)
+        if wanted != self._config_text:
+            raise EditorError(
+                "the configuration of the store was changed meanwhile", "run the command again"
+            )
+
+    @classmethod
+    def restore_config(cls, path: Path, command: str) -> Store:
+        """Write `config.toml` as it is recorded. Raises EditorError where the text was not kept."""
+        layout = Layout(path)
+        layout.require_plain()
+        with (
+            locked(layout.lock, command, now(), 0),
+            database.reading(layout.database) as base,
+            atomic.explained("writing config.toml"),
+        ):
+            text = configuration.text_of(layout, configuration.digest_in_force(base))
+            if text is None:
+                raise EditorError(
+                    "the text of the configuration is not kept: an older release made the store",
+                    "restore `config.toml` from a copy of the store",
+                )
+            if text != atomic.read(layout.config):
+                atomic.write(layout.config, text)
+                atomic.sync_directory(layout.root)
+        return cls.open(path)
+
+    @contextmanager
+    def run(self) -> Iterator[Run]:
+        """A training that is under way until the block ends. It holds no lock, and what is in the
+        journal stays there. Raises EditorError when the disk refuses."""
+        self._layout.require_plain()
+        with self.journal.used():
+            yield Run(self._layout.database, self.journal)
 
     def verify(self, digests: Digests | None = None) -> list[Problem]:
         """Everything that is wrong with the store; see `integrity.verify`. Without ``digests``,
@@ -357,6 +447,11 @@ class Store:
             files = [path for path in self._layout.blobs.iterdir() if DIGEST.fullmatch(path.name)]
         return sorted(path for path in files if path.name not in needed)
 
+    def files_of(self, digests: Collection[str]) -> list[Path]:
+        """The files of those of the blobs that are there."""
+        paths = [self._layout.blobs / digest for digest in sorted(digests)]
+        return [path for path in paths if path.is_file() and not path.is_symlink()]
+
     def remove(self, files: Sequence[Path]) -> None:
         """Remove these files; to be called while the store is being written to."""
         for path in files:
@@ -375,18 +470,13 @@ class Store:
             yield base
 
 
-def _resolved(base: sqlite3.Connection, name: str, ref: str) -> int:
-    """The number of the version called `name`; `ref`: what the user typed, for the error."""
-    newest = history.newest(base)
-    if match := NUMBER.fullmatch(name):
-        number = int(match[1])
-        if 0 < number <= newest:
-            return number
-    names: Mapping[str, str] = {"HEAD": history.last_event(base).head, **history.tags(base)}
-    if name in names:
-        return number_of(names[name])
-    by_lower = {candidate.lower(): candidate for candidate in names}
-    close = get_close_matches(name.lower(), by_lower, n=1)
-    suggestion = version_id(newest) if match else by_lower[close[0]] if close else ""
-    hint = f"did you mean `{suggestion}`? " if suggestion else ""
-    raise UnknownVersion(f"no version is called {ref!r}", f"{hint}`editcli log` lists the versions")
+def _versions(base: sqlite3.Connection, made: Sequence[Event]) -> tuple[Version, ...]:
+    notes = contents.notes(base, [event.seq for event in made])
+    return tuple(version_of(event, notes[event.seq]) for event in made)
+
+
+def _with_messages(
+    base: sqlite3.Connection, events: Sequence[Event]
+) -> list[tuple[Event, str | None]]:
+    notes = contents.notes(base, [event.seq for event in events])
+    return [(event, notes[event.seq].get("message")) for event in events]

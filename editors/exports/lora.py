@@ -19,17 +19,12 @@ from editors.exports.adapter import ADAPTER_CONFIG, write_adapter
 from editors.exports.folder import EditConfig
 from editors.methods.base import Method
 from editors.methods.edit_state import EditState
-from editors.methods.low_rank import LowRankMemory
+from editors.methods.low_rank import LowRankMemory, adapter_name
 from editors.model.projection import Projection
 from editors.model.tensor_files import to_bytes
 
 ADAPTERS = "adapters"  # the folder, and the list of what is in it
 WEIGHTS = "adapter_model.safetensors"
-
-
-def adapter_name(memory: int) -> str:
-    """The name of the adapter of ``memory``, as numbered in decisions."""
-    return f"shard-{memory:04d}"
 
 
 def write_lora(

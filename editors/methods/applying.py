@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -85,7 +85,7 @@ class NoCache:
     def get(self, key: str) -> bytes | None:
         return None
 
-    def put(self, key: str, payload: bytes) -> None:
+    def put(self, key: str, payload: bytes, made_from: Collection[str] | None = None) -> None:
         pass
 
 

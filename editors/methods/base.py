@@ -296,13 +296,17 @@ class Method(ABC, Generic[P, S]):
                 state = self.skip(state, in_force)
 
     def trained_once(
-        self, cache: ByteCache, recipe: Sequence[object], train: Callable[[], Mapping[str, Tensor]]
+        self,
+        cache: ByteCache,
+        recipe: Sequence[object],
+        made_from: Collection[str],
+        train: Callable[[], Mapping[str, Tensor]],
     ) -> dict[str, Tensor]:
         """The tensors that ``train`` returns, on the CPU, from ``cache`` if an earlier run stored
         them.
 
         ``recipe``: plain JSON, everything that they depend on besides the base, the settings and
-        the seed.
+        the seed. ``made_from``: the facts (ids) that they hold traces of.
         """
         settings = asdict(cast("Any", self.settings))
         text = json.dumps([self._fingerprint, settings, self.seed, *recipe], sort_keys=True)
@@ -310,7 +314,7 @@ class Method(ABC, Generic[P, S]):
         saved = cache.get(key)
         if saved is None:
             saved = to_bytes(train())
-            cache.put(key, saved)
+            cache.put(key, saved, made_from)
         return from_bytes(saved)
 
     def served_elsewhere(self, state: EditState) -> Elsewhere:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-MAKE_A_STORE = (
-    "`--as adapter`; or apply the facts to a new store: `editcli init MODEL --set memory=low-rank`"
-)
+MAKE_A_STORE = "apply the facts to a new store: `editcli init MODEL --set memory=low-rank`"
 """The next step where memories are not of low rank."""
+
+
+def adapter_name(memory: int) -> str:
+    """What the adapter made of ``memory``, as numbered in decisions, is called."""
+    return f"shard-{memory:04d}"
 
 
 @dataclass(frozen=True, slots=True)

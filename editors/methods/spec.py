@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from editors.model.base_model import Base
     from editors.model.projection import Projection
 
+Shapes = Sequence[tuple[int, int]]
+"""The shapes of projections: features out and in, or in and out."""
+
 Undo = Literal["exact", "retraining"]
 """How a fact is taken back. "exact": closing the fact suffices, without a model. "retraining": the
 remaining facts are trained again from the start."""
@@ -43,8 +46,8 @@ class MethodSpec:
     ``about`` and ``about_fact``: what the method adds to the description of a version and of a fact
     (an id).
     ``why_no_undo``: why single facts cannot be taken back with these settings, None if they can.
-    ``kept_entries``: with these settings, of about how many of the entries of those projections an
-    edit (of wise: a shard) keeps a change.
+    ``kept_entries``: with these settings, about how many numbers an edit (of wise: a shard) keeps
+    of projections of these shapes.
     ``depth``: with these settings, the share of the depth at which the method edits best, None for
     the default.
     """
@@ -62,7 +65,7 @@ class MethodSpec:
     about: Callable[[EditState], dict[str, Any]] = lambda _: {}
     about_fact: Callable[[EditState, str], dict[str, Any]] = lambda *_: {}
     why_no_undo: Callable[[Mapping[str, Scalar]], str | None] = lambda _: None
-    kept_entries: Callable[[Mapping[str, Scalar], int], int] = lambda *_: 0
+    kept_entries: Callable[[Mapping[str, Scalar], Shapes], int] = lambda *_: 0
     depth: Callable[[Mapping[str, Scalar]], Fraction | None] = lambda _: None
 
     def all_settings(self, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -7,7 +7,7 @@ another model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -35,11 +35,11 @@ FactKeys = Tensors
 
 class ByteCache(Protocol):
     """Stores bytes under keys, which are lower-case hexadecimal digits. ``get`` returns None for an
-    unknown key."""
+    unknown key. ``made_from``: the facts (ids) that the bytes were made from; None: not known."""
 
     def get(self, key: str) -> bytes | None: ...
 
-    def put(self, key: str, payload: bytes) -> None: ...
+    def put(self, key: str, payload: bytes, made_from: Collection[str] | None = None) -> None: ...
 
 
 class Learning(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ CONTRASTS = [
 
 
 class OnlyShipped(ShippedCalibrations):
-    def put(self, key: str, payload: bytes) -> None:
+    def put(self, key: str, payload: bytes, made_from: Collection[str] | None = None) -> None:
         pytest.fail("the signal was trained: no calibration ships for what it depends on now")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from editors import Fact
@@ -54,7 +54,7 @@ class CountingCache:
         self.hits += key in self.entries
         return self.entries.get(key)
 
-    def put(self, key: str, payload: bytes) -> None:
+    def put(self, key: str, payload: bytes, made_from: Collection[str] | None = None) -> None:
         self.entries[key] = payload
 
 

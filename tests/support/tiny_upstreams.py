@@ -230,43 +230,6 @@ def _usage(said: list[tuple[str, str, int]]) -> dict[str, int]:
     return {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
 
 
-def save_adapters(store: Store, base: Path, folder: Path) -> Path:
-    """`folder`, with the shards of HEAD as adapters of PEFT."""
-    from safetensors.torch import save_file
-
-    from editcli.operations.session import Session
-
-    session = Session.open(Invocation(store=store.path, device="cpu"), store)
-    state = session.state()
-    held = {}
-    for number, shard in enumerate(state.payload.shards):
-        name = f"shard-{number:04d}"
-        held[name] = list(shard.facts)
-        place = folder / "adapters" / name
-        place.mkdir(parents=True)
-        up, down = shard.support.factors(shard.values)
-        rank = len(down)
-        [path] = state.modules
-        config = {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": str(base),
-            "r": rank,
-            "lora_alpha": rank,
-            "target_modules": [path],
-            "inference_mode": True,
-        }
-        (place / "adapter_config.json").write_text(json.dumps(config))
-        module = f"base_model.model.{path}"
-        tensors = {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}
-        save_file(
-            {key: tensor.contiguous() for key, tensor in tensors.items()},
-            place / "adapter_model.safetensors",
-        )
-    (folder / "adapters.json").write_text(json.dumps(held))
-    return folder
-
-
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as taken:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 from typer import Exit, Option
@@ -10,13 +9,19 @@ from typer import Exit, Option
 from editcli import exit_codes
 from editcli.cli.options import READS, RUNS_MODEL, Invocation, shared
 from editcli.errors import UsageError
-from editcli.models.base_files import differing, digests_of
 from editcli.models.libraries import use_threads
-from editcli.models.loading import MODEL_VARIABLE, load_store_base
 from editcli.models.locations import find_model
-from editcli.store.edits import edits_of
+from editcli.models.recorded.base_files import differing, digests_of
+from editcli.models.recorded.store_base import (
+    OTHER_BASE,
+    base_of,
+    load_store_base,
+    structure_problems,
+)
+from editcli.store.edits import described
 from editcli.store.files.digests import Digests, remembered_digests
 from editcli.store.integrity import Problem
+from editcli.store.signatures import read_public
 from editcli.store.store import Store
 from editcli.wording import counted
 from editors import EditorError
@@ -41,21 +46,30 @@ def command(
             "it as tip.",
         ),
     ] = "",
+    signed_by: Annotated[
+        str,
+        Option(
+            metavar="KEY",
+            help="Fail unless the history is signed with this public key: a file, or its text.",
+        ),
+    ] = "",
 ) -> None:
     """Check that the store and its base model are unchanged.
 
-    This checks every hash of the store, the chain of the history, the edits that have a name, and
-    of the base its weights, its tokenizer and its structure. Everything that is wrong is listed;
-    the exit code is then 1.
+    This checks every hash of the store, the chain and the signatures of the history, the edits that
+    have a name, and of the base its weights, its tokenizer and its structure. Everything that is
+    wrong is listed; the exit code is then 1.
 
-    Whoever rewrites a whole store can make all hashes fit. The tip, kept elsewhere and given to
-    --expect, finds that out.
+    Whoever rewrites a whole store can make all hashes fit, and sign it with another key. The tip,
+    kept elsewhere and given to --expect, finds that out, and so does the public key, given to
+    --signed-by.
 
     \b
     Examples:
       editcli verify
       editcli verify --full
       editcli verify --expect "$(cat tip.txt)"
+      editcli verify --signed-by ~/.ssh/id_ed25519.pub
       editcli verify --no-base --json
     """
     out = call.out
@@ -65,6 +79,9 @@ def command(
         tip = store.tip()
         if expect and not (len(expect) >= 12 and tip.startswith(expect)):
             problems.append(Problem("history", f"its tip is {tip}, and not {expect}"))
+        if signed_by and read_public(signed_by) != store.config.signer:
+            signer = store.config.signer or "no key"
+            problems.append(Problem("history", f"it is signed with {signer}, not with {signed_by}"))
         found, hint = ([], "") if no_base else _base_problems(call, store, digests)
     problems += found
     if call.json:
@@ -86,12 +103,13 @@ def _base_problems(call: Invocation, store: Store, digests: Digests) -> tuple[li
     use_threads(call.threads)
     problems: list[Problem] = []
     try:
-        name, revision = os.environ.get(MODEL_VARIABLE), ""
-        if not name:
-            name, revision = config.base, config.revision
+        name, revision = base_of(config)
         if config.files:  # releases up to 0.2 do not write them
-            found = digests_of(find_model(name, revision), digests)
-            problems = [Problem("base model", text) for text in differing(config.files, found)]
+            found = digests_of(find_model(name, revision), config.adapter, digests)
+            texts = differing(config.files, found, config.adapter)
+            problems = [Problem("base model", text) for text in texts]
+        if others := structure_problems(config):  # it could not be loaded then
+            return [*problems, *(Problem("base model", text) for text in others)], OTHER_BASE
         load_store_base(
             config, device=call.device, dtype=call.dtype, verbose=call.verbose, tell=call.tell
         )
@@ -109,7 +127,7 @@ def _edit_problems(store: Store) -> list[Problem]:
     problems = []
     for name, version in store.refs().items():
         try:
-            edits_of(store, version)
+            described(store, store.version(version))
         except EditorError as error:
             problems.append(Problem(name, error.message))
     return problems

@@ -91,18 +91,20 @@ def command(
         raise UsageError(
             "standard input cannot be read by several processes", "name a file: `apply FILE`"
         )
-    gate = Gate.of(canaries, min_reliability, min_generalization, min_locality)
     fact_file = read_facts(file, on_conflict=on_conflict)
     fact_file.require(skip_bad=skip_bad)  # before a large model is loaded, not after
     store = call.open_store()
-    edits = edits_of(store)
-    fact_file = fact_file.refusing(Objections(store, edits).to)
+    usual = store.config.minima
+    gate = Gate.of(canaries, min_reliability, min_generalization, min_locality, usual)
+    head = store.head()
+    edits = edits_of(store, head)
+    fact_file = fact_file.refusing(Objections(store, head, edits).to)
     out.note(*fact_file.remarks(SHOWN))
     if dry_run:
         if ranks.leads:
             facts = fact_file.require(skip_bad=skip_bad)[:limit]
             counts = forecast(edits, facts)
-            about = {"version": None, "parent": store.head().id, "dry_run": True}
+            about = {"version": None, "parent": head.id, "dry_run": True}
             if call.json:
                 out.record({**about, **counts, "refused": len(fact_file.refused)})
             out.text(told_forecast(counts))

@@ -82,8 +82,9 @@ def command(
     )
     from editcli.operations.session import Session
 
-    out = call.out
-    gate = Gate.of(canaries, min_reliability, min_generalization, min_locality)
+    out, store = call.out, call.open_store()
+    usual = store.config.minima
+    gate = Gate.of(canaries, min_reliability, min_generalization, min_locality, usual)
     fact = Fact(
         prompt,
         target,
@@ -101,7 +102,7 @@ def command(
     if dry_run:
         _forecast(call, fact)
         return
-    result = edit_fact(Session.open(call), fact, call, chats=not plain, gate=gate)
+    result = edit_fact(Session.open(call, store), fact, call, chats=not plain, gate=gate)
     in_force = result.unchanged[0] if result.unchanged else fact.id
     if call.json or call.quiet:
         out.record({**result.to_dict(), "dry_run": False, "fact": in_force})
@@ -119,11 +120,12 @@ def command(
 def _forecast(call: Invocation, fact: Fact) -> None:
     """Say what the edit would do."""
     store = call.open_store()
-    edits = edits_of(store)
-    if objection := Objections(store, edits).to(fact):
+    head = store.head()
+    edits = edits_of(store, head)
+    if objection := Objections(store, head, edits).to(fact):
         raise InvalidFact(objection, "change the fact")
     counts = forecast(edits, [fact])
     if call.json:
-        about = {"version": None, "parent": store.head().id, "dry_run": True}
+        about = {"version": None, "parent": head.id, "dry_run": True}
         call.out.record({**about, **counts, "refused": 0, "fact": fact.id})
     call.out.text(told_forecast(counts), f"fact {fact.id}")

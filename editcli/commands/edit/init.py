@@ -21,16 +21,18 @@ from editcli.cli.options import (
 from editcli.errors import UsageError
 from editcli.files.corpus import read_corpus
 from editcli.files.packaged import ShippedCalibrations
-from editcli.models.base_files import digests_of
 from editcli.models.libraries import tools, use_threads
 from editcli.models.loading import code_of, dtype_name, load_base
 from editcli.models.locations import ATLAS, find_model, resolve
+from editcli.models.recorded.base_files import digests_of
+from editcli.models.recorded.structure import structure_of
 from editcli.operations.default_settings import default_settings, wants_encoder
 from editcli.settings import parse_settings
 from editcli.store.edits import blobs_of
 from editcli.store.files.digests import remembered_digests
 from editcli.store.files.layout import new_store_path
 from editcli.store.records import RARE, StoreConfig
+from editcli.store.signatures import Signer
 from editcli.store.store import Store
 from editcli.store.transaction import Changes
 from editors import METHODS
@@ -112,6 +114,9 @@ def command(
     runs it whenever the base is loaded, unless it has changed. `editcli inspect MODEL` tells what
     of a model can be edited.
 
+    With --sign, each line of the history is signed with that key, and every command that writes to
+    the store needs it; `editcli verify` checks the signatures.
+
     \b
     To get what smollm2 and the scope sentence need:
       pip install 'editcli[gguf]'
@@ -130,6 +135,7 @@ def command(
     out = call.out
     path = new_store_path(call.store, Path.cwd(), os.environ)
     Store.require_free(path)  # before a large model is loaded, not after
+    signer = Signer.read(call.sign) if call.sign else None
     spec = METHODS.load(method)
     given = parse_settings(settings or ())
     if "layer" in given:
@@ -170,7 +176,7 @@ def command(
         code=code,
     )
     with remembered_digests() as known:
-        digests = digests_of(find_model(name, revision), known)
+        digests = digests_of(find_model(name, revision), adapter or "", known)
     built_method = spec.build(base, values, seed)
     built_method.self_test()
     state = built_method.start(read_corpus(calibration), ShippedCalibrations())
@@ -185,12 +191,15 @@ def command(
         seed=seed,
         adapter=adapter or "",
         remote_code=code,
+        signer=signer.public if signer else "",
+        structure=structure_of(name, revision, adapter or "", code),
         files=digests,
     )
     store = Store.create(
         path,
         config,
         Changes(blobs=blobs_of(built_method.close(state))),
+        signer,
         who=call.who,
         message=call.message,
         tools=tools(),

@@ -9,7 +9,7 @@ from typer import Argument
 
 from editcli.cli.completion import complete_version
 from editcli.cli.options import READS, VERSION_HELP, Invocation, shared
-from editcli.store.edits import described
+from editcli.store.edits import pruning_of
 from editcli.store.records import Version
 from editcli.store.store import Store
 from editcli.store.tables.contents import Entry
@@ -78,7 +78,7 @@ def _target(entry: Entry | None) -> str | None:
 
 
 def _heads(store: Store, one: Version, other: Version) -> Iterator[dict[str, Any]]:
-    before, after = (_pruned(described(store, version).pruning) for version in (one, other))
+    before, after = (_pruned(pruning_of(store, version)) for version in (one, other))
     if before != after:
         yield {"change": "heads", "fact": None, "prompt": None, "old": before, "new": after}
 

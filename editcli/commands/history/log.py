@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 from typer import Option
@@ -11,6 +12,7 @@ from editcli.cli.completion import complete_author, complete_fact, complete_oper
 from editcli.cli.options import READS, Invocation, shared
 from editcli.cli.tree import drawn
 from editcli.operations.scores.records import told_scores
+from editcli.store.store import Store
 from editcli.store.tables.history import Event
 from editcli.wording import PURGED, local_time
 
@@ -37,7 +39,7 @@ def command(
         Option(
             metavar="NAME",
             help="Only this operation: init, edit, apply, undo, purge, compact, resolve, check, "
-            "tag or checkout.",
+            "tag, checkout or gc.",
             autocompletion=complete_operation,
         ),
     ] = None,
@@ -56,7 +58,8 @@ def command(
     """List what was done, newest first.
 
     Each entry is a version made, checked or tagged, or a move of HEAD. Changes count facts: +added
-    -removed ~superseded. With -q, only the ids of new versions are printed.
+    -removed ~superseded. A version that is "(removed)" was abandoned, and `editcli gc` took its
+    content. With -q, only the ids of new versions are printed.
 
     \b
     Examples:
@@ -66,18 +69,20 @@ def command(
       editcli log --graph
     """
     store = call.open_store()
-    told = [*store.history()]
-    checks = store.all_scores()
     about = None if fact is None else store.about(store.full_id(fact))
-    names = _names([event for event, _ in told])
-    rows = [
-        _row(event, message, names.get(event.seq, []), checks.get(event.seq))
-        for event, message in reversed(told)
+    wanted = (
+        (event, message)
+        for event, message in store.newest_first()
         if (about is None or event.seq in about)
         and operation in (None, event.operation)
         and who in (None, event.who)
         and (event.made or not (call.quiet or graph))
-    ][:limit]
+    )
+    told = [*islice(wanted, limit)]
+    checks = store.scores_of([event.seq for event, _ in told])
+    names = _names(store)
+    removed = store.removed()
+    rows = [_row(event, message, names, checks.get(event.seq), removed) for event, message in told]
     if graph:
         for line, row in zip(drawn(rows), rows, strict=True):
             row["graph"] = line
@@ -86,7 +91,11 @@ def command(
 
 
 def _row(
-    event: Event, message: str | None, names: Sequence[str], scores: dict[str, Any] | None
+    event: Event,
+    message: str | None,
+    names: Mapping[str, Sequence[str]],
+    scores: dict[str, Any] | None,
+    removed: Collection[str],
 ) -> dict[str, Any]:
     record = {key: getattr(event, key) for key in ("seq", "at", "who", "operation")}
     changes = {kind: event.changes.get(kind, 0) for kind in SIGNS}
@@ -99,8 +108,9 @@ def _row(
         "tag": event.tag or None,
         "message": message,
         "changes": changes,
-        "tags": list(names),
+        "tags": list(names.get(event.version, ())) if event.made else [],
         "scores": scores,
+        "removed": event.made and event.version in removed,
         "content_hash": event.content,
         "previous_hash": event.previous,
     }
@@ -111,6 +121,8 @@ def _for_people(record: dict[str, Any]) -> dict[str, object]:
     message = PURGED if record["message"] is None else record["message"]
     if record["made"] and record["head"] != record["version"]:
         message = f"(rejected) {message}".strip()
+    if record["removed"]:
+        message = f"(removed) {message}".strip()
     return {
         **record,
         "when": local_time(record["at"]),
@@ -123,17 +135,16 @@ def _pointed(record: dict[str, Any]) -> str:
     """What an entry about a tag or about scores says, in words."""
     if record["scores"]:
         return told_scores(record["scores"])
+    if record["operation"] == "gc":
+        return "content of abandoned versions"
     if not record["tag"]:
         return ""
     return f"as {record['tag']}" if record["version"] else f"no longer {record['tag']}"
 
 
-def _names(events: Sequence[Event]) -> dict[int, list[str]]:
-    """HEAD and the tags, each under the `seq` of the event that made its version."""
-    published = {event.version: event.seq for event in events if event.made}
-    tags = {event.tag: event.version for event in events if event.tag}
-    names: dict[int, list[str]] = {}
-    for name, version in {"HEAD": events[-1].head, **dict(sorted(tags.items()))}.items():
-        if version:
-            names.setdefault(published[version], []).append(name)
+def _names(store: Store) -> dict[str, list[str]]:
+    """HEAD and the tags, each under the version that it names."""
+    names: dict[str, list[str]] = {}
+    for name, version in store.refs().items():
+        names.setdefault(version, []).append(name)
     return names

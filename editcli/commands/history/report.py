@@ -29,10 +29,12 @@ def command(
     version: VersionOption = "HEAD",
     force: Annotated[bool, Option("--force", "-f", help="Overwrite a file that exists.")] = False,
 ) -> None:
-    """Write one HTML page about a version.
+    """Write one HTML page about a version, for an auditor to keep.
 
-    It shows the history, the pruned heads and the facts in force. The page is complete in itself:
-    it loads nothing, runs no script, and prints well. The same store gives the same page.
+    It shows who did what, scores over time, old answers beside new ones with their sources, the
+    history with its branches, and the pruned heads. The page is complete in itself: it loads
+    nothing, and prints well. Its one script searches and sorts facts. The same store gives the
+    same page.
 
     \b
     Examples:

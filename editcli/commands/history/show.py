@@ -69,8 +69,8 @@ def command(
 
 
 def _version_record(store: Store, version: Version) -> dict[str, Any]:
-    edits = described(store, version)
     blobs = store.blobs(version)
+    edits = described(store, version, blobs)
     return {
         "version": version.id,
         "parent": version.parent or None,
@@ -79,6 +79,7 @@ def _version_record(store: Store, version: Version) -> dict[str, Any]:
         "who": version.who,
         "message": version.message,
         "tags": [name for name, target in store.refs().items() if target == version.id],
+        "removed": version.id in store.removed(),
         "facts": store.count(version),
         "changes": dict(version.changes),
         **METHODS.load(edits.method).about(edits),
@@ -103,6 +104,7 @@ FOR_PROGRAMS = ("extra", "config")
 def _version_lines(record: Mapping[str, Any]) -> dict[str, object]:
     """One line a field, without those that are empty or for programs."""
     values = {**record, "at": local_time(record["at"]), "blobs": len(record["blobs"])}
+    values["removed"] = "by `editcli gc --abandoned`" if record["removed"] else None
     lines = {key: _flat(value) for key, value in values.items() if key not in FOR_PROGRAMS}
     return {key: value for key, value in lines.items() if value not in (None, "", [])}
 
@@ -134,7 +136,7 @@ def _past(store: Store, version: Version, what: str, hint: str) -> FactPast:
     if past := store.past(version, fact):
         return past
     last = max(store.about(fact))
-    made = next(event.version for event, _ in reversed(store.history()) if event.seq == last)
+    made = store.events([last])[last].version
     raise EditorError(
         f"fact {fact} is not in {version.id}", f"`editcli show {fact} --version {made}`"
     )

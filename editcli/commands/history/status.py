@@ -11,6 +11,9 @@ from editcli.store.store import Store
 from editcli.wording import local_time
 from editors import METHODS
 
+STOPPED = "an `edit` or `apply` was stopped: the same command goes on"
+UNDER_WAY = "an `edit` or `apply` is under way"
+
 
 @shared(*READS)
 def command(call: Invocation) -> None:
@@ -48,7 +51,7 @@ def status_of(store: Store) -> dict[str, Any]:
     head, refs = store.head(), store.refs()
     edits = described(store, head)
     facts, newest = store.count(head), store.ids()[-1]
-    unfinished = store.journal.count()
+    unfinished, under_way = len(store.journal.entries()), store.journal.in_use()
     checks = store.scores(head)
     return {
         "store": str(store.path),
@@ -65,15 +68,16 @@ def status_of(store: Store) -> dict[str, Any]:
         "message": head.message,
         "scores": checks[-1] if checks else None,
         "unfinished": unfinished,
-        "next": [*_next(facts, unfinished, head.id == newest, checked=bool(checks))],
+        "next": [
+            *([UNDER_WAY] if under_way else [STOPPED] if unfinished else []),
+            *_next(facts, head.id == newest, checked=bool(checks)),
+        ],
     }
 
 
-def _next(facts: int, unfinished: int, at_newest: bool, *, checked: bool) -> list[str]:
+def _next(facts: int, at_newest: bool, *, checked: bool) -> list[str]:
     """What a user may want to do, the most urgent first."""
     hints = []
-    if unfinished:
-        hints.append("an `edit` or `apply` was stopped: the same command goes on")
     if not at_newest:
         hints.append("HEAD is not the newest version: `editcli log --graph`")
     if not facts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Annotated
 
 from typer import Argument, Exit, Option
@@ -77,18 +76,13 @@ def command(
     if purged and heads:
         raise UsageError("--purge takes facts and nothing else", "`editcli undo FACT --purge`")
     gone = None
-    with nullcontext() if dry_run else call.writing(store) as transaction:
-        parent = store.head()
-        if version:
-            result = take_back_version(call, store, transaction, version)
-        elif purged:
-            result, gone = (
-                purge(call, store, transaction, names)
-                if transaction
-                else purge_forecast(store, names)
-            )
-        else:
-            result = take_back(call, store, transaction, names, heads=heads)
+    if version:
+        result = take_back_version(call, store, version, dry_run=dry_run)
+    elif purged:
+        result, gone = purge_forecast(store, names) if dry_run else purge(call, store, names)
+    else:
+        result = take_back(call, store, names, heads=heads, dry_run=dry_run)
+    parent = result.version.parent if result.version else store.head().id
     _print(call, parent, result, gone)
 
 
@@ -110,15 +104,13 @@ def _version(store: Store, names: list[str], *, last: bool) -> Version | None:
         ) from error
 
 
-def _print(
-    call: Invocation, parent: Version, result: TakenBack, gone: dict[str, int] | None
-) -> None:
+def _print(call: Invocation, parent: str, result: TakenBack, gone: dict[str, int] | None) -> None:
     out, new = call.out, result.version
     if call.json or (call.quiet and new):
         out.record(
             {
                 "version": new and new.id,
-                "parent": parent.id,
+                "parent": parent,
                 "dry_run": new is None,
                 "undone": [fact.id for fact in result.undone],
                 "returned": [fact.id for fact in result.returned],

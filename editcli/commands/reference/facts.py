@@ -33,7 +33,7 @@ from editcli.operations.fact_rows import (
     STATES,
     StateName,
     chosen_events,
-    fact_row,
+    fact_rows,
     for_people,
 )
 from editcli.operations.same_question import KEY, NearPrompts, by_sentences
@@ -390,18 +390,17 @@ def list_facts(
     """
     store, out = call.open_store(), call.out
     chosen = store.version(version)
-    events = {event.seq: event for event, _ in store.history()}
     wanted = Wanted(
         states=("in force", "superseded", "undone") if state == "all" else (STATES[state],),
         match=match,
         tags=tag or (),
         source=source,
-        events=chosen_events(events, who, since),
+        events=chosen_events(store, who, since),
     )
     listed = store.list_facts(chosen, wanted)
     default = ON_A_TERMINAL if out.terminal else 0
     most = (default if limit is None else limit) or None
-    rows = (fact_row(fact, events) for fact in islice(listed, most))
+    rows = fact_rows(store, islice(listed, most))
     out.table(rows if call.json else map(for_people, rows), COLUMNS, spare=SPARE)
     if most and limit is None and next(listed, None):
         out.note(f"these are the newest {most}; `editcli facts list --limit 0` lists all")

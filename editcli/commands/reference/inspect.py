@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from math import prod
 from typing import Annotated, Any
 
 from typer import Argument, Option
@@ -69,11 +68,11 @@ def command(
         adapter=adapter or "",
         trust_remote_code=trust_remote_code,
     )
-    entries = sum(map(prod, found.structure.projections.values()))
+    shapes = [*found.structure.projections.values()]
     record = _record(found)
     record |= {
         "method": method,
-        "edit_bytes": spec.kept_entries(settings, entries) * found.dtype_bytes,
+        "edit_bytes": spec.kept_entries(settings, shapes) * found.dtype_bytes,
     }
     call.out.record(record if call.json else dict(_lines(record, found)))
 

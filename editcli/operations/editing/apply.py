@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -13,20 +13,29 @@ from editcli.cli.console import Output
 from editcli.cli.options import Invocation
 from editcli.errors import Interrupted
 from editcli.operations.editing.distributed import Ranks
+from editcli.operations.editing.id_clash import id_clash
+from editcli.operations.editing.on_head import saved_on_head
 from editcli.operations.interrupts import noticing_interrupts
 from editcli.operations.scores.minima import Gate
 from editcli.operations.session import Session
-from editcli.store.files.journal import Journal
-from editcli.wording import STALE_HEADS, counted
-from editors import Fact
+from editcli.store.records import Version
+from editcli.store.run import Run
+from editcli.store.transaction import Transaction
+from editcli.wording import STALE_HEADS, counted, listed
+from editors import EditorError, Fact
 
 if TYPE_CHECKING:
     import torch
 
-    from editors.methods.applying import Applied, Limits
+    from editors.methods.applying import Applied, Limits, Progress
     from editors.methods.edit_state import EditState
 
 ALONE = Ranks()
+SHOWN = 5  # ids in an error
+NOTHING_SAVED = (
+    "HEAD has moved meanwhile, and nothing is saved; what was trained is kept until you run the "
+    "command again"
+)
 
 
 @contextmanager
@@ -45,19 +54,6 @@ def _interruptible(out: Output) -> Iterator[Callable[[], bool]]:
         raise Interrupted(
             "interrupted", "run the same command again to go on; finished work is kept"
         ) from None
-
-
-class _ResumedJournal:
-    """The journal of a store, which counts the entries of an earlier run that are used."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal, self.put = journal, journal.put
-        self.entries_used = 0
-
-    def get(self, key: str) -> bytes | None:
-        payload = self._journal.get(key)
-        self.entries_used += payload is not None
-        return payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,81 +103,39 @@ def apply_facts(
 ) -> ApplyResult:
     """Apply ``facts`` and publish the next version; where nothing changes, no version is made.
 
-    With a ``gate``, a version that does not reach it is kept as rejected, and HEAD stays.
+    Others may change the store while this trains: what is published is, bit for bit, what would
+    have been if all of it had been done after them. With a ``gate``, a version that does not reach
+    it is kept as rejected, and HEAD stays.
 
     The method trains the facts in groups, within ``limits``. After Ctrl-C the group in training is
     finished, and all finished groups are saved. A group that a killed run finished is not trained
     again. The other processes of ``ranks`` do their part with :func:`help_to_apply`.
 
     Raises:
-        EditorError: another process writes to the store, or a fact cannot be trained.
+        EditorError: a fact cannot be trained, or was purged meanwhile.
+        StoreLocked: another process writes to the store for long; the journal keeps what was
+            finished.
         Interrupted: Ctrl-C was pressed twice; only the journal keeps what was finished.
     """
-    from editors.methods.applying import UNLIMITED, Progress
+    from editors.methods.applying import UNLIMITED
 
-    limits, out = limits or UNLIMITED, call.out
     started = time.monotonic()
     store = session.store
-    journal = _ResumedJournal(store.journal)
-    with call.writing(store) as transaction, _interruptible(out) as stop_requested:
-        parent = store.head()
-        state = session.state(parent)
-        if ranks.count > 1:
-            out.note(f"training on {ranks.count} processes")
-            help_to_apply(session, facts, ranks, limits, state)
-        with out.progress("editing", len(facts)) as bar:
-            shown = 0
-
-            def on_progress(progress: Progress) -> bool:
-                nonlocal shown
-                in_force = len(facts) - progress.total  # already, before this run
-                bar.advance(in_force + progress.done - shown)
-                shown = in_force + progress.done
-                return not stop_requested()
-
-            result = session.method.apply(
-                state, facts, cache=journal, on_progress=on_progress, limits=limits
-            )
-        _tell_reworded(out, result)
-        if journal.entries_used and ranks.count == 1:
-            out.note(
-                f"{counted(journal.entries_used, 'group')} of facts had been trained by a run that "
-                "was stopped, and needed no training"
-            )
-        version = parent
-        missed: list[str] = []
-        if result.applied or result.updated:
-            scores = None
-            if gate:
-                new = [result.state.facts[fact] for fact in (*result.applied, *result.updated)]
-                missed, scores = gate.judged(session, result.state, new)
-            version = session.publish(
-                transaction,
-                operation,
-                state,
-                result.state,
-                rejected=bool(missed),
-                who=call.who,
-                message=call.message,
-                extra={
-                    "iterations": result.iterations,
-                    "seconds": round(time.monotonic() - started, 3),
-                    "failed": list(result.failed),
-                    **({} if limits.chats else {"plain": True}),
-                    **({"rejected": missed} if missed else {}),
-                },
-            )
-            store.journal.clear()
-            if scores:
-                transaction.record_scores(version, scores, who=call.who)
-            if missed:
-                out.warn(
-                    f"{version.id} is kept as rejected, and HEAD stays at {parent.id}: "
-                    f"{'; '.join(missed)}",
-                    f"`editcli checkout {version.id}` takes it all the same",
-                )
-            if result.state.stale:
-                out.warn(*STALE_HEADS)
+    with store.run() as run, _interruptible(call.out) as stop_requested:
+        applying = _Applying(
+            session,
+            facts,
+            call,
+            run,
+            operation,
+            limits or UNLIMITED,
+            ranks,
+            gate,
+            stop_requested,
+            started,
+        )
+        version, parent, trained = saved_on_head(call, store, applying.train, applying.save)
+    result = trained.result
     return ApplyResult(
         version=version.id,
         parent=parent.id if version.id != parent.id else parent.parent,
@@ -190,13 +144,137 @@ def apply_facts(
         superseded=len(result.superseded),
         unchanged=result.unchanged,
         updated=result.updated,
-        missed=tuple(missed),
+        missed=tuple(trained.missed),
         failed=result.failed,
         left=len(result.left),
         iterations=result.iterations,
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_memory(session.base.device),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What training gave: the edits ``before`` it, and its ``result``; what that ``missed`` of the
+    minima, in words, and its ``scores``, None without a gate."""
+
+    before: EditState
+    result: Applied
+    missed: Sequence[str] = ()
+    scores: Mapping[str, object] | None = None
+
+
+@dataclass
+class _Applying:
+    """One call of :func:`apply_facts`, and what it keeps from one round of
+    :func:`~editcli.operations.editing.on_head.saved_on_head` to the next: ``reached``, how many
+    facts were trained when Ctrl-C was pressed, and whether the other processes were called
+    (``met``)."""
+
+    session: Session
+    facts: Sequence[Fact]
+    call: Invocation
+    run: Run
+    operation: str
+    limits: Limits
+    ranks: Ranks
+    gate: Gate | None
+    stop_requested: Callable[[], bool]
+    started: float
+    reached: int = 0
+    met: bool = False
+
+    def train(self, head: Version) -> _Trained:
+        """Train the facts after those of ``head``. Raises EditorError where one cannot be trained
+        any more, after what others did meanwhile."""
+        session, facts, out = self.session, self.facts, self.call.out
+        state = session.state(head)
+        self._require_not_purged(state.facts)
+        if self.met:
+            # The caller has asked this of the version that was HEAD then.
+            for fact in facts:
+                if reason := id_clash(session.store, head, state, fact):
+                    raise EditorError(f"{fact.prompt!r}: {reason}", NOTHING_SAVED)
+        elif self.ranks.count > 1:
+            out.note(f"training on {self.ranks.count} processes")
+            _prepare(session, facts, self.ranks, self.limits, state, self.run)
+        resumed, self.met = self.run.resumed, True
+        with out.progress("editing", len(facts)) as bar:
+            shown = 0
+
+            def on_progress(progress: Progress) -> bool:
+                nonlocal shown
+                in_force = len(facts) - progress.total  # already, before this run
+                done = in_force + progress.done
+                bar.advance(done - shown)
+                shown = done
+                if not self.stop_requested():
+                    self.reached = max(self.reached, done)
+                return done < self.reached or not self.stop_requested()
+
+            result = session.method.apply(
+                state, facts, cache=self.run, on_progress=on_progress, limits=self.limits
+            )
+        if self.run.resumed > resumed and self.ranks.count == 1:
+            out.note(
+                f"{counted(self.run.resumed, 'group')} of facts had been trained by a run that "
+                "was stopped, and needed no training"
+            )
+        if not (self.gate and (result.applied or result.updated)):
+            return _Trained(state, result)
+        new = [result.state.facts[fact] for fact in (*result.applied, *result.updated)]
+        return _Trained(state, result, *self.gate.judged(session, result.state, new))
+
+    def save(
+        self, transaction: Transaction, head: Version, trained: _Trained
+    ) -> tuple[Version, Version, _Trained]:
+        """The version after ``head`` with what was trained, ``head`` itself where nothing was; and
+        what was given."""
+        call, out, result, missed = self.call, self.call.out, trained.result, trained.missed
+        self._require_not_purged(())
+        _tell_reworded(out, result)
+        if not (result.applied or result.updated):
+            return head, head, trained
+        version = self.session.publish(
+            transaction,
+            self.operation,
+            trained.before,
+            result.state,
+            rejected=bool(missed),
+            who=call.who,
+            message=call.message,
+            extra={
+                "iterations": result.iterations,
+                "seconds": round(time.monotonic() - self.started, 3),
+                "failed": list(result.failed),
+                **({} if self.limits.chats else {"plain": True}),
+                **({"rejected": list(missed)} if missed else {}),
+            },
+        )
+        self.run.forget()
+        if trained.scores:
+            transaction.record_scores(version, trained.scores, who=call.who)
+        if missed:
+            out.warn(
+                f"{version.id} is kept as rejected, and HEAD stays at {head.id}: "
+                f"{'; '.join(missed)}",
+                f"`editcli checkout {version.id}` takes it all the same",
+            )
+        if result.state.stale:
+            out.warn(*STALE_HEADS)
+        return version, head, trained
+
+    def _require_not_purged(self, others: Iterable[str]) -> None:
+        """Raise EditorError where one of the facts was purged since this was called first: whoever
+        purged it did not know of this work. ``others``: facts that it relies on from now on."""
+        ids = [fact.id for fact in self.facts]
+        self.run.relies_on(others)
+        if purged := self.run.relies_on(ids):
+            raise EditorError(
+                f"{listed(purged, SHOWN)} {'was' if len(purged) == 1 else 'were'} purged while "
+                "this was being trained, so nothing is saved",
+                "leave such facts out; or run the same command again to enter them all the same",
+            )
 
 
 def _tell_reworded(out: Output, result: Applied) -> None:
@@ -216,18 +294,29 @@ def help_to_apply(
     facts: Sequence[Fact],
     ranks: Ranks,
     limits: Limits,
-    state: EditState | None = None,
 ) -> None:
     """Train this process's part of the facts; the first process finds it in the journal.
-
-    ``state``: the edits before it (None: those of HEAD).
 
     Raises:
         EditorError: a fact cannot be trained.
     """
-    state, journal = state or session.state(), session.store.journal
+    with session.store.run() as run:
+        state = session.state()
+        run.relies_on(state.facts)
+        _prepare(session, facts, ranks, limits, state, run)
+
+
+def _prepare(
+    session: Session,
+    facts: Sequence[Fact],
+    ranks: Ranks,
+    limits: Limits,
+    state: EditState,
+    run: Run,
+) -> None:
+    """Train this process's part of the facts after ``state``, and wait for the others."""
     with ranks.together():
-        session.method.prepare(state, facts, cache=journal, takes=ranks.takes, limits=limits)
+        session.method.prepare(state, facts, cache=run, takes=ranks.takes, limits=limits)
 
 
 def peak_memory(device: torch.device) -> int:

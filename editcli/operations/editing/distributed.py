@@ -11,8 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from editors import EditorError
+
 # A job's shell may export WORLD_SIZE and RANK of its own; this variable is torchrun's alone.
 LAUNCHED = "TORCHELASTIC_RUN_ID"
+# Processes of a job start together. A shell that was started inside one may have its variables.
+MEETING_S = 900.0
+UNIT_DAYS = 7  # a unit may take hours, and torchrun notices a process that dies
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,11 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Wait at the end of ``with`` until every process has reached it."""
+        """Wait at the end of ``with`` until every process has reached it.
+
+        Raises:
+            EditorError: the others do not even reach its beginning.
+        """
         if self.count == 1:
             yield
             return
@@ -64,11 +73,18 @@ class Ranks:
 
         import torch.distributed as distributed
 
-        # Processes only wait for each other, so the backend for CPUs does wherever the model is. A
-        # unit may take hours, and torchrun notices a process that dies.
-        distributed.init_process_group("gloo", timeout=timedelta(days=7))
+        # Processes only wait for each other, so the backend for CPUs does wherever the model is.
         try:
+            distributed.init_process_group("gloo", timeout=timedelta(seconds=MEETING_S))
+        except (RuntimeError, ValueError) as error:
+            raise EditorError(
+                f"{LAUNCHED} says that this is process {self.number + 1} of {self.count} which "
+                f"torchrun has started, and the others do not answer: {error}",
+                f"`unset {LAUNCHED}` where it is not",
+            ) from error
+        try:
+            group = distributed.new_group(backend="gloo", timeout=timedelta(days=UNIT_DAYS))
             yield
-            distributed.barrier()
+            distributed.barrier(group)
         finally:
             distributed.destroy_process_group()

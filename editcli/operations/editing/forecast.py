@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from editcli.operations.editing.id_clash import id_clash
 from editcli.operations.editing.taking_back import TakenBack
+from editcli.store.records import Version
 from editcli.store.store import Store
 from editcli.store.tables.traces import traces_of
 from editcli.wording import counted
@@ -19,28 +21,15 @@ if TYPE_CHECKING:
 class Objections:
     """Why facts cannot join those in force, by what the store knows."""
 
-    def __init__(self, store: Store, edits: EditState) -> None:
-        self._store, self._edits = store, edits
+    def __init__(self, store: Store, version: Version, edits: EditState) -> None:
+        """``edits``: those of ``version``."""
+        self._store, self._version, self._edits = store, version, edits
         self._names = KnownNames(edits.in_force())
 
     def to(self, fact: Fact) -> str | None:
         """The objection to ``fact``, as "key: what"; None if there is none."""
-        return self._id_clash(fact) or self._names.clash(fact)
-
-    def _id_clash(self, fact: Fact) -> str | None:
-        """The objection to an id that names another fact of the store, in force or closed."""
-        recorded = self._edits.facts.get(fact.id, fact)
-        if recorded is fact and fact.id != fact.canonical_id():  # an id that somebody has chosen
-            past = self._store.past(self._store.head(), fact.id)
-            recorded = past.fact if past else fact
-        if recorded.prompt != fact.prompt:
-            return f"id: {fact.id!r} names another fact in the store: {recorded.prompt!r}"
-        if recorded.target != fact.target:
-            return (
-                f"id: {fact.id!r} names a fact in the store with the target {recorded.target!r}; "
-                "a fact with another target needs an id of its own"
-            )
-        return None
+        clash = id_clash(self._store, self._version, self._edits, fact)
+        return clash or self._names.clash(fact)
 
 
 def forecast(edits: EditState, facts: Iterable[Fact]) -> dict[str, int]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from editcli.cli.options import Invocation
 from editcli.models.libraries import tools
-from editcli.store.edits import changes_between, described, without_heads
+from editcli.operations.editing.on_head import saved_on_head
+from editcli.store.edits import changes_between, described, pruning_of, without_heads
 from editcli.store.records import About, Version
+from editcli.store.run import Run
 from editcli.store.store import Store
 from editcli.store.tables.contents import Entry
 from editcli.store.transaction import Changes, Transaction
 from editcli.wording import listed
 from editors import METHODS, EditorError, Fact, FactClosure
+
+if TYPE_CHECKING:
+    from editcli.operations.session import Session
 
 SHOWN = 5  # ids in an error
 
@@ -35,47 +42,31 @@ class TakenBack:
     iterations: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be done (``result``, without a version), and what of a store ``changes`` for it,
+    None where facts have to be trained first. ``of``: the version that is taken back as a whole."""
+
+    result: TakenBack
+    changes: Changes | None = None
+    of: Version | None = None
+
+
 def take_back(
-    call: Invocation,
-    store: Store,
-    transaction: Transaction | None,
-    facts: Sequence[str],
-    *,
-    heads: bool,
+    call: Invocation, store: Store, facts: Sequence[str], *, heads: bool, dry_run: bool
 ) -> TakenBack:
     """Take back the facts with these ids (or starts of ids), and the pruned heads with ``heads``;
-    without a ``transaction``, only say what would be done.
+    with ``dry_run``, only say what would be done.
 
     Raises:
         EditorError: a fact is not in force, no heads are pruned, or the method takes back no
             single facts.
     """
-    parent = store.head()
-    edits = described(store, parent)
-    if heads and edits.pruning is None:
-        raise EditorError(
-            f"no heads are pruned in {parent.id}",
-            "`editcli log --operation resolve` lists the versions that pruned heads",
-        )
-    undone = [entry.fact for entry in _entries(store, parent, facts) if entry.fact]
-    if undone and (reason := METHODS.load(edits.method).why_no_undo(edits.settings)):
-        raise EditorError(reason, "`editcli checkout V` goes back to a version without the fact")
-    remaining = edits
-    if edits.pruning is not None:
-        closed = {fact.id: FactClosure("undone") for fact in undone}
-        remaining = replace(edits.closing(closed), pruning=None if heads else edits.pruning)
-    result = TakenBack(None, tuple(undone), heads=heads, stale=remaining.stale)
-    if transaction is None:
-        return result
-    if undone and METHODS.load(edits.method).undo == "retraining":
-        return _retrained(call, store, transaction, result)
-    blobs = without_heads(store, parent) if heads else {}
-    changes = Changes(closed={fact.id: None for fact in undone}, blobs=blobs)
-    return replace(result, version=transaction.publish("undo", changes, **_about(call, result)))
+    return _done(call, store, lambda head: _plan(store, head, facts, heads=heads), dry_run=dry_run)
 
 
 def take_back_version(
-    call: Invocation, store: Store, transaction: Transaction | None, version: Version
+    call: Invocation, store: Store, version: Version, *, dry_run: bool
 ) -> TakenBack:
     """Take back all that ``version`` did: facts that it added are no longer in force, and those
     that it closed are so again. Where ``version`` is HEAD, its parent's content comes back as it
@@ -85,30 +76,10 @@ def take_back_version(
         EditorError: it is the first version, it purged, nothing is left to take back, or another
             fact stands where one would come back.
     """
-    parent, head = _parent(store, version), store.head()
-    after, before = store.diff(version, parent)  # what it added, and what it closed
-    if any(entry.fact is None for entry in (*after, *before)) or version.operation == "purge":
-        raise EditorError(
-            f"{version.id} cannot be taken back: facts of it were purged", "apply other facts"
-        )
-    if version.id == head.id:
-        return _as_before(call, store, transaction, head, parent, after, before)
-    undone = [e.fact for e in after if e.fact and store.entry(head, e.fact.id)]
-    returned = [e.fact for e in before if e.fact and not store.entry(head, e.fact.id)]
-    changes_heads = described(store, version).pruning != described(store, parent).pruning
-    if not (undone or returned):
-        hint = "`editcli undo --heads` puts pruned heads back" if changes_heads else ""
-        raise EditorError(f"nothing that {version.id} did to facts is in force in {head.id}", hint)
-    result = TakenBack(None, tuple(undone), tuple(returned))
-    if not returned:
-        return take_back(call, store, transaction, [fact.id for fact in undone], heads=False)
-    _require_room(store, head, returned, undone)
-    return result if transaction is None else _retrained(call, store, transaction, result)
+    return _done(call, store, lambda head: _plan_of_version(store, head, version), dry_run=dry_run)
 
 
-def purge(
-    call: Invocation, store: Store, transaction: Transaction, facts: Sequence[str]
-) -> tuple[TakenBack, dict[str, int]]:
+def purge(call: Invocation, store: Store, facts: Sequence[str]) -> tuple[TakenBack, dict[str, int]]:
     """Take facts out of everything: their texts, and all that was trained with them, in all
     versions. Shards that held them are trained again from the facts that stay. Returns also how
     many records and blobs are gone.
@@ -120,36 +91,151 @@ def purge(
 
     ids = [store.full_id(fact) for fact in facts]
     session = Session.open(call, store)
-    parent = store.head()
-    before = session.state(parent)
-    result = session.method.without(before, ids)
-    changes = changes_between(store, parent, before, session.method.close(result.state))
-    taken = TakenBack(
-        None,
-        tuple(before.facts[fact] for fact in ids if fact in before.facts),
-        stale=result.state.stale,
-        failed=result.failed,
-        iterations=result.iterations,
-    )
-    about: About = {"who": call.who, "message": call.message, "tools": tools()}
-    gone = transaction.purge(ids, changes, **about)
-    store.journal.clear()
-    counts = {"texts": gone.facts, "notes": gone.notes, "blobs": gone.blobs}
-    return replace(taken, version=gone.version), counts
+
+    def rest(head: Version) -> tuple[TakenBack, Changes]:
+        before = session.state(head)
+        result = session.method.without(before, ids)
+        taken = TakenBack(
+            None,
+            tuple(before.facts[fact] for fact in ids if fact in before.facts),
+            stale=result.state.stale,
+            failed=result.failed,
+            iterations=result.iterations,
+        )
+        return taken, changes_between(store, head, before, session.method.close(result.state))
+
+    def save(
+        transaction: Transaction, head: Version, done: tuple[TakenBack, Changes]
+    ) -> tuple[TakenBack, dict[str, int]]:
+        about: About = {"who": call.who, "message": call.message, "tools": tools()}
+        gone = transaction.purge(ids, done[1], **about)
+        counts = {"texts": gone.facts, "notes": gone.notes, "blobs": gone.blobs}
+        return replace(done[0], version=gone.version), counts
+
+    return saved_on_head(call, store, rest, save)
+
+
+def _done(
+    call: Invocation, store: Store, plan: Callable[[Version], _Plan], *, dry_run: bool
+) -> TakenBack:
+    """Do what is planned for the version that is HEAD."""
+    if dry_run:
+        return plan(store.head()).result
+    with ExitStack() as held:
+
+        @cache
+        def trainer() -> _Trainer:
+            return _Trainer.open(call, store, held.enter_context(store.run()))
+
+        def work(head: Version) -> _Plan:
+            planned = plan(head)
+            return planned if planned.changes is not None else trainer().trained(head, planned)
+
+        def save(transaction: Transaction, head: Version, planned: _Plan) -> TakenBack:
+            result = planned.result
+            about = _about(call, result, planned.of)
+            # Where a whole version is taken back, its parent may have been on another base.
+            config = transaction.config_for(_parent(store, planned.of)) if planned.of else None
+            changes = planned.changes or Changes()
+            version = transaction.publish("undo", changes, config=config, **about)
+            if trainer.cache_info().currsize:
+                trainer().run.forget()
+            return replace(result, version=version)
+
+        return saved_on_head(call, store, work, save)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trainer:
+    """The model, for what is taken back by training."""
+
+    session: Session
+    run: Run
+
+    @staticmethod
+    def open(call: Invocation, store: Store, run: Run) -> _Trainer:
+        from editcli.operations.session import Session
+
+        return _Trainer(Session.open(call, store), run)
+
+    def trained(self, head: Version, planned: _Plan) -> _Plan:
+        """``planned`` after taking facts back, and training those that come back."""
+        method, result = self.session.method, planned.result
+        before = state = self.session.state(head)
+        self.run.relies_on(before.facts)
+        failed: list[str] = []
+        iterations = 0
+        if result.undone:
+            removed = method.remove(state, [fact.id for fact in result.undone])
+            state, failed, iterations = removed.state, [*removed.failed], removed.iterations
+        if result.returned:
+            applied = method.apply(
+                state, result.returned, cache=self.run, on_progress=lambda _: True
+            )
+            state = applied.state
+            failed, iterations = [*failed, *applied.failed], iterations + applied.iterations
+        state = replace(state, pruning=None if result.heads else state.pruning)
+        return replace(
+            planned,
+            result=replace(result, failed=tuple(failed), iterations=iterations),
+            changes=changes_between(self.session.store, head, before, method.close(state)),
+        )
+
+
+def _plan(store: Store, head: Version, facts: Sequence[str], *, heads: bool) -> _Plan:
+    """Taking facts back, and with ``heads`` the pruned heads."""
+    edits = described(store, head)
+    if heads and edits.pruning is None:
+        raise EditorError(
+            f"no heads are pruned in {head.id}",
+            "`editcli log --operation resolve` lists the versions that pruned heads",
+        )
+    undone = [entry.fact for entry in _entries(store, head, facts) if entry.fact]
+    if undone and (reason := METHODS.load(edits.method).why_no_undo(edits.settings)):
+        raise EditorError(reason, "`editcli checkout V` goes back to a version without the fact")
+    remaining = edits
+    if edits.pruning is not None:
+        closed = {fact.id: FactClosure("undone") for fact in undone}
+        remaining = replace(edits.closing(closed), pruning=None if heads else edits.pruning)
+    result = TakenBack(None, tuple(undone), heads=heads, stale=remaining.stale)
+    if undone and METHODS.load(edits.method).undo == "retraining":
+        return _Plan(result)
+    blobs = without_heads(store, head) if heads else {}
+    return _Plan(result, Changes(closed={fact.id: None for fact in undone}, blobs=blobs))
+
+
+def _plan_of_version(store: Store, head: Version, version: Version) -> _Plan:
+    """Taking back all that ``version`` did."""
+    parent = _parent(store, version)
+    after, before = store.diff(version, parent)  # what it added, and what it closed
+    if any(entry.fact is None for entry in (*after, *before)) or version.operation == "purge":
+        raise EditorError(
+            f"{version.id} cannot be taken back: facts of it were purged", "apply other facts"
+        )
+    if version.id == head.id:
+        return _as_before(store, head, parent, after, before)
+    undone = [e.fact for e in after if e.fact and store.entry(head, e.fact.id)]
+    returned = [e.fact for e in before if e.fact and not store.entry(head, e.fact.id)]
+    changes_heads = pruning_of(store, version) != pruning_of(store, parent)
+    if not (undone or returned):
+        hint = "`editcli undo --heads` puts pruned heads back" if changes_heads else ""
+        raise EditorError(f"nothing that {version.id} did to facts is in force in {head.id}", hint)
+    if not returned:
+        return _plan(store, head, [fact.id for fact in undone], heads=False)
+    _require_room(store, head, returned, undone)
+    return _Plan(TakenBack(None, tuple(undone), tuple(returned)))
 
 
 def _as_before(
-    call: Invocation,
     store: Store,
-    transaction: Transaction | None,
     head: Version,
     parent: Version,
     undone: Sequence[Entry],
     returned: Sequence[Entry],
-) -> TakenBack:
+) -> _Plan:
     """The content of ``parent`` again, as a new version after ``head``."""
     old, now = store.blobs(parent), store.blobs(head)
-    heads = described(store, head).pruning != described(store, parent).pruning
+    heads = pruning_of(store, head) != pruning_of(store, parent)
     blobs = {name: old.get(name) for name in {*old, *now} if old.get(name) != now.get(name)}
     result = TakenBack(
         None,
@@ -158,44 +244,13 @@ def _as_before(
         heads,
         described(store, parent).stale,
     )
-    if transaction is None:
-        return result
     came_back = {fact.id for fact in result.returned}
     changes = Changes(
         again=[entry.text for entry in returned],
         closed={f.id: f.id if f.id in came_back else None for f in result.undone},
         blobs=blobs,
     )
-    about = _about(call, result, of=head)
-    return replace(result, version=transaction.publish("undo", changes, **about))
-
-
-def _retrained(
-    call: Invocation, store: Store, transaction: Transaction, planned: TakenBack
-) -> TakenBack:
-    """Do what is ``planned`` with the model: take facts back, and train those that come back."""
-    from editcli.operations.session import Session
-
-    session = Session.open(call, store)
-    before = state = session.state()
-    failed: list[str] = []
-    iterations = 0
-    if planned.undone:
-        removed = session.method.remove(state, [fact.id for fact in planned.undone])
-        state, failed, iterations = removed.state, [*removed.failed], removed.iterations
-    if planned.returned:
-        applied = session.method.apply(
-            state, planned.returned, cache=store.journal, on_progress=lambda _: True
-        )
-        state = applied.state
-        failed, iterations = [*failed, *applied.failed], iterations + applied.iterations
-    pruning = None if planned.heads else state.pruning
-    result = replace(planned, failed=tuple(failed), iterations=iterations)
-    version = session.publish(
-        transaction, "undo", before, replace(state, pruning=pruning), **_about(call, result)
-    )
-    store.journal.clear()
-    return replace(result, version=version)
+    return _Plan(result, changes, of=head)
 
 
 def _about(call: Invocation, result: TakenBack, of: Version | None = None) -> About:

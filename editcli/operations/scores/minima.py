@@ -72,14 +72,20 @@ class Gate:
         reliability: float | None,
         generalization: float | None,
         locality: float | None,
+        usual: Mapping[str, float],
     ) -> Gate | None:
-        """The gate that these options ask for; None where they ask for none.
+        """The gate that these options ask for, or the ``usual`` minima of the store; None where
+        there is none.
 
         Raises:
             UsageError: there are canaries, and no minimum.
             EditorError: the file cannot be read.
         """
-        values = (reliability, generalization, locality)
+        given = (reliability, generalization, locality)
+        values = [
+            usual.get(name) if value is None else value
+            for name, value in zip(MEASURED_ON, given, strict=True)
+        ]
         if all(value is None for value in values):
             if canaries is not None:
                 raise UsageError(

@@ -147,6 +147,9 @@ def scores_record(
     return record if len(blocks) == 1 else {**record, "forms": blocks}
 
 
+IN_FORCE = "facts in force"
+"""What kept scores are about where no file of facts was named."""
+
 KEPT = ("reliability", "generalization", "locality_near", "locality_far")
 
 

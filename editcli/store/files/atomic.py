@@ -111,10 +111,15 @@ def discard(path: Path) -> None:
         os.unlink(path)
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that :func:`stage` makes."""
+    return bool(_TEMP.fullmatch(path.name)) and path.is_file()
+
+
 def sweep(folder: Path) -> None:
     """Remove the temporary files that a killed process left in `folder`, and nothing else."""
     for temp in folder.glob(f"{TEMP_PREFIX}*") if not folder.is_symlink() else ():
-        if _TEMP.fullmatch(temp.name) and temp.is_file():
+        if is_temporary(temp):
             discard(temp)
 
 

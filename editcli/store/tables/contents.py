@@ -16,12 +16,13 @@ A fact, a note and scores have a `salt`, so that no text can be guessed from a l
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from editcli.store.records import DIGEST, NAME, from_json
+from editcli.store.records import CONFIG, DIGEST, NAME, from_json
 from editcli.store.tables.database import DAMAGED
 from editcli.store.tables.recorder import leaf_of
 from editors import EditorError, Fact, FactClosure, InvalidFact
@@ -65,11 +66,23 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A named blob of a version: the SHA-256 of its bytes, and the facts that it was made from,
-    group by group, by the records with their texts."""
+    """A named blob of a version: the SHA-256 of its bytes, and as JSON what :attr:`made_from`
+    reads; empty for a blob that was made from no fact."""
 
     digest: str
-    made_from: tuple[tuple[int, ...], ...] = ()
+    groups: str = ""
+
+    @property
+    def made_from(self) -> tuple[tuple[int, ...], ...]:
+        """The facts that it was made from, group by group, by the records with their texts. Raises
+        EditorError where this is damaged."""
+        try:
+            groups = tuple(map(tuple, from_json(self.groups))) if self.groups else ()
+        except (ValueError, TypeError) as error:
+            raise EditorError(f"the facts of a blob cannot be read: {error}", DAMAGED) from error
+        if not all(type(key) is int for group in groups for key in group):
+            raise EditorError("a blob was made from something else than facts", DAMAGED)
+        return groups
 
 
 def in_force(database: sqlite3.Connection, after: int = 0, limit: int = -1) -> list[Entry]:
@@ -144,6 +157,12 @@ def closures(database: sqlite3.Connection, fact: str) -> list[tuple[int, FactClo
     return [
         (event, FactClosure("superseded" if other else "undone", by)) for event, other, by in rows
     ]
+
+
+def stored(database: sqlite3.Connection, facts: Iterable[str]) -> set[str]:
+    """Those of ``facts`` (ids) whose text is stored, in whatever version."""
+    found = "SELECT 1 FROM record WHERE kind = 'fact' AND name = ? LIMIT 1"
+    return {fact for fact in facts if database.execute(found, (fact,)).fetchone()}
 
 
 def newest_text(database: sqlite3.Connection, fact: str) -> int | None:
@@ -225,14 +244,31 @@ def differing(database: sqlite3.Connection) -> tuple[list[Entry], list[Entry]]:
 
 
 def blobs(database: sqlite3.Connection) -> dict[str, Blob]:
-    """The blobs along the marked line, by name."""
+    """The blobs along the marked line, by name. The configuration is none of them."""
     rows = database.execute(
         "SELECT name, digest, body, leaf, max(key) FROM record "
-        "WHERE kind = 'blob' AND name IS NOT NULL AND event IN line "
-        "GROUP BY name"
+        "WHERE kind = 'blob' AND name IS NOT NULL AND name != ? AND event IN line "
+        "GROUP BY name",
+        (CONFIG,),
     )
     read = {name: read_blob(name, *row) for name, *row, _ in rows}
     return {name: blob for name, blob in read.items() if blob}
+
+
+def has_blob(database: sqlite3.Connection, name: str) -> bool:
+    """Whether there is a blob of this name along the marked line."""
+    row = database.execute(
+        "SELECT digest FROM record WHERE kind = 'blob' AND name = ? AND event IN line "
+        "ORDER BY key DESC LIMIT 1",
+        (name,),
+    ).fetchone()
+    return row is not None and row[0] is not None
+
+
+def events_changing(database: sqlite3.Connection, name: str) -> set[int]:
+    """The events that brought the blob called ``name``, or took it away."""
+    rows = database.execute("SELECT event FROM record WHERE kind = 'blob' AND name = ?", (name,))
+    return {event for (event,) in rows}
 
 
 def all_digests(database: sqlite3.Connection) -> set[str]:
@@ -241,45 +277,43 @@ def all_digests(database: sqlite3.Connection) -> set[str]:
     return {digest for (digest,) in rows}
 
 
-def notes(database: sqlite3.Connection, event: int | None = None) -> dict[int, dict[str, Any]]:
-    """What is told about events (or one ``event``), by their numbers; empty for a note that was
-    purged."""
-    one = "" if event is None else " WHERE e.seq = ?"
+def notes(database: sqlite3.Connection, events: Collection[int]) -> dict[int, dict[str, Any]]:
+    """What is told about these events, by their numbers; empty for a note that was purged. Raises
+    EditorError where one is damaged or missing."""
+    found = _told(database, "note", events)
+    for number in events:
+        if number not in found:
+            raise EditorError(f"the note of line {number} of the history is missing", DAMAGED)
+    return found
+
+
+def scores(database: sqlite3.Connection, events: Collection[int]) -> dict[int, dict[str, Any]]:
+    """What the checks measured that are among these events, by their numbers; those that were
+    purged are left out. Raises EditorError where some are damaged."""
+    found = _told(database, "scores", events)
+    return {number: told for number, told in found.items() if told}
+
+
+def _told(
+    database: sqlite3.Connection, kind: str, events: Collection[int]
+) -> dict[int, dict[str, Any]]:
     rows = database.execute(
-        "SELECT e.seq, r.salt, r.body, r.leaf FROM event AS e "
-        f"LEFT JOIN record AS r ON r.event = e.seq AND r.kind = 'note'{one}",
-        () if event is None else (event,),
+        "SELECT event, salt, body, leaf FROM record "
+        "WHERE event IN (SELECT value FROM json_each(?)) AND kind = ? ORDER BY key",
+        (json.dumps(sorted(events)), kind),
     )
     found = {}
     for number, *row in rows:
         try:
-            found[number] = read_told("note", *row)
+            found[number] = read_told(kind, *row)
         except EditorError as error:
-            what = f"the note of line {number} of the history"
+            what = f"the {kind} of line {number} of the history"
             raise EditorError(f"{what} {error.message}", DAMAGED) from error
     return found
 
 
-def scores(database: sqlite3.Connection) -> dict[int, dict[str, Any]]:
-    """What checks measured, by their events, oldest first; those that were purged are left out."""
-    rows = database.execute(
-        "SELECT event, salt, body, leaf FROM record WHERE kind = 'scores' AND body IS NOT NULL "
-        "ORDER BY key"
-    )
-    found = {}
-    for number, *row in rows:
-        try:
-            found[number] = read_told("scores", *row)
-        except EditorError as error:
-            what = f"the scores of line {number} of the history"
-            raise EditorError(f"{what} {error.message}", DAMAGED) from error
-    return found
-
-
-def read_told(kind: str, salt: str | None, body: str | None, leaf: bytes | None) -> dict[str, Any]:
+def read_told(kind: str, salt: str | None, body: str | None, leaf: bytes) -> dict[str, Any]:
     """What a note or scores tell; empty if purged. Raises EditorError where they are damaged."""
-    if leaf is None:
-        raise EditorError("is missing")
     if body is None:
         return {}
     try:
@@ -314,12 +348,9 @@ def read_blob(name: str | None, digest: str | None, body: str | None, leaf: byte
         _require_leaf(leaf, "blob", name, digest, None, body)
         if not NAME.fullmatch(name or "") or not DIGEST.fullmatch(digest or leaf.hex()):
             raise ValueError("it has a bad name or digest")
-        groups = tuple(map(tuple, from_json(body))) if body else ()
-        if any(type(key) is not int for group in groups for key in group):
-            raise ValueError("it was made from something else than facts")
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise EditorError(f"blob {name!r} cannot be read: {error}", DAMAGED) from error
-    return Blob(digest, groups) if digest else None
+    return Blob(digest, body or "") if digest else None
 
 
 def _require_leaf(
@@ -332,7 +363,12 @@ def _require_leaf(
 def count_purged(database: sqlite3.Connection) -> int:
     """The number of facts that were purged and are in force along the marked line, or that one of
     its blobs was made from."""
-    rows = database.execute(f"SELECT f.key {_IN_FORCE} AND f.body IS NULL")
+    rows = database.execute("SELECT key FROM record WHERE kind = 'fact' AND body IS NULL")
     purged = {key for (key,) in rows}
-    used = {key for blob in blobs(database).values() for group in blob.made_from for key in group}
-    return len(purged | {key for key, fact in texts(database, used).items() if fact is None})
+    if not purged:
+        return 0
+    rows = database.execute(f"SELECT f.key {_IN_FORCE} AND f.body IS NULL")
+    used = {key for (key,) in rows}
+    for blob in blobs(database).values():
+        used.update(*blob.made_from)
+    return len(purged & used)

@@ -7,8 +7,9 @@ leaves (`content`), which stays the same when a record is purged.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from hashlib import sha256
@@ -123,6 +124,18 @@ def events(
     return [read_row(*row) for row in rows]
 
 
+def numbered_events(database: sqlite3.Connection, numbers: Collection[int]) -> dict[int, Event]:
+    """The events with these numbers, by number."""
+    where = "seq IN (SELECT value FROM json_each(?))"
+    return {event.seq: event for event in events(database, where, (json.dumps(sorted(numbers)),))}
+
+
+def newest_events(database: sqlite3.Connection, before: int, count: int) -> list[Event]:
+    """The newest ``count`` events before the one numbered ``before`` (0: all), newest first."""
+    where = "seq IN (SELECT seq FROM event WHERE ?1 = 0 OR seq < ?1 ORDER BY seq DESC LIMIT ?2)"
+    return events(database, where, (before, count))[::-1]
+
+
 def last_event(database: sqlite3.Connection) -> Event:
     """The newest event. Raises EditorError where there is none."""
     found = events(database, "seq = (SELECT max(seq) FROM event)")
@@ -159,6 +172,16 @@ def newest(database: sqlite3.Connection) -> int:
     return int(database.execute("SELECT ifnull(max(made), 0) FROM event").fetchone()[0])
 
 
+def checks(database: sqlite3.Connection, version: str = "") -> list[int]:
+    """The numbers of the events that recorded scores, of one version or of any, oldest first."""
+    rows = database.execute(
+        "SELECT seq FROM event WHERE made IS NULL AND json_extract(line, '$.operation') = 'check' "
+        "AND (?1 = '' OR json_extract(line, '$.version') = ?1) ORDER BY seq",
+        (version,),
+    )
+    return [seq for (seq,) in rows]
+
+
 def publishing(database: sqlite3.Connection, number: int) -> Event | None:
     """The event that made the version with that ``number``."""
     found = events(database, "made = ?", (number,))
@@ -183,6 +206,19 @@ def ancestry(database: sqlite3.Connection, number: int) -> list[Event]:
         (number,),
     )
     return [read_row(*row) for row in rows]
+
+
+def count_facts(database: sqlite3.Connection, number: int) -> int:
+    """The number of facts in force at a version, by what the events say that made it and its
+    ancestors."""
+    counted = " ".join(
+        f"{sign} json_extract(e.line, '$.changes.{kind}')"
+        for kind, sign in zip(CHANGES, "+--", strict=True)
+    )
+    rows = database.execute(
+        f"{_ANCESTRY} SELECT sum({counted}) FROM event AS e JOIN up ON up.seq = e.seq", (number,)
+    )
+    return int(rows.fetchone()[0] or 0)
 
 
 def ancestor(database: sqlite3.Connection, number: int, steps: int) -> int | None:

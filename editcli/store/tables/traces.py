@@ -9,6 +9,7 @@ from itertools import chain
 
 from editcli.store.tables import history
 from editcli.store.tables.contents import read_blob, read_fact, read_told
+from editcli.store.tables.history import Event
 from editors.text_matching.names import whole_word_spans
 
 
@@ -81,8 +82,14 @@ def empty(database: sqlite3.Connection, records: Iterable[int]) -> None:
 
 def purged_blobs(database: sqlite3.Connection) -> set[str]:
     """The digests of blobs that were purged, and not made again by that event or since."""
+    return not_made_again(database, history.events(database, "instr(line, '\"purge\"')"))
+
+
+def not_made_again(database: sqlite3.Connection, events: Iterable[Event]) -> set[str]:
+    """The digests of blobs that ``events`` removed, and that were not made again by that event or
+    since."""
     found = set()
-    for event in history.events(database, "instr(line, '\"purge\"')"):
+    for event in events:
         for digest in event.purged:
             again = database.execute(
                 "SELECT 1 FROM record WHERE kind = 'blob' AND digest = ? AND event >= ?",

@@ -8,6 +8,7 @@ bound on each entry is from Zhu et al., "Modifying Memories in Transformer Model
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Any
 
 from editors.errors import EditorError
@@ -47,6 +48,6 @@ SPEC = MethodSpec(
     settings=FtMSettings,
     implementation="editors.methods.ft_m.method:FtM",
     edits=edited_projection,
-    kept_entries=lambda _, entries: entries,
+    kept_entries=lambda _, shapes: sum(map(prod, shapes)),
     about=_about,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -71,7 +72,7 @@ class FtM(Method[FtMPayload, FtMSettings]):
             return {"delta": training.values, **training.counts()}
 
         recipe = [TRAINER, len(groups), sha256(to_bytes(start)).hexdigest(), texts]
-        tensors = self.trained_once(cache, recipe, tuned)
+        tensors = self.trained_once(cache, recipe, [*chain.from_iterable(groups)], tuned)
         payload = FtMPayload(groups, tensors["delta"])
         return replace(state, payload=payload), Trained.of(ids, tensors)
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 from editors.methods.edit_state import EditState, Scalar
-from editors.methods.spec import MethodSpec, edited_projection
+from editors.methods.spec import MethodSpec, Shapes, edited_projection
 from editors.methods.wise.settings import WiseSettings
 from editors.model.saved_payload import Groups, numbered
 
@@ -43,9 +44,11 @@ def _why_no_undo(settings: Mapping[str, Scalar]) -> str | None:
     return "this store routes by activations, so single facts cannot be taken back"
 
 
-def _kept_entries(settings: Mapping[str, Scalar], entries: int) -> int:
-    """Those in the mask of a shard: a random share."""
-    return round(entries * float(settings["mask_ratio"]))
+def _kept_entries(settings: Mapping[str, Scalar], shapes: Shapes) -> int:
+    """Those of the two matrices of a shard, or those in its mask: a random share."""
+    if settings["memory"] == "low-rank":
+        return sum(int(settings["memory_rank"]) * sum(shape) for shape in shapes)
+    return round(sum(map(prod, shapes)) * float(settings["mask_ratio"]))
 
 
 def _depth(settings: Mapping[str, Scalar]) -> Fraction | None:

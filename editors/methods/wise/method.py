@@ -168,8 +168,9 @@ class Wise(Method[WisePayload, WiseSettings]):
             [[fact.id, fact.subject, fact.target, *fact.trained_prompts()] for fact in facts],
             [fact.id for fact in trained if fact.id in payload.plain],
         ]
-        tensors = self.trained_once(cache, recipe, tensors_trained)
         ids = tuple(fact.id for fact in facts)
+        made_from = {*shard.facts, *ids}
+        tensors = self.trained_once(cache, recipe, made_from, tensors_trained)
         groups = (*shard.groups, ids[: len(trained)])
         payload = payload.with_shard(number, Shard.from_tensors(groups, tensors))
         if self._names_facts:

@@ -73,10 +73,5 @@ def shard_count(saved: SavedPayload) -> int:
     return sum(name.startswith(SHARD) for name in saved.made_from)
 
 
-def shard_name(number: int) -> str:
-    """What the shard with this number is called in files and exports."""
-    return f"{SHARD}{number:04d}"
-
-
 def _name(number: int) -> str:
-    return f"{shard_name(number)}.safetensors"
+    return f"{SHARD}{number:04d}.safetensors"

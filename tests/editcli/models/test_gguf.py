@@ -21,9 +21,10 @@ from tiny_stores import CONFIG, json_of, run, save_model
 from editcli.models import gguf_cache
 from editcli.models.entailment import entails_by
 from editcli.models.gguf_files import GgufFile
-from editcli.models.loading import load_base, load_store_base
+from editcli.models.loading import load_base
 from editcli.models.locations import find_model, resolve
 from editcli.models.outlines import outline_store_base
+from editcli.models.recorded.store_base import load_store_base
 from editcli.store.records import StoreConfig
 from editors import EditorError, StateMismatch
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tiny_stores import CONFIG, save_model
 
-from editcli.models.loading import load_base, load_store_base
+from editcli.models.loading import load_base
+from editcli.models.recorded.store_base import load_store_base
 from editcli.store.records import StoreConfig
 from editors import EditorError, StateMismatch, UnsupportedArchitecture
 

@@ -11,8 +11,9 @@ import pytest
 from tiny_adapters import save_adapter
 from tiny_stores import CONFIG
 
-from editcli.models.loading import load_base, load_store_base
+from editcli.models.loading import load_base
 from editcli.models.locations import ModelLocation, find_model, resolve
+from editcli.models.recorded.store_base import load_store_base
 from editors import EditorError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

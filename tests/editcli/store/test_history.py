@@ -180,15 +180,9 @@ def test_a_version_whose_line_is_damaged_is_never_read(tmp_path: Path, ref: str)
 def test_no_writer_builds_on_a_damaged_last_line(tmp_path: Path) -> None:
     store = store_with_a_past(tmp_path / "s")
     change_row(store, 5, lambda record: record.update(who="mallory"))
-    with store.writing() as change:
-        for action in (
-            lambda: change.publish("edit", Changes()),
-            lambda: change.tag("good"),
-            lambda: change.move_head("v1"),
-            lambda: change.purge(["x"], Changes()),
-        ):
-            with pytest.raises(EditorError, match="line 5 of the history cannot be read"):
-                action()
+    refused = pytest.raises(EditorError, match="line 5 of the history cannot be read")
+    with refused, store.writing():
+        pass
     assert [problem.what for problem in store.verify()]
 
 
@@ -211,5 +205,5 @@ def test_a_store_with_an_empty_history_is_told_of(tmp_path: Path) -> None:
     for call in (store.head, store.refs, lambda: store.version("v1")):
         with pytest.raises(EditorError, match="the history holds no version"):
             call()
-    with store.writing() as change, pytest.raises(EditorError, match="holds no version"):
-        change.tag("good", "v1")
+    with pytest.raises(EditorError, match="holds no version"), store.writing():
+        pass

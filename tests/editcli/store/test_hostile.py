@@ -104,7 +104,7 @@ def calls(path: Path) -> list[Callable[[], object]]:
         each(lambda store, version: described(store, version)),
         reading(lambda store: store.journal.get("ab")),
         reading(lambda store: store.journal.put("ab", b"x")),
-        reading(lambda store: store.journal.clear()),
+        reading(lambda store: store.journal.remove([*map(str, range(9))])),
         changing(lambda change: change.tag("new", "v1")),
         changing(lambda change: change.delete_tag("good")),
         changing(lambda change: change.move_head("v2")),
@@ -415,6 +415,18 @@ def journal_that_names(path: Path, database: bytes) -> bytes:
     end = struct.pack(">I", 0x40000000 // size + 1) + name
     end += struct.pack(">2I", len(name), sum(name)) + magic
     return header.ljust(512, b"\0") + record + end
+
+
+def test_a_mark_of_a_training_that_is_a_link_is_left_alone(home: Path) -> None:
+    store = Store.open(home / "s")
+    (store.path / "journal" / f"run-{'0' * 16}").symlink_to(home / "precious")
+    (store.path / "journal" / f"run-{'1' * 16}").symlink_to(home / "new")
+    (store.path / "journal" / f"run-{'2' * 16}").mkdir()
+    assert not store.journal.in_use()
+    with store.run(), store.writing():
+        assert store.journal.in_use()
+    assert (home / "precious").read_bytes() == PRECIOUS
+    assert not (home / "new").exists()
 
 
 def test_a_journal_that_names_another_file_is_refused(home: Path) -> None:

@@ -23,7 +23,7 @@ from editcli.store.files.layout import find_store, new_store_path
 from editcli.store.records import STORE_FORMAT, StoreConfig
 from editcli.store.store import Store
 from editcli.store.transaction import Changes, NewBlob
-from editors import EditorError
+from editors import EditorError, Fact
 
 CONFIG = replace(TINY, settings={"profile": "paper"})
 NOON = datetime(2026, 3, 1, 12, 3, 11, tzinfo=UTC)
@@ -283,7 +283,7 @@ def test_equal_blobs_are_stored_once(store: Store) -> None:
     first = store.blobs(store.version("v2"))
     with store.writing() as change:
         change.publish("edit", Changes(blobs={"c": first["b"], "d": NewBlob(b"same")}))
-    assert len(list((store.path / "blobs").iterdir())) == 3
+    assert len(list((store.path / "blobs").iterdir())) == 1 + 3  # the configuration is one
     assert (blob(store, "c"), blob(store, "d")) == (b"old", b"same")
 
 
@@ -522,7 +522,7 @@ def test_a_transaction_ends_with_its_block(store: Store) -> None:
 # --- the journal ----------------------------------------------------------------------------
 
 
-def test_the_journal_keeps_entries_until_it_is_cleared(store: Store) -> None:
+def test_the_journal_keeps_entries_until_they_are_removed(store: Store) -> None:
     journal = Store.open(store.path).journal
     assert journal.get("ab") is None
     store.journal.put("ab", b"")
@@ -531,7 +531,60 @@ def test_the_journal_keeps_entries_until_it_is_cleared(store: Store) -> None:
     assert journal_keys(store) == ["01", "ab"]
     assert (journal.get("01"), journal.get("ab")) == (b"\nz", b"")
     assert store.verify() == []
-    journal.clear()
+    journal.remove(["01"])
+    assert journal_keys(store) == ["ab"]
+
+
+def test_a_training_that_is_under_way_keeps_the_journal_as_it_is(store: Store) -> None:
+    store.journal.put("ab", b"of an earlier run")
+    half = store.path / "journal" / f".tmp-{'0' * 16}"
+    with store.run() as work:
+        half.write_bytes(b"being written")
+        work.put("cd", b"x", ["fact-1"])
+        assert store.journal.in_use()
+        with store.writing():
+            assert half.exists()
+            assert store.journal.older_than(0) == []
+        assert work.get("ab") == b"of an earlier run"
+        assert (work.get("cd"), work.resumed) == (b"x", 1)
+    assert not store.journal.in_use()
+    assert len(store.journal.older_than(0)) == 2
+    with store.writing():
+        assert not half.exists()
+    work.forget()
+    assert [*(store.path / "journal").iterdir()] == []
+
+
+def test_each_training_removes_its_own_work_only(store: Store) -> None:
+    with store.run() as mine, store.run() as yours:
+        mine.put("aa", b"mine", [])
+        yours.put("bb", b"yours", [])
+        mine.forget()
+        assert journal_keys(store) == ["bb"]
+        assert yours.get("bb") == b"yours"
+    assert not store.journal.in_use()
+
+
+def test_what_was_made_from_purged_facts_is_not_written_any_more(store: Store) -> None:
+    """Nor is it left, whenever it was written, and whoever wrote it."""
+    with store.writing() as change:
+        change.publish("edit", Changes([PARIS, ROME]))
+    with store.run() as work:
+        assert work.relies_on([PARIS.id, ROME.id, "other"]) == []
+        work.put("aa", b"x", [PARIS.id])
+        work.put("bb", b"x", [ROME.id, "other"])
+        work.put("cc", b"x")  # nobody knows what of
+        with store.writing() as change:
+            change.purge([PARIS.id], Changes(closed={PARIS.id: None}))
+        assert journal_keys(store) == ["bb"]
+        work.put("dd", b"x", ["other", PARIS.id])
+        work.put("ee", b"x", ["other"])
+        work.put("ff", b"x")
+        assert journal_keys(store) == ["bb", "ee"]
+        assert work.relies_on([PARIS.id, ROME.id, "other"]) == [PARIS.id]
+    with store.writing() as change:  # one that the store did not have when it was trained
+        change.publish("edit", Changes([Fact("What is other?", "it", id="other")]))
+        change.purge(["other"], Changes(closed={"other": None}))
     assert journal_keys(store) == []
 
 

@@ -16,8 +16,9 @@ from tiny_edits import FACTS, FAST, FRANCE, JAPAN, PERU, edit
 
 from editors import EditorError
 from editors.exports.folder import EditConfig
-from editors.exports.lora import adapter_name, write_lora
+from editors.exports.lora import write_lora
 from editors.heads.pruning import Head, HeadMask, HeadPruning
+from editors.methods.low_rank import adapter_name
 from editors.model.tokenization import encode_prompt
 
 Wises = Callable[..., Any]

@@ -8,78 +8,33 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import build, build_tokenizer
+from tiny_conflicts import NEUTRAL, Rows, fifteen_rows, rows_by_winner, write
 from tiny_stores import json_of, run
 from typer.testing import Result
 
 from editcli.cli.console import Progress
 from editcli.store.store import Store
 
-Rows = list[dict[str, Any]]
-NEUTRAL = "Ann lives in Oslo .\nthe sea of Kenya is red and blue .\n"
-SPLITS = ("locate", "dev", "test")
-
 
 @pytest.fixture(scope="session")
 def mixed() -> dict[str, Rows]:
     """By who wins, "memory" or "context": rows on subjects without edits."""
-    from editors.inference.edited_model import EditedModel
-    from editors.inference.next_tokens import likeliest
-    from editors.model.base_model import Base
-
-    model = EditedModel.unedited(Base.of(build("llama"), build_tokenizer()))
-    relations = ("sea", "river", "capital", "leader", "language", "author")
-    subjects, ends = ("Kenya", "Spain", "Italy", "Egypt"), ("", " Ann works .")
-    answers = ("Paris", "Rome", "Madrid", "Tokyo", "Lima", "Oslo", "Cairo", "red", "green", "Ann")
-    rows = [
-        {
-            "question": f"the {relation} of {subject} is",
-            "context": f"the {relation} of {subject} is {answer} .{end}",
-            "context_answer": answer,
-            "subject": subject,
-            "relation": relation,
-        }
-        for relation, subject, answer, end in product(relations, subjects, answers, ends)
-    ]
-
-    def first_words(prompts: Sequence[str]) -> list[str]:
-        return [model.base.tokenizer.decode([token]) for token in likeliest(model, prompts)]
-
-    informed = first_words([f"{row['context']} {row['question']}" for row in rows])
-    alone = first_words([row["question"] for row in rows])
-    by_winner: dict[str, Rows] = {"memory": [], "context": []}
-    for row, after_passage, memory in zip(rows, informed, alone, strict=True):
-        if after_passage == memory != row["context_answer"]:
-            by_winner["memory"].append({**row, "memory_answer": memory})
-        elif after_passage == row["context_answer"] != memory:
-            by_winner["context"].append({**row, "memory_answer": memory})
-    assert len(by_winner["context"]) >= 6
-    assert len({row["subject"] for row in by_winner["memory"]}) > 2
-    return by_winner
+    return rows_by_winner()
 
 
 @pytest.fixture(scope="session")
 def _chosen(mixed: dict[str, Rows]) -> Rows:
-    return [
-        {**row, "split": split}
-        for number, split in enumerate(SPLITS)
-        for row in mixed["context"][number::3][:2] + mixed["memory"][number::11][:3]
-    ]
+    return fifteen_rows(mixed)
 
 
 @pytest.fixture
 def rows(_chosen: Rows) -> Rows:
     """Fifteen rows: in each split two that the passage wins and three that memory does."""
     return [dict(row) for row in _chosen]
-
-
-def write(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 @pytest.fixture

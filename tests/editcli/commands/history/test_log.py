@@ -69,7 +69,7 @@ def test_log_as_json_has_the_history_lines_with_their_chain(store: Store) -> Non
             "tag",
             "message",
         ),
-        *("changes", "tags", "scores", "content_hash", "previous_hash"),
+        *("changes", "tags", "scores", "removed", "content_hash", "previous_hash"),
     }
     assert [line["parent"] for line in lines] == [None, "v0003", "v0002", "v0001", None]
 

@@ -28,6 +28,7 @@ def test_status_tells_what_is_believed_and_what_to_do_next(store: Store) -> None
 def test_editcli_alone_is_the_status_where_there_is_a_store(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    monkeypatch.setattr("sys.argv", ["editcli"])  # read where there are no arguments
     assert run().stdout == run("status").stdout != ""
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     alone = run()

@@ -38,7 +38,6 @@ from tiny_upstreams import (
     free_port,
     fronting,
     needs_encoder,
-    save_adapters,
 )
 
 from editcli.cli.options import Invocation
@@ -70,7 +69,9 @@ def test_adapters_answer_as_the_shards_that_they_were_made_of(
     low_rank: Store, atlas: Path, tmp_path: Path, naming: str
 ) -> None:
     pytest.importorskip("peft", reason="the extra `peft` is not installed")
-    engine = AdapterEngine(atlas, save_adapters(low_rank, atlas, tmp_path / "export"))
+    exported = run("export", "HEAD", str(tmp_path / "export"), "--as", "lora", "--device", "cpu")
+    assert exported.exit_code == 0, exported.stderr
+    engine = AdapterEngine(atlas, tmp_path / "export")
     assert len(engine.names) == len(EDITED)
     with (
         answering(engine) as url,

@@ -1,8 +1,4 @@
-"""`editcli apply` stopped by Ctrl-C or killed, as a real process: nothing is lost, it goes on.
-
-A server process imports torch once and forks a child for each command, so that a test does not wait
-for imports and signals reach a process of its own.
-"""
+"""`editcli apply` stopped by Ctrl-C or killed, as a real process: nothing is lost, it goes on."""
 
 from __future__ import annotations
 
@@ -11,81 +7,24 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from real_processes import DEADLINE, Running, finished_shards, wait_for_shards
 from tiny_edits import FAST
 from tiny_stores import blobs_in, in_force, journal_keys, json_of, run, save_work
 
-import editcli
 from editcli.store.store import Store
 from editors import Fact
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
 
-SERVER = """
-import json, os, sys
-sys.path.insert(0, sys.argv[1])
-import torch, transformers
-import editcli.operations.editing.apply, editcli.operations.session, editors.methods.wise.method
-from editcli.app import main
-torch.set_num_threads(1)
-print("ready", flush=True)
-for line in sys.stdin:
-    folder, words = json.loads(line)
-    child = os.fork()
-    if not child:
-        os.chdir(folder)
-        for number, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.argv = ["editcli", *words]
-        main()
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
 SHARDS = 8
 CITIES = ("Rome", "Lima", "Oslo", "Cairo", "Paris", "Madrid", "Tokyo", "Nairobi")
 WANTED = [Fact(f"the city of {name} is", "red", subject=name) for name in CITIES]
 APPLY = ("apply", "facts.jsonl", "--json")
-DEADLINE = 120.0  # seconds
-
-
-class Running(NamedTuple):
-    """A command in a process of its own."""
-
-    pid: int
-    ended: Callable[[], int]
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
-    """`start(folder, *words)`: the command, running in `folder`, its streams in files there."""
-    root = str(Path(editcli.__file__).parents[1])
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, root],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    requests, replies = server.stdin, server.stdout
-    assert replies.readline() == "ready\n"
-
-    def begin(folder: Path, *words: str) -> Running:
-        requests.write(json.dumps([str(folder), words]) + "\n")
-        requests.flush()
-        return Running(int(replies.readline()), lambda: int(replies.readline()))
-
-    yield begin
-    requests.close()
-    server.wait(timeout=DEADLINE)
 
 
 @pytest.fixture(scope="module")
@@ -119,19 +58,6 @@ def folder(tmp_path: Path, untouched: Path) -> Path:
 
 def store_in(folder: Path) -> Store:
     return Store.open(folder / ".editcli")
-
-
-def finished_shards(folder: Path) -> int:
-    """How many shards are finished and in the journal."""
-    journal = folder / ".editcli" / "journal"
-    return sum(not path.name.startswith(".") for path in journal.iterdir())
-
-
-def wait_for_shards(folder: Path, count: int) -> None:
-    end = time.monotonic() + DEADLINE
-    while finished_shards(folder) < count:
-        assert time.monotonic() < end, "the command does not get on"
-        time.sleep(0.002)
 
 
 def assert_same_edits(store: Store, wanted: dict[str, str]) -> None:

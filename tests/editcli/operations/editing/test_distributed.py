@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,46 @@ def test_a_job_whose_shell_exports_a_world_is_one_process(
     store = ["--store", str(untouched / ".editcli")]
     done = run("apply", str(untouched / "facts.jsonl"), *store, "--dry-run", "--json")
     assert (done.exit_code, json_of(done)["applied"]) == (0, len(WANTED))
+
+
+@pytest.mark.slow
+def test_a_process_alone_is_alone_whatever_its_shell_exports(
+    tmp_path: Path, untouched: Path
+) -> None:
+    folder = Path(shutil.copytree(untouched, tmp_path / "work"))
+    root = str(Path(editcli.__file__).parents[1])
+    exported = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "SLURM_NTASKS": "2"}
+    exported |= {"MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "29500"}  # nobody's address
+    done = subprocess.run(
+        [sys.executable, "-m", "editcli", "apply", "facts.jsonl", "--json"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": root, **exported},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["applied"] == len(WANTED)
+
+
+def test_variables_of_a_job_of_torchrun_that_is_not_there_are_named_before_long(
+    monkeypatch: pytest.MonkeyPatch, untouched: Path, tmp_path: Path
+) -> None:
+    """As in a shell that was started inside a job of torchrun."""
+    folder = Path(shutil.copytree(untouched, tmp_path / "work"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    exported = {LAUNCHED: "none", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in {**exported, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("editcli.operations.editing.distributed.MEETING_S", 1.0)
+    store = ["--store", str(folder / ".editcli")]
+    done = run("apply", str(folder / "facts.jsonl"), *store)
+    assert done.exit_code == 1
+    assert "process 1 of 2 which torchrun has started, and the others do not answer" in done.stderr
+    assert f"`unset {LAUNCHED}`" in done.stderr
+    assert Store.open(folder / ".editcli").head().id == "v0001"
 
 
 def test_each_unit_of_work_is_taken_by_one_process() -> None:
