@@ -25,7 +25,7 @@ from editcli.cli.console import Output
 from editcli.files.consistency import OnConflict
 from editcli.store.files.layout import find_store
 from editcli.store.records import StoreConfig
-from editcli.store.signatures import SIGN_VARIABLE, Signer, require_signer
+from editcli.store.signatures import SIGN_VARIABLE, Signer, required
 from editcli.store.store import Store
 from editcli.store.transaction import Transaction
 
@@ -144,9 +144,7 @@ class Invocation:
         if not config.signer:
             return None
         named = self.sign or os.environ.get(SIGN_VARIABLE)  # commands that write by the way
-        found = Signer.read(Path(named)) if named else None
-        require_signer(config.signer, found)
-        return found
+        return required(config.signer, Signer.read(Path(named)) if named else None)
 
     @property
     def who(self) -> str:
