@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 
+from editcli.store import configuration
+from editcli.store.records import CONFIG
 from editcli.store.tables import history
 from editcli.store.tables.history import Event
 from editcli.store.tables.traces import not_made_again
@@ -38,10 +40,11 @@ def found(database: sqlite3.Connection, before: datetime) -> Abandoned:
     made = {event.version: event for event in events if event.made}
     used = {made[v].seq for v in _with_ancestors(made, _used_since(events, before))}
     rows = database.execute(
-        "SELECT event, digest FROM record WHERE kind = 'blob' AND digest IS NOT NULL"
+        "SELECT event, name, digest FROM record WHERE kind = 'blob' AND digest IS NOT NULL"
     ).fetchall()
-    kept = {digest for event, digest in rows if event in used}
-    blobs = {digest for _, digest in rows} - kept - listed(database)
+    # A configuration may be in force for versions that do not come from the one that brought it.
+    kept = {digest for event, name, digest in rows if event in used or name == CONFIG}
+    blobs = {digest for *_, digest in rows} - kept - listed(database)
     return Abandoned(tuple(_lacking(database, made.values(), blobs)), frozenset(blobs))
 
 
@@ -63,7 +66,12 @@ def removed(database: sqlite3.Connection) -> set[str]:
     made = {event.version: event for event in events if event.made}
     names = {events[-1].head, *history.tags(database).values()}
     used = {made[version].seq for version in _with_ancestors(made, names)}
-    return {digest for digest in digests if used.isdisjoint(_events_with(database, digest))}
+    return {
+        digest
+        for digest in digests
+        if used.isdisjoint(_events_with(database, digest))
+        if not configuration.is_recorded(database, digest)
+    }
 
 
 def removed_versions(database: sqlite3.Connection) -> list[str]:

@@ -186,11 +186,13 @@ def test_no_version_in_use_loses_anything(tmp_path: Path, seed: int) -> None:
 
 def test_on_the_command_line(store: Store) -> None:
     place = ("--store", str(store.path))
-    assert json_of(run("gc", "--abandoned", "--json", *place))["versions"] == []  # made just now
+    assert (
+        json_of(run("gc", "--abandoned", "--json", *place))["abandoned_versions"] == []
+    )  # made just now
     words = ("gc", "--abandoned", "--older-than", "0", *place)
     before = content(store.path)
     dry = json_of(run(*words, "--dry-run", "--json"))
-    assert (dry["versions"], dry["blobs"], dry["removed"]) == (["v0003", "v0004"], 2, False)
+    assert (dry["abandoned_versions"], dry["blob_files"]) == (["v0003", "v0004"], 2)
     assert content(store.path) == before
     done = run(*words)
     assert done.stdout.splitlines() == [
