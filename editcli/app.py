@@ -136,7 +136,8 @@ def _root(
     except (EditorError, OSError):
         typer.echo(context.get_help())
         raise typer.Exit(exit_codes.USAGE) from None
-    context.invoke(status)
+    with status.make_context("status", [], parent=context) as inner:
+        status.invoke(inner)
 
 
 for _path in chain.from_iterable(COMMANDS.values()):

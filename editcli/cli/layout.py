@@ -43,6 +43,7 @@ def print_table(
                 stream.write("\n")
             pairs = [pair for pair in zip(columns, row, strict=True) if pair[1]]
             print_record(stream, pairs)
+        stream.write("\n")
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for i, width in zip(chosen, widths, strict=True):

@@ -24,6 +24,8 @@ from editcli.cli.completion import complete_device, complete_dtype, complete_ver
 from editcli.cli.console import Output
 from editcli.files.consistency import OnConflict
 from editcli.store.files.layout import find_store
+from editcli.store.records import StoreConfig
+from editcli.store.signatures import SIGN_VARIABLE, Signer, require_signer
 from editcli.store.store import Store
 from editcli.store.transaction import Transaction
 
@@ -55,6 +57,14 @@ class Invocation:
             help="Wait so long for another command that writes to the store.",
         ),
     ] = 0.0
+    sign: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            envvar=SIGN_VARIABLE,
+            help="The private key (Ed25519) that the history is signed with.",
+        ),
+    ] = None
     device: Annotated[
         str,
         Option(
@@ -123,7 +133,20 @@ class Invocation:
             StoreLocked: another process writes to it, for longer than ``--wait`` and ``patience``,
                 both in seconds.
         """
-        return store.writing(self.command, max(self.wait, patience))
+        return store.writing(self.command, max(self.wait, patience), self.signer(store.config))
+
+    def signer(self, config: StoreConfig) -> Signer | None:
+        """Who signs the history of a store, if it is signed.
+
+        Raises:
+            EditorError: no key is named, it cannot be read, or it is not that of the store.
+        """
+        if not config.signer:
+            return None
+        named = self.sign or os.environ.get(SIGN_VARIABLE)  # commands that write by the way
+        found = Signer.read(Path(named)) if named else None
+        require_signer(config.signer, found)
+        return found
 
     @property
     def who(self) -> str:
@@ -145,7 +168,7 @@ SHARED = signature(Invocation, eval_str=True).parameters
 
 PRINTS = ("json", "quiet")
 READS = ("store", *PRINTS)
-WRITES = ("message", "author", "wait", *READS)
+WRITES = ("message", "author", "wait", "sign", *READS)
 
 RUNS_MODEL = ("device", "dtype", "threads", "verbose")
 

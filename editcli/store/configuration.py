@@ -10,6 +10,7 @@ import json
 import sqlite3
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
@@ -86,6 +87,15 @@ def changed_keys(layout: Layout, base: sqlite3.Connection, found: bytes) -> Iter
             yield f"{key} is {_shown(new, key)}, and {_shown(old, key)} is recorded"
     if same:
         yield "it says the same in other words"
+
+
+def signer(layout: Layout, base: sqlite3.Connection, found: bytes) -> str:
+    """The public key that the history is signed with, as is recorded; where no text is, as
+    ``found``, the text of `config.toml`, says. Empty if it is not signed."""
+    text = None
+    with suppress(EditorError):  # of a last line that is damaged
+        text = text_of(layout, digest_in_force(base))
+    return str(_flat(found if text is None else text).get("signer", ""))
 
 
 def needed_for(layout: Layout, base: sqlite3.Connection, digest: str) -> bytes | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from editcli.store import configuration
+from editcli.store import configuration, signatures
 from editcli.store.files import atomic
 from editcli.store.files.digests import Digests
 from editcli.store.files.layout import Layout
@@ -53,6 +53,8 @@ def verify(layout: Layout, digests: Digests, *, full: bool) -> Iterator[Problem]
             yield from _record_problems(base, events, full)
             yield from _blob_problems(base, events, layout.blobs, digests)
             found = atomic.read(layout.config) or b""
+            for text in signatures.problems(base, configuration.signer(layout, base, found)):
+                yield Problem("store.db", text)
             with suppress(EditorError):  # of the last line, which is named by now
                 for text in [*configuration.changed_keys(layout, base, found)]:
                     yield Problem(CONFIG, text)

@@ -20,7 +20,7 @@ CONFIG = "config.toml"
 """The configuration, and the name of its text among the blobs."""
 RESTORE_CONFIG = "`editcli config restore` writes `config.toml` as it is recorded"
 
-RARE = ("adapter", "remote_code")  # keys of `config.toml`
+RARE = ("adapter", "remote_code", "signer")  # keys of `config.toml`
 FREE = ("base", "revision", "minima")
 """Keys of `config.toml` that may change while versions stay what they are."""
 
@@ -44,7 +44,8 @@ class StoreConfig:
     ``fingerprint`` the digest of what edits rely on, and ``layer`` the block that is edited.
     ``adapter`` is what the user said of an adapter of PEFT beside the base's weights, "use" or
     "ignore"; ``remote_code`` the SHA-256 of the code that comes with the base, if it may be run.
-    ``files``: by the names of the base's files with weights and tokenizer, their SHA-256.
+    ``signer``: the public key that the history is signed with, as OpenSSH writes it; empty if it is
+    not. ``files``: by the names of the base's files with weights and tokenizer, their SHA-256.
     ``structure``: the keys of the base's configuration that decide what it computes. ``minima``:
     by score, what new edits have to reach to become HEAD, where the command names none.
     """
@@ -59,6 +60,7 @@ class StoreConfig:
     settings: Mapping[Text, bool | Whole | Number | String]
     adapter: Choice = ""
     remote_code: String = ""
+    signer: String = ""
     minima: Mapping[Text, Share] = field(default_factory=dict)
     structure: Mapping[Text, bool | Whole | Number | String] = field(default_factory=dict)
     files: Mapping[Text, Text] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
 
-from editcli.store import configuration, integrity
+from editcli.store import configuration, integrity, signatures
 from editcli.store.files import atomic
 from editcli.store.files.digests import Digests
 from editcli.store.files.journal import Journal
@@ -28,6 +28,7 @@ from editcli.store.files.lock import locked
 from editcli.store.integrity import Problem
 from editcli.store.records import DIGEST, About, StoreConfig, Version, now, version_id
 from editcli.store.run import Run
+from editcli.store.signatures import Signer
 from editcli.store.tables import abandoned, contents, database, history, listing, refs
 from editcli.store.tables.abandoned import MADE_AGAIN, REMOVED, Abandoned
 from editcli.store.tables.contents import PAGE, Blob, Change, Entry
@@ -86,9 +87,11 @@ class Store:
         path: Path,
         config: StoreConfig,
         changes: Changes | None = None,
+        signer: Signer | None = None,
         **about: Unpack[About],
     ) -> Store:
-        """Make a store at `path` whose first version, v0001, holds `changes`.
+        """Make a store at `path` whose first version, v0001, holds `changes`. ``signer``: who signs
+        its history, if ``config`` names one.
 
         The store appears at once and whole. Raises EditorError as `require_free`.
         """
@@ -102,9 +105,9 @@ class Store:
                 for file, text in layout.for_git.items():
                     atomic.write(file, text)
                 atomic.write(layout.config, config.to_toml())
-                database.create(layout.database)
+                database.create(layout.database, signed=signer is not None)
                 with database.writing(layout.database) as connection:
-                    first = Transaction(layout, connection, cls(fresh, config).version)
+                    first = Transaction(layout, connection, cls(fresh, config).version, signer)
                     first.publish("init", changes or Changes(), **about)
                 for folder in (*layout.folders, fresh):
                     atomic.sync_directory(folder)
@@ -339,14 +342,20 @@ class Store:
     # --- changing and checking ------------------------------------------------------------------
 
     @contextmanager
-    def writing(self, command: str = "editcli", wait: float = 0) -> Iterator[Transaction]:
+    def writing(
+        self, command: str = "editcli", wait: float = 0, signer: Signer | None = None
+    ) -> Iterator[Transaction]:
         """Hold the store's lock and change the store; the lock shows `command` to other processes.
 
         Each call on the transaction commits by itself. What a killed process left is removed first.
-        Raises EditorError when another process holds the lock for more than `wait` seconds, or when
-        the history is damaged.
+        ``signer``: of a store whose history is signed. Raises EditorError when another process
+        holds the lock for more than `wait` seconds, the history is damaged, `config.toml` was
+        changed by hand, or the signer is not that of the store.
         """
         layout = self._layout
+        signer = signer if self.config.signer else None
+        if self.config.signer:
+            signatures.require_signer(self.config.signer, signer)
         layout.require_plain()
         with locked(layout.lock, command, now(), wait):
             for folder in (layout.root, layout.blobs):
@@ -357,7 +366,7 @@ class Store:
                     folder.mkdir(exist_ok=True)  # git keeps no empty folder
             with (
                 database.writing(layout.database) as connection,
-                closing(Transaction(layout, connection, self.version)) as transaction,
+                closing(Transaction(layout, connection, self.version, signer)) as transaction,
             ):
                 self._require_config(connection)
                 transaction.remove_purged()

@@ -12,11 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
 
-from editcli.store import configuration
+from editcli.store import configuration, signatures
 from editcli.store.files import atomic
 from editcli.store.files.journal import Journal
 from editcli.store.files.layout import Layout
 from editcli.store.records import CONFIG, DIGEST, About, Version, is_tag, now, version_id
+from editcli.store.signatures import Signer
 from editcli.store.tables import abandoned, contents, database, history, traces
 from editcli.store.tables.abandoned import MADE_AGAIN, REMOVED, Abandoned
 from editcli.store.tables.contents import Blob
@@ -67,9 +68,14 @@ class Transaction:
     """The right to change a store while its lock is held; `Store.writing` gives one."""
 
     def __init__(
-        self, layout: Layout, connection: sqlite3.Connection, find: Callable[[str], Version]
+        self,
+        layout: Layout,
+        connection: sqlite3.Connection,
+        find: Callable[[str], Version],
+        signer: Signer | None = None,
     ) -> None:
-        """``find``: from a ref to the version that it means."""
+        """``find``: from a ref to the version that it means. ``signer``: of a signed history."""
+        self._signer = signer
         self._layout, self._database, self._find = layout, connection, find
         self._journal = Journal(layout.journal)
         self._open = True
@@ -317,8 +323,7 @@ class Transaction:
         told: dict[str, Any] = {"message": "", "tools": {}, "extra": {}, **about}
         who, at = told.pop("who", ""), told.pop("at", None) or now().isoformat()
         recorder.told("note", told)
-        event = history.append(
-            base,
+        event = self._append(
             Event(
                 at=at,
                 who=who,
@@ -397,7 +402,14 @@ class Transaction:
             content=recorder.content,
             purged=purged,
         )
-        history.append(base, event)
+        self._append(event)
+
+    def _append(self, event: Event) -> Event:
+        """Add ``event`` at the end of the history, signed if it is a signed one."""
+        added = history.append(self._database, event)
+        if self._signer:
+            signatures.add(self._database, added.seq, history.tip(self._database), self._signer)
+        return added
 
     def _require_kept(self, version: Version) -> None:
         """Raise EditorError where blobs of a version, or of one that it comes from, were removed

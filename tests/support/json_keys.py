@@ -51,7 +51,8 @@ def records_of(result: Result) -> list[dict[str, Any]]:
     """The records that a command printed with `--json`, whose keys are those of the page."""
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [record["schema"] for record in records] == [2] * len(records)
-    assert [wrong for record in records for wrong in wrong_keys(record)] == []
+    wrong = [key for record in records for key in wrong_keys(record)]
+    assert not wrong, wrong
     return records
 
 

@@ -21,6 +21,7 @@ from editcli.models.recorded.store_base import (
 from editcli.store.edits import described
 from editcli.store.files.digests import Digests, remembered_digests
 from editcli.store.integrity import Problem
+from editcli.store.signatures import read_public
 from editcli.store.store import Store
 from editcli.wording import counted
 from editors import EditorError
@@ -45,21 +46,30 @@ def command(
             "it as tip.",
         ),
     ] = "",
+    signed_by: Annotated[
+        str,
+        Option(
+            metavar="KEY",
+            help="Fail unless the history is signed with this public key: a file, or its text.",
+        ),
+    ] = "",
 ) -> None:
     """Check that the store and its base model are unchanged.
 
-    This checks every hash of the store, the chain of the history, the edits that have a name, and
-    of the base its weights, its tokenizer and its structure. Everything that is wrong is listed;
-    the exit code is then 1.
+    This checks every hash of the store, the chain and the signatures of the history, the edits that
+    have a name, and of the base its weights, its tokenizer and its structure. Everything that is
+    wrong is listed; the exit code is then 1.
 
-    Whoever rewrites a whole store can make all hashes fit. The tip, kept elsewhere and given to
-    --expect, finds that out.
+    Whoever rewrites a whole store can make all hashes fit, and sign it with another key. The tip,
+    kept elsewhere and given to --expect, finds that out, and so does the public key, given to
+    --signed-by.
 
     \b
     Examples:
       editcli verify
       editcli verify --full
       editcli verify --expect "$(cat tip.txt)"
+      editcli verify --signed-by ~/.ssh/id_ed25519.pub
       editcli verify --no-base --json
     """
     out = call.out
@@ -69,6 +79,9 @@ def command(
         tip = store.tip()
         if expect and not (len(expect) >= 12 and tip.startswith(expect)):
             problems.append(Problem("history", f"its tip is {tip}, and not {expect}"))
+        if signed_by and read_public(signed_by) != store.config.signer:
+            signer = store.config.signer or "no key"
+            problems.append(Problem("history", f"it is signed with {signer}, not with {signed_by}"))
         found, hint = ([], "") if no_base else _base_problems(call, store, digests)
     problems += found
     if call.json:

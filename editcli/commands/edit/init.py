@@ -32,6 +32,7 @@ from editcli.store.edits import blobs_of
 from editcli.store.files.digests import remembered_digests
 from editcli.store.files.layout import new_store_path
 from editcli.store.records import RARE, StoreConfig
+from editcli.store.signatures import Signer
 from editcli.store.store import Store
 from editcli.store.transaction import Changes
 from editors import METHODS
@@ -113,6 +114,9 @@ def command(
     runs it whenever the base is loaded, unless it has changed. `editcli inspect MODEL` tells what
     of a model can be edited.
 
+    With --sign, each line of the history is signed with that key, and every command that writes to
+    the store needs it; `editcli verify` checks the signatures.
+
     \b
     To get what smollm2 and the scope sentence need:
       pip install 'editcli[gguf]'
@@ -131,6 +135,7 @@ def command(
     out = call.out
     path = new_store_path(call.store, Path.cwd(), os.environ)
     Store.require_free(path)  # before a large model is loaded, not after
+    signer = Signer.read(call.sign) if call.sign else None
     spec = METHODS.load(method)
     given = parse_settings(settings or ())
     if "layer" in given:
@@ -186,6 +191,7 @@ def command(
         seed=seed,
         adapter=adapter or "",
         remote_code=code,
+        signer=signer.public if signer else "",
         structure=structure_of(name, revision, adapter or "", code),
         files=digests,
     )
@@ -193,6 +199,7 @@ def command(
         path,
         config,
         Changes(blobs=blobs_of(built_method.close(state))),
+        signer,
         who=call.who,
         message=call.message,
         tools=tools(),

@@ -51,7 +51,7 @@ def config(call: Invocation, typer_context: typer.Context) -> None:
     values |= {key: None for key in MINIMA if key not in values}
     call.out.table(
         (
-            {"key": key, "value": value, "may_change": key in MAY_CHANGE}
+            {"key": key, "value": _text(value), "may_change": key in MAY_CHANGE}
             if call.json
             else {"key": key, "value": _shown(value), "may change": _marked(key)}
             for key, value in values.items()
@@ -102,7 +102,7 @@ def set_(
                 message=call.message or f"{key} = {value}",
                 tools=tools(),
             )
-    call.out.record({"version": head.id, "key": key, "value": value})
+    call.out.record({"version": head.id, "key": key, "value": None if value == NONE else value})
 
 
 @group.command()
@@ -159,6 +159,10 @@ def _flat(above: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{above}{key}.", value)
         elif value != "":
             yield f"{above}{key}", value
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else _shown(value)
 
 
 def _shown(value: Any) -> str:

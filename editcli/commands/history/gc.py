@@ -84,7 +84,7 @@ def command(
     record = {"dry_run": dry_run, "blob_files": len(blobs), "journal_entries": len(entries)}
     record["bytes"] = size
     if call.json or call.quiet:
-        call.out.record({**record, "abandoned_versions": versions})
+        call.out.record({**record, "abandoned": versions})
         return
     verb = "would remove" if dry_run else "removed"
     what = f"{counted(len(blobs), 'blob')} and {counted(len(entries), 'finished part')}"

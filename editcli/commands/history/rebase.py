@@ -80,8 +80,8 @@ def command(
                 "trained": done.trained,
                 "failed": list(done.failed),
                 "iterations": done.iterations,
-                "before": done.before,
-                "after": done.after,
+                "scores_before": done.before,
+                "scores_after": done.after,
             }
         )
     elif done.version.id == done.parent.id:

@@ -41,6 +41,7 @@ def saved_on_head(
     Raises:
         StoreLocked: another process holds the lock for longer.
     """
+    call.signer(store.config)  # a key that is wrong is told before the work
     started = time.monotonic()
     for _ in range(ROUNDS):
         head = store.head()

@@ -59,7 +59,10 @@ def print_scores(
     """Print the scores of a version as text of at most 80 columns; each fact's if ``per_fact``."""
     plain = scores["plain"]
     out.text(f"{version}: {counted(plain.reliability.n, 'fact')}")
-    out.table(_rows_of_one(plain) if len(scores) == 1 else _rows_of_several(scores))
+    if len(scores) == 1:
+        out.table(_rows_of_one(plain), spare=("teacher-forced",))
+    else:
+        out.table(_rows_of_several(scores))
     for form, of_form in scores.items():
         named = f"{form}, " if len(scores) > 1 else ""
         out.text(f"{named or 'readings, '}rel. / gen.: {', '.join(_readings(of_form))}")

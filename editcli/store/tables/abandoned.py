@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from editcli.store import configuration
 from editcli.store.records import CONFIG
 from editcli.store.tables import history
 from editcli.store.tables.history import Event
@@ -42,9 +41,9 @@ def found(database: sqlite3.Connection, before: datetime) -> Abandoned:
     rows = database.execute(
         "SELECT event, name, digest FROM record WHERE kind = 'blob' AND digest IS NOT NULL"
     ).fetchall()
-    # A configuration may be in force for versions that do not come from the one that brought it.
+    # A configuration may be in force after the version that brought it is left.
     kept = {digest for event, name, digest in rows if event in used or name == CONFIG}
-    blobs = {digest for *_, digest in rows} - kept - listed(database)
+    blobs = {digest for _, _, digest in rows} - kept - listed(database)
     return Abandoned(tuple(_lacking(database, made.values(), blobs)), frozenset(blobs))
 
 
@@ -66,12 +65,7 @@ def removed(database: sqlite3.Connection) -> set[str]:
     made = {event.version: event for event in events if event.made}
     names = {events[-1].head, *history.tags(database).values()}
     used = {made[version].seq for version in _with_ancestors(made, names)}
-    return {
-        digest
-        for digest in digests
-        if used.isdisjoint(_events_with(database, digest))
-        if not configuration.is_recorded(database, digest)
-    }
+    return {digest for digest in digests if used.isdisjoint(_events_with(database, digest))}
 
 
 def removed_versions(database: sqlite3.Connection) -> list[str]:

@@ -49,15 +49,19 @@ SCHEMA = {
     "record_digest": "CREATE INDEX record_digest ON record (digest) WHERE digest IS NOT NULL",
     "record_name": "CREATE INDEX record_name ON record (kind, name) WHERE name IS NOT NULL",
 }
+# Only where the history is signed: the signature of each line.
+SIGNATURE = "CREATE TABLE signature (seq INTEGER PRIMARY KEY, made BLOB NOT NULL) STRICT"
+SIGNED = {**SCHEMA, "signature": SIGNATURE}
 
 
-def create(path: Path) -> None:
-    """Make an empty database at `path`. Raises EditorError."""
+def create(path: Path, *, signed: bool = False) -> None:
+    """Make an empty database at `path`, with room for signatures if it is ``signed``. Raises
+    EditorError."""
     with explained("making the store"), closing(_connected(path, "rwc")) as database:
         database.execute("PRAGMA page_size = 4096")
         database.execute("PRAGMA journal_mode = DELETE")
         database.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA.values():
+        for statement in (SIGNED if signed else SCHEMA).values():
             database.execute(statement)
         database.execute("COMMIT")
 
@@ -145,7 +149,8 @@ def _opened(path: Path, mode: str) -> sqlite3.Connection:
         # Views and triggers of somebody else would run with our statements.
         held = database.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
         journal = database.execute("PRAGMA journal_mode").fetchone()[0]
-        if sorted(held) != sorted(SCHEMA.items()) or journal != "delete":
+        known = (sorted(SCHEMA.items()), sorted(SIGNED.items()))
+        if sorted(held) not in known or journal != "delete":
             raise foreign
     except BaseException:
         database.close()

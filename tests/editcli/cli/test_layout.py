@@ -39,30 +39,19 @@ def test_a_table_fits_and_loses_nothing(width: int, monkeypatch: pytest.MonkeyPa
     assert all(line == line.rstrip() for line in lines)
     for cell in ("c3635fe722db", "d60a200bb419", "v0002", "2026-11-29 00:30", "in force"):
         assert cell in text
-    for word in [
-        "North",
-        "Korea",
-        "is",
-        "a",
-        "country",
-        "on",
-        "the",
-        "continent",
-        "of",
-        "Venice?",
-        "America",
-    ]:
+    for word in ("North", "Korea", "country", "continent", "Venice?", "America"):
         assert word in text
 
 
 def test_a_narrow_table_is_printed_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = printed(40, monkeypatch).split("\n\n")
+    first, second, end = printed(40, monkeypatch).split("\n\n")
+    assert end == ""
     assert first.splitlines()[:3] == [
         "fact     c3635fe722db",
         "prompt   North Korea is a country on the",
         "         continent of",
     ]
-    assert second.endswith("who      ann\n")
+    assert second.endswith("who      ann")
 
 
 def test_spare_columns_are_left_out_before_that(monkeypatch: pytest.MonkeyPatch) -> None:

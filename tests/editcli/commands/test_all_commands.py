@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_edits import FACTS, FRANCE, FRANCE_AGAIN
+from tiny_models import build
 from tiny_stores import content, run, save_model
 
 import editcli
@@ -39,6 +41,15 @@ def save_one_fact() -> None:
     Path("facts.jsonl").write_text('{"prompt": "a", "target": "b"}\n')
 
 
+def save_other_weights(folder: Path) -> None:
+    """A model of the same structure."""
+    model = build("llama")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.5)
+    model.save_pretrained(folder)
+
+
 def save_conflicts() -> None:
     """A conflict file with a row in each split."""
     row = {"question": "the sea is", "context": "the sea is red .", "context_answer": "red"}
@@ -60,7 +71,7 @@ def test_without_a_store_the_hint_is_to_make_one(
 
 
 @each_command
-def test_another_base_is_refused_with_both_fingerprints(
+def test_another_base_is_refused_with_what_differs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calibration: Path, words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -73,9 +84,13 @@ def test_another_base_is_refused_with_both_fingerprints(
     save_model(Path("model"), "qwen2")
     result = run(*words)
     assert (result.exit_code, result.stdout) == (1, "")
+    assert "model_type is qwen2, it was llama at `init`" in result.stderr
+    assert "\nhint: use the model and `--dtype`" in result.stderr
+    save_other_weights(Path("model"))
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (1, "")
     assert f"the store was made on {store.config.fingerprint[:16]}" in result.stderr
     assert "the base model has the fingerprint " in result.stderr
-    assert "\nhint: use the model and `--dtype`" in result.stderr
     assert content(store.path) == before
 
 

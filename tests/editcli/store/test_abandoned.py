@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from unittest.mock import patch
 
@@ -57,6 +58,7 @@ def test_what_only_abandoned_versions_hold_goes_and_all_else_stays(store: Store)
     assert collect(store) == ("v0003", "v0004")
     assert store.verify() == []
     held = {digest for v in ("v1", "v2", "v5") for digest in blobs_in(store, v).values()}
+    held.add(sha256((store.path / "config.toml").read_bytes()).hexdigest())
     assert {path.name for path in (store.path / "blobs").iterdir()} == held
     assert {v: edits_of(store, v, whole=True) for v in kept} == kept
     assert store.removed() == ["v0003", "v0004"]
@@ -186,13 +188,11 @@ def test_no_version_in_use_loses_anything(tmp_path: Path, seed: int) -> None:
 
 def test_on_the_command_line(store: Store) -> None:
     place = ("--store", str(store.path))
-    assert (
-        json_of(run("gc", "--abandoned", "--json", *place))["abandoned_versions"] == []
-    )  # made just now
+    assert json_of(run("gc", "--abandoned", "--json", *place))["abandoned"] == []  # made just now
     words = ("gc", "--abandoned", "--older-than", "0", *place)
     before = content(store.path)
     dry = json_of(run(*words, "--dry-run", "--json"))
-    assert (dry["abandoned_versions"], dry["blob_files"]) == (["v0003", "v0004"], 2)
+    assert (dry["abandoned"], dry["blob_files"], dry["dry_run"]) == (["v0003", "v0004"], 2, True)
     assert content(store.path) == before
     done = run(*words)
     assert done.stdout.splitlines() == [

@@ -55,7 +55,7 @@ def test_a_clone_holds_what_the_store_holds_and_can_be_changed(
     assert edits_of(clone, whole=True).in_force() == [PARIS_AGAIN]
     assert clone.read("crlf", clone.blobs(clone.head())["crlf"]) == CRLF
     assert clone.journal.get("ab") is None
-    assert clone.journal.count() == 0
+    assert clone.journal.entries() == []
     assert clone.journal.older_than(0) == []
     with clone.writing() as change:
         clone.journal.put("cd", b"trained here")

@@ -243,7 +243,7 @@ def test_a_bad_line_is_named_with_the_reason_and_nothing_changes(
 ) -> None:
     Path("facts.jsonl").write_text(f"{GOOD}\n\n{line}\n")
     before = content(edited.path)
-    result = run("apply", "facts.jsonl", "--json")
+    result = run("apply", "facts.jsonl")
     assert (result.exit_code, result.stdout) == (4, "")
     error, finding, blank, hint = result.stderr.splitlines()
     assert error == "error: 1 line is refused in facts.jsonl"

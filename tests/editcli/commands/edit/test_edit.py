@@ -148,7 +148,7 @@ def test_a_version_holds_all_that_the_flags_say_of_the_fact(empty: Store) -> Non
     result = run(
         "edit", *FRANCE_IS_ROME, *words, *probes, "--source", "a book", "--author", "ann", "--json"
     )
-    fact = json_of(run("show", json_of(result)["fact"], "--json"))["fact"]
+    fact = json_of(run("show", json_of(result)["fact"], "--json"))["content"]
     assert fact == {
         "id": FRANCE.id,
         "prompt": FRANCE.prompt,

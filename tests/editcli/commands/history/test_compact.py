@@ -43,7 +43,7 @@ def test_gc_removes_what_a_killed_command_left_and_nothing_else(store: Store) ->
     (store.path / "blobs" / "README").write_bytes(b"not a blob")
     dry = json_of(run("gc", "--dry-run", "--json"))
     assert (dry["blob_files"], dry["journal_entries"], dry["dry_run"]) == (1, 0, True)
-    assert json_of(run("gc", "--json"))["blobs"] == 1
+    assert json_of(run("gc", "--json"))["blob_files"] == 1
     assert store.journal.get("ab") == b"unfinished work"
     assert json_of(run("gc", "--grace", "0", "--json"))["journal_entries"] == 1
     (store.path / "blobs" / "README").unlink()

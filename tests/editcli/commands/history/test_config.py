@@ -36,7 +36,7 @@ def test_all_keys_are_listed_and_those_that_may_change_are_marked(by_hand: Store
     rows = [json.loads(line) for line in run("config", "--json").stdout.splitlines()]
     may = {row["key"] for row in rows if row["may_change"]}
     assert may == {"base", "minima.reliability", "minima.generalization", "minima.locality"}
-    assert {row["key"]: row["value"] for row in rows}["layer"] == 4
+    assert {row["key"]: row["value"] for row in rows}["layer"] == "4"
 
 
 @pytest.mark.parametrize(

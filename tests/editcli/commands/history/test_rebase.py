@@ -52,7 +52,7 @@ def test_the_same_base_elsewhere_changes_the_configuration_alone(store: Store) -
     blobs = store.blobs(store.head())
     Path("mine").rename("there")
     record = json_of(run("rebase", "there", "--json"))
-    assert (record["version"], record["trained"], record["after"]) == ("v0003", 0, None)
+    assert (record["version"], record["trained"], record["scores_after"]) == ("v0003", 0, None)
     moved = Store.open(store.path)
     assert moved.config.base == str(Path("there").absolute())
     assert moved.blobs(moved.head()) == blobs
@@ -72,8 +72,8 @@ def test_another_base_takes_the_facts_in_one_version_and_checkout_goes_back(stor
     assert result.exit_code == 0, result.stderr
     record = json_of(result)
     assert (record["version"], record["trained"], record["failed"]) == ("v0003", 2, [])
-    assert record["before"]["forms"]["plain"]["reliability"] == 1
-    assert record["after"]["forms"]["plain"]["reliability"] == 1
+    assert record["scores_before"]["forms"]["plain"]["reliability"] == 1
+    assert record["scores_after"]["forms"]["plain"]["reliability"] == 1
     moved = Store.open(store.path)
     assert in_force(moved) == facts
     assert moved.config.fingerprint == record["fingerprint"] != store.config.fingerprint
@@ -104,7 +104,7 @@ def test_a_base_that_is_gone_leaves_the_scores_before_out(store: Store) -> None:
     shutil.rmtree("mine")
     result = run("rebase", other, "--json")
     assert result.exit_code == 0, result.stderr
-    assert json_of(result)["before"] is None
+    assert json_of(result)["scores_before"] is None
 
 
 def refused(store: Store, *words: str) -> str:

@@ -32,9 +32,9 @@ def test_show_a_version_as_json_is_one_object_with_the_whole_manifest(store: Sto
     shown = json_of(run("show", "v0003", "--json"))
     assert set(shown) == {
         *("schema", "version", "parent", "operation", "at", "who", "message", "tags", "facts"),
-        *("removed", "changes", "shards", "pruned", "tools", "extra", "config", "blobs"),
+        *("removed", "changes", "shards", "pruning", "tools", "extra", "config", "blobs"),
     }
-    assert shown["schema"] == 1
+    assert shown["schema"] == 2
     assert shown["at"] == "2026-03-01T14:00:00+00:00"
     assert shown["facts"] == 2
 

@@ -30,7 +30,7 @@ def test_methods_as_json_has_every_setting_with_its_default() -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [record["method"] for record in records] == list(METHODS.names())
-    keys = {"method", "title", "reference", "routed", "undo", "cost", "settings"}
+    keys = {"schema", "method", "title", "reference", "routed", "undo", "cost", "settings"}
     for record in records:
         assert set(record) == keys
         assert record["settings"] == METHODS.load(record["method"]).all_settings({})
