@@ -104,7 +104,7 @@ def test_an_adapter_that_names_no_place(tmp_path: Path) -> None:
             json.dumps({"base_model_name_or_path": name, "peft_type": "LORA"})
         )
         (tmp_path / "adapter_model.safetensors").write_bytes(b"x")
-        with pytest.raises(EditorError, match="names no place|cannot be found"):
+        with pytest.raises(EditorError, match=r"names no place|cannot be found"):
             adapter_in(find_model(str(tmp_path)), "")
     (tmp_path / "adapter_config.json").write_text("[" * 100_000)
     with pytest.raises(EditorError, match="names no base"):
