@@ -20,11 +20,12 @@ from editcli.operations.editing.on_head import saved_on_head
 from editcli.operations.scores.minima import missed
 from editcli.operations.scores.records import HEADLINES, Scores, kept_scores
 from editcli.operations.session import Session
+from editcli.store.changes import Changes
 from editcli.store.edits import changes_between, edits_of
 from editcli.store.records import StoreConfig, Version
 from editcli.store.run import Run
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, Transaction
+from editcli.store.transaction import Transaction
 from editcli.wording import listed
 from editors import METHODS, EditorError, Fact, UnsupportedArchitecture
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, content, framed, shard
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact
 
 SECRET = Fact(
