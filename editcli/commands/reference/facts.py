@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 from typer import Exit, Option
 
 from editcli import exit_codes
 from editcli.cli import options
-from editcli.cli.completion import complete_format
-from editcli.cli.console import Progress
-from editcli.cli.options import PRINTS, Invocation, shared
-from editcli.commands.reference.facts_list import command as list_facts
-from editcli.errors import FactsRefused, UsageError
+from editcli.cli.completion import complete_author, complete_format
+from editcli.cli.options import PRINTS, READS, Invocation, VersionOption, shared
+from editcli.errors import UsageError
 from editcli.files.consistency import Replaced
 from editcli.files.containers.opening import open_container
 from editcli.files.conversion import Choices, FactRows, Target
 from editcli.files.facts import FactFile, read_facts
 from editcli.files.formats.registry import FORMATS
-from editcli.files.jsonl import Refused, findings
-from editcli.files.tally import LeftOut, Tally
+from editcli.files.jsonl import findings
+from editcli.files.tally import LeftOut
 from editcli.files.targets import writable
+from editcli.operations.convert import no_facts, write_facts, writing_to
+from editcli.operations.fact_rows import (
+    COLUMNS,
+    SPARE,
+    STATES,
+    StateName,
+    chosen_events,
+    fact_rows,
+    for_people,
+)
 from editcli.operations.same_question import KEY, NearPrompts, by_sentences
-from editcli.store.files import atomic
+from editcli.store.tables.listing import Wanted
 from editcli.wording import counted, counted_are
 
 STDOUT = "-"
+ON_A_TERMINAL = 50  # facts, unless `--limit` says otherwise
 
 group = typer.Typer(no_args_is_help=True)
 
@@ -219,11 +227,13 @@ def convert(
     name, unit = rows.container.name, rows.container.unit
     with (
         out.progress("converting", limit, unit="rows") as bar,
-        nullcontext(sys.stdout.buffer) if path is None else _writing(path, output) as written_to,
+        nullcontext(sys.stdout.buffer) if path is None else writing_to(path, output) as written_to,
     ):
-        written, fact_count, left_out = _write(rows, written_to, limit, bar, near, streams=streams)
+        written, fact_count, left_out = write_facts(
+            rows, written_to, limit, bar, near, streams=streams
+        )
         if not written:
-            raise _nothing(name, left_out, unit)
+            raise no_facts(name, left_out, unit)
     for key in rows.unknown_columns:
         out.note(f"{name}: the column {key!r} belongs to no fact, and is left out")
     total = written + left_out.count
@@ -255,50 +265,6 @@ def convert(
             shown = "\n".join(findings(name, entry.first, unit))
             out.warn(f"{counted(entry.count, 'row')} left out: {entry.reason}\n{shown}")
         raise Exit(exit_codes.SOME_REFUSED)
-
-
-@contextmanager
-def _writing(path: Path, shown: Path) -> Iterator[BinaryIO]:
-    """The file at ``path``, which appears when it is whole; ``shown``: as the user named it."""
-    with atomic.explained(f"writing {shown}"), atomic.writing(path) as file:
-        yield file
-
-
-def _write(
-    rows: FactRows,
-    file: BinaryIO,
-    limit: int | None,
-    bar: Progress,
-    near: NearPrompts | None,
-    *,
-    streams: bool,
-) -> tuple[int, int, Tally]:
-    """Write the facts of the rows to ``file``; gives the number of rows written, that of facts, and
-    the rows left out. ``near``: sets prompts apart."""
-    written = fact_count = 0
-    left_out = Tally()
-    for item in islice(rows.facts(), limit):
-        bar.advance()
-        if isinstance(item, Refused):
-            left_out.add(item)
-            continue
-        written += 1
-        for fact in item[1]:
-            fact_count += 1
-            kept = near.without(item[0], fact) if near else fact
-            file.write(json.dumps(kept.to_dict(), ensure_ascii=False).encode() + b"\n")
-        if streams:
-            file.flush()  # whoever reads it need not wait for the last row
-    return written, fact_count, left_out
-
-
-def _nothing(name: str, left_out: Tally, unit: str) -> UsageError | FactsRefused:
-    """The error where no row can be a fact."""
-    if not left_out.count:
-        return UsageError(f"{name} holds no rows", "`editcli facts formats` lists what is read")
-    first = [bad for entry in left_out.reasons() for bad in entry.first]
-    lines = [f"no row of {name} can be a fact", *findings(name, first, unit)]
-    return FactsRefused("\n".join(lines), "`--from FORMAT` names the format, `--column` a key")
 
 
 def _columns(given: Iterable[str]) -> dict[str, str]:
@@ -334,4 +300,63 @@ def _summary(fact_file: FactFile) -> dict[str, object]:
     }
 
 
-group.command("list")(list_facts)
+@group.command("list")
+@shared(*READS)
+def list_facts(
+    call: Invocation,
+    version: VersionOption = "HEAD",
+    match: Annotated[
+        str,
+        Option(metavar="TEXT", help="Only facts with this text in prompt, target or a name."),
+    ] = "",
+    tag: Annotated[
+        list[str] | None, Option(metavar="TAG", help="Only facts with this tag of their own.")
+    ] = None,
+    source: Annotated[
+        str, Option(metavar="TEXT", help="Only facts with this text in their source.")
+    ] = "",
+    who: Annotated[
+        str | None,
+        Option(metavar="WHO", help="Only facts by this author.", autocompletion=complete_author),
+    ] = None,
+    since: Annotated[
+        str | None,
+        Option(metavar="WHEN", help="Only facts since then: 2026-03-01, or with a time."),
+    ] = None,
+    state: Annotated[StateName, Option(help="Which facts, by what became of them.")] = "in-force",
+    limit: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            min=0,
+            help="Only the newest N; 0 for all, which is the default but on a terminal.",
+        ),
+    ] = None,
+) -> None:
+    """List facts, the newest first: their ids, old and new answers, when and by whom.
+
+    `editcli undo FACT` takes one back by its id, and `editcli show FACT` tells more about it. The
+    old answer is that of the fact before, or the one that the fact itself names.
+
+    \b
+    Examples:
+      editcli facts list
+      editcli facts list --match Italy
+      editcli facts list --state all --since 2026-03-01 --who ann --json
+    """
+    store, out = call.open_store(), call.out
+    chosen = store.version(version)
+    wanted = Wanted(
+        states=("in force", "superseded", "undone") if state == "all" else (STATES[state],),
+        match=match,
+        tags=tag or (),
+        source=source,
+        events=chosen_events(store, who, since),
+    )
+    listed = store.list_facts(chosen, wanted)
+    default = ON_A_TERMINAL if out.terminal else 0
+    most = (default if limit is None else limit) or None
+    rows = fact_rows(store, islice(listed, most))
+    out.table(rows if call.json else map(for_people, rows), COLUMNS, spare=SPARE)
+    if most and limit is None and next(listed, None):
+        out.note(f"these are the newest {most}; `editcli facts list --limit 0` lists all")
