@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from editcli.cli.tree import Place, placed
@@ -37,7 +37,8 @@ class Answered:
 class Told:
     """An entry of the history. ``message``: None if it was purged. ``place``: where its version
     stands in the drawing, for one that made a version; ``columns``: how many lie below.
-    ``rejected``: why its version did not become the current one; None if it did. ``branched``: its
+    ``rejected``: why its version did not become the current one; None if it did.
+    ``removed``: nothing used the version any more, and its content was removed. ``branched``: its
     parent is not the version before. ``summary``: what it did to facts, in words; ``changes``:
     the first of it, and ``left_out`` how much more there is. ``heads``: what it did to heads;
     ``checks``: what it measured, in each form of asking."""
@@ -47,6 +48,7 @@ class Told:
     place: Place | None
     columns: int
     rejected: str | None
+    removed: bool
     branched: bool
     summary: str
     changes: Sequence[Answered]
@@ -73,7 +75,8 @@ def told_history(
     place_of = {event.seq: place for event, place in zip(made, places, strict=True)}
     changing = [event.seq for event in made if any(event.changes.values())]
     changes = store.changes_of(changing, CHANGES_LISTED)
-    heads = _heads(store, versions, made)
+    removed = frozenset(store.removed())
+    heads = _heads(store, versions, made, removed)
     checks_by: dict[int, list[Check]] = {}
     for check in checks:
         checks_by.setdefault(check.event.seq, []).append(check)
@@ -90,6 +93,7 @@ def told_history(
                 place=place,
                 columns=columns,
                 rejected=_why_rejected(event, version) if version else None,
+                removed=event.made and event.version in removed,
                 branched=bool(version and version.number > 1 and _jumps(version)),
                 summary=_summary(event.changes),
                 changes=answered,
@@ -148,12 +152,18 @@ def _target(fact: Fact | None) -> str | None:
     return fact.target if fact else None
 
 
-def _heads(store: Store, versions: Mapping[str, Version], made: Sequence[Event]) -> dict[int, str]:
-    """By event, how it changed which heads are pruned, where it did."""
+def _heads(
+    store: Store,
+    versions: Mapping[str, Version],
+    made: Sequence[Event],
+    removed: Collection[str],
+) -> dict[int, str]:
+    """By event, how it changed which heads are pruned, where it did. Of ``removed`` versions there
+    is nothing to read."""
     changing = store.changing(HEAD_MASK)
     told: dict[int, str] = {}
     for event in made:
-        if event.seq not in changing:
+        if event.seq not in changing or event.version in removed:
             continue
         version = versions[event.version]
         if _mask(store, version) == _mask(store, versions.get(version.parent)):

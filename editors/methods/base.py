@@ -302,17 +302,14 @@ class Method(ABC, Generic[P, S]):
         made_from: Collection[str],
         train: Callable[[], Mapping[str, Tensor]],
     ) -> dict[str, Tensor]:
-        """The tensors that ``train`` returns, on the CPU, from ``cache`` if an earlier run stored
-        them.
+        """The tensors that ``train`` returns, on the CPU, from ``cache`` if they are there.
 
         ``recipe``: plain JSON, everything that they depend on besides the base, the settings and
         the seed. ``made_from``: the facts (ids) that they hold traces of.
         """
-        settings = asdict(cast("Any", self.settings))
-        text = json.dumps([self._fingerprint, settings, self.seed, *recipe], sort_keys=True)
-        key = sha256(text.encode()).hexdigest()
-        saved = cache.get(key)
-        if saved is None:
+        of_all = [self._fingerprint, asdict(cast("Any", self.settings)), self.seed]
+        key = sha256(json.dumps([*of_all, *recipe], sort_keys=True).encode()).hexdigest()
+        if (saved := cache.get(key)) is None:
             saved = to_bytes(train())
             cache.put(key, saved, made_from)
         return from_bytes(saved)

@@ -44,14 +44,18 @@ def open_container(source: str) -> Container:
 
 
 def _first_bytes(name: str, file: BinaryIO) -> bytes:
-    file.seek(0)
     first = b""
-    # Of a pipe, no more than what has come: the rest may take long.
-    while not first.removeprefix(BOM).lstrip() and len(first) < FIRST_BYTES:
-        more = cast("BufferedReader", file).read1(FIRST_BYTES - len(first))
-        if not more:
-            break
-        first += more
+    try:
+        file.seek(0)
+        # Of a pipe, no more than what has come: the rest may take long.
+        while not first.removeprefix(BOM).lstrip() and len(first) < FIRST_BYTES:
+            more = cast("BufferedReader", file).read1(FIRST_BYTES - len(first))
+            if not more:
+                break
+            first += more
+    except OSError as problem:
+        why = (problem.strerror or str(problem)).lower()
+        raise UsageError(f"{name} cannot be read: {why}", "copy it to another disk") from problem
     if first.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UsageError(
             f"{name} is UTF-16, not UTF-8", "`iconv -f UTF-16 -t UTF-8 FILE > NEW`, and read that"

@@ -151,7 +151,7 @@ def test_nothing_that_a_training_needs_is_cleared_away(
         store = store_in(folder)
         before = journal_keys(store)
         cleared = run("gc", "--grace", "0", "--json", "--store", str(store.path))
-        assert json_of(cleared)["entries"] == 0
+        assert json_of(cleared)["journal_entries"] == 0
         meanwhile(folder, "compact")
         with store.writing():  # sweeps what killed commands left
             pass
@@ -168,7 +168,7 @@ def test_after_a_killed_training_gc_clears_its_work_away(
     os.kill(running.pid, signal.SIGKILL)
     assert running.ended() == -signal.SIGKILL
     cleared = run("gc", "--grace", "0", "--json", "--store", str(folder / ".editcli"))
-    assert json_of(cleared)["entries"] >= 1
+    assert json_of(cleared)["journal_entries"] >= 1
     assert [*(folder / ".editcli" / "journal").iterdir()] == []
 
 
