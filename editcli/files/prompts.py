@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from editcli.errors import UsageError
 from editors import EditorError
 from editors.schema import Text, kind_of, problems, record
 
@@ -37,17 +36,6 @@ def read_prompt(line: bytes) -> Prompt | None:
     if any(isinstance(value, dict) for value in listed):
         return _turns(listed)
     return text or None
-
-
-def require_utf8(*texts: str | None) -> None:
-    """Raise UsageError for a text of the command line that is not UTF-8."""
-    for text in filter(None, texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"not UTF-8: {text[:80]!r}", "`iconv -t UTF-8` converts a text"
-            ) from error
 
 
 def read_text(line: bytes) -> str:

@@ -19,7 +19,7 @@ from editcli.cli.options import (
     VersionOption,
     shared,
 )
-from editcli.files.prompts import read_prompt, require_utf8
+from editcli.files.prompts import read_prompt
 from editors import EditorError
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ def command(
     from editors.inference.edited_model import EditedModel
     from editors.inference.generation import answers
 
-    require_utf8(prompt, context, system)
     store = call.open_store()
     chosen = store.version(version)
     chats = chat or system is not None

@@ -15,7 +15,6 @@ from editcli.cli.options import (
     shared,
 )
 from editcli.commands.history.show import fact_lines, fact_record
-from editcli.files.prompts import require_utf8
 
 
 @shared(*READS, *RUNS_MODEL)
@@ -40,7 +39,6 @@ def command(
     from editors.inference.generation import answers
     from editors.model.tokenization import in_chat
 
-    require_utf8(prompt, system)
     store = call.open_store()
     chosen = store.version(version)
     chats = chat or system is not None

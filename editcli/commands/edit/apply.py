@@ -101,8 +101,6 @@ def command(
     fact_file.require(skip_bad=skip_bad)  # before a large model is loaded, not after
     store = call.open_store()
     usual = store.config.minima
-    if memory_budget == float("inf"):
-        raise UsageError("--memory-budget takes a number of GiB", "leave it out for no limit")
     gate = Gate.of(canaries, min_reliability, min_generalization, min_locality, usual)
     head = store.head()
     edits = edits_of(store, head)

@@ -169,25 +169,3 @@ def test_commands_on_the_history_load_neither_torch_nor_transformers(
     operations = [event.operation for event, _ in store.history()[2:]]
     assert operations == ["tag", "checkout", "checkout", *(["undo"] if undo else [])]
     assert Path("page.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["ask", "\udcff"], r"not UTF-8: '\udcff'"),
-        (["blame", "a", "--system", "\udcff"], r"not UTF-8: '\udcff'"),
-        (["edit", "the sea is", "\udcff"], "target: "),
-        (["apply", "facts.jsonl", "--memory-budget", "inf"], "--memory-budget takes a number"),
-        (["init", "--seed", "12345678901234567890123"], "invalid value for '--seed'"),
-    ],
-    ids=["ask", "blame", "edit", "memory", "seed"],
-)
-def test_a_value_that_nothing_can_be_done_with_is_wrong_usage(
-    edited: Store, words: list[str], message: str
-) -> None:
-    save_one_fact()
-    before = content(edited.path)
-    result = run(*words)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"error: {message}")
-    assert content(edited.path) == before
