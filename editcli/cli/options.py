@@ -176,7 +176,11 @@ RUNS_MODEL = ("device", "dtype", "threads", "verbose")
 DryRunOption = Annotated[
     bool, Option("--dry-run", "-n", help="Show what would be done, and change nothing.")
 ]
-SeedOption = Annotated[int, Option(metavar="N", envvar="EDITCLI_SEED", help="Random seed.")]
+SeedOption = Annotated[
+    int,
+    # As far as torch takes them; a larger one would break the first edit, and not `init`.
+    Option(metavar="N", min=0, max=2**63 - 1, envvar="EDITCLI_SEED", help="Random seed."),
+]
 VERSION_HELP = "A version: its id, number or tag, HEAD, or V~N (N versions before V)."
 VersionOption = Annotated[
     str, Option(metavar="V", help=VERSION_HELP, autocompletion=complete_version)

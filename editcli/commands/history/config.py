@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument
 
-from editcli.cli.options import READS, RUNS_MODEL, WRITES, Invocation, shared
+from editcli.cli.options import READS, RUNS_MODEL, WRITES, DryRunOption, Invocation, shared
 from editcli.errors import UsageError
 from editcli.models.libraries import tools
 from editcli.operations.scores.minima import MEASURED_ON
@@ -69,6 +69,7 @@ def set_(
     value: Annotated[
         str, Argument(metavar="VALUE", help=f"The new value; {NONE} takes a minimum away.")
     ],
+    dry_run: DryRunOption = False,
 ) -> None:
     """Change a key that may change; a version in the history tells so.
 
@@ -89,13 +90,14 @@ def set_(
         why = "does not change" if key in known else "is no key of config.toml"
         raise UsageError(f"{key!r} {why}", f"these may change: {', '.join(MAY_CHANGE)}")
     after = _moved(call, before, value) if key == "base" else _with_minimum(before, key, value)
+    made = None
     if after == before:
-        head = store.head()
+        made = store.head()
         if not call.json:
             call.out.note(f"{key} is so already")
-    else:
+    elif not dry_run:
         with call.writing(store) as transaction:
-            head = transaction.publish(
+            made = transaction.publish(
                 "config",
                 Changes(),
                 config=after.to_toml(),
@@ -103,7 +105,8 @@ def set_(
                 message=call.message or f"{key} = {value}",
                 tools=tools(),
             )
-    call.out.record({"version": head.id, "key": key, "value": None if value == NONE else value})
+    record = {"version": made and made.id, "key": key, "value": None if value == NONE else value}
+    call.print_change(record, dry_run=dry_run)
 
 
 @group.command()

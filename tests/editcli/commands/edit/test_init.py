@@ -239,3 +239,10 @@ def test_init_on_an_unknown_model_offline_points_to_the_embedded_one() -> None:
     assert error.startswith("error: nobody/nothing is neither a folder nor in the Hub's")
     assert "hint: `editcli init atlas` uses the embedded model\n" in result.stderr
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_seed_that_training_could_not_take_makes_no_store(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    result = run("init", "--store", str(path), "--seed", "12345678901234567890123")
+    assert (result.exit_code, path.exists()) == (2, False)
+    assert result.stderr.startswith("error: invalid value for '--seed': must be less than")
