@@ -89,7 +89,8 @@ class Transaction:
             with self._changing("purging"):
                 base = self._database
                 gone = traces.traces_of(base, facts)
-                if traces.mentions([about.get("message"), about.get("extra")], gone.texts):
+                sought = traces.Sought(gone.texts)
+                if sought.are_in([about.get("message"), about.get("extra")]):
                     raise EditorError(
                         "the message holds text that is to be purged", "leave the text out of it"
                     )
