@@ -1,5 +1,19 @@
-"""`python -m editcli`."""
+"""`python -m editcli`, and the script `editcli`."""
 
-from editcli.app import main
+import signal
 
-main()
+
+def run() -> None:
+    """Run the command. Ctrl-C while it is imported ends it without a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        from editcli.app import main
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    else:
+        from editcli.app import main
+    main()
+
+
+if __name__ == "__main__":
+    run()

@@ -158,6 +158,10 @@ def command_paths(command: Any = None, path: tuple[str, ...] = ()) -> list[tuple
 
 def main() -> None:
     """The entry point of the `editcli` script."""
+    for name in ("stdin", "stdout", "stderr"):
+        # Where it was closed, Python has none, and the next file to be opened takes its place.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character should show its escape, not a traceback.
         if hasattr(stream, "reconfigure"):

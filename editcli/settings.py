@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from editcli.errors import UsageError
+from editors import EditorError
 
 CACHE_VARIABLE = "EDITCLI_CACHE"
 """The folder of caches: copies of GGUF files, and digests of files."""
@@ -39,6 +40,14 @@ def cache_folder() -> Path:
     # The standard says that a path which is not absolute is to be ignored.
     home = Path(caches) if os.path.isabs(caches) else Path.home() / ".cache"
     return home / "editcli"
+
+
+def current_folder() -> Path:
+    """The current folder. Raises EditorError where it is gone."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise EditorError("the current folder is gone", "`cd` to another one") from error
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Setting]:

@@ -162,6 +162,8 @@ class Fact:
             problems.append(schema.unknown_key("extra", ()))
         for key in sorted(data.keys() - keys.keys() - {"extra"}):
             try:
+                if not schema.is_unicode(key):
+                    raise ValueError("the key must be valid Unicode")
                 extra[key] = schema.plain_json(data[key])
             except ValueError as problem:
                 problems.append(f"{key}: {problem}")

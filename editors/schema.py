@@ -43,6 +43,7 @@ __all__ = [
     "ValidationInfo",
     "Whole",
     "field_validator",
+    "is_unicode",
     "kind_of",
     "model_validator",
     "plain_json",
@@ -58,13 +59,20 @@ T = TypeVar("T")
 NESTED = 4  # levels of a record: an object, a list in it, objects in the list, and their values
 
 
-def _text(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be empty")
+def is_unicode(value: str) -> bool:
+    """Whether a text can be encoded; one with half of a surrogate pair cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode (it holds half of a surrogate pair)") from None
+        return False
+    return True
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if not is_unicode(value):
+        raise ValueError("must be valid Unicode (it holds half of a surrogate pair)")
     return value
 
 

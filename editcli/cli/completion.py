@@ -35,7 +35,20 @@ PLAIN = re.compile(r"[\w.~@+=/:-]+")  # words that no shell reads as anything el
 _SIGNS = re.compile(r"[^\w .,?!-]+")
 
 OPERATIONS = (
-    *("init", "edit", "apply", "undo", "purge", "compact", "resolve", "check", "tag", "checkout"),
+    *(
+        "init",
+        "edit",
+        "apply",
+        "undo",
+        "purge",
+        "compact",
+        "config",
+        "rebase",
+        "resolve",
+        "check",
+        "tag",
+        "checkout",
+    ),
 )
 DEVICES = ("auto", "cpu", "cuda", "mps", "spread")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "8bit", "4bit")

@@ -134,11 +134,11 @@ class Output:
     def passage(self, text: str) -> None:
         """Text that is the result itself, with its line breaks; absent from JSON."""
         if not self.json_mode:
-            self._write(_lines(text))
+            self._write(printable_lines(text))
 
     def piece(self, text: str) -> None:
         """A piece of text that grows on a terminal, with its line breaks; shown at once."""
-        self.stdout.write(_lines(text))
+        self.stdout.write(printable_lines(text))
         self.stdout.flush()
 
     def flush(self) -> None:
@@ -216,7 +216,7 @@ class Output:
         coloured = self.env.get("FORCE_COLOR") or self.stderr.isatty()
         if kind and coloured and not self.env.get("NO_COLOR"):
             prefix = f"\x1b[{_COLOURS[kind]}m{kind}:\x1b[0m "
-        self.stderr.write(f"{prefix}{_lines(message)}\n")
+        self.stderr.write(f"{prefix}{printable_lines(message)}\n")
 
 
 def error_record(error: EditorError) -> dict[str, object]:
@@ -242,7 +242,7 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def _lines(text: str) -> str:
+def printable_lines(text: str) -> str:
     """`text` as :func:`printable` makes it, with its line breaks."""
     return "\n".join(map(printable, text.split("\n")))
 
@@ -255,8 +255,8 @@ def _one_line(value: object) -> str:
 def _laid_out(value: object) -> str:
     """A value as a terminal shows it, with its line breaks; texts of a list each on its own."""
     if isinstance(value, list | tuple) and any(" " in item for item in value if _is_text(item)):
-        return "\n".join(f"- {_lines(_text_of(item))}" for item in value)
-    return _lines(_text_of(value))
+        return "\n".join(f"- {printable_lines(_text_of(item))}" for item in value)
+    return printable_lines(_text_of(value))
 
 
 def _is_text(value: object) -> TypeGuard[str]:

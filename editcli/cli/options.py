@@ -22,12 +22,15 @@ from typer import Argument, Option
 
 from editcli.cli.completion import complete_device, complete_dtype, complete_version
 from editcli.cli.console import Output
+from editcli.errors import UsageError
 from editcli.files.consistency import OnConflict
+from editcli.settings import current_folder
 from editcli.store.files.layout import find_store
 from editcli.store.records import StoreConfig
-from editcli.store.signatures import SIGN_VARIABLE, Signer, require_signer
+from editcli.store.signatures import SIGN_VARIABLE, Signer, required
 from editcli.store.store import Store
 from editcli.store.transaction import Transaction
+from editors.schema import is_unicode
 
 
 @dataclass
@@ -124,7 +127,7 @@ class Invocation:
         Raises:
             EditorError: there is no such store, or it cannot be opened.
         """
-        return Store.open(find_store(self.store, Path.cwd(), os.environ))
+        return Store.open(find_store(self.store, current_folder(), os.environ))
 
     def writing(self, store: Store, patience: float = 0.0) -> AbstractContextManager[Transaction]:
         """The right to change ``store``, which other commands are kept out of by this one's name.
@@ -144,9 +147,7 @@ class Invocation:
         if not config.signer:
             return None
         named = self.sign or os.environ.get(SIGN_VARIABLE)  # commands that write by the way
-        found = Signer.read(Path(named)) if named else None
-        require_signer(config.signer, found)
-        return found
+        return required(config.signer, Signer.read(Path(named)) if named else None)
 
     @property
     def who(self) -> str:
@@ -260,6 +261,14 @@ UnitOption = Annotated[
 ]
 
 
+def _require_unicode(call: Invocation) -> None:
+    """Raise UsageError where what the history is to keep is not Unicode, before anything is
+    done."""
+    for option, text in (("--message", call.message), ("--author", call.author or "")):
+        if not is_unicode(text):
+            raise UsageError(f"{option} {text!r} is not Unicode", "write it in UTF-8")
+
+
 def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command these shared options, in the order of :data:`SHARED`, after its own."""
     chosen = [option for name, option in SHARED.items() if name in names]
@@ -270,6 +279,7 @@ def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         @wraps(command)
         def run(**values: Any) -> None:
             invocation = Invocation(**{option.name: values.pop(option.name) for option in chosen})
+            _require_unicode(invocation)
             command(invocation, **values)
 
         run.__signature__ = Signature([*own, *chosen])  # type: ignore[attr-defined]

@@ -45,7 +45,9 @@ class FactRows:
         self.container = container
         self._choices = choices or Choices()
         first = self._first_rows()
-        self._require_columns(first)
+        if self._choices.columns:
+            first = [*first]
+            self._require_columns(first)
         name = self._choices.format
         self.format = FORMATS.load(name) if name else self._recognised(first)
 
@@ -104,12 +106,13 @@ class FactRows:
         others = {key: value for key, value in row.items() if key not in taken}
         return others | {key: taken[name] for key, name in columns.items() if name in taken}
 
-    def _first_rows(self) -> list[Row]:
-        """The rows to recognise the format by; of a table, its header alone."""
+    def _first_rows(self) -> Iterable[Row]:
+        """The rows to recognise the format by, no more of which are read than are needed; of a
+        table, its header alone."""
         if self.container.columns is not None:
             return [{name: "" for name in self.container.columns if name}]
         items = islice(self.container.rows(), LOOKED_AT)
-        return [item[1] for item in items if not isinstance(item, Refused)]
+        return (item[1] for item in items if not isinstance(item, Refused))
 
     def _require_columns(self, first: Iterable[Row]) -> None:
         there = dict.fromkeys(name for row in first for name in row)

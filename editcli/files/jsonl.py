@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
@@ -58,10 +59,14 @@ def opened(source: str) -> BinaryIO:
 
 def read_bytes(source: str) -> bytes:
     """The bytes of the file at `source`, or of standard input for "-"; raises UsageError."""
-    if source == "-":
-        return sys.stdin.buffer.read()
-    with opened(source) as file:
-        return file.read()
+    with nullcontext(sys.stdin.buffer) if source == "-" else opened(source) as file:
+        try:
+            return file.read()
+        except OSError as problem:
+            name = "<stdin>" if source == "-" else source
+            why = (problem.strerror or str(problem)).lower()
+            hint = "copy it to another disk"
+            raise UsageError(f"{name} cannot be read: {why}", hint) from problem
 
 
 def records(

@@ -134,9 +134,13 @@ def _base_of(folder: Path, shown: str) -> ModelLocation:
     hint = f"write where it is into `base_model_name_or_path` in {folder / ADAPTER_CONFIG}"
     if not isinstance(name, str) or not name:
         raise EditorError(f"the adapter in {shown} names no base", hint)
-    if (folder / name).is_dir():
+    try:
+        is_beside, is_here = (folder / name).is_dir(), Path(name).exists()
+    except (OSError, ValueError) as error:  # too long, or with characters that no path has
+        raise EditorError(f"the adapter in {shown} names no place: {name[:40]!r}", hint) from error
+    if is_beside:
         name = str((folder / name).resolve())
-    elif Path(name).exists() and not Path(name).is_absolute():
+    elif is_here and not Path(name).is_absolute():
         raise EditorError(
             f"the adapter in {shown} names its base by a path from the current folder: {name}",
             f"{hint}: {Path(name).resolve()}",

@@ -147,7 +147,7 @@ def json_in(path: Path) -> dict[str, Any]:
     """The JSON object in the file at ``path``; empty if there is none that can be read."""
     try:
         values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

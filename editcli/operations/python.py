@@ -10,6 +10,7 @@ from editcli.models.adapters import IGNORE, USE
 from editcli.models.loading import load_base
 from editcli.models.recorded.store_base import load_store_base
 from editcli.operations.session import Session
+from editcli.settings import current_folder
 from editcli.store.files.layout import find_store
 from editcli.store.store import Store
 
@@ -23,7 +24,7 @@ def load_model(place: Path, version: str, device: str, dtype: str) -> LoadedMode
     from editors.exports.loaded_model import LoadedModel
 
     if not (place / CONFIG).is_file():
-        store = Store.open(find_store(place, Path.cwd(), {}))
+        store = Store.open(find_store(place, current_folder(), {}))
         base = load_store_base(store.config, device=device, dtype=dtype)
         session = Session.on(store, base)
         return LoadedModel(session.method, session.state(version))

@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from editcli.store.files import atomic
 from editcli.store.files.layout import Layout
-from editcli.store.records import CONFIG, FREE, RESTORE_CONFIG, StoreConfig
-from editcli.store.tables import history
+from editcli.store.files.lock import locked
+from editcli.store.records import CONFIG, FREE, RESTORE_CONFIG, StoreConfig, now
+from editcli.store.tables import database, history
 from editcli.wording import listed
 from editors import EditorError
 
@@ -51,23 +53,66 @@ def text_of(layout: Layout, digest: str) -> bytes | None:
     return data if data is not None and sha256(data).hexdigest() == digest else None
 
 
-def in_force(layout: Layout, base: sqlite3.Connection, found: bytes) -> bytes:
-    """The text in force, where `config.toml` says ``found``: that, or what a process that was
-    killed has not come to write. Raises OSError."""
-    digest, wanted = sha256(found).hexdigest(), digest_in_force(base)
-    if digest == wanted or not is_recorded(base, digest):
-        return found
-    return text_of(layout, wanted) or found
+def read(layout: Layout) -> bytes:
+    """The text that is in force; where the database is damaged, which `verify` tells, what
+    `config.toml` says. Raises EditorError."""
+    with atomic.explained("opening the store"):
+        found = layout.config.read_bytes()
+    with suppress(EditorError), database.reading(layout.database) as base:
+        return _in_force(layout, base, found)
+    return found
 
 
-def require_unchanged(layout: Layout, base: sqlite3.Connection, found: bytes) -> None:
-    """Raise EditorError, naming the keys, where `config.toml`, which says ``found``, was changed by
-    anybody else than a command."""
-    if problems := [*changed_keys(layout, base, found)]:
+def write(layout: Layout, text: bytes) -> None:
+    """Put ``text`` into `config.toml`. Raises EditorError."""
+    with atomic.explained("writing config.toml"):
+        atomic.write(layout.config, text)
+        atomic.sync_directory(layout.root)
+
+
+def require_in_force(layout: Layout, base: sqlite3.Connection, opened: bytes) -> None:
+    """For a writer: write what a killed process has not come to write. Raises EditorError where
+    `config.toml` was changed by hand, naming the keys, or another command has changed it since it
+    said ``opened``."""
+    with atomic.explained("reading config.toml"):
+        found = layout.config.read_bytes()
+    wanted = _in_force(layout, base, found)
+    if wanted != found:
+        write(layout, wanted)
+    if problems := [*changed_keys(layout, base, wanted)]:
         raise EditorError(
             f"config.toml was changed by hand: {listed(problems, SHOWN)}",
             f"{RESTORE_CONFIG}; `editcli config set KEY VALUE` changes what may change",
         )
+    if wanted != opened:
+        raise EditorError(
+            "the configuration of the store was changed meanwhile", "run the command again"
+        )
+
+
+def restore(path: Path, command: str) -> None:
+    """Write the `config.toml` of the store at ``path`` as it is recorded; ``command`` holds the
+    lock. Raises EditorError where the text was not kept."""
+    layout = Layout(path)
+    layout.require_plain()
+    with locked(layout.lock, command, now(), 0), database.reading(layout.database) as base:
+        text = text_of(layout, digest_in_force(base))
+        if text is None:
+            raise EditorError(
+                "the text of the configuration is not kept: an older release made the store",
+                "restore `config.toml` from a copy of the store",
+            )
+        write(layout, text)
+
+
+def _in_force(layout: Layout, base: sqlite3.Connection, found: bytes) -> bytes:
+    """The text in force, where `config.toml` says ``found``: that, or what a process that was
+    killed has not come to write. Raises EditorError."""
+    digest, wanted = sha256(found).hexdigest(), digest_in_force(base)
+    if digest == wanted or not is_recorded(base, digest):
+        return found
+    with atomic.explained("reading the configuration"):
+        return text_of(layout, wanted) or found
 
 
 def changed_keys(layout: Layout, base: sqlite3.Connection, found: bytes) -> Iterator[str]:

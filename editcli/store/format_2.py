@@ -42,10 +42,18 @@ class OldStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         with atomic.explained("reading the store"):
-            table = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+            data = atomic.read(path / "config.toml") or b""
+        try:
+            table = tomllib.loads(data.decode())
+        except (ValueError, RecursionError) as error:
+            what = f"config.toml cannot be read: {str(error).lower()}"
+            raise EditorError(what, RESTORE) from error
         if table.pop("format", None) != OLD_FORMAT:
             raise EditorError(f"{path} is not a store of format {OLD_FORMAT}")
-        self.config = StoreConfig(**table)
+        try:
+            self.config = StoreConfig(**table)
+        except EditorError as error:
+            raise EditorError(f"config.toml: {error.message}", RESTORE) from error
 
     def events(self) -> Iterator[dict[str, Any]]:
         """The lines of the history, oldest first, each checked against the one before."""

@@ -109,7 +109,9 @@ def _put_in_place(new: Layout, layout: Layout) -> None:
         atomic.write(file, text)
     for folder in (*layout.folders, layout.root):
         atomic.sync_directory(folder)
-    atomic.replace(new.config, layout.config)
+    config = new.config.read_bytes()
+    shutil.rmtree(new.root)  # so that nothing is left of it once the store is the new one
+    atomic.write(layout.config, config)
     atomic.sync_directory(layout.root)
 
 

@@ -78,7 +78,7 @@ class StoreConfig:
         """Read what :meth:`to_toml` wrote. Raises EditorError naming the line or keys at fault."""
         try:
             table = tomllib.loads(data.decode())
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of a number that is too long, too
             raise EditorError(
                 f"config.toml cannot be read: {str(error).lower()}", RESTORE_CONFIG
             ) from error

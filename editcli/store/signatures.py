@@ -89,8 +89,11 @@ def read_public(named: str) -> str:
     return public
 
 
-def require_signer(public: str, signer: Signer | None) -> None:
-    """Raise EditorError unless ``signer`` has the key ``public`` of a store, which is signed."""
+def required(public: str, signer: Signer | None) -> Signer | None:
+    """``signer``, who has the key ``public`` of a store; None where its history is not signed
+    (empty). Raises EditorError where there is no signer, or one with another key."""
+    if not public:
+        return None
     if signer is None:
         raise EditorError("the history of this store is signed, and no key is named", NAME_IT)
     if signer.public != public:
@@ -99,6 +102,7 @@ def require_signer(public: str, signer: Signer | None) -> None:
             f"and the key that is named is {_shown(signer.public)}",
             NAME_IT,
         )
+    return signer
 
 
 def add(base: sqlite3.Connection, seq: int, digest: str, signer: Signer) -> None:

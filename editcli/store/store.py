@@ -11,8 +11,8 @@ from __future__ import annotations
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -126,11 +126,7 @@ class Store:
         holds links or pipes."""
         layout = Layout(path)
         layout.require_plain()
-        with atomic.explained("opening the store"):
-            data = layout.config.read_bytes()
-            # Of a database that is damaged, `verify` tells.
-            with suppress(EditorError), database.reading(layout.database) as base:
-                data = configuration.in_force(layout, base, data)
+        data = configuration.read(layout)
         return cls(path, StoreConfig.from_toml(data), data)
 
     # --- versions -------------------------------------------------------------------------------
@@ -206,8 +202,17 @@ class Store:
 
     def changes(self, event: int, limit: int = -1) -> list[Change]:
         """What an event did to facts, in order, at most ``limit`` of it."""
+        return self.changes_of([event], limit)[event]
+
+    def changes_of(self, events: Iterable[int], limit: int = -1) -> dict[int, list[Change]]:
+        """The same of several events, by their numbers."""
         with self._reading() as base:
-            return contents.changes_by(base, event, limit)
+            return {event: contents.changes_by(base, event, limit) for event in events}
+
+    def changing(self, name: str) -> set[int]:
+        """The numbers of the events since which the blob called ``name`` is another one."""
+        with self._reading() as base:
+            return contents.events_changing(base, name)
 
     def refs(self) -> dict[str, str]:
         """HEAD and every tag, each with the id of its version."""
@@ -353,9 +358,7 @@ class Store:
         changed by hand, or the signer is not that of the store.
         """
         layout = self._layout
-        signer = signer if self.config.signer else None
-        if self.config.signer:
-            signatures.require_signer(self.config.signer, signer)
+        signer = signatures.required(self.config.signer, signer)
         layout.require_plain()
         with locked(layout.lock, command, now(), wait):
             for folder in (layout.root, layout.blobs):
@@ -368,46 +371,9 @@ class Store:
                 database.writing(layout.database) as connection,
                 closing(Transaction(layout, connection, self.version, signer)) as transaction,
             ):
-                self._require_config(connection)
+                configuration.require_in_force(layout, connection, self._config_text)
                 transaction.remove_purged()
                 yield transaction
-
-    def _require_config(self, base: sqlite3.Connection) -> None:
-        """Raise EditorError where `config.toml` was changed by hand, or by another command since
-        this store was opened. What a killed process has not come to write is written."""
-        layout = self._layout
-        with atomic.explained("reading config.toml"):
-            found = layout.config.read_bytes()
-            wanted = configuration.in_force(layout, base, found)
-            if wanted != found:
-                atomic.write(layout.config, wanted)
-                atomic.sync_directory(layout.root)
-        configuration.require_unchanged(layout, base, wanted)
-        if wanted != self._config_text:
-            raise EditorError(
-                "the configuration of the store was changed meanwhile", "run the command again"
-            )
-
-    @classmethod
-    def restore_config(cls, path: Path, command: str) -> Store:
-        """Write `config.toml` as it is recorded. Raises EditorError where the text was not kept."""
-        layout = Layout(path)
-        layout.require_plain()
-        with (
-            locked(layout.lock, command, now(), 0),
-            database.reading(layout.database) as base,
-            atomic.explained("writing config.toml"),
-        ):
-            text = configuration.text_of(layout, configuration.digest_in_force(base))
-            if text is None:
-                raise EditorError(
-                    "the text of the configuration is not kept: an older release made the store",
-                    "restore `config.toml` from a copy of the store",
-                )
-            if text != atomic.read(layout.config):
-                atomic.write(layout.config, text)
-                atomic.sync_directory(layout.root)
-        return cls.open(path)
 
     @contextmanager
     def run(self) -> Iterator[Run]:

@@ -109,7 +109,8 @@ class Transaction:
         except BaseException:
             self._discard_unused(new_files)
             raise
-        self._write_config(config)
+        if config is not None:
+            configuration.write(self._layout, config)
         return version
 
     def purge(self, facts: Collection[str], changes: Changes, **about: Unpack[About]) -> Purged:
@@ -217,19 +218,14 @@ class Transaction:
                 self._point(
                     "checkout", target.id, target.id, "", who, message, at=at, config=digest
                 )
-        self._write_config(config)
+        if config is not None:
+            configuration.write(self._layout, config)
         return target
 
     def config_for(self, version: Version) -> bytes | None:
         """The text of the configuration that has to be in force for ``version`` to be used; None
         where the one that is in force will do. Raises EditorError where it was not kept."""
         return configuration.needed_for(self._layout, self._database, version.config)
-
-    def _write_config(self, config: bytes | None) -> None:
-        if config is not None:
-            with atomic.explained("writing config.toml"):
-                atomic.write(self._layout.config, config)
-                atomic.sync_directory(self._layout.root)
 
     def tag(
         self,

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from editors.errors import EditorError, PromptTooLong
+from editors.schema import is_unicode
 
 ENCODED_AT_ONCE = 1024  # texts; the results of a tokenizer take more memory than the ids
 IGNORED = -100  # the label of a position without a label
@@ -95,10 +96,13 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
     comes after the prompt.
 
     Raises:
-        EditorError: a prompt has no tokens, or is a chat and the tokenizer has no chat template,
-            or one that does not take its turns.
+        EditorError: a prompt has no tokens, or is not Unicode, or is a chat and the tokenizer has
+            no chat template, or one that does not take its turns.
     """
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    for text in texts:
+        if not is_unicode(text):
+            raise EditorError(f"prompt {text!r} is not Unicode", "write it in UTF-8")
     of_texts = (
         ids
         for start in range(0, len(texts), ENCODED_AT_ONCE)

@@ -30,6 +30,7 @@ from editcli.operations.scores.minima import (
 )
 from editcli.operations.scores.records import (
     HEADLINES,
+    IN_FORCE,
     Form,
     TasksByForm,
     kept_scores,
@@ -174,7 +175,7 @@ def command(
     else:
         print_scores(out, chosen.id, scores, of_tasks, per_fact=per_fact)
     if not no_save:
-        keep_scores(call, store, chosen, kept_scores(file or "facts in force", scores))
+        keep_scores(call, store, chosen, kept_scores(file or IN_FORCE, scores))
     for problem in below:
         out.warn(problem)
     if below:

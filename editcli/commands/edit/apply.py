@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from os import environ
 from typing import TYPE_CHECKING, Annotated
@@ -90,6 +91,11 @@ def command(
     if file == "-" and ranks.count > 1:
         raise UsageError(
             "standard input cannot be read by several processes", "name a file: `apply FILE`"
+        )
+    if memory_budget is not None and not math.isfinite(memory_budget):
+        raise UsageError(
+            f"--memory-budget takes a number, not {memory_budget}",
+            "without it, the states are held in memory as far as there is any",
         )
     fact_file = read_facts(file, on_conflict=on_conflict)
     fact_file.require(skip_bad=skip_bad)  # before a large model is loaded, not after

@@ -27,7 +27,7 @@ from editcli.models.locations import ATLAS, find_model, resolve
 from editcli.models.recorded.base_files import digests_of
 from editcli.models.recorded.structure import structure_of
 from editcli.operations.default_settings import default_settings, wants_encoder
-from editcli.settings import parse_settings
+from editcli.settings import current_folder, parse_settings
 from editcli.store.edits import blobs_of
 from editcli.store.files.digests import remembered_digests
 from editcli.store.files.layout import new_store_path
@@ -133,7 +133,7 @@ def command(
       editcli init smollm2 --scope key
     """
     out = call.out
-    path = new_store_path(call.store, Path.cwd(), os.environ)
+    path = new_store_path(call.store, current_folder(), os.environ)
     Store.require_free(path)  # before a large model is loaded, not after
     signer = Signer.read(call.sign) if call.sign else None
     spec = METHODS.load(method)

@@ -15,6 +15,7 @@ from editcli.cli.options import READS, RUNS_MODEL, WRITES, Invocation, shared
 from editcli.errors import UsageError
 from editcli.models.libraries import tools
 from editcli.operations.scores.minima import MEASURED_ON
+from editcli.store.configuration import restore as restore_config
 from editcli.store.files.layout import find_store
 from editcli.store.records import StoreConfig
 from editcli.store.store import Store
@@ -51,12 +52,12 @@ def config(call: Invocation, typer_context: typer.Context) -> None:
     values |= {key: None for key in MINIMA if key not in values}
     call.out.table(
         (
-            {"key": key, "value": _text(value), "may_change": key in MAY_CHANGE}
+            {"key": key, "value": _shown(value), "may_change": key in MAY_CHANGE}
             if call.json
-            else {"key": key, "value": _shown(value), "may change": _marked(key)}
+            else {"key": key, "value": _shown(value) or "", "may change": _marked(key)}
             for key, value in values.items()
         ),
-        ("key", "value") if call.json else ("key", "value", "may change"),
+        ("key", "value", "may change"),
     )
 
 
@@ -113,9 +114,11 @@ def restore(call: Invocation) -> None:
     \b
     Examples:
       editcli config restore
+      editcli config restore --store beliefs/.editcli
     """
     path = find_store(call.store, Path.cwd(), os.environ)
-    store = Store.restore_config(path, call.command)
+    restore_config(path, call.command)
+    store = Store.open(path)
     call.out.record({"store": str(store.path), "base": store.config.base})
 
 
@@ -161,12 +164,8 @@ def _flat(above: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else _shown(value)
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def _shown(value: Any) -> str | None:
+    return str(value).lower() if isinstance(value, bool) else None if value is None else str(value)
 
 
 def _marked(key: str) -> str:

@@ -38,8 +38,8 @@ def command(
         str | None,
         Option(
             metavar="NAME",
-            help="Only this operation: init, edit, apply, undo, purge, compact, resolve, check, "
-            "tag, checkout or gc.",
+            help="Only this operation: init, edit, apply, undo, purge, compact, config, "
+            "rebase, resolve, check, tag, checkout or gc.",
             autocompletion=complete_operation,
         ),
     ] = None,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from editcli.cli.options import READS, DryRunOption, Invocation, shared
+from editcli.settings import current_folder
 from editcli.store.files.layout import find_store
 from editcli.store.migration import migrate, rehearse_migration
 
@@ -23,7 +23,7 @@ def command(call: Invocation, dry_run: DryRunOption = False) -> None:
       editcli migrate --dry-run
       editcli migrate --store beliefs/.editcli
     """
-    path = find_store(call.store, Path.cwd(), os.environ)
+    path = find_store(call.store, current_folder(), os.environ)
     if dry_run:
         versions, kept = rehearse_migration(path)
     else:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from typer import Argument, Exit, Option
 
 from editcli import exit_codes
+from editcli.cli.completion import complete_model
 from editcli.cli.console import Row
 from editcli.cli.options import RUNS_MODEL, WRITES, AdapterOption, Invocation, TrustOption, shared
 from editcli.operations.scores.minima import (
@@ -23,7 +24,12 @@ from editcli.wording import SHOW_ANSWERS, counted
 def command(
     call: Invocation,
     model: Annotated[
-        str, Argument(metavar="MODEL", help="The new base; as `editcli init` takes it.")
+        str,
+        Argument(
+            metavar="MODEL",
+            help="The new base; as `editcli init` takes it.",
+            autocompletion=complete_model,
+        ),
     ],
     layer: Annotated[
         int | None, Option(metavar="N", help="The block to edit; by default that of the store.")

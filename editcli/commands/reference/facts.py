@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -39,6 +41,7 @@ from editcli.store.files import atomic
 from editcli.store.tables.listing import Wanted
 from editcli.wording import counted, counted_are
 
+STDOUT = "-"
 ON_A_TERMINAL = 50  # facts, unless `--limit` says otherwise
 
 group = typer.Typer(no_args_is_help=True)
@@ -155,7 +158,13 @@ def convert(
         ),
     ],
     output: Annotated[
-        Path, Option("--output", "-o", metavar="OUT", help="The fact file to write.")
+        Path,
+        Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="The fact file to write, or - for standard output.",
+        ),
     ],
     from_: Annotated[
         str | None,
@@ -204,19 +213,25 @@ def convert(
       editcli facts convert zsre_mend_edit.json -o facts.jsonl --target gold --limit 1000
       editcli facts convert prices.csv -o facts.jsonl --column target=price
       editcli facts convert knowedit-zsre.json -o facts.jsonl --flag-near
+      zcat zsre.jsonl.gz | editcli facts convert - -o - | editcli apply -
     """
     out = call.out
-    path = writable(output, "facts.jsonl", force=force)
+    streams = str(output) == STDOUT
+    if streams and call.json:
+        raise UsageError(
+            "the facts are on standard output, where --json prints its record",
+            "name a file: `-o FILE`",
+        )
+    path = None if streams else writable(output, "facts.jsonl", force=force)
     choices = Choices(from_, target, _columns(column or ()))
     rows = FactRows(open_container(file), choices)
     near = NearPrompts(by_sentences()) if flag_near else None
     name, unit = rows.container.name, rows.container.unit
     with (
         out.progress("converting", limit, unit="rows") as bar,
-        atomic.explained(f"writing {output}"),
-        atomic.writing(path) as target_file,
+        nullcontext(sys.stdout.buffer) if path is None else _writing(path, output) as written_to,
     ):
-        written, fact_count, left_out = _write(rows, target_file, limit, bar, near)
+        written, fact_count, left_out = _write(rows, written_to, limit, bar, near, streams=streams)
         if not written:
             raise _nothing(name, left_out, unit)
     for key in rows.unknown_columns:
@@ -233,15 +248,18 @@ def convert(
         "reasons": [_reason_record(entry, unit) for entry in left_out.reasons()],
         **({"flagged": near.record(unit)} if near else {}),
     }
-    if call.json or call.quiet:
+    place = "standard output" if streams else output
+    summary = [
+        f"{place}: {counted(fact_count, 'fact')} from {written} of {counted(total, 'row')} of "
+        f"{name}, read as {rows.format.name}"
+    ]
+    summary += near.summary(name, unit) if near else []
+    if streams:
+        out.note(*summary)
+    elif call.json or call.quiet:
         out.record(record)
     else:
-        out.text(
-            f"{output}: {counted(fact_count, 'fact')} from {written} of {counted(total, 'row')} of "
-            f"{name}, read as {rows.format.name}"
-        )
-        if near:
-            out.text(*near.summary(name, unit))
+        out.text(*summary)
     if left_out.count:
         for entry in left_out.reasons():
             shown = "\n".join(findings(name, entry.first, unit))
@@ -249,8 +267,21 @@ def convert(
         raise Exit(exit_codes.SOME_REFUSED)
 
 
+@contextmanager
+def _writing(path: Path, shown: Path) -> Iterator[BinaryIO]:
+    """The file at ``path``, which appears when it is whole; ``shown``: as the user named it."""
+    with atomic.explained(f"writing {shown}"), atomic.writing(path) as file:
+        yield file
+
+
 def _write(
-    rows: FactRows, file: BinaryIO, limit: int | None, bar: Progress, near: NearPrompts | None
+    rows: FactRows,
+    file: BinaryIO,
+    limit: int | None,
+    bar: Progress,
+    near: NearPrompts | None,
+    *,
+    streams: bool,
 ) -> tuple[int, int, Tally]:
     """Write the facts of the rows to ``file``; gives the number of rows written, that of facts, and
     the rows left out. ``near``: sets prompts apart."""
@@ -266,6 +297,8 @@ def _write(
             fact_count += 1
             kept = near.without(item[0], fact) if near else fact
             file.write(json.dumps(kept.to_dict(), ensure_ascii=False).encode() + b"\n")
+        if streams:
+            file.flush()  # whoever reads it need not wait for the last row
     return written, fact_count, left_out
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
+from io import BufferedReader
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from editcli.errors import UsageError
 from editcli.files.containers.base import Container
 from editcli.files.containers.json_files import BOM, JsonLines, JsonList
+from editcli.files.containers.rereading import rereadable
 from editcli.files.containers.tables import CsvFile, Spreadsheet
 from editcli.files.jsonl import opened
 
@@ -21,7 +21,8 @@ def open_container(source: str) -> Container:
     """The rows of the file at path ``source``, or of standard input if it is "-".
 
     A table is told by the end of its name, a JSON list by its first bracket; all else is JSON
-    Lines. What cannot be read twice (standard input, a pipe) is copied to a temporary file.
+    Lines. What cannot be read twice (standard input, a pipe) is copied to a temporary file, as far
+    as it is read.
 
     Raises:
         UsageError: the file cannot be read, or is UTF-16.
@@ -30,9 +31,7 @@ def open_container(source: str) -> Container:
     name = "<stdin>" if source == "-" else source
     file = sys.stdin.buffer if source == "-" else opened(source)
     if source == "-" or not file.seekable():
-        copy = tempfile.TemporaryFile(prefix="editcli-facts-")  # noqa: SIM115 - held open
-        shutil.copyfileobj(file, copy)
-        file = copy
+        file = rereadable(cast("BufferedReader", file))
     end = PurePath(source).suffix.lower()
     if end in (".xlsx", ".xlsm"):
         return Spreadsheet(name, file)
@@ -45,8 +44,18 @@ def open_container(source: str) -> Container:
 
 
 def _first_bytes(name: str, file: BinaryIO) -> bytes:
-    file.seek(0)
-    first = file.read(FIRST_BYTES)
+    first = b""
+    try:
+        file.seek(0)
+        # Of a pipe, no more than what has come: the rest may take long.
+        while not first.removeprefix(BOM).lstrip() and len(first) < FIRST_BYTES:
+            more = cast("BufferedReader", file).read1(FIRST_BYTES - len(first))
+            if not more:
+                break
+            first += more
+    except OSError as problem:
+        why = (problem.strerror or str(problem)).lower()
+        raise UsageError(f"{name} cannot be read: {why}", "copy it to another disk") from problem
     if first.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UsageError(
             f"{name} is UTF-16, not UTF-8", "`iconv -f UTF-16 -t UTF-8 FILE > NEW`, and read that"

@@ -78,9 +78,9 @@ def differing(recorded: Mapping[str, str], found: Mapping[str, str], adapter: st
             problems.append(f"{name} is missing")
         elif found[name] != digest:
             problems.append(
-                f"{name} has the SHA-256 {found[name][:12]}, it was {digest[:12]} at `init`"
+                f"{name} has the SHA-256 {found[name][:12]}, and {digest[:12]} is recorded"
             )
     new = [name for name in found if name not in recorded]
     # Stores made before release 0.3 do not have the base below an adapter.
     new = [name for name in new if knows_base or not name.startswith(BELOW)]
-    return [*problems, *(f"{name} was not there at `init`" for name in new)]
+    return [*problems, *(f"{name} is there, and not recorded" for name in new)]

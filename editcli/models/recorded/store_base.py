@@ -20,8 +20,8 @@ MODEL_VARIABLE = "EDITCLI_MODEL"  # where a store's base is, if the base has mov
 DIGITS = 16  # of a fingerprint, as shown in errors
 SHOWN = 4  # differences in an error
 OTHER_BASE = (
-    "use the model and `--dtype` that the store was made with, "
-    "or make a new store: `editcli init MODEL --store DIR`"
+    "use the model and `--dtype` that the store was made with; `editcli rebase MODEL` moves the "
+    "store to another; or make a new store: `editcli init MODEL --store DIR`"
 )
 
 
@@ -79,7 +79,10 @@ def base_of(config: StoreConfig) -> tuple[str, str]:
     try:
         find_model(name, revision)
     except EditorError as error:
-        hint = f"put the model back, or name where it is now: `{MODEL_VARIABLE}=FOLDER editcli ...`"
+        hint = (
+            "put the model back; `editcli config set base FOLDER` records where it is now, and "
+            f"`{MODEL_VARIABLE}=FOLDER editcli ...` says so once"
+        )
         raise EditorError(
             f"the base of this store cannot be found: {error.message}",
             error.hint if name == SMOLLM2 else hint,  # how to install it

@@ -139,7 +139,7 @@ def differences(recorded: Structure, found: Structure) -> list[str]:
             continue
         place, old, new = _first_difference(key, recorded.get(key, NONE), found.get(key, NONE))
         if old != new:
-            problems.append(f"{place} is {_shown(new)}, it was {_shown(old)} at `init`")
+            problems.append(f"{place} is {_shown(new)}, and {_shown(old)} is recorded")
     return problems
 
 

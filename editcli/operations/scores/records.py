@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from editcli.cli.console import Output, Row
 from editcli.operations.scores.task_scores import TaskScore, task_rows, tasks_record
+from editcli.store.tables.database import DAMAGED
 from editcli.wording import counted
+from editors import EditorError
 from editors.facts import NEAR_KINDS
 
 if TYPE_CHECKING:
@@ -147,6 +149,9 @@ def scores_record(
     return record if len(blocks) == 1 else {**record, "forms": blocks}
 
 
+IN_FORCE = "facts in force"
+"""What kept scores are about where no file of facts was named."""
+
 KEPT = ("reliability", "generalization", "locality_near", "locality_far")
 
 
@@ -165,11 +170,15 @@ def kept_scores(of: str, scores: Scores) -> dict[str, Any]:
 
 
 def told_scores(kept: Mapping[str, Any]) -> str:
-    """Kept scores in a line: "reliability 1.000, generalization 0.950"."""
+    """Kept scores in a line: "reliability 1.000, generalization 0.950". Raises EditorError for
+    anything else."""
     parts = []
-    for form, of_form in kept["forms"].items():
-        rates = [f"{RATES[key]} {of_form[key]:.3f}" for key in KEPT if key in of_form]
-        parts.append(("chat: " if form == "chat" else "") + ", ".join(rates))
+    try:
+        for form, of_form in kept["forms"].items():
+            rates = [f"{RATES[key]} {of_form[key]:.3f}" for key in KEPT if key in of_form]
+            parts.append(("chat: " if form == "chat" else "") + ", ".join(rates))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise EditorError(f"kept scores cannot be read: {error}", DAMAGED) from error
     return "; ".join(parts)
 
 

@@ -255,6 +255,12 @@ def blobs(database: sqlite3.Connection) -> dict[str, Blob]:
     return {name: blob for name, blob in read.items() if blob}
 
 
+def events_changing(database: sqlite3.Connection, name: str) -> set[int]:
+    """The events that brought the blob called ``name``, or took it away."""
+    rows = database.execute("SELECT event FROM record WHERE kind = 'blob' AND name = ?", (name,))
+    return {event for (event,) in rows}
+
+
 def has_blob(database: sqlite3.Connection, name: str) -> bool:
     """Whether there is a blob of this name along the marked line."""
     row = database.execute(

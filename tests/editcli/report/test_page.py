@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parsed_page import Page
 from tiny_stores import (
     CONFIG,
     PARIS,
@@ -24,52 +29,20 @@ from tiny_stores import (
     store_with_a_past,
 )
 
-from editcli.report.page import CHANGES_LISTED, FACTS_LISTED, render
+from editcli.cli.console import printable_lines
+from editcli.operations.scores.records import IN_FORCE
+from editcli.report.facts import LISTED
+from editcli.report.history import CHANGES_LISTED, COLUMNS_DRAWN, ENTRIES_LISTED
+from editcli.report.page import TRIES, render
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
 from editcli.store.transaction import Changes, NewBlob
-from editors import Fact
+from editors import EditorError, Fact
 from editors.heads.pruning import Head, HeadMask, HeadPruning
 
 EVIL = Fact("<script>alert(1)</script> & 'the' \"sea\" of \x1b[31m\u202ePeru is", "</td><b>red")
-VOID = {"meta", "br", "hr", "img", "input", "link"}
 LAYERS, WIDTH = 3, 4
 PRUNED = [[2, 1], [0, 3]]
-
-
-class Page(HTMLParser):
-    """A page as parsed: tags with their attributes, all text, and whether every tag is closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def of(self, tag: str, kind: str = "") -> list[dict[str, str | None]]:
-        """The attributes of every such tag, of that class if given."""
-        return [
-            attrs
-            for name, attrs in self.tags
-            if name == tag and (not kind or kind in (attrs.get("class") or "").split())
-        ]
 
 
 @pytest.fixture
@@ -136,23 +109,69 @@ def test_the_page_is_sound_and_loads_nothing(store: Store) -> None:
     add(store, [EVIL], **{"head_mask.json": mask("x")})
     page = page_of(store)
     names = [tag for tag, _ in page.tags]
-    assert not {"script", "link", "img", "iframe", "object"} & set(names)
+    assert not {"link", "img", "iframe", "object", "embed", "base"} & set(names)
     for tag, attributes in page.tags:
-        assert not [name for name in attributes if name.startswith("on") or name == "src"], tag
+        assert not [name for name in attributes if name.startswith("on")], tag
+        assert not {"src", "srcset", "style", "xlink:href"} & set(attributes), tag
     ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
     assert len(ids) == len(set(ids))
     assert {a["href"] for a in page.of("a")} <= {f"#{name}" for name in ids}
     source = render(store, store.head())
     assert "url(" not in source
     assert "@import" not in source
+    assert "://" not in source
     assert names.count("h1") == 1
     assert (page.of("html")[0]["lang"], "prefers-color-scheme: dark" in source) == ("en", True)
+
+
+def test_its_policy_allows_its_own_script_and_style_by_hash_and_nothing_else(store: Store) -> None:
+    add(store, [EVIL])
+    page = page_of(store)
+    [policy] = [m["content"] for m in page.of("meta") if "http-equiv" in m]
+    assert policy is not None
+    [script], [style] = page.sources["script"], page.sources["style"]
+    assert script.strip()
+    assert style.strip()
+    assert dict(rule.split(" ", 1) for rule in policy.split("; ")) == {
+        "default-src": "'none'",
+        "script-src": hashed(script),
+        "style-src": hashed(style),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "require-trusted-types-for": "'script'",
+    }
+    first = [tag for tag, _ in page.tags].index
+    assert first("meta") < first("style") < first("script")
+
+
+def hashed(text: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_the_script_finds_what_it_works_on_and_touches_no_markup(store: Store) -> None:
+    page = page_of(store)
+    [script] = page.sources["script"]
+    named = set(re.findall(r'getElementById\("(\w+)"\)', script))
+    assert named == {"list", "find", "sought", "state", "found"}
+    assert named <= {attributes.get("id") for _, attributes in page.tags}
+    for dangerous in ("innerHTML", "eval", "Function", "document.write", "fetch", "import("):
+        assert dangerous not in script
+
+
+def test_without_the_script_only_search_and_sort_are_missing(store: Store) -> None:
+    page = page_of(store)
+    [form] = page.of("form")
+    assert "hidden" in form  # the script shows it
+    hidden = [tag for tag, attributes in page.tags if "hidden" in attributes]
+    assert hidden == ["form"]
+    assert page.of("button") == []
+    assert len(page.of("th")) > 0
 
 
 def test_text_of_facts_is_shown_never_obeyed(store: Store) -> None:
     add(store, [EVIL])
     source, page = render(store, store.head()), page_of(store)
-    assert "<script>" not in source
+    assert source.count("<script") == 1
     assert "\x1b" not in source
     assert "\u202e" not in source
     shown = "<script>alert(1)</script> & 'the' \"sea\" of \\x1b[31m\\u202ePeru is"
@@ -161,85 +180,382 @@ def test_text_of_facts_is_shown_never_obeyed(store: Store) -> None:
     assert page.of("b") == []
 
 
-def test_the_page_says_which_store_it_is_of(store: Store) -> None:
-    text = page_of(store).text
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@settings(max_examples=30, deadline=None)
+@given(TEXTS, TEXTS, TEXTS)
+def test_whatever_a_text_is_the_page_stays_sound(
+    tmp_path_factory: pytest.TempPathFactory, prompt: str, answer: str, other: str
+) -> None:
+    prompt, answer, other = (f"a{text}z" for text in (prompt, answer, other))
+    fact = Fact(prompt, answer, source=other, note=other, author=other, ground_truth=answer)
+    store = Store.create(tmp_path_factory.mktemp("s") / "s", CONFIG, Changes(blobs=framed()))
+    with store.writing() as change:
+        change.publish("edit", Changes([fact]), who=other, message=other)
+    page = page_of(store)
+    assert len(page.of("script")) == len(page.of("style")) == 1
+    [cells] = [row for row in page.rows if len(row) == 7]
+    assert cells[0].startswith(printable_lines(prompt))
+    assert cells[1:3] == [printable_lines(answer)] * 2
+    assert printable_lines(other) in cells[5]
+
+
+def test_line_breaks_of_a_text_are_line_breaks_of_the_page(store: Store) -> None:
+    add(store, [Fact("The sea\nof Peru is", "red", source="line one\n  line two")])
+    page = page_of(store)
+    assert "The sea\nof Peru is" in page.text
+    assert "line one\n  line two" in page.text
+    assert re.search(r"bdi {[^}]*white-space: pre-wrap", page.sources["style"][0])
+
+
+def test_the_summary_says_how_much_by_whom_and_of_what(store: Store) -> None:
+    page = page_of(store)
+    text = page.between("Summary", "Facts, old and new")
     for part in (
+        "v0004 HEAD was made 2026-03-01 15:00 UTC by bob (undo).",
+        "Milan was wrong",
+        "1 fact in force",
+        "1 superseded, 1 taken back",
+        "4 versions\n4 led here",
+        "2 authors\nann, bob",
+        "not checked",
         "atlas",
         "f" * 64,
-        "wise: layer 4, profile robust, shards 2",
-        "float32, seed 0",
-        "2026-03-01 15:00 UTC by bob",
+        store.tip(),
+        f"editcli verify --expect {store.tip()[:12]}",
     ):
         assert part in text
-    assert "1 in force, 2 superseded or undone" in text
+    assert ["ann", "3", "3", "1", "0", "0", "2026-03-01 12:00", "2026-03-01 16:00"] in page.rows
+    assert ["bob", "1", "0", "0", "1", "0", "2026-03-01 15:00", "2026-03-01 15:00"] in page.rows
 
 
-def test_the_timeline_tells_what_was_done_newest_first(store: Store) -> None:
+def test_the_key_that_a_history_is_signed_with_is_named(store: Store) -> None:
+    key = "ssh-ed25519 AAAAC3Nz"
+    signed = Store(store.path, replace(store.config, signer=key))
+    assert f"signed with{key}" in page_of(signed).text.replace("\n", "")
+    assert "signed" not in page_of(store).between("Summary", "Facts, old and new")
+
+
+def test_the_page_says_how_the_version_was_made(store: Store) -> None:
+    text = page_of(store, "first").between("How it was made")
+    for part in ("wise", "layer 4, profile robust, shards 1", "float32, seed 0", "editcli 0.2.0"):
+        assert part in text
+
+
+def test_old_answers_stand_beside_new_ones_with_their_provenance(store: Store) -> None:
+    with store.writing() as change:
+        lima = Fact(
+            "The sea of Peru is", "red", ground_truth="blue", author="eve", note="see the appendix"
+        )
+        change.publish("edit", Changes([lima]), who="bob")
+    rows = {row[2]: row for row in page_of(store).rows if len(row) == 7}
+    assert rows["Nice"] == [
+        f"{PARIS_AGAIN.prompt} {PARIS_AGAIN.id}",
+        "Lyon edit",
+        "Nice",
+        "in force",
+        "v0003 2026-03-01 14:00",
+        "ann",
+        "–",
+    ]
+    assert rows["Lyon"][3:] == [
+        "superseded in v0003", "v0002 2026-03-01 13:00", "ann", "atlas, p. 3",
+    ]  # fmt: skip
+    assert rows["Milan"][0] == f"{ROME.prompt} {ROME.id} capitals"
+    assert rows["Milan"][1] == "–"
+    assert rows["Milan"][3] == "taken back in v0004"
+    assert rows["red"][1] == "blue"
+    assert rows["red"][5:] == ["eve entered by bob", "– see the appendix"]
+    assert [row[2] for row in page_of(store).rows if len(row) == 7] == [
+        "red", "Nice", "Milan", "Lyon",
+    ]  # fmt: skip
+
+
+def test_only_the_facts_of_the_line_of_a_version_are_in_its_table(store: Store) -> None:
+    page = page_of(store, "first")
+    assert [row[2:4] for row in page.rows if len(row) == 7] == [
+        ["Milan", "in force"], ["Lyon", "in force"],
+    ]  # fmt: skip
+    assert "The current version is v0004." in page.text
+
+
+def test_facts_that_were_purged_are_told_without_their_texts(store: Store) -> None:
+    with store.writing() as change:
+        change.purge(
+            [PARIS.id, ROME.id], Changes(blobs={"shard-0000.safetensors": None}), who="cara"
+        )
+    page = page_of(store)
+    rows = [row[:5] for row in page.rows if len(row) == 7]
+    gone = ["(purged)"] * 3
+    assert rows[1:] == [
+        [*gone, "purged taken back in v0004", "v0002 2026-03-01 13:00"],
+        [*gone, "purged superseded in v0003", "v0002 2026-03-01 13:00"],
+    ]
+    history = page.between("History", "How it was made")
+    assert re.search(r"Texts and files purged from all versions: \d+. Their hashes stay", history)
+    assert "(purged)" in history
+    for fact in (PARIS, ROME):
+        assert fact.target not in page.text
+        assert fact.id not in page.text
+    assert "1 fact in force\n2 purged" in page.text
+
+
+def test_the_history_tells_what_was_done_newest_first(store: Store) -> None:
     with store.writing() as change:
         change.move_head("first", who="cara", message="back")
     page = page_of(store)
-    text = page.text[page.text.index("Newest first") :]
+    text = page.between("History", "How it was made")
     wanted = ["v0002 made the current version by cara", "v0002 named first", "v0004 undo"]
-    wanted += ["Milan was wrong", "1 fact taken back", "v0003 edit", "1 fact added"]
-    wanted += ["1 fact superseded", "v0002 apply", "the first batch", "2 facts added", "v0001 init"]
+    wanted += ["Milan was wrong", "1 fact taken back", "v0003 edit", "1 fact added, 1 superseded"]
+    wanted += [f"{PARIS.prompt} Lyon → Nice {PARIS_AGAIN.id}", "v0002 apply", "the first batch"]
+    wanted += ["2 facts added", f"{PARIS.prompt} → Lyon {PARIS.id}", "v0001 init"]
     positions = [text.index(part) for part in wanted]
     assert positions == sorted(positions)
-    for fact in (PARIS, ROME, PARIS_AGAIN):  # those of versions beside HEAD's line too
-        assert f"{fact.prompt} → {fact.target} {fact.id}" in text
+    assert f"{ROME.prompt} Milan {ROME.id}" in text
     assert len(page.of("li", "shown")) == 1
 
 
-def test_the_facts_in_force_are_told_with_the_version_they_came_with(store: Store) -> None:
-    text = page_of(store, "first").text
-    table = text[text.index("Facts of v0002", text.index("Newest first")) :]
-    for fact in (PARIS, ROME):
-        assert fact.prompt in table
-        assert fact.target in table
-        assert fact.id in table
-    assert "atlas, p. 3" in table
-    assert table.count("v0002") == 3  # in the heading, and for each fact
-    assert PARIS_AGAIN.target not in table
+def branched(store: Store) -> Store:
+    """Two versions more, both made from v0002: v0005, rejected, and v0006, the current one."""
+    with store.writing() as change:
+        change.move_head("first")
+        change.publish(
+            "edit",
+            Changes([Fact("The sea of Peru is", "red")]),
+            rejected=True,
+            extra={"rejected": ["reliability 0.5000 is below 1.0"]},
+        )
+        change.publish("edit", Changes([Fact("The sea of Chile is", "blue")]))
+    return store
+
+
+def test_branches_are_drawn_as_branches_and_told_in_words(store: Store) -> None:
+    page = page_of(branched(store))
+    drawn = page.of("svg", "branches")
+    assert len(drawn) == len(store.history())
+    assert [c["class"] for c in page.of("circle") if c["class"] in ("on", "off", "rejected")] == [
+        "on", "rejected", "off", "off", "on", "on",
+    ]  # fmt: skip
+    columns = {c["class"]: c["cx"] for c in page.of("circle") if c["r"] == "5"}
+    assert columns == {"on": "9", "rejected": "23", "off": "37"}
+    text = page.between("History", "How it was made")
+    assert "v0006 edit HEAD this report from v0002," in text
+    assert "v0005 edit rejected from v0002," in text
+    assert "v0003 edit not in v0006 by ann," in text
+    assert "6 versions\n3 led here, 1 rejected, 2 on other branches" in page.text
+
+
+def test_a_rejected_version_says_why(store: Store) -> None:
+    page = page_of(branched(store))
+    assert "reliability 0.5000 is below 1.0" in page.between("History", "How it was made")
+    assert page_of(store, "v0005").text.count("v0005 rejected was made") == 1
+    assert len(page.of("path", "rejected")) == 1
+
+
+def test_versions_whose_content_was_removed_are_marked(store: Store) -> None:
+    add(store, [EVIL], **{"head_mask.json": mask("x")})
+    with store.writing() as change:
+        change.move_head("first")
+        change.publish("edit", Changes([Fact("The sea of Chile is", "blue")]))
+        change.remove_abandoned(datetime(9000, 1, 1, tzinfo=UTC), who="cara")
+    text = page_of(store).between("History", "How it was made")
+    assert "content of abandoned versions removed by cara" in text
+    assert "v0005 apply not in v0006 removed," in text
+    assert "v0002 apply first removed" not in text
+
+
+def test_many_branches_are_drawn_within_the_columns_there_are(store: Store) -> None:
+    with store.writing() as change:
+        for number in range(COLUMNS_DRAWN + 3):
+            change.move_head("first")
+            change.publish("edit", Changes([Fact(f"the number {number} is", "w")]))
+    page = page_of(store)
+    places = {c["cx"] for c in page.of("circle") if c["r"] == "5"}
+    assert places == {str(9 + 14 * column) for column in range(COLUMNS_DRAWN)}
+    assert len(page.of("ol", f"b{COLUMNS_DRAWN}")) == 1
+    assert f"ol.b{COLUMNS_DRAWN} " in page.sources["style"][0]
 
 
 def test_a_page_of_a_version_without_facts_says_so(tmp_path: Path) -> None:
     empty = Store.create(tmp_path / "empty", CONFIG, Changes(blobs=framed()))
     page = page_of(empty)
-    assert "No fact is in force" in page.text
-    assert "0 in force, 0 superseded or undone" in page.text
-    assert page.of("table") == []
-    assert page.of("svg") == []  # one version has no growth
+    assert "No fact is in force, and none was" in page.text
+    assert "0 facts in force\nnone superseded, taken back or purged" in page.text
+    assert page.of("svg", "chart") == []  # one version has no growth
+    assert page.of("form") == []
 
 
 def test_the_number_of_facts_is_drawn_over_versions(store: Store) -> None:
-    [drawn] = page_of(store).of("svg", "steps")
-    assert drawn["aria-label"] == (
-        "Facts in force over 4 versions, from v0001: 0 to v0004: 1, at most 2"
-    )
+    [drawn] = page_of(store).of("svg", "chart")
+    assert drawn["aria-label"] == "facts in force"
+    assert "from v0001: 0 to v0004: 1, at most 2" in page_of(store).text
 
 
 def test_many_changes_of_one_event_are_cut_with_their_count(store: Store) -> None:
     facts = [Fact(f"the number {n} is", f"w{n}") for n in range(CHANGES_LISTED + 7)]
     add(store, facts)
-    text = page_of(store).text
-    history = text[text.index("Newest first") : text.rindex(f"Facts of {store.head().id}")]
-    assert f"{len(facts)} facts added" in history
-    assert "and 7 more" in history
+    page = page_of(store)
+    history = page.between("History", "How it was made")
+    assert f"{len(facts)} facts added, 1 taken back" in history
+    assert "and 8 more: editcli diff v0004 v0005" in history
     assert facts[-1].prompt not in history
-    assert facts[-1].prompt in text
+    assert facts[-1].prompt in page.text
 
 
 def test_facts_beyond_the_table_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert FACTS_LISTED >= 1000
-    monkeypatch.setattr("editcli.report.page.FACTS_LISTED", 2)
+    assert LISTED >= 10_000
+    monkeypatch.setattr("editcli.report.facts.LISTED", 2)
     add(store, [Fact(f"the number {n} is", f"w{n}") for n in range(5)])
-    text = page_of(store).text
-    table = text[text.rindex(f"Facts of {store.head().id}") :]
-    assert [f"the number {n} is" in table for n in range(5)] == [True, True, False, False, False]
-    assert f"And 3 more: editcli show {store.head().id} --facts prints all." in table
+    page = page_of(store)
+    table = page.between("Facts, old and new", "History")
+    assert [f"the number {n} is" in table for n in range(5)] == [False, False, False, True, True]
+    assert "Only the newest 2 facts stand in this table." in table
+    assert "Left out are 3 in force, 1 superseded, 2 taken back: editcli facts list" in table
+    assert "in force (5)" in table
+
+
+def test_entries_of_the_history_beyond_a_limit_are_counted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ENTRIES_LISTED >= 1000
+    monkeypatch.setattr("editcli.report.history.ENTRIES_LISTED", 2)
+    page = page_of(store)
+    text = page.between("History", "How it was made")
+    assert "v0004 undo" in text
+    assert "v0003 edit" not in text
+    assert "And 3 older: editcli log lists all." in text
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert {a["href"] for a in page.of("a")} <= {f"#{name}" for name in ids}
 
 
 def test_the_same_store_gives_the_same_page(store: Store) -> None:
     assert render(store, store.head()) == render(Store.open(store.path), store.head())
+
+
+# --- scores -------------------------------------------------------------------------------------
+
+
+def scores(value: float, of: str = IN_FORCE, **forms: float) -> dict[str, Any]:
+    """Kept scores whose reliability is ``value``, and in other ``forms`` something else."""
+
+    def one(rate: float) -> dict[str, Any]:
+        interval = [max(0.0, rate - 0.1), min(1.0, rate + 0.05)]
+        return {"reliability": rate, "ci95": {"reliability": interval}, "n": {"reliability": 40}}
+
+    plain_and_others = {"plain": value, **forms}
+    return {"of": of, "facts": 2, "forms": {form: one(v) for form, v in plain_and_others.items()}}
+
+
+def record(store: Store, version: str, scores: dict[str, Any], who: str = "ann") -> None:
+    with store.writing() as change:
+        change.record_scores(store.version(version), scores, who=who)
+
+
+def test_the_newest_check_of_the_line_is_in_the_summary(store: Store) -> None:
+    branched(store)
+    record(store, "v0002", scores(0.91))
+    record(store, "v0002", scores(0.93))
+    record(store, "v0004", scores(0.2))
+    record(store, "v0002", scores(0.5, "canaries.jsonl"), who="cara")
+    text = page_of(store).between("Summary", "Scores over time")
+    assert "0.930 reliability\nv0002" in text
+    assert "0.930 0.830 to 0.980, n\xa040" in text
+    assert "0.500 0.400 to 0.550, n\xa040" in text
+    assert "0.910" not in text
+    assert "0.200" not in text
+    assert "v0006 itself was not checked: these scores are of versions before it." in text
+    record(store, "v0006", scores(0.94))
+    assert "itself was not checked" not in page_of(store).text
+
+
+def test_scores_are_drawn_over_checks_with_a_scale(store: Store) -> None:
+    branched(store)
+    for version, value in (("v0001", 0.84), ("v0002", 0.9), ("v0004", 0.86), ("v0006", 0.97)):
+        record(store, version, scores(value))
+    page = page_of(store)
+    text = page.between("Scores over time", "Facts, old and new")
+    assert "Checked on facts in force: scale from 0.8 to 1" in text
+    assert "4 checks, newest: 0.970" in text
+    for number in ("0.80", "0.85", "0.90", "0.95", "1.00", "v0001", "v0006"):
+        assert number in text
+    assert "v0002: 0.900, 95 % interval 0.800 to 0.950, n 40" in text
+    dots = page.of("circle", "dot")
+    assert [("apart" in (dot["class"] or "")) for dot in dots] == [False, False, True, False]
+    history = page.between("History", "How it was made")
+    assert "v0004 checked by ann" in history
+    assert "reliability 0.860, on facts in force" in history
+    assert "made the current version by ann" not in history
+
+
+def test_scores_in_chats_have_a_line_of_their_own(store: Store) -> None:
+    for value in (0.9, 0.95):
+        record(store, "v0004", scores(value, chat=value - 0.3))
+    page = page_of(store)
+    assert len(page.of("rect", "dot")) == 2
+    assert len(page.of("circle", "dot")) == 2
+    assert "newest: 0.950, 0.650" in page.text
+    assert "facts in force in chats" in page.text
+    assert "in chats: reliability 0.650" in page.text
+
+
+def test_one_check_is_told_and_not_drawn(store: Store) -> None:
+    record(store, "v0004", scores(0.9))
+    page = page_of(store)
+    assert page.of("circle", "dot") == []
+    assert "All checks as a table" in page.text
+
+
+def test_checks_beyond_a_limit_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("editcli.report.scores.LISTED", 2)
+    monkeypatch.setattr("editcli.report.page.LISTED", 2)
+    for value in (0.5, 0.9, 0.95):
+        record(store, "v0004", scores(value))
+    text = page_of(store).between("Scores over time", "Facts, old and new")
+    assert "1 older check not drawn" in text
+    assert "And 1 older: editcli log" in text
+    assert "0.500" not in text
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"of": "x", "facts": 1},
+        {"of": "x", "facts": 1, "forms": {"plain": {"reliability": 1.0}}},
+        {"of": "x", "facts": 1, "forms": []},
+        {**scores(0.5), "facts": "many"},
+        scores(7.0),
+        scores(float("1e300")),
+    ],
+)
+def test_scores_that_cannot_be_read_are_an_error(store: Store, broken: dict[str, Any]) -> None:
+    record(store, "v0004", broken)
+    with pytest.raises(EditorError, match="scores of line 6") as caught:
+        render(store, store.head())
+    assert "`editcli verify`" in caught.value.hint
+
+
+class Busy(Store):
+    """A store that somebody else changes while its history is read, so many ``times``."""
+
+    times = 1
+
+    def history(self) -> Any:
+        if self.times:
+            self.times -= 1
+            with self.writing() as change:
+                change.tag("busy", f"v000{self.times + 1}", move=True)
+        return super().history()
+
+
+def test_a_page_is_of_one_moment(store: Store) -> None:
+    busy = Busy(store.path, store.config)
+    page = Page(render(busy, busy.head()))
+    assert store.tip() in page.text
+    assert "v0001 named busy" in page.text
+    busy.times = TRIES
+    with pytest.raises(EditorError, match="was changed while it was read"):
+        render(busy, busy.head())
 
 
 # --- pruned heads -------------------------------------------------------------------------------
@@ -352,7 +668,7 @@ def test_the_command_writes_the_page_and_prints_where(store: Store) -> None:
     assert json_of(result) == {"schema": 2, "path": "out.html", "version": "v0004", "facts": 1}
     assert Path("out.html").read_text(encoding="utf-8") == render(store, store.head())
     assert run("report", "first.html", "--version", "first", "-q").stdout == "first.html\n"
-    assert "Facts of v0002" in Page(Path("first.html").read_text(encoding="utf-8")).text
+    assert "edited into atlas: v0002" in Page(Path("first.html").read_text(encoding="utf-8")).text
     assert content(store.path) == before
 
 

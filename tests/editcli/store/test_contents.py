@@ -68,6 +68,23 @@ def test_a_fact_with_another_text_takes_the_place_of_itself(store: Store) -> Non
     assert (past.fact, past.added_in.id, past.closure) == (longer, "v0003", None)
 
 
+def test_the_changes_of_several_events_are_those_of_each(store: Store) -> None:
+    publish(store, PARIS, ROME)
+    publish(store, PARIS_AGAIN, **{PARIS.id: PARIS_AGAIN.id})
+    assert store.changes_of([3, 1, 2]) == {seq: store.changes(seq) for seq in (3, 1, 2)}
+    assert store.changes_of([2], limit=1) == {2: [Change("added", PARIS)]}
+
+
+def test_the_events_that_changed_a_blob_are_found(store: Store) -> None:
+    publish(store, PARIS)
+    for blobs in ({"mask.json": NewBlob(b"a")}, {"other.json": NewBlob(b"a")}, {"mask.json": None}):
+        with store.writing() as change:
+            change.publish("resolve", Changes(blobs=blobs))
+    assert store.changing("mask.json") == {3, 5}
+    assert store.changing("other.json") == {4}
+    assert store.changing("none.json") == set()
+
+
 def test_a_fact_that_is_superseded_at_once_is_never_in_force(store: Store) -> None:
     publish(store, PARIS, PARIS_AGAIN, **{PARIS.id: PARIS_AGAIN.id})
     assert in_force(store) == [PARIS_AGAIN]

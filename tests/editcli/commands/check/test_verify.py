@@ -43,7 +43,7 @@ def test_verify_finds_another_base(model_folder: Path) -> None:
     save_model(Path("mine"), "qwen3")
     result = run("verify", "--device", "cpu")
     assert result.exit_code == 1
-    assert "base model: model_type is qwen3, it was llama at `init`\n" in result.stdout
+    assert "base model: model_type is qwen3, and llama is recorded\n" in result.stdout
     assert "hint: " in result.stderr
     skipped = run("verify", "--no-base")
     assert skipped.exit_code == 0

@@ -234,16 +234,16 @@ def test_each_change_of_the_database_is_named(sound: Store) -> None:
 def test_a_key_is_named_with_both_values_and_the_base_is_refused(sound: Store) -> None:
     with_key(Path("mine/config.json"), "rope_parameters.rope_theta", 5e5)
     assert verified() == [
-        "base model: rope_parameters.rope_theta is 500000.0, it was 10000.0 at `init`"
+        "base model: rope_parameters.rope_theta is 500000.0, and 10000.0 is recorded"
     ]
     asked = run("ask", PARIS.prompt, "--device", "cpu")
     assert asked.exit_code == 1
-    assert "rope_parameters.rope_theta is 500000.0, it was 10000.0" in asked.stderr
+    assert "rope_parameters.rope_theta is 500000.0, and 10000.0 is recorded" in asked.stderr
 
 
 def test_the_tokens_that_end_a_text_are_part_of_the_structure(sound: Store) -> None:
     Path("mine/generation_config.json").write_text('{"eos_token_id": [2, 7]}')
-    assert verified() == ["base model: eos_token_id is [2, 7], it was 2 at `init`"]
+    assert verified() == ["base model: eos_token_id is [2, 7], and 2 is recorded"]
 
 
 @pytest.mark.skipif(util.find_spec("peft") is None, reason="peft is not installed")
@@ -256,7 +256,7 @@ def test_an_adapter_and_the_base_below_it_are_named(
     path = adapter / "adapter_config.json"
     before = path.read_bytes()
     with_key(path, "lora_alpha", 99)
-    assert any(line.startswith("base model: adapter.lora_alpha is 99, it") for line in verified())
+    assert any(line.startswith("base model: adapter.lora_alpha is 99, and") for line in verified())
     path.write_bytes(before)
     weights, named = Path("below/model.safetensors"), "base model: base/model.safetensors has"
     [(_, flip, _)] = flips(weights, named, 1, 9)

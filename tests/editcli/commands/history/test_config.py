@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
+from json_keys import records_of
 from tiny_edits import FAST, FRANCE
 from tiny_stores import CONFIG, json_of, run
 
@@ -33,7 +33,7 @@ def in_file(store: Store) -> StoreConfig:
 
 
 def test_all_keys_are_listed_and_those_that_may_change_are_marked(by_hand: Store) -> None:
-    rows = [json.loads(line) for line in run("config", "--json").stdout.splitlines()]
+    rows = records_of(run("config", "--json"))
     may = {row["key"] for row in rows if row["may_change"]}
     assert may == {"base", "minima.reliability", "minima.generalization", "minima.locality"}
     assert {row["key"]: row["value"] for row in rows}["layer"] == "4"
