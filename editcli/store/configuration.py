@@ -48,8 +48,10 @@ def is_recorded(base: sqlite3.Connection, digest: str) -> bool:
 
 def text_of(layout: Layout, digest: str) -> bytes | None:
     """The text of the configuration with this SHA-256; None where it was not kept, as before
-    release 0.3, or is damaged. Raises OSError."""
-    data = atomic.read(layout.blobs / digest)
+    release 0.3, is damaged, or cannot be read."""
+    data = None
+    with suppress(OSError):
+        data = atomic.read(layout.blobs / digest)
     return data if data is not None and sha256(data).hexdigest() == digest else None
 
 
@@ -148,8 +150,7 @@ def needed_for(layout: Layout, base: sqlite3.Connection, digest: str) -> bytes |
     all that a version depends on. Raises EditorError where it was not kept."""
     if digest == (current := digest_in_force(base)):
         return None
-    with atomic.explained("reading the configuration"):
-        texts = [text_of(layout, known) for known in (digest, current)]
+    texts = [text_of(layout, known) for known in (digest, current)]
     if texts[0] is None or texts[1] is None:
         raise EditorError(
             "the version was made under another configuration, which is not kept",

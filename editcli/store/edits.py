@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from hashlib import sha256
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.records import Version
 from editcli.store.store import Store
 from editcli.store.tables import contents
 from editcli.store.tables.database import DAMAGED
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact, FactClosure, StateMismatch
 from editors.heads.pruning import HeadPruning
 from editors.methods.edit_state import EDITS, HEAD_FILL, HEAD_MASK, EditState

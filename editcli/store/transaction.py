@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Unpack
 
 from editcli.store import configuration, signatures
+from editcli.store.changes import Changes, NewBlob, Purged, recorded
 from editcli.store.files import atomic
 from editcli.store.files.journal import Journal
 from editcli.store.files.layout import Layout
@@ -20,48 +19,10 @@ from editcli.store.records import CONFIG, DIGEST, About, Version, is_tag, now, v
 from editcli.store.signatures import Signer
 from editcli.store.tables import abandoned, contents, database, history, traces
 from editcli.store.tables.abandoned import MADE_AGAIN, REMOVED, Abandoned
-from editcli.store.tables.contents import Blob
-from editcli.store.tables.history import Event, number_of
+from editcli.store.tables.history import Event, number_of, version_of
 from editcli.store.tables.recorder import Recorder
 from editcli.wording import counted
-from editors import EditorError, Fact
-from editors.model.saved_payload import Groups
-
-
-@dataclass(frozen=True, slots=True)
-class NewBlob:
-    """The bytes of a blob, and the ids of the facts that they were made from, group by group."""
-
-    data: bytes
-    made_from: Groups = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """How a new version differs from its parent.
-
-    ``facts``: those that are newly in force, in order, each id once. ``again``: the records with
-    the texts of facts that are in force again. ``closed``: by id, the facts that are no longer in
-    force, each with the id of the fact in its place if there is one; an id that is also among
-    ``facts`` means the fact as it was before, except where another fact takes its place at once.
-    ``blobs``: by name, those that are new or other, and None for those that are gone.
-    """
-
-    facts: Sequence[Fact] = ()
-    again: Sequence[int] = ()
-    closed: Mapping[str, str | None] = field(default_factory=dict)
-    blobs: Mapping[str, NewBlob | Blob | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Purged:
-    """What was purged: the numbers of texts of facts, of notes and scores, and of blobs. The
-    ``version`` is the one without them."""
-
-    version: Version
-    facts: int
-    notes: int
-    blobs: int
+from editors import EditorError
 
 
 class Transaction:
@@ -128,7 +89,8 @@ class Transaction:
             with self._changing("purging"):
                 base = self._database
                 gone = traces.traces_of(base, facts)
-                if traces.mentions([about.get("message"), about.get("extra")], gone.texts):
+                sought = traces.Sought(gone.texts)
+                if sought.are_in([about.get("message"), about.get("extra")]):
                     raise EditorError(
                         "the message holds text that is to be purged", "leave the text out of it"
                     )
@@ -305,15 +267,7 @@ class Transaction:
         atomic.sync_directory(self._layout.blobs)
         seq = base.execute("SELECT ifnull(max(seq), 0) + 1 FROM event").fetchone()[0]
         recorder = Recorder(base, seq)
-        counts, entered = self._record_facts(recorder, changes)
-        for name, digest in digests.items():
-            blob = changes.blobs[name]
-            if isinstance(blob, Blob):  # of an earlier version
-                recorder.blob(name, blob.digest, blob.made_from)
-            else:
-                groups = blob.made_from if blob else ()
-                keys = [[entered.get(fact) or self._text(fact) for fact in g] for g in groups]
-                recorder.blob(name, digest, keys)
+        counts = recorded(base, recorder, changes, digests)
         if not keeps_config:
             recorder.blob(CONFIG, configured)
         told: dict[str, Any] = {"message": "", "tools": {}, "extra": {}, **about}
@@ -335,35 +289,6 @@ class Transaction:
             ),
         )
         return version_of(event, told)
-
-    def _record_facts(
-        self, recorder: Recorder, changes: Changes
-    ) -> tuple[dict[str, int], dict[str, int]]:
-        """Record what ``changes`` do to facts. Returns how many were added, removed and superseded,
-        and the records of those that were entered."""
-        texts = contents.texts(self._database, changes.again)
-        again = {fact.id: key for key, fact in texts.items() if fact}
-        if len(again) < len(changes.again):
-            raise EditorError("a fact that is to come back was purged, or is to come back twice")
-        coming = [*again, *(fact.id for fact in changes.facts)]
-        before = {fact: self._entry(fact) for fact in sorted({*coming, *changes.closed})}
-        for fact, times in Counter(coming).items():
-            if times > 1 or (before[fact] and fact not in changes.closed):
-                raise EditorError(f"fact {fact} is in force already")
-        returned = {fact: recorder.again(text) for fact, text in again.items()}
-        entered = {fact.id: recorder.fact(fact) for fact in changes.facts}
-        counts = {"added": len(coming), "removed": 0, "superseded": 0}
-        for fact, by in changes.closed.items():
-            old, new = before[fact], entered.get(fact)
-            at_once = new if by != fact and not (by is None and old) else None
-            if not (old or at_once):
-                raise EditorError(f"fact {fact} is not in force")
-            other = by and (entered.get(by) or returned.get(by) or self._standing(by))
-            for entry in filter(None, (old, at_once)):
-                recorder.close(entry, other or None)
-            counts["added"] -= at_once is not None
-            counts["superseded" if by else "removed"] += old is not None
-        return counts, entered
 
     def _point(
         self,
@@ -413,22 +338,6 @@ class Transaction:
         if version.id in abandoned.removed_versions(self._database):
             raise EditorError(f"{version.id} {REMOVED}", MADE_AGAIN)
 
-    def _entry(self, fact: str) -> int | None:
-        """The record that brought a fact in force along the line of HEAD."""
-        found = contents.entries_of(self._database, fact)
-        return found[0].key if found else None
-
-    def _standing(self, fact: str) -> int:
-        """The record that brought a fact in force, or one with its text if it is so no longer."""
-        return self._entry(fact) or self._text(fact)
-
-    def _text(self, fact: str) -> int:
-        """The record with the text of a fact that was in force at some time before."""
-        key = contents.newest_text(self._database, fact)
-        if key is None:
-            raise EditorError(f"fact {fact} was never in force")
-        return key
-
     def _put(self, data: bytes, new_files: list[Path]) -> str:
         """Store a blob, unless the store has it; a new file is added to `new_files`."""
         digest = sha256(data).hexdigest()
@@ -467,17 +376,3 @@ class Transaction:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
-
-
-def version_of(event: Event, note: Mapping[str, Any]) -> Version:
-    """The version that ``event`` made; ``note``: what is told about it, empty if it was purged."""
-    return Version(
-        number=number_of(event.version),
-        parent=event.parent,
-        operation=event.operation,
-        changes=event.changes,
-        at=event.at,
-        who=event.who,
-        config=event.config,
-        **note,
-    )

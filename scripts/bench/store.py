@@ -23,9 +23,9 @@ from typing import Any
 
 from benchmark import Results, parser_of, run
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.records import StoreConfig
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 from editors import Fact
 
 EDITCLI = (sys.executable, "-m", "editcli")

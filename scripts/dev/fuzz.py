@@ -45,11 +45,11 @@ from editcli.files.texts import read_texts
 from editcli.models.adapters import adapter_in
 from editcli.models.gguf_files import GgufFile
 from editcli.models.locations import find_model
+from editcli.store.changes import Changes
 from editcli.store.files.journal import Journal
 from editcli.store.records import StoreConfig
 from editcli.store.tables import contents, history
 from editcli.store.tables.recorder import leaf_of
-from editcli.store.transaction import Changes
 from editors import EditorError
 
 VALUES: tuple[Any, ...] = (

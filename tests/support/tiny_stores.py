@@ -15,9 +15,9 @@ from tiny_models import build, build_tokenizer
 from typer.testing import CliRunner, Result
 
 from editcli.app import app
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.records import StoreConfig
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 from editors import Fact
 
 if TYPE_CHECKING:

@@ -28,13 +28,13 @@ from editcli.models.recorded.base_files import digests_of
 from editcli.models.recorded.structure import structure_of
 from editcli.operations.default_settings import default_settings, wants_encoder
 from editcli.settings import current_folder, parse_settings
+from editcli.store.changes import Changes
 from editcli.store.edits import blobs_of
 from editcli.store.files.digests import remembered_digests
 from editcli.store.files.layout import new_store_path
 from editcli.store.records import RARE, StoreConfig
 from editcli.store.signatures import Signer
 from editcli.store.store import Store
-from editcli.store.transaction import Changes
 from editors import METHODS
 from editors.scope.relation.encoders.packages import MINILM, how_to_install
 

@@ -15,11 +15,11 @@ from editcli.cli.options import READS, RUNS_MODEL, WRITES, DryRunOption, Invocat
 from editcli.errors import UsageError
 from editcli.models.libraries import tools
 from editcli.operations.scores.minima import MEASURED_ON
+from editcli.store.changes import Changes
 from editcli.store.configuration import restore as restore_config
 from editcli.store.files.layout import find_store
 from editcli.store.records import StoreConfig
 from editcli.store.store import Store
-from editcli.store.transaction import Changes
 from editcli.wording import listed
 
 MINIMA = {f"minima.{name}": name for name in MEASURED_ON}

@@ -7,7 +7,7 @@ import os
 from editcli.cli.options import READS, DryRunOption, Invocation, shared
 from editcli.settings import current_folder
 from editcli.store.files.layout import find_store
-from editcli.store.migration import migrate, rehearse_migration
+from editcli.store.older.migration import migrate, rehearse_migration
 
 
 @shared(*READS)

@@ -10,7 +10,15 @@ from typer import Argument, Exit, Option
 from editcli import exit_codes
 from editcli.cli.completion import complete_model
 from editcli.cli.console import Row
-from editcli.cli.options import RUNS_MODEL, WRITES, AdapterOption, Invocation, TrustOption, shared
+from editcli.cli.options import (
+    RUNS_MODEL,
+    WRITES,
+    AdapterOption,
+    DryRunOption,
+    Invocation,
+    TrustOption,
+    shared,
+)
 from editcli.operations.scores.minima import (
     MEASURED_ON,
     MinGeneralizationOption,
@@ -47,6 +55,7 @@ def command(
     min_reliability: MinReliabilityOption = None,
     min_generalization: MinGeneralizationOption = None,
     min_locality: MinLocalityOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Move the store to another base.
 
@@ -66,7 +75,7 @@ def command(
       editcli rebase org/model@main --layer 20
     """
     from editcli.models.recorded.found_base import FoundBase
-    from editcli.operations.editing.rebase import rebase
+    from editcli.operations.editing.rebase import rebase, rebase_forecast
 
     out, store = call.out, call.open_store()
     given = dict(zip(MEASURED_ON, (min_reliability, min_generalization, min_locality), strict=True))
@@ -74,15 +83,20 @@ def command(
     minima = {n: usual.get(n) if least is None else least for n, least in given.items()}
     trusted = trust_remote_code or bool(store.config.remote_code)
     found = FoundBase.of(model, adapter or "", trusts_code=trusted)
-    done = rebase(call, store, found, layer=layer, calibration=calibration, minima=minima)
+    if dry_run:
+        done = rebase_forecast(store, found, layer=layer)
+    else:
+        done = rebase(call, store, found, layer=layer, calibration=calibration, minima=minima)
     if call.json or call.quiet:
         out.record(
             {
-                "version": done.version.id,
+                "version": done.version and done.version.id,
                 "parent": done.parent.id,
+                "dry_run": dry_run,
                 "base": done.config.base,
                 "revision": done.config.revision,
-                "fingerprint": done.config.fingerprint,
+                # That of other weights is known when they are loaded.
+                **({} if dry_run else {"fingerprint": done.config.fingerprint}),
                 "trained": done.trained,
                 "failed": list(done.failed),
                 "iterations": done.iterations,
@@ -90,6 +104,9 @@ def command(
                 "scores_after": done.after,
             }
         )
+    elif done.version is None:
+        facts = f"and train {counted(done.trained, 'fact')}" if done.trained else "the same base"
+        out.text(f"would move to {found.shown}, {facts}")
     elif done.version.id == done.parent.id:
         out.text(f"the base of this store is {found.shown} already")
     else:

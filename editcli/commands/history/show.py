@@ -11,8 +11,9 @@ from editcli.cli.completion import complete_version_or_fact
 from editcli.cli.options import READS, Invocation, VersionOption, shared
 from editcli.errors import UnknownVersion
 from editcli.store.edits import described
+from editcli.store.reader import FactPast
 from editcli.store.records import Version
-from editcli.store.store import FactPast, Store
+from editcli.store.store import Store
 from editcli.wording import local_time
 from editors import METHODS, EditorError
 from editors.heads.pruning import HeadPruning

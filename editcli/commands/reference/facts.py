@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 from typer import Exit, Option
@@ -16,17 +15,17 @@ from typer import Exit, Option
 from editcli import exit_codes
 from editcli.cli import options
 from editcli.cli.completion import complete_author, complete_format
-from editcli.cli.console import Progress
 from editcli.cli.options import PRINTS, READS, Invocation, VersionOption, shared
-from editcli.errors import FactsRefused, UsageError
+from editcli.errors import UsageError
 from editcli.files.consistency import Replaced
 from editcli.files.containers.opening import open_container
 from editcli.files.conversion import Choices, FactRows, Target
 from editcli.files.facts import FactFile, read_facts
 from editcli.files.formats.registry import FORMATS
-from editcli.files.jsonl import Refused, findings
-from editcli.files.tally import LeftOut, Tally
+from editcli.files.jsonl import findings
+from editcli.files.tally import LeftOut
 from editcli.files.targets import writable
+from editcli.operations.convert import no_facts, write_facts, writing_to
 from editcli.operations.fact_rows import (
     COLUMNS,
     SPARE,
@@ -37,7 +36,6 @@ from editcli.operations.fact_rows import (
     for_people,
 )
 from editcli.operations.same_question import KEY, NearPrompts, by_sentences
-from editcli.store.files import atomic
 from editcli.store.tables.listing import Wanted
 from editcli.wording import counted, counted_are
 
@@ -229,11 +227,13 @@ def convert(
     name, unit = rows.container.name, rows.container.unit
     with (
         out.progress("converting", limit, unit="rows") as bar,
-        nullcontext(sys.stdout.buffer) if path is None else _writing(path, output) as written_to,
+        nullcontext(sys.stdout.buffer) if path is None else writing_to(path, output) as written_to,
     ):
-        written, fact_count, left_out = _write(rows, written_to, limit, bar, near, streams=streams)
+        written, fact_count, left_out = write_facts(
+            rows, written_to, limit, bar, near, streams=streams
+        )
         if not written:
-            raise _nothing(name, left_out, unit)
+            raise no_facts(name, left_out, unit)
     for key in rows.unknown_columns:
         out.note(f"{name}: the column {key!r} belongs to no fact, and is left out")
     total = written + left_out.count
@@ -265,50 +265,6 @@ def convert(
             shown = "\n".join(findings(name, entry.first, unit))
             out.warn(f"{counted(entry.count, 'row')} left out: {entry.reason}\n{shown}")
         raise Exit(exit_codes.SOME_REFUSED)
-
-
-@contextmanager
-def _writing(path: Path, shown: Path) -> Iterator[BinaryIO]:
-    """The file at ``path``, which appears when it is whole; ``shown``: as the user named it."""
-    with atomic.explained(f"writing {shown}"), atomic.writing(path) as file:
-        yield file
-
-
-def _write(
-    rows: FactRows,
-    file: BinaryIO,
-    limit: int | None,
-    bar: Progress,
-    near: NearPrompts | None,
-    *,
-    streams: bool,
-) -> tuple[int, int, Tally]:
-    """Write the facts of the rows to ``file``; gives the number of rows written, that of facts, and
-    the rows left out. ``near``: sets prompts apart."""
-    written = fact_count = 0
-    left_out = Tally()
-    for item in islice(rows.facts(), limit):
-        bar.advance()
-        if isinstance(item, Refused):
-            left_out.add(item)
-            continue
-        written += 1
-        for fact in item[1]:
-            fact_count += 1
-            kept = near.without(item[0], fact) if near else fact
-            file.write(json.dumps(kept.to_dict(), ensure_ascii=False).encode() + b"\n")
-        if streams:
-            file.flush()  # whoever reads it need not wait for the last row
-    return written, fact_count, left_out
-
-
-def _nothing(name: str, left_out: Tally, unit: str) -> UsageError | FactsRefused:
-    """The error where no row can be a fact."""
-    if not left_out.count:
-        return UsageError(f"{name} holds no rows", "`editcli facts formats` lists what is read")
-    first = [bad for entry in left_out.reasons() for bad in entry.first]
-    lines = [f"no row of {name} can be a fact", *findings(name, first, unit)]
-    return FactsRefused("\n".join(lines), "`--from FORMAT` names the format, `--column` a key")
 
 
 def _columns(given: Iterable[str]) -> dict[str, str]:

@@ -86,7 +86,7 @@ _RECURRENT = (
     *("mamba_norm_before_gate", "mamba_proj_bias", "mamba_rms_norm", "projectors_bias"),
     *("attention_in_multiplier", "attention_out_multiplier", "key_multiplier"),
     *("lm_head_multiplier", "mlp_multipliers", "ssm_in_multiplier", "ssm_out_multiplier"),
-    "ssm_multipliers",
+    *("ssm_multipliers", "chunk_size", "mamba_chunk_size"),
 )
 KEYS = (
     *(*_KINDS, *_SIZES, *_POSITIONS, *_ATTENTION, *_NORMS_AND_SCALES, *_ACTIVATIONS_AND_BIASES),

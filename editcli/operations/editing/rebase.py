@@ -20,11 +20,12 @@ from editcli.operations.editing.on_head import saved_on_head
 from editcli.operations.scores.minima import missed
 from editcli.operations.scores.records import HEADLINES, Scores, kept_scores
 from editcli.operations.session import Session
+from editcli.store.changes import Changes
 from editcli.store.edits import changes_between, edits_of
 from editcli.store.records import StoreConfig, Version
 from editcli.store.run import Run
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, Transaction
+from editcli.store.transaction import Transaction
 from editcli.wording import listed
 from editors import METHODS, EditorError, Fact, UnsupportedArchitecture
 
@@ -42,9 +43,9 @@ ANEW = "make a store on it, and apply the facts there: `editcli init MODEL --sto
 class Rebased:
     """``trained``: how many facts were trained on the new base; ``failed``: the ids of those that
     it does not answer; ``before`` and ``after``: the scores on both bases, as a store keeps them,
-    None where they were not measured."""
+    None where they were not measured. ``version``: None if nothing was done."""
 
-    version: Version
+    version: Version | None
     parent: Version
     config: StoreConfig
     trained: int = 0
@@ -82,6 +83,25 @@ def rebase(
         if not config.files and same_layer and moving.base.fingerprint() == config.fingerprint:
             return _moved(call, store, found.in_place_of(config))
         return saved_on_head(call, store, moving.train, moving.save)
+
+
+def rebase_forecast(store: Store, found: FoundBase, *, layer: int | None) -> Rebased:
+    """What :func:`rebase` would do, as far as that is known without the weights. Its errors."""
+    head, config = store.head(), store.config
+    if config.files and layer in (None, config.layer) and not found.problems(config):
+        return Rebased(None, head, found.in_place_of(config))
+    _require_fit(found, config, layer)
+    edits = edits_of(store, head)
+    _require_all_heads(edits)
+    return Rebased(None, head, found.in_place_of(config), trained=len(edits.in_force()))
+
+
+def _require_all_heads(edits: EditState) -> None:
+    if edits.pruning is not None:
+        raise EditorError(
+            "heads are pruned, and they were ranked on the base that is to be left",
+            "`editcli undo --heads` puts them back; rank those of the new base afterwards",
+        )
 
 
 def _moved(call: Invocation, store: Store, config: StoreConfig) -> Rebased:
@@ -166,11 +186,7 @@ class _Moving:
         """Train the facts in force in ``head`` on the new base, and score them on both."""
         call, store = self.call, self.store
         before = edits_of(store, head)
-        if before.pruning is not None:
-            raise EditorError(
-                "heads are pruned, and they were ranked on the base that is to be left",
-                "`editcli undo --heads` puts them back; rank those of the new base afterwards",
-            )
+        _require_all_heads(before)
         facts = before.in_force()
         old = self._scores_before(head, facts)
         session = self.session

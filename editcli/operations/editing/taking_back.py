@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from editcli.cli.options import Invocation
 from editcli.models.libraries import tools
 from editcli.operations.editing.on_head import saved_on_head
+from editcli.store.changes import Changes
 from editcli.store.edits import changes_between, described, pruning_of, without_heads
 from editcli.store.records import About, Version
 from editcli.store.run import Run
 from editcli.store.store import Store
 from editcli.store.tables.contents import Entry
-from editcli.store.transaction import Changes, Transaction
+from editcli.store.transaction import Transaction
 from editcli.wording import listed
 from editors import METHODS, EditorError, Fact, FactClosure
 

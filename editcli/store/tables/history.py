@@ -15,7 +15,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
 
-from editcli.store.records import DIGEST, VERSION_ID, from_json, is_tag, json_bytes
+from editcli.store.records import DIGEST, VERSION_ID, Version, from_json, is_tag, json_bytes
 from editcli.store.tables.database import DAMAGED
 from editors import EditorError
 
@@ -113,6 +113,20 @@ def read_row(
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EditorError(f"line {seq} of the history cannot be read: {error}", DAMAGED) from error
     return event
+
+
+def version_of(event: Event, note: Mapping[str, Any]) -> Version:
+    """The version that ``event`` made; ``note``: what is told about it, empty if it was purged."""
+    return Version(
+        number=number_of(event.version),
+        parent=event.parent,
+        operation=event.operation,
+        changes=event.changes,
+        at=event.at,
+        who=event.who,
+        config=event.config,
+        **note,
+    )
 
 
 def events(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
 from editcli.store.tables import history
 from editcli.store.tables.contents import read_blob, read_fact, read_told
 from editcli.store.tables.history import Event
-from editors.text_matching.names import whole_word_spans
+from editors.text_matching.names import folded, folded_name, whole_word_spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,14 @@ def traces_of(database: sqlite3.Connection, facts: Collection[str]) -> Traces:
             own = (known.id, known.target, known.subject, *known.aliases)
             own += (*known.trained_prompts(), *known.rephrases)
             texts |= {text for text in own if text}
+    sought = Sought(texts)
     told = {
         key: row[-1]
         for key, *row in database.execute(
             "SELECT key, kind, salt, body, leaf FROM record WHERE kind IN ('note', 'scores') "
             "AND body IS NOT NULL"
         )
-        if mentions(read_told(*row), texts)
+        if sought.are_in(read_told(*row))
     }
     blobs = frozenset(
         blob.digest
@@ -63,13 +64,27 @@ def traces_of(database: sqlite3.Connection, facts: Collection[str]) -> Traces:
     return Traces(tuple(keys), tuple(emptied), leaves, blobs, frozenset(texts))
 
 
-def mentions(value: object, texts: Collection[str]) -> bool:
-    """Whether a text inside ``value``, plain JSON, holds one of ``texts`` as whole words."""
+class Sought:
+    """Texts that are looked for in many records; they are folded once."""
+
+    def __init__(self, texts: Collection[str]) -> None:
+        self._names = frozenset(folded_name(text) for text in texts)
+
+    def are_in(self, value: object) -> bool:
+        """Whether a text inside ``value``, plain JSON, holds one of them as whole words."""
+        held = [*_texts_in(value)]
+        everything = "\n".join(folded(text).text for text in held)
+        near = [name for name in self._names if name in everything]
+        return any(whole_word_spans(name, text) for name in near for text in held)
+
+
+def _texts_in(value: object) -> Iterator[str]:
     if isinstance(value, str):
-        return bool(value) and any(whole_word_spans(text, value) for text in texts)
-    if isinstance(value, Mapping):
-        return mentions([*value, *value.values()], texts)
-    return isinstance(value, list | tuple) and any(mentions(item, texts) for item in value)
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        parts = chain(value, value.values()) if isinstance(value, Mapping) else value
+        for part in parts:
+            yield from _texts_in(part)
 
 
 def empty(database: sqlite3.Connection, records: Iterable[int]) -> None:

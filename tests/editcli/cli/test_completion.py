@@ -14,8 +14,8 @@ import pytest
 from tiny_stores import PARIS_AGAIN, ROME, store_with_a_past
 
 import editcli
+from editcli.store.changes import Changes
 from editcli.store.store import Store
-from editcli.store.transaction import Changes
 from editors import Fact
 
 ROOT = str(Path(editcli.__file__).parents[1])

@@ -84,7 +84,7 @@ def test_another_base_is_refused_with_what_differs(
     save_model(Path("model"), "qwen2")
     result = run(*words)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "model_type is qwen2, it was llama at `init`" in result.stderr
+    assert "model_type is qwen2, and llama is recorded" in result.stderr
     assert "\nhint: use the model and `--dtype`" in result.stderr
     save_other_weights(Path("model"))
     result = run(*words)

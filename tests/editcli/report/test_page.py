@@ -34,9 +34,9 @@ from editcli.operations.scores.records import IN_FORCE
 from editcli.report.facts import LISTED
 from editcli.report.history import CHANGES_LISTED, COLUMNS_DRAWN, ENTRIES_LISTED
 from editcli.report.page import TRIES, render
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact
 from editors.heads.pruning import Head, HeadMask, HeadPruning
 

@@ -22,9 +22,9 @@ from tiny_stores import (
     shard,
 )
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact
 
 EVER = datetime(2100, 1, 1, tzinfo=UTC)  # all that was done was done before

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, content, store_with_a_past
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.store import Store
 from editcli.store.tables import contents, database
 from editcli.store.tables.contents import Change
 from editcli.store.tables.listing import Wanted
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact, FactClosure
 
 
@@ -233,7 +233,7 @@ def test_pages_hold_each_fact_once_and_in_order(
     facts = many(7)
     publish(store, *facts)
     publish(store, id2=None)
-    monkeypatch.setattr("editcli.store.store.PAGE", page)
+    monkeypatch.setattr("editcli.store.reader.PAGE", page)
     wanted = [fact for fact in facts if fact.id != "id2"]
     assert in_force(store) == wanted
     newest = [listed.fact for listed in store.list_facts(store.head(), Wanted())]
@@ -247,7 +247,7 @@ def test_a_listing_that_is_left_half_way_holds_up_no_writer(
 ) -> None:
     facts = many(9)
     publish(store, *facts)
-    monkeypatch.setattr("editcli.store.store.PAGE", 2)
+    monkeypatch.setattr("editcli.store.reader.PAGE", 2)
     monkeypatch.setattr(database, "WAIT_S", 0)
     version = store.head()
     listing = store.in_force(version)

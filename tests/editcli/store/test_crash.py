@@ -23,10 +23,10 @@ from pathlib import Path
 import pytest
 from tiny_stores import CONFIG, content, journal_keys
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.files import atomic
 from editcli.store.records import Version
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact
 
 if sys.platform == "win32":
@@ -422,7 +422,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from tiny_stores import CONFIG, content
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
+from editcli.store.changes import Changes, NewBlob
 from editors import EditorError, Fact
 
 store = Store.create(Path(sys.argv[1], "s"), CONFIG)

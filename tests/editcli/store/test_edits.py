@@ -29,10 +29,10 @@ from tiny_stores import (
 from typer.testing import Result
 
 import editcli
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.edits import blobs_of, changes_between, described, edits_of, without_heads
 from editcli.store.records import Version
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 from editors import METHODS, EditorError, Fact, FactClosure
 from editors.heads.pruning import Head, HeadMask, HeadPruning
 from editors.methods.edit_state import COMMON, EDITS, HEAD_FILL, HEAD_MASK, EditState, full_id

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tiny_stores import PARIS_AGAIN, ROME, content, in_force, shard, store_with_a_past
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

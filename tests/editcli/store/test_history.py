@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_stores import CONFIG, store_with_a_past
 
+from editcli.store.changes import Changes
 from editcli.store.store import Store
 from editcli.store.tables import database, history
 from editcli.store.tables.history import Event
-from editcli.store.transaction import Changes
 from editors import EditorError
 
 words = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)

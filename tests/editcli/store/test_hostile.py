@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, framed, shard
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.edits import described, edits_of
 from editcli.store.records import StoreConfig
 from editcli.store.store import Store
 from editcli.store.tables import history
 from editcli.store.tables.listing import Wanted
 from editcli.store.tables.recorder import leaf_of
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError
 
 DEEP = "[" * 100_000

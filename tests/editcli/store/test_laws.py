@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tiny_stores import CONFIG
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.store import Store
 from editcli.store.tables.contents import Change
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact
 
 IDS = [f"id{number}" for number in range(6)]

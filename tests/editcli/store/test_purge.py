@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import pytest
 from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, content, framed, shard
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.edits import edits_of
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact
 
 SECRET = Fact(
@@ -227,6 +228,27 @@ def test_a_purge_that_would_leave_something_changes_nothing(
     with store.writing() as change, pytest.raises(EditorError, match=message):
         change.purge([SECRET.id], changes, **about)  # type: ignore[arg-type]
     assert content(store.path) == before
+
+
+def test_hundreds_of_facts_are_purged_in_seconds(tmp_path: Path) -> None:
+    facts = [
+        Fact(f"The mayor of town {n} is", f"mayor {n}", subject=f"town {n}", id=f"mayor-{n}")
+        for n in range(700)
+    ]
+    store = Store.create(tmp_path / "s", CONFIG, Changes(facts[:400]))
+    with store.writing() as change:
+        for fact in facts[400:]:
+            changes = Changes([fact], blobs={f"b{fact.id}": NewBlob(fact.id.encode())})
+            change.publish("edit", changes, message=f"about {fact.subject}", extra={"failed": []})
+        gone = [fact.id for fact in facts[:600]]
+        begin = time.process_time()
+        done = change.purge(gone, Changes(closed=dict.fromkeys(gone)))
+        seconds = time.process_time() - begin
+    assert (done.facts, done.notes) == (600, 200)
+    assert seconds < 5
+    left = everywhere(store)
+    assert not [n for n in range(600) if f'mayor {n}"'.encode() in left]
+    assert store.verify() == []
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, content, framed, json_of, run, shard
 
+from editcli.store.changes import Changes
 from editcli.store.signatures import Signer
 from editcli.store.store import Store
-from editcli.store.transaction import Changes
 from editors import EditorError
 
 pytestmark = pytest.mark.skipif(

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tiny_stores import CONFIG as TINY
 from tiny_stores import PARIS, ROME, content, journal_keys, run
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.files import atomic
 from editcli.store.files.layout import find_store, new_store_path
 from editcli.store.records import STORE_FORMAT, StoreConfig
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact
 
 CONFIG = replace(TINY, settings={"profile": "paper"})

@@ -20,10 +20,10 @@ import pytest
 from tiny_stores import CONFIG, PARIS, PARIS_AGAIN, ROME, framed, shard
 
 from editcli.store import integrity
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.files.digests import Digests
 from editcli.store.files.layout import Layout
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 from editors import EditorError, Fact
 
 OSLO = Fact("The capital of Norway is", "Bergen", id="norway")

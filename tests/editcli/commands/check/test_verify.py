@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tiny_stores import PARIS, json_of, run, save_model, shard
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob
 
 
 @pytest.fixture(autouse=True)

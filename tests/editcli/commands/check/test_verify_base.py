@@ -18,8 +18,8 @@ from tiny_adapters import save_adapter
 from tiny_edits import FAST
 from tiny_stores import PARIS, run, shard
 
+from editcli.store.changes import Changes
 from editcli.store.store import Store
-from editcli.store.transaction import Changes
 
 OTHER_KEYS: dict[str, Any] = {
     "vocab_size": 97,

@@ -7,8 +7,8 @@ from typing import Any
 from json_keys import rows_of
 from tiny_stores import PARIS, PARIS_AGAIN, ROME, run
 
+from editcli.store.changes import Changes
 from editcli.store.store import Store
-from editcli.store.transaction import Changes
 from editors import Fact
 
 

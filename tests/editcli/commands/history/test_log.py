@@ -8,8 +8,8 @@ from json_keys import records_of
 from tiny_stores import PARIS, PARIS_AGAIN, run
 from typer.testing import Result
 
+from editcli.store.changes import Changes
 from editcli.store.store import Store
-from editcli.store.transaction import Changes
 
 
 def rows(result: Result) -> list[dict[str, str]]:

@@ -65,6 +65,16 @@ def test_the_same_base_elsewhere_changes_the_configuration_alone(store: Store) -
     assert json_of(again)["version"] == "v0002"
 
 
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(store: Store) -> None:
+    before = content(store.path)
+    other = other_model("other")
+    for model, trained in (("mine", 0), (other, 2)):
+        told = json_of(run("rebase", model, "--dry-run", "--json"))
+        assert (told["version"], told["dry_run"], told["trained"]) == (None, True, trained)
+    assert "would move to " in run("rebase", other, "--dry-run").stdout
+    assert content(store.path) == before
+
+
 def test_another_base_takes_the_facts_in_one_version_and_checkout_goes_back(store: Store) -> None:
     other = other_model("other")
     facts = in_force(store)

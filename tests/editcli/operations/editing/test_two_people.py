@@ -142,6 +142,23 @@ def test_what_is_purged_while_it_is_trained_is_not_saved(
     assert journal_keys(store_in(folder)) != []
 
 
+def test_under_another_configuration_nothing_is_saved_and_what_was_trained_is_kept(
+    folder: Path, start: Callable[..., Running]
+) -> None:
+    running = start(folder, *APPLY)
+    wait_for_shards(folder, 1)
+    with paused(folder, running):
+        meanwhile(folder, "config", "set", "minima.reliability", "0")
+    assert running.ended() == 1
+    error = (folder / "stderr").read_text() + (folder / "stdout").read_text()
+    assert "the configuration of the store was changed meanwhile" in error
+    store = store_in(folder)
+    assert (store.head().operation, len(journal_keys(store))) == ("config", 3)
+    assert start(folder, *APPLY).ended() in (0, 1)
+    assert "3 groups of facts had been trained" in (folder / "stderr").read_text()
+    assert (set(in_force(store)), journal_keys(store)) == ({fact.id for fact in FACTS}, [])
+
+
 def test_nothing_that_a_training_needs_is_cleared_away(
     folder: Path, start: Callable[..., Running]
 ) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from editcli.store.changes import Changes, NewBlob
 from editcli.store.files import atomic
 from editcli.store.files.layout import Layout
 from editcli.store.files.lock import locked
-from editcli.store.format_2 import OldStore, OldVersion
+from editcli.store.older.format_2 import OldStore, OldVersion
 from editcli.store.records import now
 from editcli.store.store import Store
-from editcli.store.transaction import Changes, NewBlob, Transaction
+from editcli.store.transaction import Transaction
 from editors import EditorError
 
 EMPTY = OldVersion({}, {}, {})

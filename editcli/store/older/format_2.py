@@ -15,9 +15,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from editcli.store.changes import NewBlob
 from editcli.store.files import atomic
 from editcli.store.records import DIGEST, VERSION_ID, StoreConfig
-from editcli.store.transaction import NewBlob
 from editors import EditorError, Fact
 from editors.methods.edit_state import EDITS, FACTS, HEAD_MASK, PLAIN, SCHEMA
 from editors.model.saved_payload import Groups
