@@ -105,8 +105,8 @@ def set_(
                 message=call.message or f"{key} = {value}",
                 tools=tools(),
             )
-    record: dict[str, object] = {"version": made and made.id, "key": key}
-    record["value"] = None if value == NONE else value
+    changed = None if value == NONE else value
+    record: dict[str, object] = {"version": made and made.id, "key": key, "value": changed}
     call.print_change(record, dry_run=dry_run)
 
 
