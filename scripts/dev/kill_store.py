@@ -81,7 +81,8 @@ def main() -> None:
                 if times <= 0 or time.monotonic() > end:
                     continue
                 whole = times if killer.command.name == "migrate" else min(WHOLE, times)
-                killer.kill(whole)
+                if whole:
+                    killer.kill(whole)
                 if times > whole:
                     killer.kill_writing(times - whole)
                 wrong = [*killer.tally.lost, *killer.tally.unclean]

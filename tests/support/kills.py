@@ -89,7 +89,7 @@ class Killer:
 
     def __init__(self, command: WritingCommand, folder: Path, seed: int) -> None:
         self.command = command
-        self.home = folder / "home"
+        self.home, self._told = folder / "home", folder
         folder.mkdir(exist_ok=True)
         self.store = self.home / STORE
         self.tally = Tally(command.name)
@@ -230,7 +230,7 @@ class Killer:
 
     def _started(self) -> int:
         """A process, forked from this one, that runs the command in its folder. What it prints goes
-        to files there, so that they tell whether it has said that it is done."""
+        to files beside it, so that they tell whether it has said that it is done."""
         child = os.fork()
         if child:
             return child
@@ -238,7 +238,7 @@ class Killer:
         try:
             os.chdir(self.home)
             for number, name in ((1, "out"), (2, "err")):
-                os.dup2(os.open(name, os.O_CREAT | os.O_RDWR | os.O_TRUNC), number)
+                os.dup2(os.open(self._told / name, os.O_CREAT | os.O_RDWR | os.O_TRUNC), number)
             sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
             os.environ["EDITCLI_MODEL"] = str(self.command.model)
             os.environ["EDITCLI_THREADS"] = "1"  # other threads would not survive a fork
@@ -269,13 +269,15 @@ class Killer:
         for path in self.command.home.iterdir():
             if path.is_dir():
                 shutil.copytree(path, self.home / path.name)
+        for name in ("out", "err"):
+            (self._told / name).write_bytes(b"")  # a process that is forked has it open
 
     def _has(self, name: str) -> bool:
         return (self.store / name).exists()
 
     def _printed(self, name: str) -> str:
         """The end of what the command has printed there so far."""
-        path = self.home / name
+        path = self._told / name
         return path.read_text()[-500:] if path.exists() else ""
 
     def _untouched(self) -> bool:
