@@ -131,8 +131,8 @@ def test_what_is_purged_while_it_is_trained_is_not_saved(
         meanwhile(folder, "undo", OLD[0].id, "--purge")
         assert journal_keys(store_in(folder)) == []  # its shard was the first
     assert running.ended() == 1
-    error = (folder / "stderr").read_text()
-    assert f"error: {OLD[0].id} was purged while this was being trained" in error
+    error = json.loads((folder / "stdout").read_text())["error"]["message"]
+    assert error.startswith(f"{OLD[0].id} was purged while this was being trained")
     text = b"\n".join(p.read_bytes() for p in (folder / ".editcli").rglob("*") if p.is_file())
     assert OLD[0].prompt.encode() not in text
     assert OLD[0].id.encode() not in text
