@@ -17,7 +17,7 @@ from editors import Probe
 KEYS = {
     *("schema", "version", "facts", "protocol", "reliability", "generalization", "locality"),
     *("portability", "routing", "ci95", "retention", "teacher_forced", "old_answers", "n"),
-    "readings",
+    *("readings", "missed"),
 }
 NOT_MEASURED = dict.fromkeys(("relation", "subject", "mention", "name", "time", "amount"))
 # No edit is about Kenya, so no answer about it may change.
