@@ -12,7 +12,6 @@ import signal
 import sys
 from importlib import import_module
 from itertools import chain
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +20,7 @@ from typer.core import TyperGroup
 from editcli import exit_codes
 from editcli.cli.ending import errors_explained, wants_json
 from editcli.models.libraries import tools
+from editcli.settings import current_folder
 from editcli.store.files.layout import find_store
 from editors import EditorError
 
@@ -132,7 +132,7 @@ def _root(
         return
     status = context.command.commands["status"]  # type: ignore[attr-defined]
     try:
-        find_store(None, Path.cwd(), os.environ)
+        find_store(None, current_folder(), os.environ)
     except (EditorError, OSError):
         typer.echo(context.get_help())
         raise typer.Exit(exit_codes.USAGE) from None

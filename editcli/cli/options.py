@@ -169,7 +169,8 @@ SHARED = signature(Invocation, eval_str=True).parameters
 
 PRINTS = ("json", "quiet")
 READS = ("store", *PRINTS)
-WRITES = ("message", "author", "wait", "sign", *READS)
+ADDS = ("author", "wait", "sign", *READS)  # an entry to the history, and no version
+WRITES = ("message", *ADDS)
 
 RUNS_MODEL = ("device", "dtype", "threads", "verbose")
 

@@ -10,7 +10,7 @@ from typer import Argument, Exit, Option
 
 from editcli import exit_codes
 from editcli.cli.options import (
-    READS,
+    ADDS,
     RUNS_MODEL,
     Invocation,
     SystemOption,
@@ -52,7 +52,7 @@ SHOWN = 10  # remarks on lines of the file, printed one by one
 Protocol = Literal["generate", "both"]
 
 
-@shared(*READS, *RUNS_MODEL)
+@shared(*ADDS, *RUNS_MODEL)
 def command(
     call: Invocation,
     file: Annotated[

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from editcli.cli.options import READS, RUNS_MODEL, WRITES, DryRunOption, Invocat
 from editcli.errors import UsageError
 from editcli.models.libraries import tools
 from editcli.operations.scores.minima import MEASURED_ON
+from editcli.settings import current_folder
 from editcli.store.changes import Changes
 from editcli.store.configuration import restore as restore_config
 from editcli.store.files.layout import find_store
@@ -120,7 +120,7 @@ def restore(call: Invocation) -> None:
       editcli config restore
       editcli config restore --store beliefs/.editcli
     """
-    path = find_store(call.store, Path.cwd(), os.environ)
+    path = find_store(call.store, current_folder(), os.environ)
     restore_config(path, call.command)
     store = Store.open(path)
     call.out.record({"store": str(store.path), "base": store.config.base})

@@ -138,5 +138,5 @@ def test_every_command_that_writes_to_a_store_has_a_dry_run() -> None:
         for name in found
         if "--dry-run" not in {o for p in group.commands[name].params for o in p.opts}  # type: ignore[attr-defined]
     }
-    # One makes a store, and the other asks and answers.
-    assert lacking == {"init", "chat"}
+    # One makes a store, one asks and answers, and one measures, with `--no-save`.
+    assert lacking == {"init", "chat", "check"}

@@ -122,7 +122,7 @@ def test_both_forms_are_full_blocks_and_the_top_level_is_the_plain_one(chatting:
     plain = json_of(run("check", "facts.jsonl", "--json", "--per-fact"))
     assert record == plain
     assert list(forms) == ["plain", "chat"]
-    about = {key: plain[key] for key in ("schema", "version", "facts", "protocol")}
+    about = {key: plain[key] for key in ("schema", "version", "facts", "protocol", "missed")}
     assert {**about, **forms["plain"]} == plain
     assert forms["chat"].keys() == forms["plain"].keys()
     assert forms["chat"]["n"] == forms["plain"]["n"]

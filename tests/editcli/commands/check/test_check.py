@@ -164,7 +164,8 @@ def test_checking_changes_nothing(edited: Store) -> None:
 
 
 def test_the_scores_of_a_check_are_kept_with_the_version(edited: Store) -> None:
-    measured = json_of(run("check", "--json"))
+    measured = json_of(run("check", "--author", "cleo", "--json"))
+    assert edited.history()[-1][0].who == "cleo"
     [kept] = edited.scores(edited.head())
     assert kept["forms"]["plain"]["reliability"] == measured["reliability"]
     assert (kept["of"], kept["facts"]) == ("facts in force", 4)
