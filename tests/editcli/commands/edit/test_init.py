@@ -245,4 +245,5 @@ def test_a_seed_that_training_could_not_take_makes_no_store(tmp_path: Path) -> N
     path = tmp_path / "store"
     result = run("init", "--store", str(path), "--seed", "12345678901234567890123")
     assert (result.exit_code, path.exists()) == (2, False)
-    assert result.stderr.startswith("error: invalid value for '--seed': must be less than")
+    assert result.stderr.startswith("error: invalid value for '--seed'")
+    assert "must be less than or equal to" in result.stderr
