@@ -30,8 +30,10 @@ def config(family: str, **changes: Any) -> Any:
 def others(value: Any) -> list[Any]:
     if isinstance(value, bool):
         return [not value]
-    if isinstance(value, int | float):
+    if isinstance(value, int):
         return [value + 1]
+    if isinstance(value, float):
+        return [value / 2 + 0.25]  # many are shares
     return [2, True] if value is None else []
 
 
