@@ -13,11 +13,12 @@ from editcli.models.recorded.structure import KEYS, differences, structure_in
 
 LLAMA = CONFIGS["llama"]
 
-# What is no setting of the model, and what a configuration does not take.
+# What is no setting of the model; what a configuration does not take; and what chooses another way
+# to the same numbers, whose last bits may differ.
 NOT_TRIED = {
     *("dtype", "_name_or_path", "transformers_version", "architectures", "id2label", "label2id"),
     *("problem_type", "return_dict", "output_hidden_states", "ignore_keys_at_rope_validation"),
-    "summary_activation",
+    *("summary_activation", "_output_attentions"),
 }
 
 
