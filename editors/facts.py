@@ -25,6 +25,7 @@ from editors.schema import (
     record,
     without_nulls,
 )
+from editors.text_matching.encodable import is_unicode
 from editors.text_matching.names import folded_name, nearest_words, whole_word_spans
 
 NearKind = Literal["relation", "subject", "mention", "name", "time", "amount"]
@@ -162,7 +163,7 @@ class Fact:
             problems.append(schema.unknown_key("extra", ()))
         for key in sorted(data.keys() - keys.keys() - {"extra"}):
             try:
-                if not schema.is_unicode(key):
+                if not is_unicode(key):
                     raise ValueError("the key must be valid Unicode")
                 extra[key] = schema.plain_json(data[key])
             except ValueError as problem:

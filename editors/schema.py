@@ -31,6 +31,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from editors.errors import EditorError
+from editors.text_matching.encodable import is_unicode
 
 __all__ = [
     "AfterValidator",
@@ -43,7 +44,6 @@ __all__ = [
     "ValidationInfo",
     "Whole",
     "field_validator",
-    "is_unicode",
     "kind_of",
     "model_validator",
     "plain_json",
@@ -57,15 +57,6 @@ __all__ = [
 T = TypeVar("T")
 
 NESTED = 4  # levels of a record: an object, a list in it, objects in the list, and their values
-
-
-def is_unicode(value: str) -> bool:
-    """Whether a text can be encoded; one with half of a surrogate pair cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _text(value: str) -> str:

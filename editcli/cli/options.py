@@ -30,7 +30,7 @@ from editcli.store.records import StoreConfig
 from editcli.store.signatures import SIGN_VARIABLE, Signer, required
 from editcli.store.store import Store
 from editcli.store.transaction import Transaction
-from editors.schema import is_unicode
+from editors.text_matching.encodable import is_unicode
 
 
 @dataclass

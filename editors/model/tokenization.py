@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from editors.errors import EditorError, PromptTooLong
-from editors.schema import is_unicode
+from editors.text_matching.encodable import is_unicode
 
 ENCODED_AT_ONCE = 1024  # texts; the results of a tokenizer take more memory than the ids
 IGNORED = -100  # the label of a position without a label
