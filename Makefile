@@ -18,8 +18,8 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-real test test-all test-latest test-oldest lint format type \
-  bench bench-conflicts bench-models bench-real bench-serving bench-speed bench-store calibrations wheel-check \
-  docs clean
+  bench bench-adapters bench-conflicts bench-models bench-real bench-serving bench-speed \
+  bench-store calibrations wheel-check docs clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +77,9 @@ type: $(STAMP)  ## strict types of both packages
 
 bench: $(STAMP)  ## measure the scores and write docs/benchmarks.md
 	$(BIN)/python scripts/bench/edits.py
+
+bench-adapters: $(STAMP)  ## measure memories as adapters of PEFT and write docs/adapters.md
+	$(BIN)/python scripts/bench/adapters.py
 
 bench-conflicts: $(STAMP)  ## measure conflicts and write docs/conflicts.md
 	$(BIN)/python scripts/bench/conflicts.py
