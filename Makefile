@@ -18,7 +18,7 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-real test test-all test-latest test-oldest lint format type \
-  bench bench-adapters bench-conflicts bench-models bench-real bench-serving bench-speed \
+  bench bench-adapters bench-conflicts bench-large bench-models bench-real bench-serving bench-speed \
   bench-store calibrations wheel-check docs clean
 
 help:  ## list the targets
@@ -83,6 +83,9 @@ bench-adapters: $(STAMP)  ## measure memories as adapters of PEFT and write docs
 
 bench-conflicts: $(STAMP)  ## measure conflicts and write docs/conflicts.md
 	$(BIN)/python scripts/bench/conflicts.py
+
+bench-large: $(STAMP)  ## a model of 1.1 B from init to exports, docs/large-models.md; needs 24 GB
+	$(BIN)/python scripts/bench/large.py
 
 bench-models: $(STAMP)  ## measure each family of models and write docs/models.md
 	$(BIN)/python scripts/bench/models.py
