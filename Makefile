@@ -18,8 +18,8 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-real test test-all test-latest test-oldest lint format type \
-  bench bench-conflicts bench-models bench-real bench-serving bench-speed bench-store calibrations wheel-check \
-  docs clean
+  bench bench-adapters bench-conflicts bench-large bench-models bench-real bench-serving bench-speed \
+  bench-store calibrations wheel-check docs clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' Makefile
@@ -78,8 +78,14 @@ type: $(STAMP)  ## strict types of both packages
 bench: $(STAMP)  ## measure the scores and write docs/benchmarks.md
 	$(BIN)/python scripts/bench/edits.py
 
+bench-adapters: $(STAMP)  ## measure memories as adapters of PEFT and write docs/adapters.md
+	$(BIN)/python scripts/bench/adapters.py
+
 bench-conflicts: $(STAMP)  ## measure conflicts and write docs/conflicts.md
 	$(BIN)/python scripts/bench/conflicts.py
+
+bench-large: $(STAMP)  ## a model of 1.1 B from init to exports, docs/large-models.md; needs 24 GB
+	$(BIN)/python scripts/bench/large.py
 
 bench-models: $(STAMP)  ## measure each family of models and write docs/models.md
 	$(BIN)/python scripts/bench/models.py
