@@ -189,6 +189,11 @@ class Transaction:
         where the one that is in force will do. Raises EditorError where it was not kept."""
         return configuration.needed_for(self._layout, self._database, version.config)
 
+    def config_of(self, version: Version) -> bytes | None:
+        """The text of the configuration that ``version`` was made under; None where it was not
+        kept."""
+        return configuration.text_of(self._layout, version.config)
+
     def tag(
         self,
         name: str,

@@ -129,7 +129,8 @@ def _print(call: Invocation, parent: str, result: TakenBack, gone: dict[str, int
         if result.returned:
             again = f"brought back {counted(len(result.returned), 'fact')}"
             sentences.append(again if parts else f"{new.id}: {again}" if new else f"would {again}")
-        out.text("; ".join(sentences))
+        # Else it is HEAD that is taken back, and changed no fact and no head.
+        out.text("; ".join(sentences) or f"{done} {parent}")
         rows = [("undone", fact) for fact in result.undone]
         rows += [("returned", fact) for fact in result.returned]
         if rows:

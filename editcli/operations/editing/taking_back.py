@@ -135,8 +135,7 @@ def _done(
         def save(transaction: Transaction, head: Version, planned: _Plan) -> TakenBack:
             result = planned.result
             about = _about(call, result, planned.of)
-            # Where a whole version is taken back, its parent may have been on another base.
-            config = transaction.config_for(_parent(store, planned.of)) if planned.of else None
+            config = _config_before(store, transaction, planned.of) if planned.of else None
             changes = planned.changes or Changes()
             version = transaction.publish("undo", changes, config=config, **about)
             if trainer.cache_info().currsize:
@@ -144,6 +143,15 @@ def _done(
             return replace(result, version=version)
 
         return saved_on_head(call, store, work, save)
+
+
+def _config_before(store: Store, transaction: Transaction, taken: Version) -> bytes | None:
+    """The text of the configuration that has to be in force once the version ``taken`` is taken
+    back; None where the one that is in force will do."""
+    parent = _parent(store, taken)
+    changed = taken.config != parent.config
+    # Where it did not change the configuration, its parent may still have been on another base.
+    return (transaction.config_of(parent) if changed else None) or transaction.config_for(parent)
 
 
 @dataclass(frozen=True, slots=True)

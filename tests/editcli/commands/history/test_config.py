@@ -133,6 +133,18 @@ def test_a_store_of_before_keeps_its_configuration_with_its_next_version(by_hand
     assert (by_hand.path / "blobs" / digest).read_bytes() == CONFIG.to_toml()
 
 
+def test_a_change_of_the_configuration_can_be_taken_back(store: Store) -> None:
+    before = Store.open(store.path).config
+    assert run("config", "set", "minima.locality", "0.75").exit_code == 0
+    assert Store.open(store.path).config != before
+    made = Store.open(store.path).head()
+    assert f"would take back {made.id}" in run("undo", "--last", "--dry-run").stdout
+    undone = run("undo", "--last")
+    assert (undone.exit_code, undone.stdout.split(": ")[1]) == (0, f"took back {made.id}\n")
+    assert Store.open(store.path).config == before
+    assert Store.open(store.path).verify() == []
+
+
 def test_a_minimum_of_the_store_holds_for_edits(
     model_folder: Path, calibration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
