@@ -221,7 +221,7 @@ def test_resolving_again_starts_without_the_pruned_heads(
     store, before = resolved
     after = json_of(run(*FORCED, "--json"))
     assert (after["version"], after["parent"]) == ("v0004", "v0003")
-    for key in ("pruned", "before", "after", "locality"):
+    for key in ("pruned", "resolved", "locality_checks"):
         assert after[key] == before[key]
     assert same(logits(store, "v0004"), logits(store, "v0003"))
 
