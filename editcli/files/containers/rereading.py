@@ -21,6 +21,7 @@ class _Kept(io.RawIOBase):
         self._source = source
         self._kept = tempfile.TemporaryFile(prefix="editcli-facts-")  # noqa: SIM115 - held open
         self._size = self._at = 0
+        self._ended = False  # a terminal would go on after its end
 
     def readable(self) -> bool:
         return True
@@ -51,7 +52,8 @@ class _Kept(io.RawIOBase):
         super().close()
 
     def _more(self, size: int) -> bytes:
-        data = self._source.read1(size)
+        data = b"" if self._ended else self._source.read1(size)
+        self._ended = not data
         self._kept.seek(self._size)
         self._kept.write(data)
         self._size += len(data)
