@@ -90,6 +90,14 @@ def wait_for_shards(folder: Path, count: int) -> None:
         time.sleep(0.002)
 
 
+def wait_for_words(folder: Path, words: str) -> None:
+    """Return once the command in `folder` has said so."""
+    end = time.monotonic() + DEADLINE
+    while words not in (told := (folder / "stderr").read_text()):
+        assert time.monotonic() < end, f"it said {told!r}, and not {words!r}"
+        time.sleep(0.002)
+
+
 @contextmanager
 def paused(folder: Path, running: Running) -> Iterator[None]:
     """Inside the block, the command in `folder` stands still, and does not hold the database."""

@@ -7,14 +7,17 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from real_processes import Running, paused, wait_for_shards
+from real_processes import Running, paused, wait_for_shards, wait_for_words
 from tiny_edits import FAST, SETTINGS
 from tiny_stores import blobs_in, in_force, journal_keys, json_of, run, save_facts, save_work
 
+from editcli.operations.editing.on_head import LONG_S
 from editcli.store.store import Store
 from editors import Fact
 
@@ -194,10 +197,11 @@ def test_a_training_that_ends_while_the_lock_is_held_waits_for_it(
 ) -> None:
     running = start(folder, *APPLY)
     wait_for_shards(folder, 1)
-    with store_in(folder).writing("editcli compact") as change:
-        wait_for_shards(folder, 3)
-        while "waiting for it" not in (folder / "stderr").read_text():
-            pass
+    with ExitStack() as held:
+        with paused(folder, running):
+            change = held.enter_context(store_in(folder).writing("editcli compact"))
+            time.sleep(LONG_S)  # what takes less is not waited for
+        wait_for_words(folder, "waiting for it")
         change.tag("good")
     assert running.ended() in (0, 1)
     assert "store is locked by pid" in (folder / "stderr").read_text()
