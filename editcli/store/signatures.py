@@ -54,7 +54,7 @@ class Signer:
         try:
             key = load(data, password=None)
         except (TypeError, ValueError, UnsupportedAlgorithm) as error:
-            protected = "password" in str(error).lower() or "encrypted" in str(error).lower()
+            protected = isinstance(error, TypeError)  # as cryptography documents
             raise EditorError(
                 f"{path} is protected by a passphrase"
                 if protected
