@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,12 +36,17 @@ class Layout:
         files = [self.config, self.database, self.lock, self.lock.with_suffix(".json")]
         files += [*map(self.database.with_name, beside), *self.for_git]
         for part in (*files, *self.folders):
-            if part.is_symlink():
+            try:
+                # Once, as a writer may remove its journal at any moment.
+                mode = part.lstat().st_mode
+            except OSError:  # it is not there, or cannot be reached, as whoever needs it will tell
+                continue
+            if stat.S_ISLNK(mode):
                 raise EditorError(
                     f"{part} is a link, and a store holds none",
                     "`cp -rL` makes a copy without links of a store that can be trusted",
                 )
-            if part.exists() and not (part.is_dir() if part in self.folders else part.is_file()):
+            if not (stat.S_ISDIR(mode) if part in self.folders else stat.S_ISREG(mode)):
                 kind = "folder" if part in self.folders else "file"
                 raise EditorError(f"{part} is not a {kind}", "restore it from a copy of the store")
 

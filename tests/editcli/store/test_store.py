@@ -6,7 +6,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +23,7 @@ from tiny_stores import PARIS, ROME, content, journal_keys, run
 
 from editcli.store.changes import Changes, NewBlob
 from editcli.store.files import atomic
-from editcli.store.files.layout import find_store, new_store_path
+from editcli.store.files.layout import Layout, find_store, new_store_path
 from editcli.store.records import STORE_FORMAT, StoreConfig
 from editcli.store.store import Store
 from editors import EditorError, Fact
@@ -456,6 +459,8 @@ def test_a_name_that_would_confuse_is_no_tag(store: Store, name: str) -> None:
 
 HOLD = """
 import sys
+import threading
+import time
 from pathlib import Path
 from editcli.store.store import Store
 with Store.open(Path(sys.argv[1])).writing("editcli apply facts.jsonl"):
@@ -618,3 +623,24 @@ def test_a_journal_entry_that_is_no_file_counts_as_absent(store: Store, kind: st
     elif hasattr(os, "mkfifo"):
         os.mkfifo(path)
     assert store.journal.get("ab") is None
+
+
+def test_a_journal_that_a_writer_removes_meanwhile_is_no_fault(tmp_path: Path) -> None:
+    layout = Layout(Store.create(tmp_path / "s", CONFIG).path)
+    journal = layout.database.with_name("store.db-journal")
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            journal.touch()
+            journal.unlink()
+
+    with ThreadPoolExecutor(1) as other:
+        writing = other.submit(come_and_go)
+        try:
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                layout.require_plain()
+        finally:
+            over.set()
+        writing.result()
