@@ -78,7 +78,7 @@ class GgufFile:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise EditorError(f"cannot read {path}: {reason}", _READABLE) from error
-        except (struct.error, IndexError, ValueError) as error:
+        except (struct.error, IndexError, ValueError, RecursionError) as error:
             raise EditorError(
                 f"the header of {path} is cut short or damaged", "fetch the file again"
             ) from error
@@ -109,7 +109,9 @@ class GgufFile:
     @property
     def vocabulary_size(self) -> int | None:
         """The number of rows of the token embeddings; None if the file has none."""
-        found = (tensor for tensor in self.tensors if tensor.name == "token_embd.weight")
+        found = (
+            tensor for tensor in self.tensors if tensor.name == "token_embd.weight" and tensor.shape
+        )
         return next((tensor.shape[-1] for tensor in found), None)
 
     def write_outline(self, path: Path) -> None:

@@ -127,7 +127,8 @@ class Store(StoreReader):
                 database.writing(layout.database) as connection,
                 closing(Transaction(layout, connection, self.version, signer)) as transaction,
             ):
-                configuration.require_in_force(layout, connection, self._config_text)
+                with database.explained("opening the store"):
+                    configuration.require_in_force(layout, connection, self._config_text)
                 transaction.remove_purged()
                 yield transaction
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -541,3 +542,14 @@ def test_smollm2_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
     with pytest.raises(EditorError) as caught:
         load_store_base(replace(CONFIG, base="smollm2"), device="cpu")
     assert caught.value.hint == error.hint
+
+
+def test_headers_that_no_program_writes_are_damaged_or_read(tmp_path: Path) -> None:
+    deep = struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sI", 1, b"a", 9)
+    (tmp_path / "deep.gguf").write_bytes(b"GGUF" + deep + struct.pack("<IQ", 9, 1) * 5000)
+    with pytest.raises(EditorError, match="cut short or damaged"):
+        GgufFile.open(tmp_path / "deep.gguf")
+    name = b"token_embd.weight"
+    tensor = struct.pack(f"<Q{len(name)}sIIQ", len(name), name, 0, 0, 0)
+    (tmp_path / "flat.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + tensor)
+    assert GgufFile.open(tmp_path / "flat.gguf").vocabulary_size is None
