@@ -72,6 +72,7 @@ def write(layout: Layout, text: bytes) -> None:
         atomic.sync_directory(layout.root)
 
 
+@database.explained("reading the configuration")
 def require_in_force(layout: Layout, base: sqlite3.Connection, opened: bytes) -> None:
     """For a writer: write what a killed process has not come to write. Raises EditorError where
     `config.toml` was changed by hand, naming the keys, or another command has changed it since it
@@ -109,12 +110,11 @@ def restore(path: Path, command: str) -> None:
 
 def _in_force(layout: Layout, base: sqlite3.Connection, found: bytes) -> bytes:
     """The text in force, where `config.toml` says ``found``: that, or what a process that was
-    killed has not come to write. Raises EditorError."""
+    killed has not come to write."""
     digest, wanted = sha256(found).hexdigest(), digest_in_force(base)
     if digest == wanted or not is_recorded(base, digest):
         return found
-    with atomic.explained("reading the configuration"):
-        return text_of(layout, wanted) or found
+    return text_of(layout, wanted) or found
 
 
 def changed_keys(layout: Layout, base: sqlite3.Connection, found: bytes) -> Iterator[str]:
@@ -145,6 +145,7 @@ def signer(layout: Layout, base: sqlite3.Connection, found: bytes) -> str:
     return str(_flat(found if text is None else text).get("signer", ""))
 
 
+@database.explained("reading the configuration")
 def needed_for(layout: Layout, base: sqlite3.Connection, digest: str) -> bytes | None:
     """The text of the configuration with this SHA-256; None where the one in force says the same of
     all that a version depends on. Raises EditorError where it was not kept."""

@@ -127,8 +127,7 @@ class Store(StoreReader):
                 database.writing(layout.database) as connection,
                 closing(Transaction(layout, connection, self.version, signer)) as transaction,
             ):
-                with database.explained("opening the store"):
-                    configuration.require_in_force(layout, connection, self._config_text)
+                configuration.require_in_force(layout, connection, self._config_text)
                 transaction.remove_purged()
                 yield transaction
 

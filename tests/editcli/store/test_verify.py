@@ -354,3 +354,11 @@ def test_a_store_that_is_written_while_it_is_verified_is_sound(
     listed = integrity._blob_problems
     monkeypatch.setattr(integrity, "_blob_problems", blobs_as_another_writes)
     assert [*integrity.verify(Layout(store.path), READ_ALL, full=True)] == []
+
+
+def test_a_database_that_cannot_be_read_is_told_of_by_whoever_writes(copy: Path) -> None:
+    file = copy / "store.db"
+    data = file.read_bytes()
+    file.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))  # the schema stays
+    with pytest.raises(EditorError, match="malformed"), Store.open(copy).writing():
+        pass
