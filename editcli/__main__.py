@@ -5,13 +5,13 @@ import signal
 
 def run() -> None:
     """Run the command. Ctrl-C while it is imported ends it without a traceback."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        from editcli.app import main
+    from editcli.app import main
 
+    if usual:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    else:
-        from editcli.app import main
     main()
 
 

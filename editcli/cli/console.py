@@ -39,6 +39,11 @@ class Progress:
         if self.bar:
             self.bar.advance(self.bar.task_ids[0], n)
 
+    def reach(self, done: int) -> None:
+        """`done` units are done in all."""
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=done)
+
     def describe(self, text: str) -> None:
         """Replace the label."""
         if self.bar:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from editcli.cli.completion import complete_device, complete_dtype, complete_version
+from editcli.cli.completion import complete_device, complete_dtype, complete_model, complete_version
 from editcli.cli.console import Output
 from editcli.errors import UsageError
 from editcli.files.consistency import OnConflict
@@ -202,6 +202,14 @@ FactFileArgument = Annotated[
 ]
 
 # Of the commands that are given a base.
+ModelArgument = Annotated[
+    str,
+    Argument(
+        metavar="MODEL",
+        help="A model, as `editcli init` takes it.",
+        autocompletion=complete_model,
+    ),
+]
 AdapterOption = Annotated[
     Literal["use", "ignore"] | None,
     Option(

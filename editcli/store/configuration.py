@@ -168,15 +168,17 @@ def needed_for(layout: Layout, base: sqlite3.Connection, digest: str) -> bytes |
 def _flat(text: bytes) -> dict[str, Any]:
     """The values by their keys, with dots between those of tables; empty for what is no TOML."""
     try:
-        return dict(_leaves("", tomllib.loads(text.decode())))
+        return dict(leaves(tomllib.loads(text.decode())))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
         return {}
 
 
-def _leaves(above: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def leaves(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in a table and the tables in it, each under its keys with dots between them;
+    ``above``: what comes before them."""
     for key, value in table.items():
         if isinstance(value, Mapping):
-            yield from _leaves(f"{above}{key}.", value)
+            yield from leaves(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
 

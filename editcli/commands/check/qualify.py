@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Exit, Option
+from typer import Exit, Option
 
 from editcli import exit_codes
-from editcli.cli.completion import complete_method, complete_model
+from editcli.cli.completion import complete_method
 from editcli.cli.console import Row
 from editcli.cli.options import (
     PRINTS,
     RUNS_MODEL,
     FactFileArgument,
     Invocation,
+    ModelArgument,
     TasksFromOption,
     TasksLimitOption,
     TasksOption,
@@ -42,14 +43,7 @@ SHOWN = 10  # remarks on lines of the file, printed one by one
 @shared(*PRINTS, *RUNS_MODEL)
 def command(
     call: Invocation,
-    model: Annotated[
-        str,
-        Argument(
-            metavar="MODEL",
-            help="A model, as `editcli init` takes it.",
-            autocompletion=complete_model,
-        ),
-    ],
+    model: ModelArgument,
     file: FactFileArgument,
     method: Annotated[
         str,

@@ -24,6 +24,7 @@ from editcli.operations.scores.minima import (
     MinReliabilityOption,
 )
 from editcli.store.edits import edits_of
+from editcli.store.store import Store
 from editors import Fact, InvalidFact, Probe
 
 Prompts = list[str] | None
@@ -100,7 +101,7 @@ def command(
         author=call.who or None,
     )
     if dry_run:
-        _forecast(call, fact)
+        _forecast(call, store, fact)
         return
     result = edit_fact(Session.open(call, store), fact, call, chats=not plain, gate=gate)
     in_force = result.unchanged[0] if result.unchanged else fact.id
@@ -117,9 +118,8 @@ def command(
         raise Exit(exit_codes.FAILED)
 
 
-def _forecast(call: Invocation, fact: Fact) -> None:
+def _forecast(call: Invocation, store: Store, fact: Fact) -> None:
     """Say what the edit would do."""
-    store = call.open_store()
     head = store.head()
     edits = edits_of(store, head)
     if objection := Objections(store, head, edits).to(fact):

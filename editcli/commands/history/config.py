@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from editcli.models.libraries import tools
 from editcli.operations.scores.minima import MEASURED_ON
 from editcli.settings import current_folder
 from editcli.store.changes import Changes
+from editcli.store.configuration import leaves
 from editcli.store.configuration import restore as restore_config
 from editcli.store.files.layout import find_store
 from editcli.store.records import StoreConfig
@@ -48,7 +48,7 @@ def config(call: Invocation, typer_context: typer.Context) -> None:
     """
     if typer_context.invoked_subcommand is not None:
         return
-    values = dict(_flat("", asdict(call.open_store().config)))
+    values = _values(call.open_store().config)
     values |= {key: None for key in MINIMA if key not in values}
     call.out.table(
         (
@@ -86,8 +86,7 @@ def set_(
     store = call.open_store()
     before = store.config
     if key not in MAY_CHANGE:
-        known = dict(_flat("", asdict(before)))
-        why = "does not change" if key in known else "is no key of config.toml"
+        why = "does not change" if key in _values(before) else "is no key of config.toml"
         raise UsageError(f"{key!r} {why}", f"these may change: {', '.join(MAY_CHANGE)}")
     after = _moved(call, before, value) if key == "base" else _with_minimum(before, key, value)
     made = None
@@ -160,12 +159,9 @@ def _with_minimum(before: StoreConfig, key: str, value: str) -> StoreConfig:
     return replace(before, minima={name: minima[name] for name in MEASURED_ON if name in minima})
 
 
-def _flat(above: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(f"{above}{key}.", value)
-        elif value != "":
-            yield f"{above}{key}", value
+def _values(config: StoreConfig) -> dict[str, Any]:
+    """By their keys, the values that say something."""
+    return {key: value for key, value in leaves(asdict(config)) if value != ""}
 
 
 def _shown(value: Any) -> str | None:

@@ -6,10 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
-from editcli.cli.completion import complete_method, complete_model
-from editcli.cli.options import PRINTS, AdapterOption, Invocation, TrustOption, shared
+from editcli.cli.completion import complete_method
+from editcli.cli.options import (
+    PRINTS,
+    AdapterOption,
+    Invocation,
+    ModelArgument,
+    TrustOption,
+    shared,
+)
 from editcli.models.inspection import Heads, Inspection, inspect_model
 from editcli.models.locations import find_model
 from editcli.operations.default_settings import default_settings
@@ -23,14 +30,7 @@ NOTHING = "none"
 @shared(*PRINTS)
 def command(
     call: Invocation,
-    model: Annotated[
-        str,
-        Argument(
-            metavar="MODEL",
-            help="A model, as `editcli init` takes it.",
-            autocompletion=complete_model,
-        ),
-    ],
+    model: ModelArgument,
     method: Annotated[
         str,
         Option(

@@ -200,14 +200,11 @@ class _Applying:
             _prepare(session, facts, self.ranks, self.limits, state, self.run)
         resumed, self.met = self.run.resumed, True
         with out.progress("editing", len(facts)) as bar:
-            shown = 0
 
             def on_progress(progress: Progress) -> bool:
-                nonlocal shown
                 in_force = len(facts) - progress.total  # already, before this run
                 done = in_force + progress.done
-                bar.advance(done - shown)
-                shown = done
+                bar.reach(done)
                 if not self.stop_requested():
                     self.reached = max(self.reached, done)
                 return done < self.reached or not self.stop_requested()

@@ -73,14 +73,15 @@ def rebase(
         UnsupportedArchitecture: the new base cannot be edited as the store's was.
         EditorError: heads are pruned, a fact does not fit the new base, or it cannot be loaded.
     """
-    config, same_layer = store.config, layer in (None, store.config.layer)
-    if config.files and same_layer and not found.problems(config):
+    config = store.config
+    if _is_same(found, config, layer):
         return _moved(call, store, found.in_place_of(config))
     use_threads(call.threads)
     _require_fit(found, config, layer)
     with store.run() as run:
         moving = _Moving(call, store, found, layer, calibration, minima, run)
-        if not config.files and same_layer and moving.base.fingerprint() == config.fingerprint:
+        unrecorded = not config.files and layer in (None, config.layer)
+        if unrecorded and moving.base.fingerprint() == config.fingerprint:
             return _moved(call, store, found.in_place_of(config))
         return saved_on_head(call, store, moving.train, moving.save)
 
@@ -88,12 +89,18 @@ def rebase(
 def rebase_forecast(store: Store, found: FoundBase, *, layer: int | None) -> Rebased:
     """What :func:`rebase` would do, as far as that is known without the weights. Its errors."""
     head, config = store.head(), store.config
-    if config.files and layer in (None, config.layer) and not found.problems(config):
+    if _is_same(found, config, layer):
         return Rebased(None, head, found.in_place_of(config))
     _require_fit(found, config, layer)
     edits = edits_of(store, head)
     _require_all_heads(edits)
     return Rebased(None, head, found.in_place_of(config), trained=len(edits.in_force()))
+
+
+def _is_same(found: FoundBase, config: StoreConfig, layer: int | None) -> bool:
+    """Whether ``found`` is the base of the store, as far as its files are recorded."""
+    same_layer = layer in (None, config.layer)
+    return bool(config.files) and same_layer and not found.problems(config)
 
 
 def _require_all_heads(edits: EditState) -> None:
@@ -203,12 +210,9 @@ class _Moving:
         iterations, new = 0, None
         if facts:
             with call.out.progress("training", len(facts)) as bar:
-                shown = 0
 
                 def on_progress(progress: Progress) -> bool:
-                    nonlocal shown
-                    bar.advance(progress.done - shown)
-                    shown = progress.done
+                    bar.reach(progress.done)
                     return True
 
                 result = session.method.apply(state, facts, cache=self.run, on_progress=on_progress)

@@ -225,8 +225,8 @@ def _plan_of_version(store: Store, head: Version, version: Version) -> _Plan:
         return _as_before(store, head, parent, after, before)
     undone = [e.fact for e in after if e.fact and store.entry(head, e.fact.id)]
     returned = [e.fact for e in before if e.fact and not store.entry(head, e.fact.id)]
-    changes_heads = pruning_of(store, version) != pruning_of(store, parent)
     if not (undone or returned):
+        changes_heads = pruning_of(store, version) != pruning_of(store, parent)
         hint = "`editcli undo --heads` puts pruned heads back" if changes_heads else ""
         raise EditorError(f"nothing that {version.id} did to facts is in force in {head.id}", hint)
     if not returned:
